@@ -1,0 +1,48 @@
+"""Everything whose name or place depends on the TVM version, and the check that the versions are those we pin."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import types
+
+from .errors import UserError
+
+TVM_VERSION = "0.27.0.post1"
+FFI_VERSION = "0.1.14.post1"
+
+
+def check_versions() -> None:
+    """Refuse to load an ffi that is known to kill the process.
+
+    apache-tvm-ffi 0.1.15 and its post-releases crash in `tvm.ir.save_json` and `Schedule.tensorize`, and apache-tvm's own
+    requirement lets pip choose them.
+
+    Raises:
+        UserError: Another version is installed than the one we pin.
+    """
+    for package, wanted in (("apache-tvm-ffi", FFI_VERSION), ("apache-tvm", TVM_VERSION)):
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            raise UserError(f"{package} is not installed; run: pip install {package}=={wanted}") from None
+        if found != wanted:
+            raise UserError(
+                f"{package} {found} is installed but tvmcompress needs {wanted} (others crash or lack interfaces); "
+                f"run: pip install {package}=={wanted}"
+            )
+
+
+check_versions()
+
+# Importing these intrinsic tables takes from two seconds to half a minute and registers nothing that we use.
+for _family in ("cuda", "rocm", "metal", "hexagon", "riscv_cpu", "arm_cpu"):
+    _name = f"tvm.s_tir.tensor_intrin.{_family}"
+    sys.modules.setdefault(_name, types.ModuleType(_name))
+
+import tvm  # noqa: E402
+from tvm import relax, te, tirx, topi  # noqa: E402
+from tvm.ir import GenericConst as Constant  # noqa: E402
+from tvm.relax.transform.legalize_ops.common import register_legalize  # noqa: E402
+
+__all__ = ["Constant", "check_versions", "register_legalize", "relax", "te", "tirx", "topi", "tvm"]

@@ -1,0 +1,185 @@
+"""Rebuilding `main` binding by binding: the one way in which passes here rewrite.
+
+A model's `main` is straight-line dataflow. A pass walks its bindings in order and says for each what stands in its place;
+types are inferred again, so a rewrite may change shapes. Parameters may be replaced, added and dropped on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from ._tvm import Constant, relax, tvm
+from .module_params import attach_params, get_params, input_vars, param_vars
+
+Rewrite = Callable[["Rebuilder", relax.Var, relax.Expr], "relax.Expr | None"]
+
+
+def bindings(func: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]:
+    """The bindings of a straight-line function, in order, as (variable, value).
+
+    Raises:
+        ValueError: The function has control flow or a match cast.
+    """
+    if not isinstance(func.body, relax.SeqExpr):
+        raise ValueError("main is not in normal form; run relax.transform.Normalize first")
+    for block in func.body.blocks:
+        for binding in block.bindings:
+            if not isinstance(binding, relax.VarBinding) or isinstance(binding.value, (relax.If, relax.Function)):
+                raise ValueError(f"main is not straight-line code at {binding.var.name}")
+            yield binding.var, binding.value
+
+
+class Rebuilder:
+    """Builds a new `main` beside an old one.
+
+    Attributes:
+        source: The function being rebuilt.
+        old_params: The values of its parameters by name.
+        values: What stands in the new function for each variable of the old one.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self._mod = mod
+        self.source: relax.Function = mod["main"]
+        self.old_params = get_params(mod)
+        self.values: dict[relax.Var, relax.Expr] = {}
+        self._builder = relax.BlockBuilder()
+        self._bindings: list[relax.VarBinding] = []
+        self._new_params: dict[str, tuple[relax.Var, np.ndarray]] = {}
+        self._old_param_vars = {var: var.name for var in param_vars(self.source)}
+        self._names: set[str] = {var.name for var in self.source.params}
+        self.inputs = [self._input(var) for var in input_vars(self.source)]
+
+    def _input(self, var: relax.Var) -> relax.Var:
+        new = relax.Var(var.name, var.ty)
+        self.values[var] = new
+        return new
+
+    def set_input(self, index: int, shape: tuple[int, ...], dtype: str) -> relax.Var:
+        """Change the type of an input; call it before anything refers to the input."""
+        old = input_vars(self.source)[index]
+        new = relax.Var(old.name, relax.TensorType(shape, dtype))
+        self.inputs[index] = new
+        self.values[old] = new
+        return new
+
+    def param(self, name: str, value: np.ndarray) -> relax.Var:
+        """A parameter of the new function with this value. The same name twice must mean the same value."""
+        if name in self._new_params:
+            var, known = self._new_params[name]
+            if known.shape != value.shape or known.dtype != value.dtype or not np.array_equal(known, value):
+                raise ValueError(f"parameter {name} is given two different values")
+            return var
+        var = relax.Var(name, relax.TensorType(value.shape, value.dtype.name))
+        self._new_params[name] = (var, value)
+        self._names.add(name)
+        return var
+
+    def param_value(self, expr: relax.Expr) -> np.ndarray | None:
+        """The value of an expression of the old function when it is a parameter or a constant; otherwise None."""
+        if isinstance(expr, relax.Var) and expr in self._old_param_vars:
+            return self.old_params[self._old_param_vars[expr]]
+        if isinstance(expr, Constant):
+            return expr.value.numpy()
+        return None
+
+    def param_name(self, expr: relax.Expr) -> str | None:
+        """The name of an expression of the old function when it is a parameter; otherwise None."""
+        return self._old_param_vars.get(expr) if isinstance(expr, relax.Var) else None
+
+    def get(self, expr: relax.Expr) -> relax.Expr:
+        """An expression of the old function in terms of the new one."""
+        if isinstance(expr, relax.Var):
+            if expr not in self.values and expr in self._old_param_vars:
+                name = self._old_param_vars[expr]
+                self.values[expr] = self.param(name, self.old_params[name])
+            return self.values[expr]
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self.get(field) for field in expr.fields])
+        if isinstance(expr, relax.TupleGetItem):
+            return relax.TupleGetItem(self.get(expr.tuple_value), expr.index)
+        if isinstance(expr, relax.Call):
+            return relax.Call(expr.op, [self.get(arg) for arg in expr.args], expr.attrs, expr.ty_args)
+        return expr
+
+    def emit(self, expr: relax.Expr, name: str = "value") -> relax.Var:
+        """Bind `expr`, whose type is inferred, to a new variable; a name already taken gets a number behind it."""
+        normal = self._builder.normalize(expr)
+        var = relax.DataflowVar(self._unique(name), normal.ty)
+        self._bindings.append(relax.VarBinding(var, normal))
+        return var
+
+    def _unique(self, name: str) -> str:
+        unique, count = name, 1
+        while unique in self._names:
+            unique = f"{name}_{count}"
+            count += 1
+        self._names.add(unique)
+        return unique
+
+    def finish(self, output: relax.Expr | None = None) -> tvm.IRModule:
+        """The new module, its parameters in order of first use, other functions and attributes kept.
+
+        Args:
+            output: What the function returns; by default what the old one returned.
+        """
+        result = self.get(self.source.body.body) if output is None else output
+        # What leaves a dataflow block must be a plain variable.
+        out = self._builder.normalize(result)
+        out_var = relax.Var(self._unique("output"), out.ty)
+        self._bindings.append(relax.VarBinding(out_var, out))
+        block = relax.DataflowBlock(self._bindings)
+        body = relax.SeqExpr([block], out_var)
+        params = [*self.inputs, *(var for var, _ in self._new_params.values())]
+        attrs = {key: value for key, value in (self.source.attrs or {}).items() if key != "global_symbol"}
+        attrs["num_input"] = len(self.inputs)
+        attrs["global_symbol"] = "main"
+        func = relax.Function(params, body, out.ty, True, tvm.ir.make_node("ir.DictAttrs", **attrs))
+        mod = tvm.IRModule({gv: f for gv, f in self._mod.functions.items() if gv.name_hint != "main"})
+        mod["main"] = func
+        for key, value in (self._mod.attrs or {}).items():
+            mod = mod.with_attr(key, value)
+        mod = relax.transform.DeadCodeElimination(["main"])(mod)
+        return attach_params(mod, {name: value for name, (_, value) in self._new_params.items()})
+
+
+def rebuild(mod: tvm.IRModule, rewrite: Rewrite) -> tvm.IRModule:
+    """Rebuild `main` with `rewrite` deciding on every binding.
+
+    `rewrite(rebuilder, var, value)` is given the old variable and the old value. It returns the expression of the new
+    function that takes the variable's place (a variable is used as it is, anything else is bound under the old name), or
+    None to keep the binding as it is.
+    """
+    rebuilder = Rebuilder(mod)
+    for var, value in bindings(rebuilder.source):
+        new = rewrite(rebuilder, var, value)
+        if new is None:
+            new = rebuilder.get(value)
+        is_alias = isinstance(new, (relax.Var, Constant))
+        rebuilder.values[var] = new if is_alias else rebuilder.emit(new, var.name)
+    return rebuilder.finish()
+
+
+def users(func: relax.Function) -> Mapping[relax.Var, list[relax.Var]]:
+    """For every variable the variables whose bindings read it; the function's result counts as a reader of itself."""
+    readers: dict[relax.Var, list[relax.Var]] = {}
+
+    def visit(expr: relax.Expr, reader: relax.Var) -> None:
+        if isinstance(expr, relax.Var):
+            readers.setdefault(expr, []).append(reader)
+        elif isinstance(expr, relax.Tuple):
+            for field in expr.fields:
+                visit(field, reader)
+        elif isinstance(expr, relax.TupleGetItem):
+            visit(expr.tuple_value, reader)
+        elif isinstance(expr, relax.Call):
+            for arg in expr.args:
+                visit(arg, reader)
+
+    for var, value in bindings(func):
+        visit(value, var)
+    result = func.body.body
+    if isinstance(result, relax.Var):
+        readers.setdefault(result, []).append(result)
+    return readers

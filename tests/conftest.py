@@ -1,0 +1,34 @@
+"""Shared fixtures. Tests marked `shared` use measuring models and data that are not part of the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def shared_folder() -> Path | None:
+    """The folder of measuring models and data: TVMCOMPRESS_SHARED, or `shared` beside the repository."""
+    for place in (os.environ.get("TVMCOMPRESS_SHARED"), _ROOT.parent / "shared"):
+        if place and (Path(place) / "models").is_dir():
+            return Path(place)
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if shared_folder() is None:
+        skip = pytest.mark.skip(reason="needs the measuring models: set TVMCOMPRESS_SHARED to their folder")
+        for item in items:
+            if "shared" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of measuring models and data; use it only in tests marked `shared`."""
+    folder = shared_folder()
+    assert folder is not None
+    return folder
