@@ -1,0 +1,83 @@
+"""Convolutions, as matrix products over unfolded windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .registry import Context, Value, ints, register_meaning
+
+# Bytes of unfolded windows held at a time.
+_UNFOLD_LIMIT = 48 << 20
+
+
+def convolve(
+    x: np.ndarray,
+    w: np.ndarray,
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> np.ndarray:
+    """Convolution of x (N, C, *spatial) with w (O, C / groups, *kernel), in the dtype of x.
+
+    Args:
+        x: The input.
+        w: The weights.
+        strides: One per spatial axis.
+        padding: Zeros before and after each spatial axis: all befores, then all afters.
+        dilation: One per spatial axis.
+        groups: Number of groups.
+    """
+    rank = x.ndim - 2
+    before, after = padding[:rank], padding[rank:] or padding[:rank]
+    x = np.pad(x, [(0, 0), (0, 0), *zip(before, after)]) if any(before) or any(after) else x
+    spans = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilation)]
+    windows = sliding_window_view(x, spans, tuple(range(2, 2 + rank)))
+    pick = (slice(None),) * 2 + tuple(slice(None, None, s) for s in strides)
+    windows = windows[pick + tuple(slice(None, None, d) for d in dilation)]
+    n, c = x.shape[:2]
+    out_spatial = windows.shape[2 : 2 + rank]
+    if groups == c and w.shape[1] == 1 and w.shape[0] == c:
+        return _depthwise(windows, w, rank)
+    positions, depth = int(np.prod(out_spatial)), c // groups * int(np.prod(w.shape[2:]))
+    out = np.empty((n, w.shape[0], positions), x.dtype)
+    matrix = w.reshape(groups, w.shape[0] // groups, depth)
+    order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
+    step = max(1, _UNFOLD_LIMIT // max(1, positions * depth * groups * x.itemsize))
+    for start in range(0, n, step):
+        part = windows[start : start + step]
+        columns = part.transpose(order).reshape(len(part), groups, depth, positions)
+        out[start : start + step] = np.matmul(matrix, columns).reshape(len(part), w.shape[0], positions)
+    return out.reshape(n, w.shape[0], *out_spatial)
+
+
+def _depthwise(windows: np.ndarray, w: np.ndarray, rank: int) -> np.ndarray:
+    out = np.zeros(windows.shape[: 2 + rank], windows.dtype)
+    for tap in np.ndindex(*w.shape[2:]):
+        out += windows[(..., *tap)] * w[(slice(None), 0, *tap)].reshape(-1, *[1] * rank)
+    return out
+
+
+def _to_channels_first(x: np.ndarray, layout: str, wanted: str) -> np.ndarray:
+    return x if layout == wanted else x.transpose([layout.index(axis) for axis in wanted])
+
+
+@register_meaning("relax.nn.conv1d", "relax.nn.conv2d")
+def _conv(args: Sequence[Value], context: Context) -> Value:
+    attrs = context.attrs
+    spatial = "W" if args[0].ndim == 3 else "HW"
+    layout, kernel = str(attrs.data_layout), str(attrs.kernel_layout)
+    x = _to_channels_first(args[0], layout, "NC" + spatial)
+    w = _to_channels_first(args[1], kernel, "OI" + spatial)
+    out_dtype = str(context.call.ty.dtype)
+    if np.issubdtype(x.dtype, np.integer):
+        # Exact: products and sums of int8 or int16 stay below 2**53.
+        x, w = x.astype(np.float64), w.astype(np.float64)
+    out = convolve(x, w, ints(attrs.strides), ints(attrs.padding), ints(attrs.dilation), int(attrs.groups))
+    out_layout = str(attrs.out_layout or layout)
+    if out_layout != "NC" + spatial:
+        out = out.transpose([("NC" + spatial).index(axis) for axis in out_layout])
+    return out.astype(out_dtype, copy=False)

@@ -1,0 +1,146 @@
+"""Element-wise operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from .registry import Context, Value, register_meaning
+
+_SQRT_HALF = np.float32(np.sqrt(0.5))
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return special.expit(x)
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return x * np.asarray(0.5, x.dtype) * (1 + special.erf(x * _SQRT_HALF)).astype(x.dtype)
+
+
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    return (0.5 * x * (1 + np.tanh(inner))).astype(x.dtype)
+
+
+_UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "nn.relu": lambda x: np.maximum(x, np.asarray(0, x.dtype)),
+    "nn.relu6": lambda x: np.clip(x, np.asarray(0, x.dtype), np.asarray(6, x.dtype)),
+    "nn.silu": lambda x: x * _sigmoid(x),
+    "nn.gelu": _gelu,
+    "nn.gelu_tanh": _gelu_tanh,
+    "nn.selu": lambda x: (_SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(x))).astype(x.dtype),
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "erf": special.erf,
+    "abs": np.abs,
+    "negative": np.negative,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,
+    "sign": np.sign,
+    "sin": np.sin,
+    "cos": np.cos,
+    "square": np.square,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "isfinite": np.isfinite,
+    "logical_not": np.logical_not,
+    "nn.dropout": lambda x: x,
+}
+
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "power": np.power,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+    "bitwise_and": np.bitwise_and,
+    "bitwise_or": np.bitwise_or,
+    "bitwise_xor": np.bitwise_xor,
+    "floor_divide": np.floor_divide,
+}
+
+
+def _register_unary(name: str, function: Callable[[np.ndarray], np.ndarray]) -> None:
+    @register_meaning(f"relax.{name}")
+    def meaning(args: Sequence[Value], context: Context) -> Value:
+        return function(args[0])
+
+
+def _register_binary(name: str, function: Callable[[Any, Any], Any]) -> None:
+    @register_meaning(f"relax.{name}")
+    def meaning(args: Sequence[Value], context: Context) -> Value:
+        return function(args[0], args[1])
+
+
+for _name, _unary in _UNARY.items():
+    _register_unary(_name, _unary)
+for _name, _binary in _BINARY.items():
+    _register_binary(_name, _binary)
+
+
+@register_meaning("relax.divide")
+def _divide(args: Sequence[Value], context: Context) -> Value:
+    if np.issubdtype(args[0].dtype, np.integer):
+        return (np.sign(args[0]) * np.sign(args[1]) * (np.abs(args[0]) // np.abs(args[1]))).astype(args[0].dtype)
+    return np.divide(args[0], args[1])
+
+
+@register_meaning("relax.clip")
+def _clip(args: Sequence[Value], context: Context) -> Value:
+    x = args[0]
+    if np.issubdtype(x.dtype, np.integer):
+        info = np.iinfo(x.dtype)
+        low, high = max(float(args[1]), info.min), min(float(args[2]), info.max)
+    else:
+        low, high = float(args[1]), float(args[2])
+    return np.clip(x, np.asarray(low, x.dtype), np.asarray(high, x.dtype))
+
+
+@register_meaning("relax.nn.leakyrelu")
+def _leaky_relu(args: Sequence[Value], context: Context) -> Value:
+    x = args[0]
+    return np.where(x > 0, x, x * np.asarray(context.attrs.alpha, x.dtype))
+
+
+@register_meaning("relax.nn.softplus")
+def _softplus(args: Sequence[Value], context: Context) -> Value:
+    x, beta = args[0], float(context.attrs.beta)
+    return (np.logaddexp(0, beta * x) / beta).astype(x.dtype)
+
+
+@register_meaning("relax.nn.prelu")
+def _prelu(args: Sequence[Value], context: Context) -> Value:
+    x, slope = args
+    shape = [1] * x.ndim
+    shape[int(context.attrs.axis)] = -1
+    return np.where(x > 0, x, x * slope.reshape(shape))
+
+
+@register_meaning("relax.where")
+def _where(args: Sequence[Value], context: Context) -> Value:
+    return np.where(args[0], args[1], args[2])
+
+
+@register_meaning("relax.astype")
+def _astype(args: Sequence[Value], context: Context) -> Value:
+    return args[0].astype(str(context.attrs.dtype))
