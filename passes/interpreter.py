@@ -19,7 +19,7 @@ from .rebuild import bindings
 
 Tap = Callable[[str, np.ndarray], None]
 
-__all__ = ["Interpreter", "evaluate_call", "register_meaning", "run"]
+__all__ = ["Interpreter", "evaluate_call", "plain_value", "register_meaning", "run"]
 
 
 class Interpreter:
@@ -136,7 +136,7 @@ class Interpreter:
         if isinstance(expr, relax.Call):
             args = [self._evaluate(arg, values, batch) for arg in expr.args]
             return self._call(expr, args, batch)
-        return _plain(expr)
+        return plain_value(expr)
 
     def _call(self, call: relax.Call, args: Sequence[Value], batch: int) -> Value:
         meaning = meaning_of(getattr(call.op, "name", ""))
@@ -165,7 +165,8 @@ def _samples(inputs: Sequence[np.ndarray], batch: int) -> list[list[np.ndarray]]
     return [list(sample) for sample in zip(*(np.split(value, batch) for value in inputs))]
 
 
-def _plain(expr: relax.Expr) -> Value:
+def plain_value(expr: relax.Expr) -> Value:
+    """The Python value of an argument that is no variable: an array, a shape, a number or a string."""
     if isinstance(expr, Constant):
         return expr.value.numpy()
     if isinstance(expr, relax.ShapeExpr):

@@ -12,7 +12,13 @@ import numpy as np
 from ._tvm import Constant, relax, tvm
 from .module_params import attach_params, get_params, input_vars, param_vars
 
-Rewrite = Callable[["Rebuilder", relax.Var, relax.Expr], "relax.Expr | None"]
+
+class Drop:
+    """What a rewrite returns to leave a binding out; nothing may refer to its variable afterwards."""
+
+
+DROP = Drop()
+Rewrite = Callable[["Rebuilder", relax.Var, relax.Expr], "relax.Expr | Drop | None"]
 
 
 def bindings(func: relax.Function) -> Iterator[tuple[relax.Var, relax.Expr]]:
@@ -43,6 +49,7 @@ class Rebuilder:
         self._mod = mod
         self.source: relax.Function = mod["main"]
         self.old_params = get_params(mod)
+        self._source_values = dict(bindings(self.source))
         self.values: dict[relax.Var, relax.Expr] = {}
         self._builder = relax.BlockBuilder()
         self._bindings: list[relax.VarBinding] = []
@@ -88,6 +95,20 @@ class Rebuilder:
         """The name of an expression of the old function when it is a parameter; otherwise None."""
         return self._old_param_vars.get(expr) if isinstance(expr, relax.Var) else None
 
+    def new_param_value(self, expr: relax.Expr) -> np.ndarray | None:
+        """The value of a variable of the new function when it is one of its parameters; otherwise None."""
+        if isinstance(expr, relax.Var) and expr.name in self._new_params and self._new_params[expr.name][0].same_as(expr):
+            return self._new_params[expr.name][1]
+        return None
+
+    def new_param_named(self, name: str) -> np.ndarray | None:
+        """The value of the new function's parameter of this name, or None."""
+        return self._new_params[name][1] if name in self._new_params else None
+
+    def source_value(self, expr: relax.Expr) -> relax.Expr | None:
+        """What a variable of the old function is bound to; None for parameters and inputs."""
+        return self._source_values.get(expr) if isinstance(expr, relax.Var) else None
+
     def get(self, expr: relax.Expr) -> relax.Expr:
         """An expression of the old function in terms of the new one."""
         if isinstance(expr, relax.Var):
@@ -131,7 +152,9 @@ class Rebuilder:
         self._bindings.append(relax.VarBinding(out_var, out))
         block = relax.DataflowBlock(self._bindings)
         body = relax.SeqExpr([block], out_var)
-        params = [*self.inputs, *(var for var, _ in self._new_params.values())]
+        used = set(relax.analysis.free_vars(body))
+        kept = {name: value for name, (var, value) in self._new_params.items() if var in used}
+        params = [*self.inputs, *(self._new_params[name][0] for name in kept)]
         attrs = {key: value for key, value in (self.source.attrs or {}).items() if key != "global_symbol"}
         attrs["num_input"] = len(self.inputs)
         attrs["global_symbol"] = "main"
@@ -141,7 +164,8 @@ class Rebuilder:
         for key, value in (self._mod.attrs or {}).items():
             mod = mod.with_attr(key, value)
         mod = relax.transform.DeadCodeElimination(["main"])(mod)
-        return attach_params(mod, {name: value for name, (_, value) in self._new_params.items()})
+        live = {var.name for var in param_vars(mod["main"])}
+        return attach_params(mod, {name: value for name, value in kept.items() if name in live})
 
 
 def rebuild(mod: tvm.IRModule, rewrite: Rewrite) -> tvm.IRModule:
@@ -149,11 +173,13 @@ def rebuild(mod: tvm.IRModule, rewrite: Rewrite) -> tvm.IRModule:
 
     `rewrite(rebuilder, var, value)` is given the old variable and the old value. It returns the expression of the new
     function that takes the variable's place (a variable is used as it is, anything else is bound under the old name), or
-    None to keep the binding as it is.
+    None to keep the binding as it is, or DROP to leave it out.
     """
     rebuilder = Rebuilder(mod)
     for var, value in bindings(rebuilder.source):
         new = rewrite(rebuilder, var, value)
+        if isinstance(new, Drop):
+            continue
         if new is None:
             new = rebuilder.get(value)
         is_alias = isinstance(new, (relax.Var, Constant))

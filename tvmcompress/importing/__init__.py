@@ -1,0 +1,39 @@
+"""Front ends: from a model file to a `Model` in canonical form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+from ..errors import UserError
+from ..model import Model
+from .onnx import from_onnx, load_onnx
+
+__all__ = ["from_onnx", "load", "load_onnx"]
+
+
+def load(
+    path: str | PathLike[str], *, shapes: Mapping[str, Sequence[int]] | None = None, batch: int = 1
+) -> Model:
+    """Load a model by the kind of its file: ONNX (.onnx) or one that `Model.save` wrote (.tvmc).
+
+    Args:
+        path: The file.
+        shapes: Input shapes by input name, for inputs whose shape the file leaves open.
+        batch: The size of a leading dimension that the file leaves open.
+
+    Returns:
+        The model in canonical form, batch normalization folded.
+
+    Raises:
+        UserError: The file is missing, unreadable, of unknown kind, or uses what cannot be imported.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise UserError(f"{place} does not exist; give the path of an .onnx or .tvmc file")
+    if place.suffix == ".onnx":
+        return load_onnx(place, shapes=shapes, batch=batch)
+    if place.suffix == Model.SUFFIX:
+        return Model.load(place)
+    raise UserError(f"{place} is of unknown kind '{place.suffix}'; give an .onnx file or a {Model.SUFFIX} file")
