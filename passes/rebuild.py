@@ -53,7 +53,7 @@ class Rebuilder:
         self.values: dict[relax.Var, relax.Expr] = {}
         self._builder = relax.BlockBuilder()
         self._bindings: list[relax.VarBinding] = []
-        self._new_params: dict[str, tuple[relax.Var, np.ndarray]] = {}
+        self._new_params: dict[relax.Var, np.ndarray] = {}
         self._old_param_vars = {var: var.name for var in param_vars(self.source)}
         self._names: set[str] = {var.name for var in self.source.params}
         self.inputs = [self._input(var) for var in input_vars(self.source)]
@@ -72,14 +72,16 @@ class Rebuilder:
         return new
 
     def param(self, name: str, value: np.ndarray) -> relax.Var:
-        """A parameter of the new function with this value. The same name twice must mean the same value."""
-        if name in self._new_params:
-            var, known = self._new_params[name]
-            if known.shape != value.shape or known.dtype != value.dtype or not np.array_equal(known, value):
-                raise ValueError(f"parameter {name} is given two different values")
-            return var
+        """A parameter of the new function with this value.
+
+        The same name and value twice give the same variable. Of two values under one name only one may still be read when
+        the function is finished.
+        """
+        for var, known in self._new_params.items():
+            if var.name == name and known.dtype == value.dtype and np.array_equal(known, value):
+                return var
         var = relax.Var(name, relax.TensorType(value.shape, value.dtype.name))
-        self._new_params[name] = (var, value)
+        self._new_params[var] = value
         self._names.add(name)
         return var
 
@@ -97,13 +99,7 @@ class Rebuilder:
 
     def new_param_value(self, expr: relax.Expr) -> np.ndarray | None:
         """The value of a variable of the new function when it is one of its parameters; otherwise None."""
-        if isinstance(expr, relax.Var) and expr.name in self._new_params and self._new_params[expr.name][0].same_as(expr):
-            return self._new_params[expr.name][1]
-        return None
-
-    def new_param_named(self, name: str) -> np.ndarray | None:
-        """The value of the new function's parameter of this name, or None."""
-        return self._new_params[name][1] if name in self._new_params else None
+        return self._new_params.get(expr) if isinstance(expr, relax.Var) else None
 
     def source_value(self, expr: relax.Expr) -> relax.Expr | None:
         """What a variable of the old function is bound to; None for parameters and inputs."""
@@ -125,7 +121,13 @@ class Rebuilder:
         return expr
 
     def emit(self, expr: relax.Expr, name: str = "value") -> relax.Var:
-        """Bind `expr`, whose type is inferred, to a new variable; a name already taken gets a number behind it."""
+        """Bind `expr`, whose type is inferred, to a new variable; a name already taken gets a number behind it.
+
+        Calls inside `expr` are bound first, to variables of their own.
+        """
+        if isinstance(expr, relax.Call):
+            args = [self.emit(arg, f"{name}.operand") if isinstance(arg, relax.Call) else arg for arg in expr.args]
+            expr = relax.Call(expr.op, args, expr.attrs, expr.ty_args)
         normal = self._builder.normalize(expr)
         var = relax.DataflowVar(self._unique(name), normal.ty)
         self._bindings.append(relax.VarBinding(var, normal))
@@ -150,11 +152,18 @@ class Rebuilder:
         out = self._builder.normalize(result)
         out_var = relax.Var(self._unique("output"), out.ty)
         self._bindings.append(relax.VarBinding(out_var, out))
-        block = relax.DataflowBlock(self._bindings)
-        body = relax.SeqExpr([block], out_var)
-        used = set(relax.analysis.free_vars(body))
-        kept = {name: value for name, (var, value) in self._new_params.items() if var in used}
-        params = [*self.inputs, *(self._new_params[name][0] for name in kept)]
+        live, kept = {out_var}, []
+        for binding in reversed(self._bindings):
+            if binding.var in live:
+                kept.append(binding)
+                live.update(relax.analysis.free_vars(binding.value))
+        body = relax.SeqExpr([relax.DataflowBlock(kept[::-1])], out_var)
+        read = {var: value for var, value in self._new_params.items() if var in live}
+        names = [var.name for var in read]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"parameter {name} is given two different values")
+        params = [*self.inputs, *read]
         attrs = {key: value for key, value in (self.source.attrs or {}).items() if key != "global_symbol"}
         attrs["num_input"] = len(self.inputs)
         attrs["global_symbol"] = "main"
@@ -164,8 +173,7 @@ class Rebuilder:
         for key, value in (self._mod.attrs or {}).items():
             mod = mod.with_attr(key, value)
         mod = relax.transform.DeadCodeElimination(["main"])(mod)
-        live = {var.name for var in param_vars(mod["main"])}
-        return attach_params(mod, {name: value for name, value in kept.items() if name in live})
+        return attach_params(mod, {var.name: value for var, value in read.items()})
 
 
 def rebuild(mod: tvm.IRModule, rewrite: Rewrite) -> tvm.IRModule:
