@@ -105,6 +105,10 @@ def _argument(expr: relax.Expr, known: dict[relax.Var, np.ndarray]) -> Value:
 
 def _simplify(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
     """Rewrites of single calls."""
+    if isinstance(value, relax.TupleGetItem) and int(value.index) == 0:
+        source = build.source_value(value.tuple_value)
+        if isinstance(source, relax.Call) and source.op.name == "relax.nn.dropout":
+            return build.get(source.args[0])
     if not isinstance(value, relax.Call):
         return None
     name = value.op.name

@@ -54,7 +54,6 @@ _UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "isinf": np.isinf,
     "isfinite": np.isfinite,
     "logical_not": np.logical_not,
-    "nn.dropout": lambda x: x,
 }
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -144,3 +143,8 @@ def _where(args: Sequence[Value], context: Context) -> Value:
 @register_meaning("relax.astype")
 def _astype(args: Sequence[Value], context: Context) -> Value:
     return args[0].astype(str(context.attrs.dtype))
+
+
+@register_meaning("relax.nn.dropout")
+def _dropout(args: Sequence[Value], context: Context) -> Value:
+    return args[0], np.ones_like(args[0])

@@ -136,7 +136,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
             if value is None:
                 return None
             bounds.append(float(np.asarray(value).reshape(())))
-        return relax.op.clip(inputs[0], *bounds)
+        return self.bb.normalize(relax.op.clip(inputs[0], *bounds))
 
     def _constant(self, expr: relax.Expr) -> np.ndarray | None:
         if isinstance(expr, Constant):

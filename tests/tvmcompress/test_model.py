@@ -1,0 +1,90 @@
+"""Model: exact round trip, damaged files, preprocessing."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import tvmcompress
+from tests.tvmcompress.importing.test_onnx import model, small_network
+from tvmcompress import InputSpec, Model, UserError
+from tvmcompress.importing import from_onnx
+from tvmcompress.model import Preprocessing
+from tvmcompress.passes._tvm import tvm
+from tvmcompress.passes.module_params import PARAMS_ATTR
+
+
+@pytest.fixture(scope="module")
+def small() -> Model:
+    imported = from_onnx(small_network(13))
+    return imported.with_preprocessing(Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2,)))
+
+
+def test_exact_round_trip(small: Model, tmp_path: Path) -> None:
+    path = tmp_path / "model.tvmc"
+    small.save(path)
+    again = tvmcompress.load(path)
+    tvm.ir.assert_structural_equal(
+        small.module.without_attr(PARAMS_ATTR), again.module.without_attr(PARAMS_ATTR), map_free_vars=True
+    )
+    assert list(again.params) == list(small.params)
+    for name, value in small.params.items():
+        assert again.params[name].dtype == value.dtype
+        np.testing.assert_array_equal(again.params[name], value)
+    assert (again.inputs, again.outputs, again.provenance) == (small.inputs, small.outputs, small.provenance)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.tvmc"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "version", "text"])
+def test_damaged_files(small: Model, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "model.tvmc"
+    small.save(path)
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif damage == "text":
+        path.write_text("not a model")
+    else:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        entries["model.json"] = entries["model.json"].replace(b'"format": 1', b'"format": 99')
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in entries.items():
+                archive.writestr(name, data)
+    with pytest.raises(UserError, match="another version" if damage == "version" else "damaged"):
+        Model.load(path)
+
+
+def test_unwritable_folder(small: Model, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        small.save(tmp_path / "missing" / "model.tvmc")
+
+
+def test_with_params_replaces_values(small: Model) -> None:
+    x = np.ones((1, 3, 8, 8), "float32")
+    zeroed = small.with_params({"fc.weight": np.zeros_like(small.params["fc.weight"])})
+    np.testing.assert_allclose(zeroed.run(x)[0][0], small.params["fc.bias"], rtol=1e-6)
+    assert small.run(x)[0].any()
+
+
+def test_preprocessing_per_channel() -> None:
+    raw = np.full((2, 3, 4, 4), 255, "uint8")
+    made = Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1))(raw)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made[:, :, 0, 0], [[1.0, 3.0, 7.0]] * 2, rtol=1e-5)
+    with pytest.raises(ValueError, match="std must not be zero"):
+        Preprocessing(std=(0.0,))
+
+
+def test_apply_notes_what_was_done(small: Model) -> None:
+    from tvmcompress.passes import Canonicalize
+
+    assert small.apply(Canonicalize(), note="made canonical").provenance[-1] == "made canonical"
+
+
+def test_several_inputs_are_described() -> None:
+    proto = model([helper.make_node("Relu", ["x"], ["y"])], {}, shape=[2, 5])
+    assert from_onnx(proto).inputs == (InputSpec(name="x", shape=(2, 5)),)
