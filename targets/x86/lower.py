@@ -1,0 +1,105 @@
+"""From a model module to scheduled functions: what building and tuning share, so that both see the same functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...passes._tvm import Constant, relax, tvm
+from ...passes.module_params import detach_params, get_params, param_vars
+from ...passes.rebuild import Rebuilder, rebuild
+
+
+def lower(mod: tvm.IRModule) -> tvm.IRModule:
+    """Lower a model module to fused, unscheduled PrimFuncs called by `main`.
+
+    Convolutions run on NHWC, where channels are contiguous; weights are laid out for that once, here, and become
+    constants of `main`.
+
+    Args:
+        mod: A model module with its parameter values attached.
+
+    Returns:
+        A module whose `main` takes the model's inputs alone.
+
+    Raises:
+        ValueError: No parameter values are attached.
+    """
+    mod = channels_last(mod)
+    mod, params = detach_params(mod)
+    mod = relax.transform.BindParams("main", params)(mod)
+    passes = [
+        relax.transform.DecomposeOpsForInference(),
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+    ]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def channels_last(mod: tvm.IRModule) -> tvm.IRModule:
+    """Convert convolutions, and what stands between them, to NHWC activations and HWIO weights."""
+    params = get_params(mod)
+    converted = relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})(mod)
+    converted = relax.transform.Normalize()(converted)
+    if not _has_params(converted, params):
+        return mod
+    return rebuild(converted, _permute_parameter)
+
+
+def _has_params(mod: tvm.IRModule, params: Mapping[str, np.ndarray]) -> bool:
+    return all(var.name in params for var in param_vars(mod["main"]))
+
+
+def _permute_parameter(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
+    """Permute the value of a parameter now instead of at run time."""
+    if not isinstance(value, relax.Call) or value.op != _PERMUTE:
+        return None
+    name = rebuilder.param_name(value.args[0])
+    if name is None:
+        return None
+    axes = [int(axis) for axis in value.attrs.axes] if value.attrs.axes is not None else None
+    permuted = np.transpose(rebuilder.old_params[name], axes)
+    suffix = "" if axes is None else "".join(str(axis) for axis in axes)
+    return rebuilder.param(f"{name}.permuted{suffix}", np.ascontiguousarray(permuted))
+
+
+_PERMUTE = tvm.ir.Op.get("relax.permute_dims")
+
+
+def prim_funcs(mod: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:
+    """The PrimFuncs of a lowered module by name."""
+    return {var.name_hint: func for var, func in mod.functions.items() if isinstance(func, tvm.tirx.PrimFunc)}
+
+
+def workload(func: tvm.tirx.PrimFunc) -> tvm.IRModule:
+    """A function as the key of a tuning log: alone, named `main`, without attributes that do not change what it computes."""
+    for attr in ("op_pattern", "global_symbol"):
+        if func.attrs is not None and attr in func.attrs:
+            func = func.without_attr(attr)
+    return tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+
+
+def call_sites(mod: tvm.IRModule) -> dict[str, list[relax.Call]]:
+    """The calls of every PrimFunc in `main`, by name of the function."""
+    sites: dict[str, list[relax.Call]] = {}
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if isinstance(value, relax.Call) and value.op == _CALL_TIR:
+                sites.setdefault(value.args[0].name_hint, []).append(value)
+    return sites
+
+
+def constant_arguments(call: relax.Call) -> dict[int, np.ndarray]:
+    """The constants among the arguments of a call, by position: weights, biases, multipliers."""
+    arguments = call.args[1]
+    fields = list(arguments.fields) if isinstance(arguments, relax.Tuple) else [arguments]
+    return {index: field.value.numpy() for index, field in enumerate(fields) if isinstance(field, Constant)}
+
+
+_CALL_TIR = tvm.ir.Op.get("relax.call_tir")
