@@ -7,7 +7,8 @@ generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from .rebuild import bindings
 
 Tap = Callable[[str, np.ndarray], None]
 
-__all__ = ["Interpreter", "evaluate_call", "plain_value", "register_meaning", "run"]
+__all__ = ["Execution", "Interpreter", "evaluate_call", "plain_value", "register_meaning", "run"]
 
 
 class Interpreter:
@@ -36,7 +37,7 @@ class Interpreter:
         self._main: relax.Function = mod["main"]
         self._program = list(bindings(self._main))
         self._params = dict(zip(list(self._main.params)[len(input_vars(self._main)) :], get_params(mod).values()))
-        self._last_use = self._lifetimes()
+        self._dying = self._lifetimes()
         self._compiled: dict[relax.Call, Callable[..., Value]] = {}
         self._batchable: bool | None = None
 
@@ -97,34 +98,41 @@ class Interpreter:
                 return False
         return True
 
-    def _lifetimes(self) -> dict[relax.Var, int]:
+    def start(self, inputs: Sequence[np.ndarray]) -> Execution:
+        """Begin a run that the caller takes binding by binding.
+
+        Raises:
+            ValueError: The inputs do not fit, or the graph mixes the samples of a batch.
+        """
+        batch = self._check(inputs)
+        if batch > 1 and self._batchable is None:
+            self._batchable = self._try_batch(inputs, batch)
+        if batch > 1 and not self._batchable:
+            raise ValueError("main mixes the samples of a batch; it can only run sample by sample")
+        return Execution(self, inputs, batch)
+
+    def _lifetimes(self) -> dict[int, list[relax.Var]]:
+        """Which variables are read for the last time by which binding."""
         last: dict[relax.Var, int] = {}
         for index, (_, value) in enumerate(self._program):
             for var in relax.analysis.free_vars(value):
                 last[var] = index
         for var in relax.analysis.free_vars(self._main.body.body):
             last[var] = len(self._program)
-        return last
+        dying: dict[int, list[relax.Var]] = {}
+        for var, index in last.items():
+            dying.setdefault(index, []).append(var)
+        return dying
 
     def _run(self, inputs: Sequence[np.ndarray], batch: int, tap: Tap | None) -> list[np.ndarray]:
-        values: dict[relax.Var, Value] = dict(self._params)
-        for var, value in zip(input_vars(self._main), inputs):
-            values[var] = value
-            if tap is not None:
+        execution = Execution(self, inputs, batch)
+        if tap is not None:
+            for var, value in zip(input_vars(self._main), inputs):
                 tap(var.name, value)
-        dead: dict[int, list[relax.Var]] = {}
-        for var, index in self._last_use.items():
-            dead.setdefault(index, []).append(var)
-        for index, (var, expr) in enumerate(self._program):
-            result = self._evaluate(expr, values, batch)
-            values[var] = result
-            values[var] = result
+        for var, result in execution:
             if tap is not None and isinstance(result, np.ndarray):
                 tap(var.name, result)
-            for gone in dead.get(index, ()):
-                values.pop(gone, None)
-        output = self._evaluate(self._main.body.body, values, batch)
-        return list(output) if isinstance(output, tuple) else [output]
+        return execution.outputs()
 
     def _evaluate(self, expr: relax.Expr, values: Mapping[relax.Var, Value], batch: int) -> Value:
         if isinstance(expr, relax.Var):
@@ -140,12 +148,59 @@ class Interpreter:
 
     def _call(self, call: relax.Call, args: Sequence[Value], batch: int) -> Value:
         meaning = meaning_of(getattr(call.op, "name", ""))
-        if meaning is not None:
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        if meaning is not None and call not in self._compiled:
+            with (
+                contextlib.suppress(NotImplementedError),  # a variant that the table lacks is compiled
+                np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"),
+            ):
                 return meaning(args, Context(call, batch))
         if call not in self._compiled:
             self._compiled[call] = _compile_call(call)
         return self._compiled[call](*args)
+
+
+class Execution:
+    """One run of a module, binding by binding.
+
+    Attributes:
+        values: The value of every variable that is still to be read. The value of a parameter may be replaced before the
+            binding that reads it runs.
+        kept: Variables whose values stay after their last reader.
+    """
+
+    def __init__(self, interpreter: Interpreter, inputs: Sequence[np.ndarray], batch: int) -> None:
+        self._interpreter = interpreter
+        self._batch = batch
+        self._next = 0
+        self.kept: set[relax.Var] = set()
+        self.values: dict[relax.Var, Value] = dict(interpreter._params)
+        self.values.update(zip(input_vars(interpreter._main), inputs))
+
+    def __iter__(self) -> Iterator[tuple[relax.Var, Value]]:
+        """Run to the end, giving each variable and its value."""
+        while self.upcoming() is not None:
+            yield self.step()
+
+    def upcoming(self) -> tuple[relax.Var, relax.Expr] | None:
+        """The binding that runs next; None at the end."""
+        program = self._interpreter._program
+        return program[self._next] if self._next < len(program) else None
+
+    def step(self) -> tuple[relax.Var, Value]:
+        """Run one binding."""
+        var, expr = self._interpreter._program[self._next]
+        result = self._interpreter._evaluate(expr, self.values, self._batch)
+        self.values[var] = result
+        for gone in self._interpreter._dying.get(self._next, ()):
+            if gone not in self.kept:
+                self.values.pop(gone, None)
+        self._next += 1
+        return var, result
+
+    def outputs(self) -> list[np.ndarray]:
+        """What `main` returns, once all bindings have run."""
+        output = self._interpreter._evaluate(self._interpreter._main.body.body, self.values, self._batch)
+        return list(output) if isinstance(output, tuple) else [output]
 
 
 def run(mod: tvm.IRModule, inputs: Sequence[np.ndarray], tap: Tap | None = None) -> list[np.ndarray]:

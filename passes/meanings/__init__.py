@@ -3,7 +3,7 @@
 Used to calibrate, to evaluate and to fold constants. An operator that is not here still runs, compiled by TVM.
 """
 
-from . import convolution, elementwise, linear, normalization, pooling, quantized, reduction, shape
+from . import convolution, elementwise, linear, normalization, pooling, quantized, reduction, resize, shape
 from .registry import Context, Meaning, meaning_of, register_meaning
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "quantized",
     "reduction",
     "register_meaning",
+    "resize",
     "shape",
 ]

@@ -86,6 +86,27 @@ CASES: dict[str, tuple[Build, list[tuple[int, ...]]]] = {
     "repeat": (lambda x: op.repeat(x, 2, 1), [(1, 2, 3)]),
     "pad": (lambda x: op.nn.pad(x, [0, 0, 1, 2], "constant", 0.5), [(1, 4)]),
     "resize": (lambda x: op.image.resize2d(x, (8, 8), layout="NCHW", method="nearest_neighbor"), [(1, 2, 4, 4)]),
+    "resize linear": (
+        lambda x: op.image.resize2d(x, (7, 9), layout="NCHW", method="linear", coordinate_transformation_mode="half_pixel"),
+        [(1, 2, 4, 4)],
+    ),
+    "resize corners": (
+        lambda x: op.image.resize2d(
+            x, (7, 9), layout="NHWC", method="linear", coordinate_transformation_mode="align_corners"
+        ),
+        [(1, 4, 4, 2)],
+    ),
+    "resize down": (
+        lambda x: op.image.resize2d(
+            x,
+            (3, 5),
+            layout="NCHW",
+            method="nearest_neighbor",
+            coordinate_transformation_mode="asymmetric",
+            rounding_method="floor",
+        ),
+        [(1, 2, 8, 8)],
+    ),
     "where": (lambda x, y: op.where(op.less(x, y), x, y), [(1, 5), (1, 5)]),
     "clip": (lambda x: op.clip(x, -0.25, 0.5), [(1, 50)]),
     "leaky": (lambda x: op.nn.leakyrelu(x, 0.1), [(1, 50)]),
