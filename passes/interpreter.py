@@ -186,6 +186,10 @@ class Execution:
         program = self._interpreter._program
         return program[self._next] if self._next < len(program) else None
 
+    def remaining(self) -> list[tuple[relax.Var, relax.Expr]]:
+        """The bindings still to run, in order."""
+        return self._interpreter._program[self._next :]
+
     def step(self) -> tuple[relax.Var, Value]:
         """Run one binding."""
         var, expr = self._interpreter._program[self._next]

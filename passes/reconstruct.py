@@ -1,0 +1,217 @@
+"""Repairing a pruned network from unlabelled samples, without training.
+
+Layer by layer, in order: the weights and bias of every convolution and matrix product are solved by least squares so that
+the pruned network's own (already repaired) inputs give the outputs that the original computed. In front of a residual
+addition the target is the original's sum less what the other branch of the pruned network brings, so that a layer also makes
+good what was lost on the skip path. The idea of solving for the weights that remain is that of He, Zhang and Sun, "Channel
+Pruning for Accelerating Very Deep Neural Networks" (2017); here it runs over the whole graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._tvm import relax, tvm
+from .errors import UserError
+from .interpreter import Execution, Interpreter
+from .least_squares import LayerGeometry, solve
+from .module_params import attach_params, detach_params, get_params
+from .rebuild import bindings, users
+from .remarks import Remark, add_remarks
+
+_LAYERS = {"relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul"}
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that can be repaired.
+
+    Attributes:
+        var: Holds the result of the bare convolution or matrix product.
+        call: That operation.
+        weight: Its weight.
+        bias: The parameter added to it.
+        output: The tensor whose value is restored: behind the bias, or behind a residual addition.
+        other: The other operand of that residual addition, if it is computed before the layer.
+    """
+
+    var: relax.Var
+    call: relax.Call
+    weight: relax.Var
+    bias: relax.Var
+    output: str
+    other: relax.Var | None
+
+
+@tvm.transform.module_pass(opt_level=0, name="Reconstruct")
+class Reconstruct:
+    """Repair the weights of a pruned module from calibration samples.
+
+    Args:
+        original: The module before pruning, parameters attached; layers have the same names in both.
+        inputs: Calibration samples, one array an input, axis 0 the samples.
+        kept: For each weight the positions of its output axis that pruning kept (axis 0 of a convolution's weight, the last
+            of a matrix product's). A weight that is missing here kept all.
+        ridge: Relative pull towards the pruned weights, see `least_squares.solve`.
+        on_progress: Called with (layers done, layers in all, name of the layer).
+
+    Raises:
+        UserError: There are no samples, or the network mixes the samples of a batch.
+    """
+
+    def __init__(
+        self,
+        original: tvm.IRModule,
+        inputs: Sequence[np.ndarray],
+        kept: Mapping[str, np.ndarray] | None = None,
+        *,
+        ridge: float = 1e-3,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.original = original
+        self.inputs = list(inputs)
+        self.kept = dict(kept) if kept is not None else None
+        self.ridge = ridge
+        self.on_progress = on_progress
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module with repaired weights; shapes stay."""
+        kept = self.kept if self.kept is not None else {}
+        return _reconstruct(self.original, mod, self.inputs, kept, self.ridge, self.on_progress)
+
+
+def _reconstruct(
+    original: tvm.IRModule,
+    pruned: tvm.IRModule,
+    inputs: Sequence[np.ndarray],
+    kept: Mapping[str, np.ndarray],
+    ridge: float,
+    on_progress: Progress | None,
+) -> tvm.IRModule:
+    if not inputs or len(inputs[0]) == 0:
+        raise UserError("reconstruction needs calibration samples, and none were given")
+    layers = _find_layers(pruned)
+    reference = _Reference(original, inputs, {layer.output for layer in layers.values()})
+    try:
+        execution = Interpreter(pruned).start(inputs)
+    except ValueError as error:
+        raise UserError(f"the network cannot be reconstructed: {error}") from error
+    bare, params = detach_params(pruned)
+    remarks: list[Remark] = []
+    done = 0
+    while (upcoming := execution.upcoming()) is not None:
+        layer = layers.get(upcoming[0])
+        if layer is not None:
+            problem = _repair(layer, execution, reference, params, kept, ridge)
+            if problem is not None:
+                remarks.append(Remark("Reconstruct", layer.var.name, problem))
+            done += 1
+            if on_progress is not None:
+                on_progress(done, len(layers), layer.var.name)
+        execution.step()
+    return add_remarks(attach_params(bare, params), remarks)
+
+
+def _repair(
+    layer: _Layer,
+    execution: Execution,
+    reference: _Reference,
+    params: dict[str, np.ndarray],
+    kept: Mapping[str, np.ndarray],
+    ridge: float,
+) -> str | None:
+    """Solve one layer and put the solution into the run; what stood in the way, if anything."""
+    x = execution.values[layer.call.args[0]]
+    weight, bias = params[layer.weight.name], params[layer.bias.name]
+    dense = layer.call.op.name == "relax.matmul"
+    wanted = reference.value(layer.output)
+    if wanted is None:
+        return "the original has no tensor of this name, so there is nothing to repair it towards"
+    axis = -1 if dense else 1
+    outputs = weight.shape[axis] if dense else weight.shape[0]
+    if layer.weight.name in kept:
+        wanted = wanted.take(kept[layer.weight.name], axis)
+    if wanted.shape[axis] != outputs:
+        return "which of its outputs were kept is not known"
+    if layer.other is not None:
+        wanted = wanted - execution.values[layer.other]
+    new_weight, new_bias = solve(x, wanted, LayerGeometry.of(layer.call), weight, bias.reshape(-1), ridge)
+    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+        return "its equations have no finite solution; it keeps its weights"
+    params[layer.weight.name] = execution.values[layer.weight] = new_weight
+    params[layer.bias.name] = execution.values[layer.bias] = new_bias.reshape(bias.shape)
+    return None
+
+
+class _Reference:
+    """The original's tensors, computed as far as they are asked for and kept until they are read."""
+
+    def __init__(self, original: tvm.IRModule, inputs: Sequence[np.ndarray], names: set[str]) -> None:
+        try:
+            self._execution = Interpreter(original).start(inputs)
+        except ValueError as error:
+            raise UserError(f"the network cannot be reconstructed: {error}") from error
+        self._by_name = {var.name: var for var, _ in bindings(original["main"]) if var.name in names}
+        self._execution.kept.update(self._by_name.values())
+
+    def value(self, name: str) -> np.ndarray | None:
+        """The value of a tensor, once."""
+        var = self._by_name.get(name)
+        if var is None:
+            return None
+        while var not in self._execution.values:
+            self._execution.step()
+        return self._execution.values.pop(var) if _is_last(self._execution, var) else self._execution.values[var]
+
+
+def _is_last(execution: Execution, var: relax.Var) -> bool:
+    """Whether no binding still to run reads `var`."""
+    return all(var not in relax.analysis.free_vars(value) for _, value in execution.remaining())
+
+
+def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
+    """The layers with a weight and a bias of their own, by the variable of the bare operation."""
+    main = mod["main"]
+    program = list(bindings(main))
+    values = dict(program)
+    order = {var: index for index, (var, _) in enumerate(program)}
+    readers = users(main)
+    params = {var for var in main.params if var.name in get_params(mod)}
+    found: dict[relax.Var, _Layer] = {}
+    for var, value in program:
+        if not isinstance(value, relax.Call) or value.op.name not in _LAYERS:
+            continue
+        weight = value.args[1]
+        if weight not in params or len(readers[weight]) != 1 or value.args[0] in params:
+            continue
+        behind = readers.get(var, [])
+        if len(behind) != 1 or not _adds(values.get(behind[0]), var, params):
+            continue
+        added = behind[0]
+        bias = values[added].args[1]
+        if len(readers[bias]) != 1:
+            continue
+        output, other = added, None
+        after = readers.get(added, [])
+        if len(after) == 1 and isinstance(values.get(after[0]), relax.Call):
+            addition = values[after[0]]
+            if addition.op.name == "relax.add" and all(arg not in params for arg in addition.args):
+                operand = addition.args[1] if addition.args[0] is added else addition.args[0]
+                if operand is not added and operand.ty == added.ty and order.get(operand, -1) < order[var]:
+                    output, other = after[0], operand
+        found[var] = _Layer(var, value, weight, bias, output.name, other)
+    return found
+
+
+def _adds(value: relax.Expr | None, var: relax.Var, params: set[relax.Var]) -> bool:
+    """Whether `value` adds a parameter to `var`."""
+    return (
+        isinstance(value, relax.Call)
+        and value.op.name == "relax.add"
+        and value.args[0].same_as(var)
+        and value.args[1] in params
+    )
