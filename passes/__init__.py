@@ -6,20 +6,29 @@ The passes know no target, no file and no terminal. Parameter values ride along 
 
 from . import _tvm  # noqa: F401  (checks the pinned versions before anything else loads TVM)
 from .canonicalize import Canonicalize
+from .channels import Group, groups
 from .errors import MissingToolError, UnsupportedOperatorError, UserError
 from .fold_batch_norm import FoldBatchNorm
 from .module_params import attach_params, detach_params, get_params
+from .prune_channels import PruneChannels
 from .remarks import Remark, get_remarks
+from .surgery import SurgeryReport, get_surgery, zero_channels
 
 __all__ = [
     "Canonicalize",
     "FoldBatchNorm",
+    "Group",
     "MissingToolError",
+    "PruneChannels",
     "Remark",
+    "SurgeryReport",
     "UnsupportedOperatorError",
     "UserError",
     "attach_params",
     "detach_params",
     "get_params",
     "get_remarks",
+    "get_surgery",
+    "groups",
+    "zero_channels",
 ]

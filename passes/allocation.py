@@ -1,0 +1,137 @@
+"""From scores to units: which to remove, given a ratio and what a user wants kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from .channels import Group
+from .errors import UserError
+
+SCOPES = ("local", "global")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """How the removal is spread over the groups.
+
+    Attributes:
+        ratio: Fraction of the units to remove, in (0, 1).
+        scope: "local" removes that fraction of every group; "global" ranks the units of all groups together, each score
+            divided by its group's mean (DepGraph's normalization), so that groups of other scale compare.
+        round_to: The number of channels a group keeps is a multiple of this where the group is large enough: the
+            nearest multiple, at a tie the larger one, at least one.
+        min_channels: Channels that every group keeps at least.
+        exclude: Patterns (`*`, `?`, `[...]`) of groups to leave alone.
+        ratios: Ratio by pattern, in [0, 1), for groups that shall have their own; the first match counts.
+
+    A pattern matches a group by its name, by the name of an activation it runs through, or by the name of one of its
+    parameters with or without what stands behind the last dot.
+    """
+
+    ratio: float
+    scope: str = "local"
+    round_to: int = 1
+    min_channels: int = 1
+    exclude: Sequence[str] = ()
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise UserError(f"the pruning ratio must lie between 0 and 1, both excluded; {self.ratio} does not")
+        if self.scope not in SCOPES:
+            raise UserError(f"there is no pruning scope {self.scope!r}; choose one of {', '.join(SCOPES)}")
+        for name, value in (("round_to", self.round_to), ("min_channels", self.min_channels)):
+            if value != int(value) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1; {value} is not")
+        for pattern, ratio in self.ratios.items():
+            if not 0 <= ratio < 1:
+                raise UserError(f"the pruning ratio of {pattern!r} must be at least 0 and below 1; {ratio} is not")
+
+
+def matches(group: Group, pattern: str) -> bool:
+    """Whether a pattern means a group; see `Allocation`."""
+    params = [name for name, _ in group.members]
+    stems = [name.rpartition(".")[0] for name in params]
+    return any(fnmatchcase(name, pattern) for name in (group.name, *group.tensors, *params, *stems) if name)
+
+
+def allocate(
+    groups: Sequence[Group], scores: Mapping[str, np.ndarray], allocation: Allocation
+) -> dict[str, np.ndarray]:
+    """The units to remove of each group, ascending, int64; groups that lose none are left out.
+
+    Among equal scores the later unit goes first.
+
+    Args:
+        groups: The prunable groups.
+        scores: Importance of the units, float (units,), by group name.
+        allocation: What is wanted.
+
+    Raises:
+        UserError: A pattern matches no group.
+    """
+    for pattern in (*allocation.exclude, *allocation.ratios):
+        if not any(matches(group, pattern) for group in groups):
+            names = ", ".join(group.name for group in groups)
+            raise UserError(f"the pattern {pattern!r} matches no prunable group; there are {names or 'none'}")
+    excluded = {group.name for group in groups if any(matches(group, pattern) for pattern in allocation.exclude)}
+    own = {group.name: _own_ratio(group, allocation) for group in groups if group.name not in excluded}
+    common = [group for group in groups if group.name in own and own[group.name] is None]
+    wanted = {group.name: ratio * group.size for group in groups if (ratio := own.get(group.name)) is not None}
+    if allocation.scope == "local":
+        wanted |= {group.name: allocation.ratio * group.size for group in common}
+    else:
+        wanted |= _rank_together(common, scores, allocation)
+    removed = {}
+    for group in groups:
+        count = group.size - units_kept(group, group.size - wanted.get(group.name, 0.0), allocation)
+        if count:
+            removed[group.name] = lowest(scores[group.name], count)
+    return removed
+
+
+def lowest(scores: np.ndarray, count: int) -> np.ndarray:
+    """The `count` units of lowest score, ascending; among equal scores the later ones."""
+    order = np.lexsort((-np.arange(len(scores)), scores))
+    return np.sort(order[:count])
+
+
+def units_kept(group: Group, wanted: float, allocation: Allocation) -> int:
+    """The number of units that a group keeps, given how many it would without rounding and minimum."""
+    # A unit may hold several channels (whole groups of a grouped convolution), which count as such.
+    step = allocation.round_to // math.gcd(allocation.round_to, group.width)
+    least = min(group.size, -(-allocation.min_channels // group.width))
+    if wanted >= group.size or step > group.size:
+        return group.size
+    kept = max(step, step * math.floor(wanted / step + 0.5))
+    while kept < least:
+        kept += step
+    return kept - step if kept > group.size and kept - step >= least else min(kept, group.size)
+
+
+def _own_ratio(group: Group, allocation: Allocation) -> float | None:
+    return next((ratio for pattern, ratio in allocation.ratios.items() if matches(group, pattern)), None)
+
+
+def _rank_together(
+    groups: Sequence[Group], scores: Mapping[str, np.ndarray], allocation: Allocation
+) -> dict[str, float]:
+    """How many units each group loses when all are ranked together."""
+    if not groups:
+        return {}
+    normalized = [normalize(scores[group.name]) for group in groups]
+    owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])
+    gone = lowest(np.concatenate(normalized), round(allocation.ratio * len(owner)))
+    lost = np.bincount(owner[gone], minlength=len(groups))
+    return {group.name: float(count) for group, count in zip(groups, lost)}
+
+
+def normalize(scores: np.ndarray) -> np.ndarray:
+    """Scores divided by their mean; unchanged where that is not positive."""
+    mean = scores.mean()
+    return scores / mean if mean > 0 else scores
