@@ -102,6 +102,12 @@ class TuningLog:
         lines = (finalists or latest).values()
         return self._record(min(lines, key=lambda line: line.seconds)) if lines else None
 
+    def measured(self, mod: tvm.IRModule) -> dict[str, float]:
+        """Seconds of every schedule of a workload that was tried, by `trace_key`; failed ones are `FAILED_SECONDS`."""
+        number = self._find(mod)
+        lines = [] if number is None else self._records.get(number, [])
+        return {json.dumps(line.content[0]): line.seconds for line in lines}
+
     def append(
         self, mod: tvm.IRModule, trace: Any, seconds: Sequence[float], target: tvm.target.Target, args_info: Sequence[Any]
     ) -> None:
@@ -192,6 +198,13 @@ class TuningLog:
         with open(self.directory / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def trace_key(mod: tvm.IRModule, trace: Any) -> str:
+    """The trace of a schedule of `mod` as text: equal for equal schedules."""
+    from tvm.s_tir.meta_schedule.database import TuningRecord
+
+    return json.dumps(TuningRecord(trace, _workload(mod), [], None, []).as_json()[0])
 
 
 def user_log_directory(target: str) -> Path:

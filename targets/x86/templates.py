@@ -9,8 +9,8 @@ runs with the tile held in vector registers, one broadcast of the input against 
 to the tile while it is in cache. Why not an im2col matrix product: for the small layers of edge models the copy costs as
 much as the product.
 
-Every choice goes through a `Chooser`: fixed ones give the default schedule, free ones the search space of the tuner, so
-that both are the same template and a tuned schedule can never leave what the tests cover.
+Every choice goes through a `Chooser`: the defaults give the schedule of an untuned build, a survey lists the search space,
+and a pinned point is one candidate of the tuner. All of them are the same template.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class NotScheduledError(Exception):
 
 
 class Chooser(Protocol):
-    """Decides the parameters of the template."""
+    """Decides the parameters of a template."""
 
     def tile(self, schedule: Schedule, loop: Any, innermost: int, limit: int) -> Sequence[Any]:
         """Two factors of a loop's extent, the inner one at most `limit`, by default `innermost`."""
@@ -57,14 +57,45 @@ class Defaults:
         return _categorical(schedule, options, list(options).index(default))
 
 
-class Free:
-    """Leaves every parameter to the tuner."""
+class Survey(Defaults):
+    """Takes the defaults and notes what else could have been chosen.
+
+    Attributes:
+        options: The options of each choice, in the order in which the template asks.
+        default: The default of each choice.
+    """
+
+    def __init__(self) -> None:
+        self.options: list[list[int]] = []
+        self.default: list[int] = []
 
     def tile(self, schedule: Schedule, loop: Any, innermost: int, limit: int) -> Sequence[Any]:
-        return schedule.sample_perfect_tile(loop, 2, limit)
+        extent = _extent(schedule, loop)
+        self.options.append([count for count in range(1, min(extent, limit) + 1) if extent % count == 0])
+        self.default.append(innermost)
+        return super().tile(schedule, loop, innermost, limit)
 
     def pick(self, schedule: Schedule, options: Sequence[int], default: int) -> Any:
-        return _categorical(schedule, options, None)
+        self.options.append(list(options))
+        self.default.append(default)
+        return super().pick(schedule, options, default)
+
+
+class Pinned(Defaults):
+    """Takes the choices of a point of the search space.
+
+    Args:
+        point: One value for each choice, in the order of `Survey.options`.
+    """
+
+    def __init__(self, point: Sequence[int]) -> None:
+        self._rest = list(point)
+
+    def tile(self, schedule: Schedule, loop: Any, innermost: int, limit: int) -> Sequence[Any]:
+        return super().tile(schedule, loop, self._rest.pop(0), limit)
+
+    def pick(self, schedule: Schedule, options: Sequence[int], default: int) -> Any:
+        return super().pick(schedule, options, self._rest.pop(0))
 
 
 def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) -> None:
@@ -118,15 +149,18 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
 
     # Phase 3: the reduction outside, the tile unrolled and vectorized inside.
     inner = schedule.get_loops(main)[len(outer) :]
-    tile, reduction = inner[: -len(reduced)], inner[-len(reduced) :]
-    innermost = _extent(schedule, reduction[-1])
-    rest, repeat = schedule.split(reduction[-1], chooser.tile(schedule, reduction[-1], 1, min(innermost, 8)))
-    schedule.reorder(*reduction[:-1], rest, repeat, *tile)
+    tile, reduction = list(inner[: -len(reduced)]), list(inner[-len(reduced) :])
+    # The innermost reduction that repeats: of a depthwise convolution the columns of the kernel.
+    index = max((i for i, loop in enumerate(reduction) if _extent(schedule, loop) > 1), default=len(reduction) - 1)
+    limit = min(_extent(schedule, reduction[index]), VECTOR)
+    rest, repeat = schedule.split(reduction[index], chooser.tile(schedule, reduction[index], 1, limit))
+    reduction[index : index + 1] = [rest]
+    schedule.reorder(*reduction, repeat, *tile)
     schedule.unroll(repeat)
     for loop in tile[:-1]:
         schedule.unroll(loop)
     schedule.vectorize(tile[-1])
-    initial = schedule.decompose_reduction(main, reduction[0] if len(reduction) > 1 else rest)
+    initial = schedule.decompose_reduction(main, reduction[0])
     initial_loops = schedule.get_loops(initial)[len(outer) :]
     for loop in initial_loops[:-1]:
         schedule.unroll(loop)
@@ -135,6 +169,11 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
     # Phase 4: what stands before it.
     if before:
         vectorize_elementwise(schedule, before[-1], parallel)
+
+
+def registers(lanes: int, width: int) -> int:
+    """How many vector registers a tile of `width` positions times `lanes` channels occupies."""
+    return -(-lanes // VECTOR) * width
 
 
 def vectorize_elementwise(schedule: Schedule, block: Any, parallel: bool) -> None:
