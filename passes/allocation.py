@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from .channels import Group
+from .channels import Group, stem
 from .errors import UserError
 
 SCOPES = ("local", "global")
@@ -30,7 +30,7 @@ class Allocation:
         ratios: Ratio by pattern, in [0, 1), for groups that shall have their own; the first match counts.
 
     A pattern matches a group by its name, by the name of an activation it runs through, or by the name of one of its
-    parameters with or without what stands behind the last dot.
+    parameters, with or without the suffix that says what it is (`conv1.weight`, `conv1`).
     """
 
     ratio: float
@@ -56,8 +56,8 @@ class Allocation:
 def matches(group: Group, pattern: str) -> bool:
     """Whether a pattern means a group; see `Allocation`."""
     params = [name for name, _ in group.members]
-    stems = [name.rpartition(".")[0] for name in params]
-    return any(fnmatchcase(name, pattern) for name in (group.name, *group.tensors, *params, *stems) if name)
+    layers = [stem(name) for name in params]
+    return any(fnmatchcase(name, pattern) for name in (group.name, *group.tensors, *params, *layers))
 
 
 def allocate(

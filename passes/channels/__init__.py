@@ -1,6 +1,6 @@
 """Channel groups: what can be removed together, found by following every channel through every operator."""
 
-from .graph import ChannelGraph, Group, analyze, groups
+from .graph import ChannelGraph, Group, analyze, groups, stem
 from .rebuild import remove_units
 from .registry import Flow, NotCovered, Rule, Site, covered_operators, rule
 
@@ -16,4 +16,5 @@ __all__ = [
     "groups",
     "remove_units",
     "rule",
+    "stem",
 ]

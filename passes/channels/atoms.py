@@ -40,6 +40,8 @@ class Components:
             saying.
         reasons: The reasons, sentences.
         roles: The role of each atom, int8.
+        producers: The layers that produce channels, in order.
+        produced_by: For each component the index into `producers` of the first; -1 where it comes from no layer.
     """
 
     labels: np.ndarray
@@ -47,6 +49,8 @@ class Components:
     why: np.ndarray
     reasons: list[str]
     roles: np.ndarray
+    producers: list[str]
+    produced_by: np.ndarray
 
 
 class Atoms:
@@ -60,6 +64,8 @@ class Atoms:
         self._reasons: dict[str, int] = {}
         self._known_frozen = np.zeros(1024, bool)
         self._roles = np.zeros(1024, np.int8)
+        self._producers: list[str] = []
+        self._produced: list[np.ndarray] = []
 
     def new(self, count: int) -> np.ndarray:
         """`count` fresh atoms, int64."""
@@ -97,6 +103,11 @@ class Atoms:
         free = ids[self._roles[ids] == Role.NONE]
         self._roles[free] = role
 
+    def produced(self, ids: np.ndarray, layer: str) -> None:
+        """Say that `layer` produces the channels `ids`."""
+        self._producers.append(layer)
+        self._produced.append(ids.ravel())
+
     def solve(self) -> Components:
         """Find the components."""
         if self._left:
@@ -114,4 +125,17 @@ class Atoms:
             index[index == self._reasons.get(STRUCTURAL, -1)] = silent
             np.minimum.at(best, labels[ids], index)
         why = np.where(best < silent, best, -1)
-        return Components(labels, best <= silent, why, list(self._reasons), self._roles[: self._count].copy())
+        first = np.full(count, len(self._producers))
+        if self._produced:
+            index = np.repeat(np.arange(len(self._produced)), [len(ids) for ids in self._produced])
+            np.minimum.at(first, labels[np.concatenate(self._produced)], index)
+        first[first == len(self._producers)] = -1
+        return Components(
+            labels,
+            best <= silent,
+            why,
+            list(self._reasons),
+            self._roles[: self._count].copy(),
+            self._producers,
+            first,
+        )

@@ -67,7 +67,7 @@ class ChannelGraph:
 
     Attributes:
         values: What is known of every variable of `main`.
-        operands: For each binding what is known of each argument of its call.
+        operands: For each binding what is known of each argument of its call; those inside of shuffles are left out.
         shuffles: The channel shuffles by the variable of their result.
         components: The solved ties.
         groups: The groups that units can be removed from, in the order in which the network produces them.
@@ -132,9 +132,12 @@ class _Walk:
         except ValueError as error:
             raise UserError(f"channels cannot be followed: {error}") from None
         self.shuffles = find_shuffles(func)
+        inside = {var for shuffle in self.shuffles.values() for var in shuffle.inner}
         for var, value in program:
             self.layer_names[var] = _layer_name(var, value)
-            if var in self.shuffles:
+            if var in inside:
+                self.values[var] = None
+            elif var in self.shuffles:
                 self.values[var] = self._shuffle(self.shuffles[var])
             else:
                 self.values[var] = self._visit(var, value)
@@ -203,6 +206,11 @@ class _Walk:
                 self.atoms.freeze(ids, reason)
 
 
+def stem(name: str) -> str:
+    """A parameter's name without what says that it is one: the name of its layer."""
+    return _WEIGHT_SUFFIX.sub("", name)
+
+
 def _known_shape(ty: object) -> tuple[int, ...] | None:
     if not isinstance(ty, relax.TensorType) or ty.shape is None:
         return None
@@ -217,7 +225,7 @@ def _layer_name(var: relax.Var, value: relax.Expr) -> str:
     if not _NUMBERED.fullmatch(var.name) or not isinstance(value, relax.Call):
         return var.name
     names = [arg.name for arg in value.args if isinstance(arg, relax.Var) and not _NUMBERED.fullmatch(arg.name)]
-    return _WEIGHT_SUFFIX.sub("", names[-1]) if names else var.name
+    return stem(names[-1]) if names else var.name
 
 
 class _Grouping:
@@ -267,6 +275,7 @@ class _Grouping:
         key = _signatures(unit, slot, len(units), len(self._slot_names))
         _, first_unit, group_of_unit = np.unique(key, return_index=True, return_inverse=True)
         group_of_unit = np.argsort(np.argsort(first_unit))[group_of_unit.ravel()]
+        first_unit_of_group = np.sort(first_unit)
         # Entries sorted by group, slot, unit and position can be cut into the members of each group.
         group = group_of_unit[unit]
         sorting = np.lexsort((position, unit, slot, group))
@@ -278,16 +287,22 @@ class _Grouping:
         for start, end in zip([0, *cuts], [*cuts, len(group)]):
             index = position[start:end].reshape(sizes[group[start]], -1)
             by_group.setdefault(int(group[start]), []).append((int(slot[start]), index, int(role[start])))
+        producer = self._components.produced_by[units[np.argsort(order)[first_unit_of_group]]]
         for index, entries in by_group.items():
             if sizes[index] > 1:
-                yield self._group(int(sizes[index]), entries, names)
+                yield self._group(int(sizes[index]), entries, int(producer[index]), names)
 
-    def _group(self, size: int, entries: list[tuple[int, np.ndarray, int]], names: dict[str, int]) -> Group:
+    def _group(
+        self, size: int, entries: list[tuple[int, np.ndarray, int]], producer: int, names: dict[str, int]
+    ) -> Group:
         in_params = [(slot, index, role) for slot, index, role in entries if slot >= self._first_param]
         members = {self._slot_names[slot]: index for slot, index, _ in in_params}
         roles = {self._slot_names[slot]: Role(role) for slot, _, role in in_params}
         activations = [self._slot_names[slot][0] for slot, _, _ in entries if slot < self._first_param]
-        base = activations[0] if activations else _WEIGHT_SUFFIX.sub("", self._slot_names[in_params[0][0]][0])
+        if producer >= 0:
+            base = self._components.producers[producer]
+        else:
+            base = activations[0] if activations else stem(self._slot_names[in_params[0][0]][0])
         return Group(_unique(base, names), size, members, roles, tuple(dict.fromkeys(activations)))
 
     def _frozen(self, names: dict[str, int]) -> Iterator[Group]:
@@ -312,7 +327,7 @@ class _Grouping:
             }
             if all(positions.size == 1 for positions in members.values()):
                 continue
-            name = _WEIGHT_SUFFIX.sub("", self._slot_names[start][0])
+            name = stem(self._slot_names[start][0])
             activations = (self._slot_names[entry][0] for entry in np.unique(slot[inside & ~in_params]))
             size = int((place_of_label == index).sum())
             reason = components.reasons[why]

@@ -74,7 +74,7 @@ class _Removal:
             return rebuilder.get(self._skipped[var])
         if var in self._graph.shuffles:
             return self._shuffle(rebuilder, var)
-        if not isinstance(value, relax.Call):
+        if not isinstance(value, relax.Call) or var not in self._graph.operands:
             return None
         operands = self._graph.operands[var]
         rule = rule_of(getattr(value.op, "name", ""))

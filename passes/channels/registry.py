@@ -83,8 +83,10 @@ class Flow:
         return bool(self.atoms.known_frozen(ids).all())
 
     def mark(self, ids: np.ndarray, role: Role) -> None:
-        """See `Atoms.mark`."""
+        """Say what a weight's axis is to this layer; the first word on it stays."""
         self.atoms.mark(ids, role)
+        if role == Role.OUTPUT:
+            self.atoms.produced(ids, self.name)
 
     def live(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Fresh positions that may be removed, not known to be zero then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._tvm import relax
+from .._tvm import relax, tirx
 from .axes import Axes, Value, from_pairs
 from .registry import Flow, NotCovered, Site, constant_value, ints, rule
 
@@ -76,7 +76,7 @@ def _rebuild_split(site: Site) -> relax.Expr:
     axis = int(site.attrs.axis) % len(site.operand(0))
     assert isinstance(site.result, list)
     sizes = [len(site.kept(field.ids[axis])) for field in site.result if isinstance(field, Axes)]
-    if len(set(sizes)) == 1 and isinstance(site.attrs.indices_or_sections, type(relax.PrimValue(1))):
+    if len(set(sizes)) == 1 and isinstance(site.attrs.indices_or_sections, tirx.IntImm):
         return site.same()
     return relax.op.split(site.args[0], [int(end) for end in np.cumsum(sizes)[:-1]], axis)
 
