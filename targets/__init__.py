@@ -1,0 +1,16 @@
+"""Where models run: descriptions of targets, and building, running and measuring on them."""
+
+from .base import Artifact, Latency, Measurement, Target, TargetDescription, TensorSpec
+from .registry import get_target, list_targets, read_description
+
+__all__ = [
+    "Artifact",
+    "Latency",
+    "Measurement",
+    "Target",
+    "TargetDescription",
+    "TensorSpec",
+    "get_target",
+    "list_targets",
+    "read_description",
+]

@@ -1,0 +1,248 @@
+"""What a target is: a description, and three verbs (build, run, measure).
+
+Everything that differs between two boards of one core is data in a description; everything that differs between families of
+targets is behind `Target` and `Artifact`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from ..passes._tvm import tvm
+from ..passes.errors import MissingToolError
+
+Family = Literal["x86", "cortex-a", "cortex-m"]
+
+
+class TensorSpec(BaseModel):
+    """One input or output of a built model.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape, batch first.
+        dtype: As NumPy names it.
+        layout: What the axes mean, for instance "NHWC"; None where unknown.
+        scale: Of an integer tensor: real = scale * (integer - zero_point); None for a float one.
+        zero_point: Of an integer tensor.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str | None = None
+    scale: float | None = None
+    zero_point: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    def quantize(self, x: np.ndarray) -> np.ndarray:
+        """Float values as this tensor takes them, on any batch size; a float tensor takes them as they are.
+
+        Args:
+            x: float32; NCHW where this tensor is NHWC.
+        """
+        if self.scale is None or self.zero_point is None:
+            return np.ascontiguousarray(x, self.dtype)
+        info = np.iinfo(self.dtype)
+        # float32 throughout, half to even: what `relax.quantize` computes.
+        scaled = np.rint(x.astype(np.float32) / np.float32(self.scale)) + np.float32(self.zero_point)
+        q = np.clip(scaled, info.min, info.max).astype(self.dtype)
+        return np.ascontiguousarray(q.transpose(0, 2, 3, 1) if self.layout == "NHWC" and q.ndim == 4 else q)
+
+    def dequantize(self, q: np.ndarray) -> np.ndarray:
+        """This tensor's values as float32; NCHW where the tensor is NHWC."""
+        if self.scale is None or self.zero_point is None:
+            return q
+        x = (q.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self.layout == "NHWC" and x.ndim == 4 else x)
+
+
+class Latency(BaseModel):
+    """Seconds of one inference on hardware.
+
+    Attributes:
+        median_ms, p10_ms, p90_ms: Of the runs.
+        runs: How many were timed.
+        threads: Threads used.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+    threads: int = 1
+
+
+class Measurement(BaseModel):
+    """What one build does on one target.
+
+    Attributes:
+        target: Name of the target.
+        source: "hardware" for seconds from a device, "qemu" for executed instructions; neither is converted into the other.
+        latency: On hardware.
+        instructions: Executed instructions of one inference under an emulator: exact and repeatable, and no time.
+        functions: Executed instructions by function, most first.
+        classes: Executed instructions by class (load, store, ...), where the emulator tells.
+        flash_bytes: Code and constants of the model (of the shared library on a hosted target).
+        code_bytes: Of these the code.
+        constant_bytes: Of these the constants.
+        ram_bytes: Memory that the model needs while it runs, constants not counted where they stay in flash.
+        arena_bytes: Of these the arena of activations and workspaces.
+        stack_bytes: Of these the deepest stack seen.
+        notes: What a reader must know of these figures.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    target: str
+    source: Literal["hardware", "qemu"]
+    latency: Latency | None = None
+    instructions: int | None = None
+    functions: dict[str, int] = {}
+    classes: dict[str, int] = {}
+    flash_bytes: int | None = None
+    code_bytes: int | None = None
+    constant_bytes: int | None = None
+    ram_bytes: int | None = None
+    arena_bytes: int | None = None
+    stack_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class TargetDescription(BaseModel):
+    """What is known of a target before anything is built; one TOML file each in `targets/descriptions`.
+
+    Attributes:
+        name: As the user types it.
+        title: One line for the list of targets.
+        family: Which code builds for it.
+        core: The processor core.
+        tvm: The TVM target.
+        compiler_flags: For the cross compiler.
+        emulator_machine: Machine of qemu-system-arm that stands in for the board.
+        emulator_cpu: CPU of the user-mode emulator.
+        flash_origin, flash_bytes: Flash of the board; 0 where it is not limited.
+        ram_origin, ram_bytes: RAM of the board; 0 where it is not limited.
+        emulated_flash_origin, emulated_ram_origin: Where the emulator's machine has them.
+        clock_mhz: Clock of the board, for the reader; nothing is computed from it.
+        dsp, helium, fpu: Instruction set extensions of the core.
+        source: Where figures come from on this target.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    family: Family
+    core: str
+    tvm: dict[str, Any]
+    compiler_flags: tuple[str, ...] = ()
+    emulator_machine: str | None = None
+    emulator_cpu: str | None = None
+    flash_origin: int = 0
+    flash_bytes: int = 0
+    ram_origin: int = 0
+    ram_bytes: int = 0
+    emulated_flash_origin: int = 0
+    emulated_ram_origin: int = 0x20000000
+    clock_mhz: int | None = None
+    dsp: bool = False
+    helium: bool = False
+    fpu: bool = False
+    source: Literal["hardware", "qemu"] = "qemu"
+
+
+class Artifact(ABC):
+    """A model built for a target, in a folder.
+
+    Attributes:
+        target: The target's description.
+        path: The folder.
+        inputs: What `run` takes.
+        outputs: What `run` gives.
+    """
+
+    target: TargetDescription
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @abstractmethod
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run on samples.
+
+        Args:
+            inputs: One array an input, as `self.inputs` describes it; axis 0 may hold several samples.
+
+        Returns:
+            One array an output, as many samples.
+
+        Raises:
+            UserError: The inputs do not fit, or the run failed.
+            MissingToolError: The emulator is missing.
+        """
+
+    @abstractmethod
+    def measure(self, inputs: Sequence[np.ndarray] | None = None, **options: Any) -> Measurement:
+        """Measure one inference; random inputs when none are given. Options are the family's."""
+
+    def run_float(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run on float inputs (NCHW), quantizing and dequantizing on the host where the built model is integer."""
+        made = [spec.quantize(x) for spec, x in zip(self.inputs, inputs)]
+        return [spec.dequantize(y) for spec, y in zip(self.outputs, self.run(made))]
+
+
+class Target(ABC):
+    """Somewhere models run."""
+
+    def __init__(self, description: TargetDescription) -> None:
+        self.description = description
+
+    @abstractmethod
+    def missing_tools(self) -> list[str]:
+        """One sentence for each tool that building or running needs and that is not installed."""
+
+    @abstractmethod
+    def build(self, mod: tvm.IRModule, output: Path, **options: Any) -> Artifact:
+        """Compile a model module into the folder `output`.
+
+        Args:
+            mod: Parameters attached; float, or integer as `LowerQDQ` leaves it.
+            output: The folder, made if it is missing.
+            options: The family's.
+
+        Raises:
+            UserError: The model cannot be built for this target; the sentence says why.
+            MissingToolError: A tool is missing.
+        """
+
+    @abstractmethod
+    def load(self, path: Path) -> Artifact:
+        """The artifact that `build` left in a folder.
+
+        Raises:
+            UserError: There is none, or it is damaged.
+        """
+
+    def require_tools(self) -> None:
+        """Refuse to go on without the tools.
+
+        Raises:
+            MissingToolError: One or more are missing.
+        """
+        missing = self.missing_tools()
+        if missing:
+            raise MissingToolError(f"target {self.description.name}: " + " ".join(missing))

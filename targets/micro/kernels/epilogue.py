@@ -1,0 +1,88 @@
+"""From a 32-bit accumulator to an int8 output: requantization in a handful of instructions.
+
+TFLite rounds twice: h = (acc * q + 2**30) >> 31, then a rounding shift to the right by r, halves away from zero. With
+p = 2 q - 2**32, which fits a word for every normalized multiplier q, h = acc + SMMULR(acc, p); and the shift is
+SMMLAR(h', 2**(32 - r), zero point) where h' is h, less one when negative. Both steps are exact. When everything negative is
+cut off at the zero point anyway (ReLU with zero point -128), h' = h will do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from .words import i32, multiply_high_add_rounded, multiply_high_rounded, qadd, ssat8
+
+
+class NotRepresentable(ValueError):
+    """A multiplier or a bound that the fast arithmetic cannot express; the generic kernel can."""
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """How a layer's accumulators become its outputs.
+
+    Attributes:
+        rounding: "double" (TFLite) or "single" (one multiplication, one rounding).
+        zero_point: Of the output.
+        qmin: Least output.
+        qmax: Greatest output.
+    """
+
+    rounding: str
+    zero_point: int
+    qmin: int = -128
+    qmax: int = 127
+
+    @property
+    def words(self) -> int:
+        """Parameter words per channel."""
+        return 2 if self.rounding == "double" else 1
+
+    def parameters(self, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """The parameter words.
+
+        Args:
+            multiplier: (O,) int32, q in [2**30, 2**31), or 0.
+            shift: (O,) int32, TFLite's exponent: the real scale is q * 2**(shift - 31).
+
+        Returns:
+            (words, O) int32.
+
+        Raises:
+            NotRepresentable: A scale of 1/4 or more.
+        """
+        q, r = multiplier.astype(np.int64), -shift.astype(np.int64)
+        if self.rounding == "double":
+            if ((r < 2) & (q != 0)).any():
+                raise NotRepresentable("a scale of 1/4 or more")
+            second = np.where(q == 0, 0, np.int64(1) << (32 - np.clip(r, 2, 32)))
+            # A multiplier of 0 gives h = acc - acc.
+            return np.stack([_wrap(2 * q), _wrap(second)])
+        rounded = np.rint(q.astype(np.float64) * 2.0 ** (1 - r)).astype(np.int64)
+        if (rounded >= 1 << 31).any():
+            raise NotRepresentable("a scale of 1/2 or more")
+        return rounded.astype(np.int32)[None]
+
+    def apply(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
+        """The int8 output for an accumulator that includes the bias."""
+        if self.rounding == "double":
+            high = qadd(multiply_high_rounded(acc, parameters[0]), acc)
+            if not (self.qmin >= self.zero_point or self.zero_point == -128):
+                high = qadd(high, high >> i32(31))
+            scaled = multiply_high_add_rounded(high, parameters[1], self.zero_point)
+        else:
+            scaled = multiply_high_add_rounded(acc, parameters[0], self.zero_point)
+        if self.qmin > -128:
+            scaled = tirx.max(scaled, i32(self.qmin))
+        if self.qmax < 127:
+            return tirx.min(scaled, i32(self.qmax)).astype("int8") if self.qmin >= -128 and self.qmin > -128 else tirx.max(
+                tirx.min(scaled, i32(self.qmax)), i32(-128)
+            ).astype("int8")
+        return ssat8(scaled)
+
+
+def _wrap(values: np.ndarray) -> np.ndarray:
+    return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32)

@@ -1,0 +1,324 @@
+"""Convolution and pointwise convolution for cores with the DSP extension.
+
+The output is walked in panels of a few pixels. A panel's receptive fields are unpacked once, from bytes to halfwords, and
+then multiplied with the weights of all output channels, two pixels by two channels at a time: as much as the thirteen free
+registers hold. Where the fields are taken from depends on the layer:
+
+- *direct*: a 1x1 kernel without padding reads the input as it lies;
+- *strip*: the kernel's rows are copied to a strip padded with the zero point, one output row at a time;
+- *image*: the whole padded input is copied once, for maps too narrow to fill a panel with one row.
+
+Strategy and layout follow from counting instructions: per word of four k the inner loop takes 8 SMLAD, 2 SXTB16 and 3 LDRD
+for 16 multiply-accumulates with byte planes (see `packing`), 8 SMLAD and 4 LDRD with wide weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from tvm import tirx
+from tvm.script import tirx as T
+
+from .epilogue import Epilogue
+from .packing import byte_planes, pair_parameters, planes_are_exact, wide
+from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, qadd, smlad
+
+# mypy: ignore-errors
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The shape of a convolution, NHWC with batch 1, no groups.
+
+    Attributes:
+        height, width, channels: Of the input.
+        out_height, out_width, out_channels: Of the output.
+        kernel, strides: (vertical, horizontal).
+        top, left: Padding before; what lies behind follows from the sizes.
+        input_zero_point: What padding holds.
+        epilogue: How accumulators become outputs.
+    """
+
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    top: int
+    left: int
+    input_zero_point: int
+    epilogue: Epilogue
+
+
+@dataclass(frozen=True)
+class PanelPlan:
+    """The choices of the template.
+
+    Attributes:
+        source: "direct", "strip" or "image".
+        pairs: Pixel pairs in a panel.
+        unroll: Words of four k in one round of the inner loop.
+        channels_outer: Whether the loop over channel pairs is outside that over pixel pairs.
+        wide_weights: Whether weights are halfwords in flash.
+    """
+
+    source: str
+    pairs: int
+    unroll: int
+    channels_outer: bool
+    wide_weights: bool
+
+
+class PanelConvolution:
+    """One convolution by one plan: the packed constants and the function."""
+
+    def __init__(self, conv: Convolution, plan: PanelPlan) -> None:
+        self.conv, self.plan = conv, plan
+        row = conv.kernel[1] * conv.channels
+        self.row_words = row // 4
+        self.rest = row % 4
+        # Bytes at the end of the kernel's rows that do not fill a word share words.
+        self.rest_words = -(-conv.kernel[0] * self.rest // 4)
+        used = conv.kernel[0] * self.row_words + self.rest_words
+        self.words = -(-used // plan.unroll) * plan.unroll
+        self.used_words = used
+
+    @property
+    def pixels(self) -> int:
+        """Pixels that the panels of one walk cover: a row in a strip, the whole map otherwise."""
+        c = self.conv
+        return c.out_width if self.plan.source == "strip" else c.out_height * c.out_width
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Pitch of a row of the strip or of the padded image; of the input itself when read directly."""
+        c = self.conv
+        if self.plan.source == "direct":
+            return c.width * c.channels
+        covered = (c.out_width - 1) * c.strides[1] + c.kernel[1]
+        return -(-max(covered, c.left + c.width) * c.channels // 4) * 4 + 4
+
+    @property
+    def source_rows(self) -> int:
+        """Rows of the strip or of the padded image."""
+        c = self.conv
+        return c.kernel[0] if self.plan.source == "strip" else (c.out_height - 1) * c.strides[0] + c.kernel[0]
+
+    def weights(self, weights: np.ndarray) -> np.ndarray:
+        """Pack (O, KH, KW, C) int8 weights, flat int32."""
+        c = self.conv
+        rows = weights.reshape(c.out_channels, c.kernel[0], -1)
+        full = rows[:, :, : 4 * self.row_words].reshape(c.out_channels, -1)
+        rest = rows[:, :, 4 * self.row_words :].reshape(c.out_channels, -1)
+        flat = np.zeros((c.out_channels, 4 * self.words), np.int8)
+        flat[:, : full.shape[1]] = full
+        flat[:, full.shape[1] : full.shape[1] + rest.shape[1]] = rest
+        return (wide(flat) if self.plan.wide_weights else byte_planes(flat)).ravel()
+
+    def representable(self, weights: np.ndarray) -> bool:
+        """Whether the plan's form holds these weights exactly."""
+        return self.plan.wide_weights or planes_are_exact(weights.reshape(len(weights), -1))
+
+    def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Pack what the epilogue needs, flat int32; the first word is the trip count of the inner loop.
+
+        LLVM hoists and spills when it knows the trip count; read from memory it stays unknown.
+        """
+        packed = pair_parameters(bias, self.conv.epilogue.parameters(multiplier, shift)).ravel()
+        return np.concatenate([np.array([self.words // self.plan.unroll, 0], np.int32), packed])
+
+    def function(self) -> tirx.PrimFunc:
+        """The function of (input, weights, parameters, output), all flat."""
+        return _build(self)
+
+
+def _build(k: PanelConvolution) -> tirx.PrimFunc:
+    c, plan, ep = k.conv, k.plan, k.conv.epilogue
+    H, W, C, OH, OW, CO = c.height, c.width, c.channels, c.out_height, c.out_width, c.out_channels
+    SH, SW = c.strides
+    KH = c.kernel[0]
+    K4, RW, UK, PB = k.words, k.row_words, plan.unroll, plan.pairs
+    N = -(-CO // 2)
+    QW = 2 + 2 * ep.words
+    WIDE = plan.wide_weights
+    WW = 4 if WIDE else 2
+    SOURCE = plan.source
+    COPY = SOURCE != "direct"
+    PITCH, ROWS = k.row_bytes, k.source_rows
+    M = k.pixels
+    PANELS = -(-M // (2 * PB))
+    STEPS = OH if SOURCE == "strip" else 1
+    NOUT = plan.channels_outer
+    L0, L1 = (N, PB) if NOUT else (PB, N)
+    ODD = bool(CO % 2)
+    ZP = c.input_zero_point
+    REST = k.rest
+    FULL = KH * RW
+    # Bytes of an input row that fall inside the copied rows.
+    COPIED = min(W * C, PITCH - 4 - c.left * C)
+    TAIL = k.words - k.used_words
+    RESTW = k.rest_words
+    HAS_TAIL, HAS_REST = TAIL > 0, REST > 0
+    RU = 4 if RW % 4 == 0 else (3 if RW % 3 == 0 else (2 if RW % 2 == 0 else 1))
+    SIZE = ROWS * PITCH if COPY else 4
+
+    def pixel(panel, pair, px):
+        return T.min(panel * (2 * PB), M - 2 * PB) + pair * 2 + px
+
+    def base(p):
+        """Offset of a pixel's receptive field in the source."""
+        if SOURCE == "strip":
+            return p * (SW * C)
+        if SOURCE == "direct" and SH == 1 and SW == 1:
+            return p * C
+        return tirx.floordiv(p, OW) * (SH * PITCH) + tirx.floormod(p, OW) * (SW * C)
+
+    def rest_byte(buf, start, index):
+        """Byte `index` of those at the ends of the kernel's rows, as a word; past the last one, where weights are zero, the last."""
+        index = tirx.min(index, KH * REST - 1)
+        return buf[start + index // REST * PITCH + 4 * RW + index % REST].astype("int32")
+
+    def rest_pair(buf, start, word, which):
+        """Two of the four bytes of a shared word: (0, 2) or (1, 3)."""
+        return pack_bottoms(rest_byte(buf, start, word * 4 + which), rest_byte(buf, start, word * 4 + which + 2))
+
+    def finish(q, n, acc_a, acc_b, which):
+        """The output of one channel of a pair."""
+        params = [q[2 + n * QW + 2 + 2 * i + which] for i in range(ep.words)]
+        if WIDE:
+            return ep.apply(acc_a if which == 0 else acc_b, params)
+        if which == 1:
+            return ep.apply(acc_b, params)
+        return ep.apply(qadd((acc_a - acc_b) >> i32(8), q[2 + n * QW]), params)
+
+    @T.prim_func(s_tir=True)
+    def conv(
+        x: T.Buffer((H * W * C,), "int8"),
+        w: T.Buffer((N * K4 * WW,), "int32"),
+        q: T.Buffer((2 + N * QW,), "int32"),
+        out: T.Buffer((OH * OW * CO,), "int8"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        source = T.alloc_buffer((SIZE,), "int8")
+        panel = T.alloc_buffer((PB * K4 * 4,), "int32")
+        acc = T.alloc_buffer((4,), "int32")
+        result = T.alloc_buffer((4,), "int8")
+        if COPY:
+            for i in range(SIZE // 4):
+                source[T.ramp(i * 4, 1, 4)] = T.broadcast(T.int8(ZP), 4)
+        if SOURCE == "image":
+            for y in range(H):
+                if y + c.top < ROWS:
+                    for i in range(COPIED):
+                        source[(y + c.top) * PITCH + c.left * C + i] = x[y * W * C + i]
+        if HAS_TAIL:
+            for pb in range(PB):
+                for t in range(TAIL * 4):
+                    panel[(pb * K4 + FULL + RESTW) * 4 + t] = 0
+        for step in range(STEPS):
+            if SOURCE == "strip":
+                for ky in range(KH):
+                    if T.And(step * SH + ky - c.top >= 0, step * SH + ky - c.top < H):
+                        for i in range(COPIED // 4):
+                            source[T.ramp(ky * PITCH + c.left * C + i * 4, 1, 4)] = x.vload(
+                                [(step * SH + ky - c.top) * (W * C) + i * 4], "int8x4"
+                            )
+                        for i in T.unroll(COPIED % 4):
+                            source[ky * PITCH + c.left * C + COPIED // 4 * 4 + i] = x[
+                                (step * SH + ky - c.top) * (W * C) + COPIED // 4 * 4 + i
+                            ]
+                    else:
+                        for i in range(PITCH // 4):
+                            source[T.ramp(ky * PITCH + i * 4, 1, 4)] = T.broadcast(T.int8(ZP), 4)
+            for p in range(PANELS):
+                for pb in range(PB):
+                    for ky in range(KH):
+                        for i0 in range(RW // RU):
+                            for i1 in T.unroll(RU):
+                                for px in T.unroll(2):
+                                    if COPY:
+                                        panel[(pb * K4 + ky * RW + i0 * RU + i1) * 4 + px * 2] = even_bytes(
+                                            load_word(source, base(pixel(p, pb, px)) + ky * PITCH + (i0 * RU + i1) * 4)
+                                        )
+                                        panel[(pb * K4 + ky * RW + i0 * RU + i1) * 4 + px * 2 + 1] = odd_bytes(
+                                            load_word(source, base(pixel(p, pb, px)) + ky * PITCH + (i0 * RU + i1) * 4)
+                                        )
+                                    else:
+                                        panel[(pb * K4 + i0 * RU + i1) * 4 + px * 2] = even_bytes(
+                                            load_word(x, base(pixel(p, pb, px)) + (i0 * RU + i1) * 4)
+                                        )
+                                        panel[(pb * K4 + i0 * RU + i1) * 4 + px * 2 + 1] = odd_bytes(
+                                            load_word(x, base(pixel(p, pb, px)) + (i0 * RU + i1) * 4)
+                                        )
+                    if HAS_REST:
+                        for px in T.unroll(2):
+                            for t in T.unroll(RESTW):
+                                panel[(pb * K4 + FULL + t) * 4 + px * 2] = rest_pair(
+                                    source, base(pixel(p, pb, px)), t, 0
+                                )
+                                panel[(pb * K4 + FULL + t) * 4 + px * 2 + 1] = rest_pair(
+                                    source, base(pixel(p, pb, px)), t, 1
+                                )
+                for l0 in range(L0):
+                    for l1 in range(L1):
+                        for j in T.unroll(4):
+                            acc[j] = q[2 + (l0 if NOUT else l1) * QW + (j % 2 if WIDE else 1)]
+                        for k0 in range(q[0]):
+                            for ku in T.unroll(UK):
+                                for px in T.unroll(2):
+                                    if WIDE:
+                                        for j in T.unroll(2):
+                                            acc[px * 2 + j] = smlad(
+                                                panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2 + 1],
+                                                w[(((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + j) * 2 + 1],
+                                                smlad(
+                                                    panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2],
+                                                    w[(((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + j) * 2],
+                                                    acc[px * 2 + j],
+                                                ),
+                                            )
+                                    else:
+                                        acc[px * 2] = smlad(
+                                            panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2 + 1],
+                                            w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + 1],
+                                            smlad(
+                                                panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2],
+                                                w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2],
+                                                acc[px * 2],
+                                            ),
+                                        )
+                                        acc[px * 2 + 1] = smlad(
+                                            panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2 + 1],
+                                            even_bytes(w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + 1]),
+                                            smlad(
+                                                panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2],
+                                                even_bytes(w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2]),
+                                                acc[px * 2 + 1],
+                                            ),
+                                        )
+                        for px in T.unroll(2):
+                            result[px * 2] = finish(q, l0 if NOUT else l1, acc[px * 2], acc[px * 2 + 1], 0)
+                            result[px * 2 + 1] = finish(q, l0 if NOUT else l1, acc[px * 2], acc[px * 2 + 1], 1)
+                        for px in T.unroll(2):
+                            out[(step * OW + pixel(p, l1 if NOUT else l0, px)) * CO + (l0 if NOUT else l1) * 2] = result[
+                                px * 2
+                            ]
+                            if ODD:
+                                if (l0 if NOUT else l1) * 2 + 1 < CO:
+                                    out[
+                                        (step * OW + pixel(p, l1 if NOUT else l0, px)) * CO
+                                        + (l0 if NOUT else l1) * 2
+                                        + 1
+                                    ] = result[px * 2 + 1]
+                            else:
+                                out[
+                                    (step * OW + pixel(p, l1 if NOUT else l0, px)) * CO + (l0 if NOUT else l1) * 2 + 1
+                                ] = result[px * 2 + 1]
+
+    sizes = [SIZE] if COPY else []
+    return conv.with_attr("workspace_bytes", [*sizes, PB * K4 * 16])

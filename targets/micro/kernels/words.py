@@ -1,0 +1,101 @@
+"""Expressions over 32-bit words that become single instructions of the Armv7E-M DSP extension.
+
+A word holds two signed halfwords, "bottom" (bits 0 to 15) and "top" (bits 16 to 31). Names follow the Arm Architecture
+Reference Manual (DDI 0403, chapter A7).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from tvm import tirx
+from tvm.target import codegen
+
+Expr = tirx.Expr if hasattr(tirx, "Expr") else object
+
+
+@functools.cache
+def _intrinsic(name: str) -> int:
+    return int(codegen.llvm_lookup_intrinsic_id(name))
+
+
+def _call(name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
+    return tirx.call_llvm_pure_intrin("int32", tirx.const(_intrinsic(name), "uint32"), *args)
+
+
+def i32(value: int) -> tirx.PrimExpr:
+    """A constant word; values above 2**31 wrap."""
+    value &= 0xFFFFFFFF
+    return tirx.const(value - (1 << 32) if value >> 31 else value, "int32")
+
+
+def smlad(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:
+    """c + bottom(a) * bottom(b) + top(a) * top(b)."""
+    return _call("llvm.arm.smlad", a, b, c)
+
+
+def smlabt(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:
+    """c + bottom(a) * top(b)."""
+    return _call("llvm.arm.smlabt", a, b, c)
+
+
+def smlabb(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:
+    """c + bottom(a) * bottom(b)."""
+    return _call("llvm.arm.smlabb", a, b, c)
+
+
+def smlatb(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:
+    """c + top(a) * bottom(b)."""
+    return _call("llvm.arm.smlatb", a, b, c)
+
+
+def even_bytes(word: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Bytes 0 and 2 of a word, sign-extended to halfwords (SXTB16)."""
+    return _call("llvm.arm.sxtb16", word)
+
+
+def odd_bytes(word: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Bytes 1 and 3 of a word, sign-extended to halfwords (SXTB16 with a rotation)."""
+    return _call("llvm.arm.sxtb16", _call("llvm.fshl", word, word, i32(24)))
+
+
+def sadd16(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Halfword-wise sum."""
+    return _call("llvm.arm.sadd16", a, b)
+
+
+def qadd(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """a + b, saturated. Used where no overflow can happen too: it keeps LLVM from widening the sum to 64 bits."""
+    return _call("llvm.arm.qadd", a, b)
+
+
+def ssat8(value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """`value` saturated to a signed byte, int8."""
+    return _call("llvm.arm.ssat", value, i32(8)).astype("int8")
+
+
+def pack_bottoms(low: tirx.PrimExpr, high: tirx.PrimExpr) -> tirx.PrimExpr:
+    """bottom(low) as bottom, bottom(high) as top (PKHBT)."""
+    return (low & i32(0xFFFF)) | (high << i32(16))
+
+
+def pack_tops(low: tirx.PrimExpr, high: tirx.PrimExpr) -> tirx.PrimExpr:
+    """top(low) as bottom, top(high) as top (PKHTB)."""
+    return (high & i32(0xFFFF0000)) | ((low >> i32(16)) & i32(0xFFFF))
+
+
+def load_word(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Four bytes of an int8 buffer as a word; the address need not be aligned."""
+    return tirx.reinterpret("int32", buffer.vload([offset], "int8x4"))
+
+
+def multiply_high_rounded(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(a * b + 2**31) >> 32 (SMMULR)."""
+    product = a.astype("int64") * b.astype("int64")
+    return ((product + tirx.const(1 << 31, "int64")) >> tirx.const(32, "int64")).astype("int32")
+
+
+def multiply_high_add_rounded(a: tirx.PrimExpr, b: tirx.PrimExpr, c: int) -> tirx.PrimExpr:
+    """(a * b + (c << 32) + 2**31) >> 32 (SMMLAR)."""
+    product = a.astype("int64") * b.astype("int64")
+    return ((product + tirx.const((c << 32) + (1 << 31), "int64")) >> tirx.const(32, "int64")).astype("int32")
