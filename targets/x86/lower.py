@@ -48,27 +48,30 @@ def channels_last(mod: tvm.IRModule) -> tvm.IRModule:
     converted = relax.transform.Normalize()(converted)
     if not _has_params(converted, params):
         return mod
-    return rebuild(converted, _permute_parameter)
+    return rebuild(converted, _fold_layout)
 
 
 def _has_params(mod: tvm.IRModule, params: Mapping[str, np.ndarray]) -> bool:
     return all(var.name in params for var in param_vars(mod["main"]))
 
 
-def _permute_parameter(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-    """Permute the value of a parameter now instead of at run time."""
-    if not isinstance(value, relax.Call) or value.op != _PERMUTE:
+def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
+    """Permute or reshape the value of a parameter now instead of at run time."""
+    if not isinstance(value, relax.Call) or value.op not in (_PERMUTE, _RESHAPE):
         return None
-    name = rebuilder.param_name(value.args[0])
-    if name is None:
+    source = rebuilder.get(value.args[0])
+    array = rebuilder.new_param_value(source)
+    if array is None:
         return None
-    axes = [int(axis) for axis in value.attrs.axes] if value.attrs.axes is not None else None
-    permuted = np.transpose(rebuilder.old_params[name], axes)
-    suffix = "" if axes is None else "".join(str(axis) for axis in axes)
-    return rebuilder.param(f"{name}.permuted{suffix}", np.ascontiguousarray(permuted))
+    shape = tuple(int(dim) for dim in var.ty.shape)
+    if value.op == _PERMUTE:
+        axes = None if value.attrs.axes is None else [int(axis) for axis in value.attrs.axes]
+        array = np.transpose(array, axes)
+    return rebuilder.param(f"{source.name}.{'x'.join(str(dim) for dim in shape)}", np.ascontiguousarray(array).reshape(shape))
 
 
 _PERMUTE = tvm.ir.Op.get("relax.permute_dims")
+_RESHAPE = tvm.ir.Op.get("relax.reshape")
 
 
 def prim_funcs(mod: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:

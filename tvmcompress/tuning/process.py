@@ -24,6 +24,7 @@ class Worker:
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
         self._closed = False
 
     def call(self, command: str, *arguments: Any, limit: float = 30.0) -> Reply:
@@ -66,7 +67,8 @@ class Worker:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def start(self) -> None:
+        """Start the process without waiting until it is ready."""
         if self._process is None:
             environment = {**os.environ, "TVM_NUM_THREADS": str(self._threads), "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
@@ -77,9 +79,16 @@ class Worker:
                 env=environment,
                 start_new_session=True,
             )
-            assert self._process.stdout is not None
-            read_frame(self._process.stdout)
-        return self._process
+            self._ready = False
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        self.start()
+        process = self._process
+        assert process is not None and process.stdout is not None
+        if not self._ready:
+            read_frame(process.stdout)
+            self._ready = True
+        return process
 
 
 class WorkerPool:
@@ -93,6 +102,9 @@ class WorkerPool:
     def __init__(self, size: int, threads: int = 1) -> None:
         self.workers = [Worker(threads) for _ in range(size)]
         self._executor = ThreadPoolExecutor(size)
+        # Loading TVM takes seconds: all at the same time.
+        for worker in self.workers:
+            worker.start()
 
     def map(self, command: str, requests: Sequence[Sequence[Any]], limit: float) -> list[Reply]:
         """The outcomes of requests of one kind, in their order."""

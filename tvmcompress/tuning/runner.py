@@ -34,7 +34,7 @@ class CheckingRunner(PyRunner):
         worker: Where they run.
         data: The file with the inputs and the expected output, made by the worker's `reference`.
         tolerance: Allowed error of floats, relative to the largest magnitude of the reference; integers must be equal.
-        limit: Seconds that one may take.
+        limit: Seconds that one may take, its measurement included.
         repeat: How many times to report.
         milliseconds: How long each of them runs.
 

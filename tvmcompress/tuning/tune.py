@@ -18,6 +18,7 @@ from ..passes.errors import UserError
 from ..targets.tuning_log import FAILED_SECONDS, TuningLog, default_logs, trace_key, user_log_directory
 from ..targets.x86.space import X86Tuning
 from .builder import WorkerBuilder, target_json
+from .cost_model import CostModel
 from .process import WorkerPool
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
 from .runner import CheckingRunner
@@ -45,6 +46,7 @@ def tune(
     retune: bool = False,
     workers: int | None = None,
     tolerance: float = 1e-4,
+    candidate_limit: float = 10.0,
 ) -> TuningResult:
     """Search for fast schedules of a model's functions and keep them in a tuning log, which every later build reads.
 
@@ -64,6 +66,7 @@ def tune(
         retune: Try functions again that the log knows.
         workers: Processes that compile; by default one for every CPU.
         tolerance: Allowed error of floats, relative to the largest magnitude of the reference; integers must be equal.
+        candidate_limit: Seconds that running one candidate may take; slower ones do not count.
 
     Returns:
         What was tried and found, function by function.
@@ -94,14 +97,14 @@ def tune(
     shares = allot([task for task, _ in open_tasks], trials)
     size = workers or max(1, len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="tvmcompress-tuning-") as folder, WorkerPool(size, tunable.threads) as pool:
-        model = _cost_model(seed)
+        model = CostModel(seed)
         builder = WorkerBuilder(pool, Path(folder))
         spent = 0
         for number, (task, result) in enumerate(open_tasks, start=1):
             if deadline is not None and time.monotonic() >= deadline:
                 outcome.stopped = "time limit"
                 break
-            search = _Search(task, result, tunable, log, model, builder, seed, tolerance)
+            search = _Search(task, result, tunable, log, model, builder, seed, tolerance, candidate_limit)
             state = _Place(number, len(open_tasks), spent, sum(shares))
             search.run(shares[number - 1], state, on_progress, deadline)
             spent += result.trials
@@ -129,7 +132,7 @@ def allot(tasks: Sequence[TuningTask], trials: int) -> list[int]:
             left -= extra
         if left == before:
             # Fewer trials left than tasks: one each, those with most work first.
-            for i in hungry[:left]:
+            for i in sorted(hungry, key=lambda i: -weights[i])[:left]:
                 shares[i] += 1
                 left -= 1
     return shares
@@ -154,10 +157,11 @@ class _Search:
         result: TaskResult,
         target: TunableTarget,
         log: TuningLog,
-        model: Any,
+        model: CostModel,
         builder: WorkerBuilder,
         seed: int,
         tolerance: float,
+        limit: float,
     ) -> None:
         self.task = task
         self.result = result
@@ -168,6 +172,7 @@ class _Search:
         self.worker = builder.pool.workers[0]
         self.seed = seed
         self.tolerance = tolerance
+        self.limit = limit
         self.arguments = ms.arg_info.ArgInfo.from_prim_func(task.mod["main"])
         self.context = ms.TuneContext(
             task.mod, target=target.target, task_name=task.name, rand_state=seed + 1, num_threads=1
@@ -181,7 +186,7 @@ class _Search:
         """Try up to `trials` candidates, then measure the best again in turns."""
         marker = _marker(self.log.directory, self.task)
         _touch(marker)
-        runner = CheckingRunner(self.worker, self._reference(), self.tolerance)
+        runner = CheckingRunner(self.worker, self._reference(), self.tolerance, self.limit)
         left = self._resume()
         while self.result.trials < trials and left:
             if deadline is not None and time.monotonic() >= deadline:
@@ -219,7 +224,7 @@ class _Search:
             return left[:count]
         pool = left[:_PREDICTED]
         scores = self.model.predict(self.context, [self._candidate(index) for index in pool])
-        ranked = [pool[int(i)] for i in np.argsort(-np.asarray(scores), kind="stable")]
+        ranked = [pool[int(i)] for i in np.argsort(-scores, kind="stable")]
         explored = left[: int(count * _EXPLORE)]
         best = [index for index in ranked if index not in explored]
         return explored + best[: count - len(explored)]
@@ -243,7 +248,7 @@ class _Search:
             self._record(index, candidate, outcome)
             self.result.trials += 1
             self.result.outcomes = dict(runner.outcomes)
-        self.model.update(self.context, candidates, outcomes)
+        self.model.add(self.context, candidates, outcomes)
         self._drop_libraries()
 
     def _record(self, index: int, candidate: ms.MeasureCandidate, outcome: ms.runner.RunnerResult) -> None:
@@ -350,7 +355,3 @@ def _touch(path: Path) -> None:
         path.touch()
     except OSError as error:
         raise UserError(f"the tuning log {path.parent} cannot be written ({error.strerror}); give another folder") from error
-
-
-def _cost_model(seed: int) -> Any:
-    return ms.cost_model.XGBModel(config=ms.cost_model.xgb_model.XGBConfig(seed=43 + seed), num_warmup_samples=2 * _BATCH)

@@ -1,0 +1,154 @@
+"""From a model module to a Relax executable for the virtual machine, with what it will need of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+
+from ...passes._tvm import Constant, relax, tvm
+from .host import tvm_target
+from .lower import lower
+from .schedule import ScheduleSource, ScheduleSummary, schedule_module
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a compiled model allocates, in bytes, as planned at compile time.
+
+    Attributes:
+        activations: Intermediate tensors, after sharing of storage.
+        workspace: The most that one function allocates while it runs (padded inputs).
+        constants: Weights and other constants.
+        io: Inputs and outputs.
+    """
+
+    activations: int
+    workspace: int
+    constants: int
+    io: int
+
+    @property
+    def peak(self) -> int:
+        """Everything but the constants, which stay in the library's file mapping."""
+        return self.activations + self.workspace + self.io
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model.
+
+    Attributes:
+        executable: What `relax.VirtualMachine` runs and `export_library` writes.
+        schedules: Where the schedule of each function came from.
+        memory: What it allocates.
+        module: The scheduled module.
+    """
+
+    executable: Any
+    schedules: ScheduleSummary
+    memory: MemoryPlan
+    module: tvm.IRModule
+
+
+def compile_module(
+    mod: tvm.IRModule, cpu: str = "native", logs: Sequence[ScheduleSource] = (), threads: int | None = None
+) -> Compiled:
+    """Compile a model module, its parameters as constants.
+
+    Args:
+        mod: A model module with its parameter values attached: float, or integer operators.
+        cpu: `native`, `portable` or an LLVM name.
+        logs: Tuning logs, the first that knows a function decides.
+        threads: How many threads schedules may count on.
+
+    Raises:
+        UserError: LLVM knows no such CPU.
+        ValueError: No parameter values are attached.
+    """
+    target = tvm_target(cpu, threads)
+    with target:
+        scheduled, summary = schedule_module(lower(mod), logs)
+        planned = _plan_memory(scheduled)
+        memory = _measure_plan(scheduled, planned)
+        final = tvm.transform.Sequential(_FINALIZE)(planned)
+        # All passes have run: the empty pipeline keeps `relax.build` from fusing what is scheduled.
+        executable = relax.build(final, target, relax_pipeline=tvm.transform.Sequential([]))
+    return Compiled(executable, summary, memory, scheduled)
+
+
+_FINALIZE = [
+    relax.transform.LowerAllocTensor(),
+    relax.transform.KillAfterLastUse(),
+    relax.transform.LowerRuntimeBuiltin(),
+    relax.transform.ComputePrimValue(),
+    relax.transform.VMShapeLower(),
+    relax.transform.AttachGlobalSymbol(),
+]
+
+
+def _plan_memory(mod: tvm.IRModule) -> tvm.IRModule:
+    passes = [
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+    ]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def _measure_plan(scheduled: tvm.IRModule, planned: tvm.IRModule) -> MemoryPlan:
+    storage = constants = 0
+    seen: set[int] = set()
+
+    def visit(expr: relax.Expr) -> None:
+        nonlocal storage, constants
+        if isinstance(expr, relax.Call) and expr.op == _ALLOC_STORAGE:
+            storage += int(np.prod([int(dim) for dim in expr.args[0].values], dtype=np.int64))
+        elif isinstance(expr, Constant) and isinstance(expr.value, tvm.runtime.Tensor) and hash(expr) not in seen:
+            seen.add(hash(expr))
+            constants += expr.value.numpy().nbytes
+
+    relax.analysis.post_order_visit(planned["main"], visit)
+    main = scheduled["main"]
+    io = sum(_type_bytes(param.ty) for param in main.params) + _type_bytes(main.body.body.ty)
+    return MemoryPlan(storage, _workspace(scheduled), constants, io)
+
+
+_ALLOC_STORAGE = tvm.ir.Op.get("relax.memory.alloc_storage")
+
+
+def _type_bytes(ty: Any) -> int:
+    if isinstance(ty, relax.TupleType):
+        return sum(_type_bytes(field) for field in ty.fields)
+    shape = [int(dim) for dim in ty.shape]
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(str(ty.dtype)).itemsize
+
+
+def _workspace(mod: tvm.IRModule) -> int:
+    """The most that one function of a module allocates inside, after its buffers were cut to what a tile needs."""
+    transform = tvm.s_tir.transform
+    functions = tvm.IRModule({var: func for var, func in mod.functions.items() if isinstance(func, tvm.tirx.PrimFunc)})
+    passes = [
+        transform.LowerInitBlock(),
+        transform.PlanAndUpdateBufferAllocationLocation(),
+        transform.ConvertBlocksToOpaque(),
+        transform.CompactBufferAllocation(),
+    ]
+    most = 0
+    for func in tvm.transform.Sequential(passes)(functions).functions.values():
+        total = 0
+
+        def visit(block: tvm.s_tir.SBlock) -> None:
+            nonlocal total
+            for buffer in block.alloc_buffers:
+                size = int(np.prod([int(dim) for dim in buffer.shape], dtype=np.int64))
+                total += size * np.dtype(str(buffer.dtype)).itemsize
+
+        tvm_ffi.structural_walk(func, (tvm.s_tir.SBlock, visit))
+        most = max(most, total)
+    return most
