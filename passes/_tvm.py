@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 import types
 
-from .errors import UserError
+from .errors import MissingToolError, UnsupportedOperatorError, UserError
 
 TVM_VERSION = "0.27.0.post1"
 FFI_VERSION = "0.1.14.post1"
@@ -41,8 +41,13 @@ for _family in ("cuda", "rocm", "metal", "hexagon", "riscv_cpu", "arm_cpu"):
     sys.modules.setdefault(_name, types.ModuleType(_name))
 
 import tvm  # noqa: E402
+import tvm_ffi  # noqa: E402
 from tvm import relax, te, tirx, topi  # noqa: E402
 from tvm.ir import GenericConst as Constant  # noqa: E402
 from tvm.relax.transform.legalize_ops.common import register_legalize  # noqa: E402
+
+# A pass is called through the ffi, which turns errors that it does not know into RuntimeError.
+for _error in (UserError, UnsupportedOperatorError, MissingToolError):
+    tvm_ffi.register_error(_error)
 
 __all__ = ["Constant", "check_versions", "register_legalize", "relax", "te", "tirx", "topi", "tvm"]

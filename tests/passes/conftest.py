@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from tvmcompress.passes import PruneChannels, attach_params, detach_params, get_surgery, zero_channels
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.interpreter import run
@@ -38,7 +37,7 @@ class Net:
         return f"{kind}{self._count}"
 
     def param(self, name, shape, low=None):
-        """A parameter: normal, scaled so that activations keep their size; uniform in [low, low + 1) where low is given."""
+        """A parameter: normal, scaled to keep the size of activations; uniform in [low, low + 1) where low is given."""
         fan_in = max(int(np.prod(shape[1:])), 1)
         value = self._rng.normal(size=shape) / np.sqrt(fan_in) if low is None else self._rng.random(shape) + low
         var = relax.Var(name, relax.TensorType(shape, "float32"))
@@ -82,6 +81,19 @@ class Net:
         mean, variance = self.param(f"{name}.mean", (size,)), self.param(f"{name}.var", (size,), 0.5)
         y = self.emit(nn.batch_norm(x, gamma, beta, mean, variance, axis, training=False), name)
         return self.emit(relax.TupleGetItem(y, 0), f"{name}.out")
+
+    def layer_norm(self, x):
+        """Over the last axis."""
+        name, size = self.name("ln"), self.shape(x)[-1]
+        gamma, beta = self.param(f"{name}.gamma", (size,), 0.5), self.param(f"{name}.beta", (size,))
+        return self.emit(nn.layer_norm(x, gamma, beta, -1), name)
+
+    def silu(self, x):
+        return self.mul(x, self.emit(relax.op.sigmoid(x)))
+
+    def hard_swish(self, x):
+        gate = self.emit(relax.op.clip(self.add(x, relax.const(np.float32(3))), 0, 6))
+        return self.mul(x, self.emit(relax.op.divide(gate, relax.const(np.float32(6)))))
 
     def relu(self, x):
         return self.emit(nn.relu(x))
