@@ -21,6 +21,7 @@ from .least_squares import LayerGeometry, solve
 from .module_params import attach_params, detach_params, get_params
 from .rebuild import bindings, users
 from .remarks import Remark, add_remarks
+from .surgery import get_surgery
 
 _LAYERS = {"relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul"}
 Progress = Callable[[int, int, str], None]
@@ -55,7 +56,7 @@ class Reconstruct:
         original: The module before pruning, parameters attached; layers have the same names in both.
         inputs: Calibration samples, one array an input, axis 0 the samples.
         kept: For each weight the positions of its output axis that pruning kept (axis 0 of a convolution's weight, the last
-            of a matrix product's). A weight that is missing here kept all.
+            of a matrix product's). A weight that is missing here kept all. By default what `PruneChannels` has recorded.
         ridge: Relative pull towards the pruned weights, see `least_squares.solve`.
         on_progress: Called with (layers done, layers in all, name of the layer).
 
@@ -80,7 +81,7 @@ class Reconstruct:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with repaired weights; shapes stay."""
-        kept = self.kept if self.kept is not None else {}
+        kept = self.kept if self.kept is not None else _kept_outputs(mod)
         return _reconstruct(self.original, mod, self.inputs, kept, self.ridge, self.on_progress)
 
 
@@ -145,6 +146,18 @@ def _repair(
     params[layer.weight.name] = execution.values[layer.weight] = new_weight
     params[layer.bias.name] = execution.values[layer.bias] = new_bias.reshape(bias.shape)
     return None
+
+
+def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:
+    """The positions kept of every weight's output axis, from the record of the pruning."""
+    report = get_surgery(mod)
+    if report is None:
+        return {}
+    return {
+        name: positions
+        for (name, axis), positions in report.kept_positions().items()
+        if axis == (1 if len(report.shapes[name]) == 2 else 0)
+    }
 
 
 class _Reference:
