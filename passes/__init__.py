@@ -5,6 +5,7 @@ The passes know no target, no file and no terminal. Parameter values ride along 
 """
 
 from . import _tvm  # noqa: F401  (checks the pinned versions before anything else loads TVM)
+from . import integer  # noqa: F401  (registers the integer operators)
 from .canonicalize import Canonicalize
 from .channels import Group, groups
 from .errors import MissingToolError, UnsupportedOperatorError, UserError

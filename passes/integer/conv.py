@@ -1,0 +1,223 @@
+"""Integer convolutions, in TensorFlow Lite's layouts: activations NHWC, weights OHWI, depthwise weights 1HWC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._tvm import relax, te, tirx
+from ..module_params import static_shape
+from .registry import check_tensor, make_call, register_operator, tensor_type
+from .requantize import te_requantize
+
+
+def output_size(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
+    """Length of one spatial axis after a window operation."""
+    return (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def qconv2d(
+    x: relax.Expr,
+    weight: relax.Expr,
+    bias: relax.Expr,
+    multiplier: relax.Expr,
+    shift: relax.Expr,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    input_zero_point: int,
+    output_zero_point: int,
+    qmin: int = -128,
+    qmax: int = 127,
+    rounding: str = "double",
+    max_shift: int = 30,
+) -> relax.Call:
+    """Convolution: requantize(bias + sum((x - input_zero_point) * weight)), clipped to [qmin, qmax].
+
+    Args:
+        x: int8 (N, H, W, C), padded with `input_zero_point`.
+        weight: int8 (O, KH, KW, C / groups), zero point 0.
+        bias: int32 (O,), scale input scale * weight scale.
+        multiplier: int32 (O,), see `requantize.quantize_multiplier`.
+        shift: int32 (O,).
+        strides: Rows, columns.
+        padding: Top, left, bottom, right.
+        dilation: Rows, columns.
+        groups: Divides C and O; output channel o reads group o // (O / groups).
+        input_zero_point: Of x.
+        output_zero_point: Of the result.
+        qmin: Lower limit of the result: the clip of a fused activation.
+        qmax: Upper limit.
+        rounding: "double" or "single".
+        max_shift: No shift is larger; at most 0 says that there is no left shift.
+
+    Returns:
+        A call of type int8 (N, OH, OW, O).
+    """
+    return make_call(
+        _CONV,
+        [x, weight, bias, multiplier, shift],
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        input_zero_point=input_zero_point,
+        output_zero_point=output_zero_point,
+        qmin=qmin,
+        qmax=qmax,
+        rounding=rounding,
+        max_shift=max_shift,
+    )
+
+
+def qdepthwise(
+    x: relax.Expr,
+    weight: relax.Expr,
+    bias: relax.Expr,
+    multiplier: relax.Expr,
+    shift: relax.Expr,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    dilation: Sequence[int] = (1, 1),
+    input_zero_point: int,
+    output_zero_point: int,
+    qmin: int = -128,
+    qmax: int = 127,
+    rounding: str = "double",
+    max_shift: int = 30,
+) -> relax.Call:
+    """Depthwise convolution; as `qconv2d` but for the weight.
+
+    Args:
+        weight: int8 (1, KH, KW, O), where O is C times the depth multiplier; output channel o reads input channel
+            o // multiplier.
+    """
+    return make_call(
+        _DEPTHWISE,
+        [x, weight, bias, multiplier, shift],
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        input_zero_point=input_zero_point,
+        output_zero_point=output_zero_point,
+        qmin=qmin,
+        qmax=qmax,
+        rounding=rounding,
+        max_shift=max_shift,
+    )
+
+
+def check_channels(op: str, call: relax.Call, channels: int, first: int = 2) -> None:
+    """Check bias, multiplier and shift of a call."""
+    for role, expr in zip(("bias", "multiplier", "shift"), call.args[first:]):
+        check_tensor(op, role, expr, ("int32",), (channels,))
+
+
+def _spatial(call: relax.Call, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+    attrs = call.attrs
+    top, left, bottom, right = (int(pad) for pad in attrs.padding)
+    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
+    out = (output_size(size[0], kernel[0], sh, top, bottom, dh), output_size(size[1], kernel[1], sw, left, right, dw))
+    if min(out) < 1:
+        raise ValueError(f"{call.op.name}: the window {tuple(kernel)} is larger than the padded input {tuple(size)}")
+    return out
+
+
+def _infer_conv(call: relax.Call) -> relax.TensorType:
+    name, groups = "qconv2d", int(call.attrs.groups)
+    check_tensor(name, "the input", call.args[0], ("int8",), (None,) * 4)
+    n, h, w, c = static_shape(call.args[0])
+    check_tensor(name, "the weight", call.args[1], ("int8",), (None, None, None, c // groups))
+    o, kh, kw, _ = static_shape(call.args[1])
+    if c % groups or o % groups:
+        raise ValueError(f"{name}: {groups} groups do not divide {c} input and {o} output channels")
+    check_channels(name, call, o)
+    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), "int8")
+
+
+def _infer_depthwise(call: relax.Call) -> relax.TensorType:
+    name = "qdepthwise"
+    check_tensor(name, "the input", call.args[0], ("int8",), (None,) * 4)
+    n, h, w, c = static_shape(call.args[0])
+    check_tensor(name, "the weight", call.args[1], ("int8",), (1, None, None, None))
+    _, kh, kw, o = static_shape(call.args[1])
+    if o % c:
+        raise ValueError(f"{name}: {o} output channels are no multiple of {c} input channels")
+    check_channels(name, call, o)
+    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), "int8")
+
+
+def te_pad(x: Any, top: int, left: int, bottom: int, right: int, value: int) -> Any:
+    """An NHWC tensor with a border of `value`."""
+    if not (top or left or bottom or right):
+        return x
+    n, h, w, c = (int(dim) for dim in x.shape)
+
+    def element(b: Any, i: Any, j: Any, k: Any) -> Any:
+        inside = tirx.all(i >= top, i < top + h, j >= left, j < left + w)
+        return tirx.if_then_else(inside, x[b, i - top, j - left, k], tirx.const(value, x.dtype))
+
+    return te.compute((n, h + top + bottom, w + left + right, c), element, name="padded")
+
+
+def te_epilogue(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
+    """Bias and requantization along the last axis."""
+    # The biased sum is a buffer of its own; see te_multiply.
+    biased = te.compute(acc.shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
+    return te.compute(
+        acc.shape, lambda *i: te_requantize(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs), name="requantized"
+    )
+
+
+def _define_conv(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
+    attrs = call.attrs
+    zero = int(attrs.input_zero_point)
+    padded = te_pad(x, *(int(pad) for pad in attrs.padding), zero)
+    o, kh, kw, depth = static_shape(call.args[1])
+    per_group = o // int(attrs.groups)
+    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
+    rows, cols, depths = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw"), te.reduce_axis((0, depth), "ic")
+
+    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
+        channel = depths if int(attrs.groups) == 1 else (k // per_group) * depth + depths
+        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype("int32") - tirx.const(zero, "int32")
+        return te.sum(value * weight[k, rows, cols, depths].astype("int32"), axis=[rows, cols, depths])
+
+    acc = te.compute(_infer_conv(call).shape, element, name="conv")
+    return te_epilogue(acc, bias, multiplier, shift, attrs)
+
+
+def _define_depthwise(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
+    attrs = call.attrs
+    zero = int(attrs.input_zero_point)
+    padded = te_pad(x, *(int(pad) for pad in attrs.padding), zero)
+    _, kh, kw, o = static_shape(call.args[1])
+    factor = o // static_shape(call.args[0])[3]
+    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
+    rows, cols = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw")
+
+    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
+        channel = k if factor == 1 else k // factor
+        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype("int32") - tirx.const(zero, "int32")
+        return te.sum(value * weight[0, rows, cols, k].astype("int32"), axis=[rows, cols])
+
+    acc = te.compute(_infer_depthwise(call).shape, element, name="depthwise")
+    return te_epilogue(acc, bias, multiplier, shift, attrs)
+
+
+_CONV = register_operator("qconv2d", 5, "Integer convolution with requantization", _infer_conv, _define_conv)
+_DEPTHWISE = register_operator(
+    "qdepthwise", 5, "Integer depthwise convolution with requantization", _infer_depthwise, _define_depthwise
+)
+
+
+def weight_as_oi(call: relax.Call, weight: np.ndarray) -> np.ndarray:
+    """The weight of a `qconv2d`, `qdepthwise` or `qdense` as (O, everything else)."""
+    if call.op.same_as(_DEPTHWISE):
+        return weight.reshape(-1, weight.shape[3]).T
+    return weight.reshape(weight.shape[0], -1)

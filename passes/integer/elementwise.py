@@ -1,0 +1,257 @@
+"""Integer element-wise operators: sums and products of differently scaled tensors, change of scale, tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._tvm import relax, te, tirx
+from ..module_params import static_shape
+from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
+from .requantize import quantize_multiplier, te_multiply, te_requantize
+
+# Bits by which the operands of a sum are shifted up before they are brought to one scale, as in TensorFlow Lite.
+ADD_LEFT_SHIFT = 20
+
+
+def qadd(
+    a: relax.Expr,
+    b: relax.Expr,
+    *,
+    input1_zero_point: int,
+    input1_multiplier: int,
+    input1_shift: int,
+    input2_zero_point: int,
+    input2_multiplier: int,
+    input2_shift: int,
+    output_zero_point: int,
+    output_multiplier: int,
+    output_shift: int,
+    qmin: int = -128,
+    qmax: int = 127,
+    rounding: str = "double",
+) -> relax.Call:
+    """Sum of two tensors of different scales, TensorFlow Lite's arithmetic.
+
+    Both operands, less their zero points, are shifted left by 20 bits and multiplied onto the scale 2 * max(scale1,
+    scale2); the sum is multiplied onto the output's. `add_parameters` computes the multipliers.
+
+    Args:
+        a: int8; shapes broadcast as in NumPy.
+        b: int8.
+
+    Returns:
+        A call of type int8.
+    """
+    return make_call(
+        _ADD,
+        [a, b],
+        input1_zero_point=input1_zero_point,
+        input1_multiplier=input1_multiplier,
+        input1_shift=input1_shift,
+        input2_zero_point=input2_zero_point,
+        input2_multiplier=input2_multiplier,
+        input2_shift=input2_shift,
+        output_zero_point=output_zero_point,
+        output_multiplier=output_multiplier,
+        output_shift=output_shift,
+        left_shift=ADD_LEFT_SHIFT,
+        qmin=qmin,
+        qmax=qmax,
+        rounding=rounding,
+    )
+
+
+def qsub(a: relax.Expr, b: relax.Expr, **attrs: Any) -> relax.Call:
+    """a - b; arguments as of `qadd`."""
+    call = qadd(a, b, **attrs)
+    return relax.Call(_SUB, call.args, call.attrs)
+
+
+def add_parameters(scale1: float, scale2: float, output_scale: float, rounding: str = "double") -> dict[str, int]:
+    """The multipliers and shifts of `qadd` and `qsub` for three scales."""
+    common = 2.0 * max(float(scale1), float(scale2))
+    factors = {
+        "input1": float(scale1) / common,
+        "input2": float(scale2) / common,
+        "output": common / ((1 << ADD_LEFT_SHIFT) * float(output_scale)),
+    }
+    found: dict[str, int] = {}
+    for name, factor in factors.items():
+        found[f"{name}_multiplier"], found[f"{name}_shift"] = quantize_multiplier(factor, rounding)
+    return found
+
+
+def qmul(
+    a: relax.Expr,
+    b: relax.Expr,
+    *,
+    input1_zero_point: int,
+    input2_zero_point: int,
+    output_zero_point: int,
+    multiplier: int,
+    shift: int,
+    qmin: int = -128,
+    qmax: int = 127,
+    rounding: str = "double",
+) -> relax.Call:
+    """Product: requantize((a - input1_zero_point) * (b - input2_zero_point)).
+
+    Args:
+        a: int8; shapes broadcast as in NumPy.
+        b: int8.
+        multiplier: Of scale1 * scale2 / output scale.
+        shift: Of the same.
+
+    Returns:
+        A call of type int8.
+    """
+    return make_call(
+        _MUL,
+        [a, b],
+        input1_zero_point=input1_zero_point,
+        input2_zero_point=input2_zero_point,
+        output_zero_point=output_zero_point,
+        multiplier=multiplier,
+        shift=shift,
+        qmin=qmin,
+        qmax=qmax,
+        rounding=rounding,
+    )
+
+
+def qrequantize(
+    x: relax.Expr,
+    *,
+    input_zero_point: int,
+    output_zero_point: int,
+    multiplier: int,
+    shift: int,
+    qmin: int = -128,
+    qmax: int = 127,
+    rounding: str = "double",
+) -> relax.Call:
+    """Change of scale and zero point, with a clip.
+
+    Args:
+        x: int8, any shape.
+        multiplier: Of input scale / output scale.
+        shift: Of the same.
+
+    Returns:
+        A call of type int8.
+    """
+    return make_call(
+        _REQUANTIZE,
+        [x],
+        input_zero_point=input_zero_point,
+        output_zero_point=output_zero_point,
+        multiplier=multiplier,
+        shift=shift,
+        qmin=qmin,
+        qmax=qmax,
+        rounding=rounding,
+    )
+
+
+def qlut(x: relax.Expr, table: relax.Expr) -> relax.Call:
+    """Any function of one int8 value: table[x + 128].
+
+    Args:
+        x: int8, any shape.
+        table: int8 (256,).
+    """
+    return make_call(_LUT, [x, table])
+
+
+def _broadcast(call: relax.Call) -> tuple[int, ...]:
+    shapes = [static_shape(arg) for arg in call.args]
+    try:
+        return tuple(int(dim) for dim in np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ValueError(f"{call.op.name}: shapes {shapes[0]} and {shapes[1]} do not broadcast") from None
+
+
+def _infer_binary(call: relax.Call) -> relax.TensorType:
+    for arg in call.args:
+        if dtype_of(arg) != "int8":
+            raise ValueError(f"{call.op.name}: operands must be int8, got {dtype_of(arg)}")
+    return tensor_type(_broadcast(call), "int8")
+
+
+def _infer_unary(call: relax.Call) -> relax.TensorType:
+    if dtype_of(call.args[0]) != "int8":
+        raise ValueError(f"{call.op.name}: the input must be int8, got {dtype_of(call.args[0])}")
+    return tensor_type(static_shape(call.args[0]), "int8")
+
+
+def _infer_lut(call: relax.Call) -> relax.TensorType:
+    check_tensor("qlut", "the table", call.args[1], ("int8",), (256,))
+    return _infer_unary(call)
+
+
+def _read(tensor: Any, index: tuple[Any, ...], zero_point: int) -> Any:
+    """tensor - zero_point at the broadcast position `index`, as int32."""
+    own = index[len(index) - len(tensor.shape) :]
+    place = [0 if int(dim) == 1 else i for dim, i in zip(tensor.shape, own)]
+    return tensor(*place).astype("int32") - tirx.const(zero_point, "int32")
+
+
+def _define_sum(sign: int) -> Any:
+    def define(call: relax.Call, a: Any, b: Any) -> Any:
+        attrs = call.attrs
+        rounding = str(attrs.rounding)
+
+        def scaled(tensor: Any, index: tuple[Any, ...], which: str) -> Any:
+            multiplier, shift = int(attrs[f"{which}_multiplier"]), int(attrs[f"{which}_shift"])
+            value = _read(tensor, index, int(attrs[f"{which}_zero_point"]))
+            shifted = tirx.shift_left(value, tirx.const(int(attrs.left_shift), "int32"))
+            return te_multiply(shifted, multiplier, shift, rounding, shift).astype("int32")
+
+        def total(*index: Any) -> Any:
+            first, second = scaled(a, index, "input1"), scaled(b, index, "input2")
+            return first + second if sign > 0 else first - second
+
+        shape = _broadcast(call)
+        raw = te.compute(shape, total, name="sum")
+        return te.compute(
+            shape,
+            lambda *i: te_requantize(
+                raw(*i), int(attrs.output_multiplier), int(attrs.output_shift), attrs, max_shift=int(attrs.output_shift)
+            ),
+            name="requantized",
+        )
+
+    return define
+
+
+def _scalar_requantize(value: Any, attrs: Any) -> Any:
+    return te_requantize(value, int(attrs.multiplier), int(attrs.shift), attrs, max_shift=int(attrs.shift))
+
+
+def _define_mul(call: relax.Call, a: Any, b: Any) -> Any:
+    attrs, shape = call.attrs, _broadcast(call)
+    product = te.compute(
+        shape,
+        lambda *i: _read(a, i, int(attrs.input1_zero_point)) * _read(b, i, int(attrs.input2_zero_point)),
+        name="product",
+    )
+    return te.compute(shape, lambda *i: _scalar_requantize(product(*i), attrs), name="requantized")
+
+
+def _define_requantize(call: relax.Call, x: Any) -> Any:
+    attrs = call.attrs
+    zero = int(attrs.input_zero_point)
+    return te.compute(x.shape, lambda *i: _scalar_requantize(_read(x, i, zero), attrs), name="requantized")
+
+
+def _define_lut(call: relax.Call, x: Any, table: Any) -> Any:
+    return te.compute(x.shape, lambda *i: table[x(*i).astype("int32") + tirx.const(128, "int32")], name="looked_up")
+
+
+_ADD = register_operator("qadd", 2, "Integer sum of two scales", _infer_binary, _define_sum(1))
+_SUB = register_operator("qsub", 2, "Integer difference of two scales", _infer_binary, _define_sum(-1))
+_MUL = register_operator("qmul", 2, "Integer product", _infer_binary, _define_mul)
+_REQUANTIZE = register_operator("qrequantize", 1, "Change of scale", _infer_unary, _define_requantize)
+_LUT = register_operator("qlut", 2, "Function of one int8 value by table", _infer_lut, _define_lut)

@@ -1,0 +1,201 @@
+"""What the integer operators mean, in NumPy; exact, for any batch size. The interpreter runs these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ..meanings.registry import Context, Value, ints, register_meaning
+from .registry import PREFIX
+from .requantize import multiply, requantize
+from .shape import RESIZE_BITS
+from .softmax import softmax
+
+# Bytes of unfolded windows held at a time.
+_UNFOLD_LIMIT = 48 << 20
+
+
+def _requantized(acc: np.ndarray, multiplier: Value, shift: Value, context: Context) -> np.ndarray:
+    attrs = context.attrs
+    limits = int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax)
+    return requantize(acc, multiplier, shift, *limits, str(attrs.rounding)).astype(np.int8)
+
+
+def _padded(x: np.ndarray, padding: Sequence[int], value: int) -> np.ndarray:
+    top, left, bottom, right = padding
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
+
+
+def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> np.ndarray:
+    """Windows (N, OH, OW, C, KH, KW) of a padded NHWC tensor, as a view."""
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+    windows = sliding_window_view(x, spans, (1, 2))
+    return windows[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
+
+
+def _exact_dtype(weight: np.ndarray, taps: int) -> type:
+    """A float type in which sums of `taps` products of 9-bit by 8-bit integers are exact; float32 is twice as fast."""
+    largest = float(np.abs(weight.astype(np.int64)).max(initial=0)) * 255.0 * taps
+    return np.float32 if largest < 2.0**24 else np.float64
+
+
+@register_meaning(PREFIX + "qconv2d")
+def _qconv2d(args: Sequence[Value], context: Context) -> Value:
+    x, weight, bias, multiplier, shift = args
+    attrs = context.attrs
+    zero, groups = int(attrs.input_zero_point), int(attrs.groups)
+    o, kh, kw, depth = weight.shape
+    kind = _exact_dtype(weight, kh * kw * depth)
+    # Less the zero point, so that the border is 0.
+    shifted = _padded(x.astype(kind) - kind(zero), ints(attrs.padding), 0)
+    windows = _windows(shifted, (kh, kw), ints(attrs.strides), ints(attrs.dilation))
+    n, oh, ow, c = windows.shape[:4]
+    # (groups, KH * KW * depth, O / groups)
+    matrix = weight.reshape(groups, o // groups, kh * kw * depth).transpose(0, 2, 1).astype(kind)
+    out = np.empty((n, oh, ow, o), np.int8)
+    step = max(1, _UNFOLD_LIMIT // max(1, oh * ow * c * kh * kw * np.dtype(kind).itemsize))
+    for start in range(0, n, step):
+        part = windows[start : start + step]
+        columns = part.reshape(-1, groups, depth, kh, kw).transpose(1, 0, 3, 4, 2).reshape(groups, -1, kh * kw * depth)
+        acc = np.matmul(columns, matrix).transpose(1, 0, 2).reshape(len(part), oh, ow, o)
+        out[start : start + step] = _requantized(acc.astype(np.int64) + bias, multiplier, shift, context)
+    return out
+
+
+@register_meaning(PREFIX + "qdepthwise")
+def _qdepthwise(args: Sequence[Value], context: Context) -> Value:
+    x, weight, bias, multiplier, shift = args
+    attrs = context.attrs
+    _, kh, kw, o = weight.shape
+    shifted = _padded(x.astype(np.int32) - int(attrs.input_zero_point), ints(attrs.padding), 0)
+    windows = _windows(shifted, (kh, kw), ints(attrs.strides), ints(attrs.dilation))
+    factor = o // x.shape[3]
+    acc = np.zeros((*windows.shape[:3], o), np.int32)
+    for row, column in np.ndindex(kh, kw):
+        tap = windows[..., row, column]
+        acc += (tap if factor == 1 else tap.repeat(factor, 3)) * weight[0, row, column].astype(np.int32)
+    return _requantized(acc.astype(np.int64) + bias, multiplier, shift, context)
+
+
+@register_meaning(PREFIX + "qdense")
+def _qdense(args: Sequence[Value], context: Context) -> Value:
+    x, weight, bias, multiplier, shift = args
+    # Exact: the sums stay below 2**53.
+    shifted = x.astype(np.float64) - int(context.attrs.input_zero_point)
+    acc = (shifted @ weight.T.astype(np.float64)).astype(np.int64)
+    return _requantized(acc + bias, multiplier, shift, context)
+
+
+def _operands(args: Sequence[Value], context: Context) -> tuple[np.ndarray, np.ndarray]:
+    attrs = context.attrs
+    return args[0].astype(np.int64) - int(attrs.input1_zero_point), args[1].astype(np.int64) - int(
+        attrs.input2_zero_point
+    )
+
+
+@register_meaning(PREFIX + "qadd", PREFIX + "qsub")
+def _qadd(args: Sequence[Value], context: Context) -> Value:
+    attrs = context.attrs
+    a, b = _operands(args, context)
+    rounding, left = str(attrs.rounding), int(attrs.left_shift)
+    first = multiply(a << left, int(attrs.input1_multiplier), int(attrs.input1_shift), rounding)
+    second = multiply(b << left, int(attrs.input2_multiplier), int(attrs.input2_shift), rounding)
+    total = first + second if context.call.op.name.endswith("qadd") else first - second
+    return _requantized(total, int(attrs.output_multiplier), int(attrs.output_shift), context)
+
+
+@register_meaning(PREFIX + "qmul")
+def _qmul(args: Sequence[Value], context: Context) -> Value:
+    a, b = _operands(args, context)
+    return _requantized(a * b, int(context.attrs.multiplier), int(context.attrs.shift), context)
+
+
+@register_meaning(PREFIX + "qrequantize")
+def _qrequantize(args: Sequence[Value], context: Context) -> Value:
+    attrs = context.attrs
+    shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
+    return _requantized(shifted, int(attrs.multiplier), int(attrs.shift), context)
+
+
+@register_meaning(PREFIX + "qlut")
+def _qlut(args: Sequence[Value], context: Context) -> Value:
+    x, table = args
+    return table[x.astype(np.int32) + 128]
+
+
+@register_meaning(PREFIX + "qsoftmax")
+def _qsoftmax(args: Sequence[Value], context: Context) -> Value:
+    return softmax(*args)
+
+
+def _pool_windows(x: np.ndarray, context: Context, fill: int) -> np.ndarray:
+    attrs = context.attrs
+    return _windows(_padded(x, ints(attrs.padding), fill), ints(attrs.pool_size), ints(attrs.strides), (1, 1))
+
+
+def _limited(value: np.ndarray, context: Context) -> np.ndarray:
+    return np.clip(value, int(context.attrs.qmin), int(context.attrs.qmax)).astype(np.int8)
+
+
+@register_meaning(PREFIX + "qavgpool")
+def _qavgpool(args: Sequence[Value], context: Context) -> Value:
+    x = args[0]
+    total = _pool_windows(x.astype(np.int64), context, 0).sum((4, 5))
+    count = _pool_windows(np.ones((1, *x.shape[1:3], 1), np.int64), context, 0).sum((4, 5))
+    rounded = np.sign(total) * ((np.abs(total) + count // 2) // count)
+    return _limited(rounded, context)
+
+
+@register_meaning(PREFIX + "qmaxpool")
+def _qmaxpool(args: Sequence[Value], context: Context) -> Value:
+    return _limited(_pool_windows(args[0], context, -128).max((4, 5)), context)
+
+
+@register_meaning(PREFIX + "qmean")
+def _qmean(args: Sequence[Value], context: Context) -> Value:
+    attrs = context.attrs
+    shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
+    total = shifted.sum(tuple(ints(attrs.axes)), keepdims=bool(attrs.keepdims))
+    return _requantized(total, int(attrs.multiplier), int(attrs.shift), context)
+
+
+@register_meaning(PREFIX + "qconcat")
+def _qconcat(args: Sequence[Value], context: Context) -> Value:
+    attrs = context.attrs
+    parts = [
+        _requantized(tensor.astype(np.int64) - zero, multiplier, shift, context)
+        for tensor, zero, multiplier, shift in zip(
+            args[0], ints(attrs.input_zero_points), ints(attrs.multipliers), ints(attrs.shifts)
+        )
+    ]
+    return np.concatenate(parts, int(attrs.axis))
+
+
+@register_meaning(PREFIX + "qpad")
+def _qpad(args: Sequence[Value], context: Context) -> Value:
+    width = ints(context.attrs.pad_width)
+    return np.pad(args[0], list(zip(width[::2], width[1::2])), constant_values=int(context.attrs.value))
+
+
+@register_meaning(PREFIX + "qresize")
+def _qresize(args: Sequence[Value], context: Context) -> Value:
+    x, attrs = args[0], context.attrs
+    rows, columns = ints(attrs.rows), ints(attrs.columns)
+    if len(attrs.row_weights) == 0:
+        return x[:, rows][:, :, columns]
+    unit = 1 << RESIZE_BITS
+    down = np.array(ints(attrs.row_weights)).reshape(1, -1, 1, 1)
+    right = np.array(ints(attrs.column_weights)).reshape(1, 1, -1, 1)
+    below = np.minimum(np.array(rows) + 1, x.shape[1] - 1)
+    beside = np.minimum(np.array(columns) + 1, x.shape[2] - 1)
+    wide = x.astype(np.int64)
+
+    def line(index: Sequence[int] | np.ndarray) -> np.ndarray:
+        taken = wide[:, index]
+        return taken[:, :, columns] * (unit - right) + taken[:, :, beside] * right
+
+    total = line(rows) * (unit - down) + line(below) * down
+    half = 1 << (2 * RESIZE_BITS - 1)
+    return (np.sign(total) * ((np.abs(total) + half) >> (2 * RESIZE_BITS))).astype(np.int8)

@@ -1,0 +1,89 @@
+"""How our integer operators are made known to TVM, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._tvm import register_legalize, relax, tvm
+from ..module_params import static_shape
+
+PREFIX = "tvmcompress."
+InferType = Callable[[relax.Call], relax.TensorType]
+# Builds the output tensor of the operator's definition from the call and its argument tensors.
+Define = Callable[..., Any]
+
+
+def register_operator(name: str, arguments: int, doc: str, infer: InferType, define: Define) -> tvm.ir.Op:
+    """Register a pure operator whose definition is a tensor expression.
+
+    Args:
+        name: Without the prefix `tvmcompress.`.
+        arguments: Number of arguments.
+        doc: One line.
+        infer: The type of the result from the call; raises ValueError when the arguments do not fit.
+        define: Called with the call and one tensor per argument (a list of tensors for a tuple); returns the result's
+            tensor.
+    """
+    full = PREFIX + name
+    tvm.ir._ffi_api.RegisterOp(full, doc)
+    op = tvm.ir.Op.get(full)
+    op.set_num_inputs(arguments)
+    tvm.ir.register_op_attr(full, "FInferType", lambda call, builder: infer(call))
+    tvm.ir.register_op_attr(full, "FPurity", True)
+
+    @register_legalize(full)
+    def _legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        def definition(*tensors: Any) -> Any:
+            return define(call, *tensors)
+
+        definition.__name__ = name
+        args = [list(arg.fields) if isinstance(arg, relax.Tuple) else arg for arg in call.args]
+        return builder.call_te(definition, *args, primfunc_name_hint=name)
+
+    return op
+
+
+def make_call(op: tvm.ir.Op, args: list[relax.Expr], **attrs: Any) -> relax.Call:
+    """A call with attributes: numbers, strings and lists of integers."""
+    plain = {key: _plain(value) for key, value in attrs.items()}
+    return relax.Call(op, args, tvm.ir.make_node("ir.DictAttrs", **plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [int(entry) for entry in value]
+    return value if isinstance(value, (str, bool)) else int(value)
+
+
+def is_integer_op(expr: relax.Expr, name: str | None = None) -> bool:
+    """Whether an expression is a call of one of our operators (of the operator `name`, without prefix, if given)."""
+    if not isinstance(expr, relax.Call):
+        return False
+    full = getattr(expr.op, "name", "")
+    return full == PREFIX + name if name is not None else full.startswith(PREFIX)
+
+
+def tensor_type(shape: tuple[int, ...] | list[int], dtype: str) -> relax.TensorType:
+    """A tensor type of static shape."""
+    return relax.TensorType([int(dim) for dim in shape], dtype)
+
+
+def dtype_of(expr: relax.Expr) -> str:
+    """The dtype of a tensor expression, by name."""
+    return str(expr.ty.dtype)
+
+
+def check_tensor(op: str, role: str, expr: relax.Expr, dtypes: tuple[str, ...], shape: tuple[int | None, ...]) -> None:
+    """Check an argument's dtype and shape; None in `shape` allows any size.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    found = static_shape(expr)
+    if dtype_of(expr) not in dtypes:
+        raise ValueError(f"{op}: {role} must be {' or '.join(dtypes)}, got {dtype_of(expr)}")
+    if len(found) != len(shape) or any(want is not None and want != have for want, have in zip(shape, found)):
+        raise ValueError(f"{op}: {role} must have shape {shape}, got {found}")
