@@ -1,5 +1,6 @@
 """Where models run: descriptions of targets, and building, running and measuring on them."""
 
+from .artifact_folder import load_artifact
 from .base import Artifact, Latency, Measurement, Target, TargetDescription, TensorSpec
 from .registry import get_target, list_targets, read_description
 
@@ -12,5 +13,6 @@ __all__ = [
     "TensorSpec",
     "get_target",
     "list_targets",
+    "load_artifact",
     "read_description",
 ]

@@ -41,6 +41,11 @@ def get_target(name: str | Path) -> Target:
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
             raise UserError(f"there is no target '{name}'; {hint}")
         description = read_description(path)
+    return target_of(description)
+
+
+def target_of(description: TargetDescription) -> Target:
+    """The target that a description describes."""
     module, cls = _FAMILIES[description.family]
     return getattr(importlib.import_module(f".{module}", __package__), cls)(description)
 

@@ -1,10 +1,10 @@
 """Tuning logs: MetaSchedule databases on disk, one folder per target, in MetaSchedule's own format.
 
-`database_workload.json` holds one workload a line, `[structural hash, serialized module]`; `database_tuning_record.json`
-one measurement a line, `[workload number, [trace, seconds, target, arguments]]`. MetaSchedule's own `JSONDatabase` reads
-these files too. This reader differs in three ways: it says which line is damaged, it appends whole lines under a lock, so
-that several processes may share a log and a killed one loses nothing it had committed, and it reads traces only when
-asked for them.
+`database_workload.json` holds one workload a line, `[structural hash, serialized module]`;
+`database_tuning_record.json` one measurement a line, `[workload number, [trace, seconds, target, arguments]]`.
+MetaSchedule's own `JSONDatabase` reads these files too. This reader differs in three ways: it says which line is
+damaged, it appends whole lines under a lock, so that several processes may share a log and a killed one loses nothing
+it had committed, and it reads traces only when asked for them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,12 @@ class TuningLog:
         return {json.dumps(line.content[0]): line.seconds for line in lines}
 
     def append(
-        self, mod: tvm.IRModule, trace: Any, seconds: Sequence[float], target: tvm.target.Target, args_info: Sequence[Any]
+        self,
+        mod: tvm.IRModule,
+        trace: Any,
+        seconds: Sequence[float],
+        target: tvm.target.Target,
+        args_info: Sequence[Any],
     ) -> None:
         """Write a measurement to the end of the log and force it to disk.
 

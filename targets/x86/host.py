@@ -9,6 +9,9 @@ from pathlib import Path
 from ...passes._tvm import tvm
 from ...passes.errors import UserError
 
+# TVM would bind the calling thread, and with it the rest of the process, to one core when its thread pool starts.
+os.environ.setdefault("TVM_BIND_THREADS", "0")
+
 PORTABLE_CPU = "x86-64-v3"
 """AVX2 and FMA: every desktop and server CPU since about 2013, and what a portable build is compiled for."""
 
@@ -53,7 +56,14 @@ def _kernel_flags() -> frozenset[str] | None:
     line = next((line for line in text.splitlines() if line.startswith("flags")), None)
     if line is None:
         return None
-    renamed = {"pni": "sse3", "bmi1": "bmi", "abm": "lzcnt", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "avx_vnni": "avxvnni"}
+    renamed = {
+        "pni": "sse3",
+        "bmi1": "bmi",
+        "abm": "lzcnt",
+        "sse4_1": "sse4.1",
+        "sse4_2": "sse4.2",
+        "avx_vnni": "avxvnni",
+    }
     flags = set()
     for flag in line.partition(":")[2].split():
         flags.add(renamed.get(flag, flag.replace("avx512_", "avx512")))

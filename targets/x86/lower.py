@@ -67,7 +67,9 @@ def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> rel
     if value.op == _PERMUTE:
         axes = None if value.attrs.axes is None else [int(axis) for axis in value.attrs.axes]
         array = np.transpose(array, axes)
-    return rebuilder.param(f"{source.name}.{'x'.join(str(dim) for dim in shape)}", np.ascontiguousarray(array).reshape(shape))
+    return rebuilder.param(
+        f"{source.name}.{'x'.join(str(dim) for dim in shape)}", np.ascontiguousarray(array).reshape(shape)
+    )
 
 
 _PERMUTE = tvm.ir.Op.get("relax.permute_dims")
@@ -80,7 +82,7 @@ def prim_funcs(mod: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:
 
 
 def workload(func: tvm.tirx.PrimFunc) -> tvm.IRModule:
-    """A function as the key of a tuning log: alone, named `main`, without attributes that do not change what it computes."""
+    """A function as the key of a tuning log: alone, named `main`, without what does not change its meaning."""
     for attr in ("op_pattern", "global_symbol"):
         if func.attrs is not None and attr in func.attrs:
             func = func.without_attr(attr)

@@ -56,7 +56,7 @@ class X86Tuning:
     """What the tuner asks of a target.
 
     Args:
-        cpu: What to compile candidates for: `native`, `portable` or an LLVM name of a CPU that this machine can stand for.
+        cpu: What to compile candidates for: `native`, `portable` or an LLVM name.
         threads: Threads that a candidate may use.
     """
 

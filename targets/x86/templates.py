@@ -5,12 +5,12 @@ convolution, columns of a matrix product). That covers convolutions, depthwise a
 and means, float or integer.
 
 Strategy: an outer loop over tiles of `width` positions times `lanes` contiguous channels; inside it the whole reduction
-runs with the tile held in vector registers, one broadcast of the input against one vector of weights. The tail is applied
-to the tile while it is in cache. Why not an im2col matrix product: for the small layers of edge models the copy costs as
-much as the product.
+runs with the tile held in vector registers, one broadcast of the input against one vector of weights. The tail is
+applied to the tile while it is in cache. Why not an im2col matrix product: for the small layers of edge models the copy
+costs as much as the product.
 
-Every choice goes through a `Chooser`: the defaults give the schedule of an untuned build, a survey lists the search space,
-and a pinned point is one candidate of the tuner. All of them are the same template.
+Every choice goes through a `Chooser`: the defaults give the schedule of an untuned build, a survey lists the search
+space, and a pinned point is one candidate of the tuner. All of them are the same template.
 """
 
 from __future__ import annotations
@@ -117,8 +117,12 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
     # Phase 1: one block before (padding), one behind (the tail).
     for block in before[:-1]:
         schedule.compute_inline(block)
+    stages = []
     for block in after[:-1]:
-        schedule.compute_inline(block)
+        if _stays(schedule, block):
+            stages.append(block)
+        else:
+            schedule.compute_inline(block)
     tail = after[-1] if after else schedule.cache_write(main, 0, "global")
     loops = schedule.get_loops(tail)
     if len(loops) != len(spatial):
@@ -145,6 +149,12 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
     if threads:
         # Rows where there are any, otherwise blocks of channels.
         schedule.parallel(next((loop for loop in loops[:-2] if _extent(schedule, loop) > 1), outer_channel))
+    for stage in reversed(stages):
+        schedule.compute_at(stage, outer[-1], preserve_unit_loops=True)
+        inner = schedule.get_loops(stage)[len(outer) :]
+        for loop in inner[:-1]:
+            schedule.unroll(loop)
+        schedule.vectorize(inner[-1])
     schedule.compute_at(main, outer[-1], preserve_unit_loops=True)
 
     # Phase 3: the reduction outside, the tile unrolled and vectorized inside.
@@ -236,6 +246,15 @@ def _pattern(schedule: Schedule) -> tuple[list[Any], Any, list[Any]]:
 
 def _is_reduction(schedule: Schedule, block: Any) -> bool:
     return any(iv.iter_type == _REDUCTION for iv in schedule.get(block).iter_vars)
+
+
+def _stays(schedule: Schedule, block: Any) -> bool:
+    """Whether a block of the tail is a stage of its own.
+
+    An int32 sum that is widened afterwards: inlined, the simplifier would widen its operands instead, and the product
+    behind it would become a full 64-bit one.
+    """
+    return str(schedule.get(block).writes[0].source.ty.dtype) == "int32"
 
 
 def _extent(schedule: Schedule, loop: Any) -> int:

@@ -1,7 +1,6 @@
 """Tuning logs: what is written can be read, by several processes, and damage is named."""
 
 # mypy: ignore-errors
-# ruff: noqa: F821
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ import pytest
 from tvm.s_tir import Schedule
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 from tvm.script import tirx as T
-
 from tvmcompress.passes import UserError
 from tvmcompress.passes._tvm import tvm
 from tvmcompress.targets.tuning_log import LOGS_VARIABLE, TuningLog, default_logs, trace_key, user_log_directory
@@ -109,7 +107,7 @@ def test_processes_share_a_log(tmp_path) -> None:
     [
         ("database_tuning_record.json", "{not json", "is not JSON"),
         ("database_tuning_record.json", '{"a": 1}', "is not [workload, record]"),
-        ("database_tuning_record.json", '[7, [[], [1.0]]]', "names workload 7"),
+        ("database_tuning_record.json", "[7, [[], [1.0]]]", "names workload 7"),
         ("database_workload.json", "[1, 2, 3]", "is not [hash, module]"),
         ("database_workload.json", "\xff", "is not JSON"),
     ],

@@ -42,7 +42,8 @@ class Worker:
             return "crash", "the worker process was closed"
         try:
             process = self._started()
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             write_frame(process.stdin, (command, arguments, limit))
             return read_frame(process.stdout)
         except (EOFError, BrokenPipeError):
@@ -84,7 +85,8 @@ class Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         self.start()
         process = self._process
-        assert process is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdout is not None
         if not self._ready:
             read_frame(process.stdout)
             self._ready = True

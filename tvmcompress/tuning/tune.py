@@ -203,7 +203,7 @@ class _Search:
             marker.unlink(missing_ok=True)
 
     def _resume(self) -> list[int]:
-        """The points not tried yet, the default first, the others shuffled; what an earlier run measured is taken over."""
+        """The points not tried yet, the default first, the others shuffled; earlier measurements are taken over."""
         tried = self.log.measured(self.task.mod)
         left = []
         for index, point in enumerate(self.task.points):
@@ -354,4 +354,6 @@ def _touch(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
-        raise UserError(f"the tuning log {path.parent} cannot be written ({error.strerror}); give another folder") from error
+        raise UserError(
+            f"the tuning log {path.parent} cannot be written ({error.strerror}); give another folder"
+        ) from error

@@ -1,8 +1,9 @@
 """The process that compiles and runs candidates, so that a candidate can take down nothing else.
 
-Started once by `process.Worker`. It loads TVM and forks a child that serves requests; when a candidate kills the child (an
-illegal instruction, a wild pointer, a time limit), the parent says so in the child's place and forks another, which takes
-milliseconds where starting Python and loading TVM takes seconds. Time limits are alarm signals: they end native code too.
+Started once by `process.Worker`. It loads TVM and forks a child that serves requests; when a candidate kills the child
+(an illegal instruction, a wild pointer, a time limit), the parent says so in the child's place and forks another, which
+takes milliseconds where starting Python and loading TVM takes seconds. Time limits are alarm signals: they end native
+code too.
 
 Requests and replies are pickles behind an eight-byte length on the standard streams. A reply is `(status, value)` with
 status `ok`, `wrong` (the candidate computed something else), `error`, `timeout` or `crash`.
@@ -10,6 +11,7 @@ status `ok`, `wrong` (the candidate computed something else), `error`, `timeout`
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
@@ -106,7 +108,9 @@ def difference(got: np.ndarray, expected: np.ndarray, tolerance: float) -> str |
         return None
     error = float(np.abs(got[finite] - expected[finite]).max())
     allowed = tolerance * max(float(np.abs(expected[finite]).max()), 1e-6)
-    return f"the largest error against the reference is {error:.3g}, allowed is {allowed:.3g}" if error > allowed else None
+    return (
+        f"the largest error against the reference is {error:.3g}, allowed is {allowed:.3g}" if error > allowed else None
+    )
 
 
 def _poisoned(template: np.ndarray) -> np.ndarray:
@@ -176,7 +180,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     # Unbuffered: a child that dies must not have read ahead.
-    requests = open(os.dup(0), "rb", buffering=0)
+    requests = io.FileIO(os.dup(0))
     import tvmcompress.passes._tvm  # noqa: F401
 
     write_frame(replies, ("ok", os.getpid()))

@@ -1,7 +1,6 @@
 """Tuning runs: what is tried, rejected, kept, reused and resumed."""
 
 # mypy: ignore-errors
-# ruff: noqa: F821
 
 from __future__ import annotations
 
@@ -19,11 +18,11 @@ from tvm.s_tir import Schedule
 from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
-
-from tvmcompress.errors import UserError
 from tvmcompress.passes import attach_params
 from tvmcompress.targets.tuning_log import TuningLog
 from tvmcompress.targets.x86.space import X86Tuning
+
+from tvmcompress.errors import UserError
 from tvmcompress.tuning.tasks import TuningTask, extract_tasks, task_inputs
 from tvmcompress.tuning.tune import allot, tune
 

@@ -1,0 +1,68 @@
+"""Latency on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...passes._tvm import tvm
+from ...passes.errors import UserError
+from ..base import Latency
+from .host import available_cpus
+
+
+@contextlib.contextmanager
+def thread_limit(threads: int | None) -> Iterator[int]:
+    """Let TVM's kernels use so many threads inside the block; None leaves what is set.
+
+    Raises:
+        UserError: Not a positive number, or more than this process may use.
+    """
+    most = available_cpus()
+    if threads is None:
+        yield most
+        return
+    if not 1 <= threads <= most:
+        raise UserError(f"{threads} threads were asked for; this process may use 1 to {most}")
+    configure = tvm.get_global_func("runtime.config_threadpool")
+    # Affinity mode 1: the first cores, biggest first where they differ.
+    configure(1, threads)
+    try:
+        yield threads
+    finally:
+        configure(1, most)
+
+
+def measure_latency(
+    machine: Any, inputs: Sequence[Any], runs: int = 200, warm_up: int = 20, threads: int | None = 1
+) -> Latency:
+    """Time single inferences one after another.
+
+    Args:
+        machine: A `relax.VirtualMachine` with `main`.
+        inputs: Its inputs as TVM tensors.
+        runs: How many are timed.
+        warm_up: How many run before, not timed: caches, page faults, clock frequency.
+        threads: How many threads kernels may use.
+
+    Raises:
+        UserError: `runs` is not positive, `warm_up` is negative, or there are not so many threads.
+    """
+    if runs < 1 or warm_up < 0:
+        raise UserError(f"{runs} runs and {warm_up} warm-up runs were asked for; give at least 1 and 0")
+    with thread_limit(threads) as used:
+        function = machine["main"]
+        for _ in range(warm_up):
+            function(*inputs)
+        evaluate = machine.time_evaluator("main", tvm.cpu(), number=1, repeat=runs)
+        milliseconds = np.asarray(evaluate(*inputs).results) * 1e3
+    return Latency(
+        median_ms=float(np.median(milliseconds)),
+        p10_ms=float(np.percentile(milliseconds, 10)),
+        p90_ms=float(np.percentile(milliseconds, 90)),
+        runs=runs,
+        threads=used,
+    )

@@ -1,0 +1,116 @@
+"""x86-64 as a target: the machine this runs on, or a portable library for others."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...passes._tvm import relax, tvm
+from ...passes.errors import UserError
+from ...passes.module_params import input_vars, static_shape
+from ..artifact_folder import make_folder, write_artifact
+from ..base import Target, TensorSpec
+from ..tuning_log import default_logs
+from .artifact import LIBRARY, X86Artifact
+from .compile import compile_module
+from .host import resolve_cpu
+from .integer import integer_core, io_specs, is_integer
+
+_COMPILERS = ("g++", "clang++", "gcc", "clang")
+
+
+class X86Target(Target):
+    """Builds shared libraries that the Relax virtual machine runs."""
+
+    def missing_tools(self) -> list[str]:
+        """What building or running needs and this machine lacks."""
+        missing = []
+        if platform.machine() not in ("x86_64", "AMD64"):
+            missing.append(f"This machine is {platform.machine()}, not x86-64.")
+        chosen = os.environ.get("CXX")
+        if not (shutil.which(chosen) if chosen else any(shutil.which(name) for name in _COMPILERS)):
+            missing.append("A C++ compiler is needed to link the library; install one: apt-get install g++.")
+        return missing
+
+    def build(
+        self,
+        mod: tvm.IRModule,
+        output: Path,
+        *,
+        cpu: str | None = None,
+        tuning_log: str | os.PathLike[str] | bool | None = None,
+        threads: int | None = None,
+        **options: Any,
+    ) -> X86Artifact:
+        """Compile a model module into the folder `output`.
+
+        Args:
+            mod: Parameters attached; float, or integer as `LowerQDQ` leaves it.
+            output: The folder, made if it is missing.
+            cpu: `native` (this machine, the default), `portable` (AVX2) or an LLVM name.
+            tuning_log: A log's folder; by default the user's and the packaged one; False for none.
+            threads: How many threads schedules may count on; by default all CPUs of this process.
+            options: None; names that other targets know are refused.
+
+        Raises:
+            UserError: No such CPU, a damaged tuning log, a folder that cannot be written, or an unknown option.
+            MissingToolError: There is no C++ compiler.
+        """
+        if options:
+            raise UserError(f"target {self.description.name} has no option {sorted(options)[0]}")
+        self.require_tools()
+        output = Path(output)
+        make_folder(output)
+        name = resolve_cpu(cpu or self.description.tvm.get("mcpu", "native"))
+        logs = [] if tuning_log is False else default_logs("x86", None if tuning_log in (None, True) else tuning_log)
+        inputs, outputs = float_specs(mod)
+        if is_integer(mod):
+            mod = integer_core(mod)
+            inputs, outputs = io_specs(mod, inputs, outputs)
+        compiled = compile_module(mod, name, logs, threads)
+        partial = output / f"partial{os.getpid()}-{LIBRARY}"
+        try:
+            compiled.executable.export_library(str(partial))
+            partial.replace(output / LIBRARY)
+        except OSError as error:
+            raise UserError(f"{output / LIBRARY} cannot be written: {error.strerror}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        write_artifact(
+            output,
+            self.description,
+            inputs,
+            outputs,
+            cpu=name,
+            tuned=compiled.schedules.tuned,
+            untuned=[*compiled.schedules.default, *compiled.schedules.unscheduled],
+            memory=asdict(compiled.memory),
+        )
+        return X86Artifact(output)
+
+    def load(self, path: Path) -> X86Artifact:
+        """The artifact that `build` left in a folder."""
+        return X86Artifact(Path(path))
+
+
+def float_specs(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of a model module as they are."""
+    main = mod["main"]
+    inputs = tuple(_spec(var.name, var) for var in input_vars(main))
+    ty = main.ret_ty
+    types = list(ty.fields) if isinstance(ty, relax.TupleType) else [ty]
+    names = ["output"] if len(types) == 1 else [f"output{index}" for index in range(len(types))]
+    outputs = tuple(
+        TensorSpec(name=name, shape=tuple(int(dim) for dim in field.shape), dtype=str(field.dtype))
+        for name, field in zip(names, types)
+    )
+    return inputs, outputs
+
+
+def _spec(name: str, var: relax.Var) -> TensorSpec:
+    shape = static_shape(var)
+    return TensorSpec(name=name, shape=shape, dtype=str(var.ty.dtype), layout="NCHW" if len(shape) == 4 else None)
