@@ -137,6 +137,7 @@ class TargetDescription(BaseModel):
         flash_origin, flash_bytes: Flash of the board; 0 where it is not limited.
         ram_origin, ram_bytes: RAM of the board; 0 where it is not limited.
         emulated_flash_origin, emulated_ram_origin: Where the emulator's machine has them.
+        emulated_flash_bytes, emulated_ram_bytes: How much of them it has.
         clock_mhz: Clock of the board, for the reader; nothing is computed from it.
         dsp, helium, fpu: Instruction set extensions of the core.
         source: Where figures come from on this target.
@@ -158,6 +159,8 @@ class TargetDescription(BaseModel):
     ram_bytes: int = 0
     emulated_flash_origin: int = 0
     emulated_ram_origin: int = 0x20000000
+    emulated_flash_bytes: int = 4 << 20
+    emulated_ram_bytes: int = 4 << 20
     clock_mhz: int | None = None
     dsp: bool = False
     helium: bool = False

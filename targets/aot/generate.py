@@ -1,0 +1,212 @@
+"""Writing a model as a C library: header, driver, constants and kernels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tvm.tirx.build import codegen_build
+
+from ...passes._tvm import tvm
+from ...passes.errors import UserError
+from ..base import TensorSpec
+from ..integer_io import core_and_specs
+from .arena import Arena, plan_arena
+from .lower import Lowered, lower
+from .plan import ALIGNMENT
+from .program import Legalize, Program, make_program
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
+)
+_C_TYPES = {
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int32": "int32_t",
+    "int64": "int64_t",
+    "uint8": "uint8_t",
+    "uint16": "uint16_t",
+    "uint32": "uint32_t",
+    "bool": "uint8_t",
+    "float32": "float",
+    "float64": "double",
+}
+_C_SCALARS = ("INT8", "INT16", "INT32", "UINT8", "FLOAT32")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A generated library.
+
+    Attributes:
+        folder: Where its files are.
+        prefix: Starts every symbol.
+        sources: C files to compile.
+        objects: Object files to link with them.
+        inputs, outputs: What the library takes and gives.
+        program: The calls.
+        arena: Where tensors lie.
+        constant_bytes: Bytes of the constants.
+    """
+
+    folder: Path
+    prefix: str
+    sources: tuple[Path, ...]
+    objects: tuple[Path, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    program: Program
+    arena: Arena
+    constant_bytes: int
+
+
+def generate(
+    mod: tvm.IRModule,
+    target: dict[str, Any],
+    folder: Path,
+    *,
+    prefix: str = "model",
+    version: str = "0",
+    emit: str = "object",
+    legalize: Sequence[Legalize] = (),
+) -> Generated:
+    """Compile a model module to a library in `folder`.
+
+    Args:
+        mod: A model module, parameters attached; an integer one becomes its integer core, int8 in and out.
+        target: The TVM target of the kernels.
+        folder: Where to write; it must exist.
+        prefix: A C identifier that starts every symbol and file name.
+        version: Written into the header.
+        emit: "object" for kernels as an LLVM object, "c" for kernels as C source.
+        legalize: The target's own kernels.
+
+    Raises:
+        UserError: The prefix is no identifier, or the model cannot be compiled.
+    """
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
+        raise UserError(f"'{prefix}' cannot start C names; use lower-case letters, digits and underscores")
+    core, inputs, outputs = core_and_specs(mod)
+    program = make_program(core, prefix, legalize)
+    tvm_target = tvm.target.Target(target if emit == "object" else {"kind": "c"})
+    lowered = lower(program.functions, tvm_target)
+    arena = plan_arena(program, lowered.workspaces)
+    context = _context(program, arena, lowered, inputs, outputs, prefix, version)
+    names = {
+        f"{prefix}.h": "model.h.j2",
+        f"{prefix}.c": "model.c.j2",
+        f"{prefix}_constants.h": "constants.h.j2",
+        f"{prefix}_constants.c": "constants.c.j2",
+    }
+    for name, template in names.items():
+        (folder / name).write_text(_TEMPLATES.get_template(template).render(context))
+    sources = [folder / f"{prefix}.c", folder / f"{prefix}_constants.c"]
+    objects = []
+    runtime_module = codegen_build(lowered.module, tvm_target) if program.functions else None
+    if runtime_module is not None and emit == "object":
+        kernels = folder / f"{prefix}_kernels.o"
+        runtime_module.write_to_file(str(kernels), "o")
+        objects.append(kernels)
+    elif runtime_module is not None:
+        kernels = folder / f"{prefix}_kernels.c"
+        kernels.write_text(_portable(runtime_module.inspect_source()))
+        sources.append(kernels)
+    return Generated(
+        folder=folder,
+        prefix=prefix,
+        sources=tuple(sources),
+        objects=tuple(objects),
+        inputs=inputs,
+        outputs=outputs,
+        program=program,
+        arena=arena,
+        constant_bytes=sum(value.nbytes for value in program.constants.values()),
+    )
+
+
+def _context(
+    program: Program,
+    arena: Arena,
+    lowered: Lowered,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    prefix: str,
+    version: str,
+) -> dict[str, Any]:
+    def tensor(spec: TensorSpec, name: str) -> dict[str, Any]:
+        kind = spec.dtype.upper()
+        return {
+            **spec.model_dump(),
+            "nbytes": spec.nbytes,
+            "offset": arena.offset(name),
+            "c_dtype": kind if kind in _C_SCALARS else "OTHER",
+            "c_scale": _c_float(float(np.float32(spec.scale))) if spec.scale is not None else "0.0f",
+        }
+
+    def pointer(name: str) -> str:
+        return f"(void *){prefix}_{name}" if name in program.constants else f"arena + {arena.offset(name)}"
+
+    steps = []
+    for step, own in zip(program.steps, arena.workspaces):
+        places = [pointer(name) for name in (*step.arguments, *step.results)]
+        places += [f"arena + {arena.plan.offsets[name]}" for name in own]
+        steps.append({"function": step.function, "arguments": places, "layer": step.layer})
+    counts = {step["function"]: len(step["arguments"]) for step in steps}
+    constants = [
+        {
+            "symbol": f"{prefix}_{name}",
+            "c_type": _C_TYPES[value.dtype.name],
+            "count": max(1, value.size),
+            "text": _c_values(value),
+        }
+        for name, value in program.constants.items()
+    ]
+    return {
+        "title": prefix,
+        "prefix": prefix,
+        "version": version,
+        "arena_bytes": max(ALIGNMENT, arena.plan.size),
+        "alignment": ALIGNMENT,
+        "constant_bytes": sum(value.nbytes for value in program.constants.values()),
+        "inputs": [tensor(spec, name) for spec, name in zip(inputs, program.inputs)],
+        "outputs": [tensor(spec, name) for spec, name in zip(outputs, program.outputs)],
+        "functions": [
+            {"name": name, "parameters": ", ".join(["void *"] * counts[name])} for name in sorted(counts)
+        ],
+        "steps": steps,
+        "constants": constants,
+    }
+
+
+def _c_values(value: np.ndarray) -> str:
+    flat = value.ravel().tolist()
+    if value.dtype.kind == "f":
+        texts = [_c_float(v) for v in flat]
+    elif value.dtype == np.int32:
+        # The least int32 has no literal of its own in C.
+        texts = ["-2147483647-1" if v == -(1 << 31) else str(v) for v in flat]
+    else:
+        texts = [str(int(v)) for v in flat]
+    lines = [",".join(texts[i : i + 24]) for i in range(0, len(texts), 24)]
+    return ",\n".join(lines) if lines else "0"
+
+
+def _c_float(value: float) -> str:
+    if value != value:
+        return "__builtin_nanf(\"\")"
+    if value in (float("inf"), float("-inf")):
+        return "-__builtin_inff()" if value < 0 else "__builtin_inff()"
+    return float(value).hex() + "f"
+
+
+def _portable(source: str) -> str:
+    """TVM's C source without its headers and its module context."""
+    source = re.sub(r'#include "tvm/[^"]*"\n', "", source)
+    source = re.sub(r"void\* __tvm_ffi__library_ctx.*\n", "", source)
+    source = source.replace("#define TVM_EXPORTS\n", "")
+    return "#include <math.h>\n#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n#define TVM_DLL\n" + source

@@ -1,0 +1,225 @@
+"""A model as a list of calls of plain functions on numbered tensors: what the planner and the driver work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import tvm_ffi
+
+from ...passes._tvm import Constant, relax, tirx, tvm
+from ...passes.errors import UserError
+from ...passes.module_params import detach_params, input_vars
+from ...passes.rebuild import bindings
+
+INPLACE_ATTR = "tvmcompress.inplace"
+"""PrimFunc attribute: the argument whose memory the output may take (element i of the output is written after element i of
+that argument was last read)."""
+
+Legalize = Callable[[tvm.IRModule], tvm.IRModule]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in memory.
+
+    Attributes:
+        name: A C identifier.
+        shape: Its shape.
+        dtype: Its dtype.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call.
+
+    Attributes:
+        function: The function's name.
+        arguments: Names of tensors or constants.
+        results: Names of the tensors that it writes.
+        layer: The variable of the model that the result belongs to, for reports.
+        inplace: The argument whose memory the result may take, or None.
+    """
+
+    function: str
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]
+    layer: str
+    inplace: str | None = None
+
+
+@dataclass
+class Program:
+    """The whole model.
+
+    Attributes:
+        inputs: Names of the tensors that the caller fills.
+        outputs: Names of the tensors that the caller reads.
+        tensors: All tensors by name; several names may be views of one memory, see `views`.
+        views: For a reshaped tensor the tensor whose memory it is.
+        constants: Values by name; equal values appear once.
+        steps: The calls in order.
+        functions: The functions by name; equal functions appear once.
+    """
+
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    views: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    functions: dict[str, tirx.PrimFunc] = field(default_factory=dict)
+
+    def memory(self, name: str) -> str:
+        """The tensor in whose memory `name` lies."""
+        while name in self.views:
+            name = self.views[name]
+        return name
+
+
+def make_program(mod: tvm.IRModule, prefix: str, legalize: Sequence[Legalize] = ()) -> Program:
+    """Lower a model module to a program.
+
+    Args:
+        mod: A model module, parameters attached.
+        prefix: Starts the name of every function.
+        legalize: Passes of the target that replace operators by its own kernels; what they leave gets TVM's default.
+
+    Raises:
+        UserError: An operator has no definition that can be compiled.
+    """
+    bare, params = detach_params(mod)
+    tensors = {name: tvm.runtime.tensor(value) for name, value in params.items()}
+    bound = relax.transform.BindParams("main", tensors)(bare)
+    passes = [
+        *legalize,
+        relax.transform.DecomposeOpsForInference(),
+        relax.transform.CanonicalizeBindings(),
+        relax.transform.FoldConstant(),
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.DeadCodeElimination(["main"]),
+    ]
+    with tvm.transform.PassContext(opt_level=3):
+        lowered = tvm.transform.Sequential(passes)(bound)
+    return _Builder(lowered, prefix).build()
+
+
+class _Builder:
+    def __init__(self, mod: tvm.IRModule, prefix: str) -> None:
+        self._mod = mod
+        self._main: relax.Function = mod["main"]
+        self._prefix = prefix
+        self._program = Program()
+        self._names: dict[relax.Var, str | tuple[str, ...]] = {}
+        self._function_names: dict[tvm.ir.GlobalVar, str] = {}
+
+    def build(self) -> Program:
+        program = self._program
+        for var in input_vars(self._main):
+            name = self._tensor(f"input{len(program.inputs)}", var.ty)
+            program.inputs.append(name)
+            self._names[var] = name
+        for var, value in bindings(self._main):
+            self._names[var] = self._bind(var, value)
+        result = self._value(self._main.body.body)
+        outputs = [result] if isinstance(result, str) else list(result)
+        for name in outputs:
+            program.outputs.append(self._own(name))
+        return program
+
+    def _own(self, name: str) -> str:
+        """An output that is a tensor of its own: not a constant, not an input, not returned twice."""
+        program = self._program
+        memory = program.memory(name)
+        taken = [program.memory(known) for known in [*program.outputs, *program.inputs]]
+        if name in program.constants or memory in taken:
+            raise UserError("an output of the model is a constant, an input or another output; remove it from the model")
+        return name
+
+    def _bind(self, var: relax.Var, value: relax.Expr) -> str | tuple[str, ...]:
+        if not isinstance(value, relax.Call):
+            return self._value(value)
+        op = getattr(value.op, "name", "")
+        if op == "relax.reshape":
+            source = self._value(value.args[0])
+            assert isinstance(source, str)
+            name = self._tensor(f"t{len(self._program.tensors)}", var.ty)
+            self._program.views[name] = source
+            return name
+        if op != "relax.call_tir":
+            raise UserError(f"operator {op or value.op} at '{var.name}' cannot be compiled ahead of time")
+        function = value.args[0]
+        arguments: list[str] = []
+        for arg in value.args[1].fields:
+            name = self._value(arg)
+            assert isinstance(name, str)
+            arguments.append(name)
+        types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
+        results = tuple(self._tensor(f"t{len(self._program.tensors)}", ty) for ty in types)
+        func = self._mod[function]
+        index = int(func.attrs[INPLACE_ATTR]) if func.attrs is not None and INPLACE_ATTR in func.attrs else None
+        self._program.steps.append(
+            Step(
+                function=self._function(function),
+                arguments=tuple(arguments),
+                results=results,
+                layer=var.name,
+                inplace=arguments[index] if index is not None else None,
+            )
+        )
+        return results[0] if not isinstance(var.ty, relax.TupleType) else results
+
+    def _value(self, expr: relax.Expr) -> str | tuple[str, ...]:
+        if isinstance(expr, relax.Var):
+            return self._names[expr]
+        if isinstance(expr, Constant):
+            return self._constant(expr.value.numpy())
+        if isinstance(expr, relax.Tuple):
+            return tuple(str(self._value(part)) for part in expr.fields)
+        if isinstance(expr, relax.TupleGetItem):
+            return self._value(expr.tuple_value)[int(expr.index)]
+        raise UserError(f"{type(expr).__name__} {expr} cannot be compiled ahead of time")
+
+    def _tensor(self, name: str, ty: relax.Type) -> str:
+        if not isinstance(ty, relax.TensorType):
+            raise UserError(f"a value of type {ty} cannot be compiled ahead of time")
+        shape = tuple(int(dim) for dim in ty.shape)
+        self._program.tensors[name] = Tensor(name, shape, str(ty.dtype))
+        return name
+
+    def _constant(self, value: np.ndarray) -> str:
+        for name, known in self._program.constants.items():
+            if known.dtype == value.dtype and known.shape == value.shape and known.tobytes() == value.tobytes():
+                return name
+        name = f"constant{len(self._program.constants)}"
+        self._program.constants[name] = value
+        return name
+
+    def _function(self, var: tvm.ir.GlobalVar) -> str:
+        if var in self._function_names:
+            return self._function_names[var]
+        func = self._mod[var].without_attr("global_symbol")
+        for name, known in self._program.functions.items():
+            if tvm_ffi.structural_equal(known, func, map_free_vars=True):
+                self._function_names[var] = name
+                return name
+        name = f"{self._prefix}_{var.name_hint}"
+        self._function_names[var] = name
+        self._program.functions[name] = func
+        return name

@@ -1,0 +1,84 @@
+"""The counting plugin: compiled once for the user, and its results read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .tools import run
+
+_SOURCE = Path(__file__).parent / "plugin" / "count.c"
+BEGIN, END = "tvmcompress_region_begin", "tvmcompress_region_end"
+"""Functions that a program under measurement calls around what is to be counted."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the plugin counted.
+
+    Attributes:
+        regions: Executed instructions of each region, in order.
+        functions: Executed instructions inside regions by function, most first.
+    """
+
+    regions: tuple[int, ...]
+    functions: dict[str, int]
+
+
+def plugin_path() -> Path:
+    """The compiled plugin; compiled on first use into the user's cache.
+
+    Raises:
+        MissingToolError: There is no C compiler.
+        UserError: It does not compile.
+    """
+    source = _SOURCE.read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tvmcompress"
+    library = cache / f"count-{hashlib.sha256(source).hexdigest()[:16]}.so"
+    if not library.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(f".{os.getpid()}")
+        run(
+            ["cc", "-shared", "-fPIC", "-O2", "-o", partial, _SOURCE], what="compiling the counting plugin", timeout=60
+        )
+        partial.replace(library)
+    return library
+
+
+def plugin_argument(elf: Path, nm: str, folder: Path, *, thumb: bool) -> tuple[str, Path]:
+    """The `-plugin` argument for a program, and the file that results go to.
+
+    Args:
+        elf: The program.
+        nm: The symbol lister of its tool chain.
+        folder: Where to put the list of symbols and the results.
+        thumb: Whether bit 0 of a code address is the mark of Thumb code.
+    """
+    lines, marks = [], {}
+    for line in run([nm, "-S", "--defined-only", elf], what="reading symbols", timeout=60).splitlines():
+        fields = line.split()
+        if len(fields) == 4 and fields[2] in "tTwW":
+            address = int(fields[0], 16) & (~1 if thumb else ~0)
+            lines.append(f"{address:x} {int(fields[1], 16):x} {fields[3]}")
+            marks[fields[3]] = address
+    symbols, results = folder / "symbols.txt", folder / "counts.txt"
+    symbols.write_text("\n".join(lines) + "\n")
+    options = [f"symbols={symbols}", f"begin={marks[BEGIN]:x}", f"end={marks[END]:x}", f"out={results}"]
+    return f"{plugin_path()},{','.join(options)}", results
+
+
+def read_counts(path: Path) -> Counts:
+    """Read what the plugin wrote."""
+    regions, functions = [], {}
+    for line in path.read_text().splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "region":
+            regions.append(int(rest))
+        elif kind == "function":
+            count, _, name = rest.partition(" ")
+            if name not in (BEGIN, END):
+                functions[name] = functions.get(name, 0) + int(count)
+    ordered = dict(sorted(functions.items(), key=lambda item: -item[1]))
+    return Counts(tuple(regions), ordered)

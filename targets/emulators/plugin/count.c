@@ -1,0 +1,127 @@
+/* Counts executed instructions under QEMU (TCG plugin interface, version 1; documented in docs/devel/tcg-plugins.rst).
+ *
+ * Arguments: symbols=FILE  lines of "address size name", hexadecimal, for the functions to tell apart;
+ *            begin=ADDR    a region starts when the instruction at ADDR runs;
+ *            end=ADDR      and ends when the one at this ADDR runs;
+ *            out=FILE      where results are written.
+ * Result lines: "region N" for each region in order, "function N name" and "total N".
+ * Functions are counted inside regions only.
+ *
+ * Debian packages QEMU with the plugin interface but without its header, so what is used of it is declared here. */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+typedef uint64_t qemu_plugin_id_t;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+typedef struct qemu_info_t qemu_info_t;
+
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
+void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *, int, void *, uint64_t);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, void (*)(unsigned, void *), int, void *);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
+
+EXPORT int qemu_plugin_version = 1;
+
+typedef struct {
+  uint64_t start, size, executed, before, inside;
+  char name[200];
+} function_t;
+
+static function_t *functions;
+static size_t function_count;
+static uint64_t executed, region_start, begin_address = UINT64_MAX, end_address = UINT64_MAX;
+static FILE *out;
+
+static void region_begin(unsigned cpu, void *data) {
+  (void)cpu, (void)data;
+  region_start = executed;
+  for (size_t i = 0; i < function_count; i++) functions[i].before = functions[i].executed;
+}
+
+static void region_end(unsigned cpu, void *data) {
+  (void)cpu, (void)data;
+  fprintf(out, "region %" PRIu64 "\n", executed - region_start);
+  fflush(out);
+  for (size_t i = 0; i < function_count; i++) functions[i].inside += functions[i].executed - functions[i].before;
+}
+
+static int compare(const void *a, const void *b) {
+  const uint64_t x = ((const function_t *)a)->start, y = ((const function_t *)b)->start;
+  return x < y ? -1 : x > y;
+}
+
+static function_t *find(uint64_t address) {
+  size_t low = 0, high = function_count;
+  while (low < high) {
+    const size_t middle = (low + high) / 2;
+    if (address < functions[middle].start) high = middle;
+    else if (address >= functions[middle].start + functions[middle].size) low = middle + 1;
+    else return &functions[middle];
+  }
+  return NULL;
+}
+
+static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
+  (void)id;
+  const size_t count = qemu_plugin_tb_n_insns(block);
+  for (size_t i = 0; i < count; i++) {
+    struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(block, i);
+    const uint64_t address = qemu_plugin_insn_vaddr(insn);
+    if (address == end_address) qemu_plugin_register_vcpu_insn_exec_cb(insn, region_end, 0, NULL);
+    qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &executed, 1);
+    function_t *function = find(address);
+    if (function) qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &function->executed, 1);
+    if (address == begin_address) qemu_plugin_register_vcpu_insn_exec_cb(insn, region_begin, 0, NULL);
+  }
+}
+
+static void finish(qemu_plugin_id_t id, void *data) {
+  (void)id, (void)data;
+  for (size_t i = 0; i < function_count; i++)
+    if (functions[i].inside) fprintf(out, "function %" PRIu64 " %s\n", functions[i].inside, functions[i].name);
+  fprintf(out, "total %" PRIu64 "\n", executed);
+  fclose(out);
+}
+
+static int read_symbols(const char *path) {
+  FILE *file = fopen(path, "r");
+  if (!file) return -1;
+  size_t capacity = 0;
+  function_t f = {0};
+  while (fscanf(file, "%" SCNx64 " %" SCNx64 " %199s", &f.start, &f.size, f.name) == 3) {
+    if (function_count == capacity) {
+      capacity = capacity ? 2 * capacity : 256;
+      functions = realloc(functions, capacity * sizeof *functions);
+      if (!functions) abort();
+    }
+    functions[function_count++] = f;
+  }
+  fclose(file);
+  qsort(functions, function_count, sizeof *functions, compare);
+  return 0;
+}
+
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv) {
+  (void)info;
+  out = stderr;
+  for (int i = 0; i < argc; i++) {
+    if (!strncmp(argv[i], "symbols=", 8) && read_symbols(argv[i] + 8)) return -1;
+    if (!strncmp(argv[i], "begin=", 6)) begin_address = strtoull(argv[i] + 6, NULL, 16);
+    if (!strncmp(argv[i], "end=", 4)) end_address = strtoull(argv[i] + 4, NULL, 16);
+    if (!strncmp(argv[i], "out=", 4) && !(out = fopen(argv[i] + 4, "w"))) return -1;
+  }
+  qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+  qemu_plugin_register_atexit_cb(id, finish, NULL);
+  return 0;
+}

@@ -1,0 +1,85 @@
+"""Running other programs: found or named with the package that brings them, their failures in a sentence."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from ...passes.errors import MissingToolError, UserError
+
+# Program: the Debian package that brings it.
+PACKAGES = {
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "arm-none-eabi-nm": "binutils-arm-none-eabi",
+    "arm-none-eabi-size": "binutils-arm-none-eabi",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-aarch64": "qemu-user",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "aarch64-linux-gnu-nm": "binutils-aarch64-linux-gnu",
+    "aarch64-linux-gnu-size": "binutils-aarch64-linux-gnu",
+    "cc": "gcc",
+}
+
+
+def missing(programs: Sequence[str]) -> list[str]:
+    """A sentence for each program that is not on the PATH."""
+    return [
+        f"{name} is not installed; run: apt-get install {PACKAGES[name]}."
+        for name in programs
+        if not shutil.which(name)
+    ]
+
+
+def run(command: Sequence[str | Path], *, what: str, timeout: float, log: Path | None = None, cwd: Path | None = None) -> str:
+    """Run a program to its end.
+
+    Args:
+        command: The program and its arguments.
+        what: What it does, for messages: "compiling the kernels".
+        timeout: Seconds.
+        log: Where all its output is kept when it fails.
+        cwd: Where it runs.
+
+    Returns:
+        Its standard output.
+
+    Raises:
+        MissingToolError: It is not installed.
+        UserError: It failed or took longer.
+    """
+    program = str(command[0])
+    if not shutil.which(program):
+        raise MissingToolError(f"{what} needs {program}; run: apt-get install {PACKAGES.get(program, program)}")
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{what} was stopped after {timeout:g} seconds: {program} did not come to an end") from error
+    if done.returncode != 0:
+        output = (done.stdout + done.stderr).strip()
+        where = ""
+        if log is not None:
+            log.write_text(" ".join(str(part) for part in command) + "\n" + output + "\n")
+            where = f"; all of its output is in {log}"
+        lines = output.splitlines() or [f"exit code {done.returncode}"]
+        last = next((line for line in lines if "error" in line.lower()), lines[-1])
+        raise UserError(f"{what} failed: {program}: {last}{where}")
+    return done.stdout
+
+
+def package_version() -> str:
+    """Our own version, for what is generated."""
+    try:
+        return metadata.version("tvmcompress")
+    except metadata.PackageNotFoundError:
+        return "0"
