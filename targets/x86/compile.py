@@ -10,7 +10,7 @@ import numpy as np
 import tvm_ffi
 
 from ...passes._tvm import Constant, relax, tvm
-from .host import tvm_target
+from .host import cpu_features, resolve_cpu, tvm_target
 from .lower import lower
 from .schedule import ScheduleSource, ScheduleSummary, schedule_module
 
@@ -71,7 +71,7 @@ def compile_module(
     """
     target = tvm_target(cpu, threads)
     with target:
-        scheduled, summary = schedule_module(lower(mod), logs)
+        scheduled, summary = schedule_module(lower(mod, cpu_features(resolve_cpu(cpu))), logs)
         planned = _plan_memory(scheduled)
         memory = _measure_plan(scheduled, planned)
         final = tvm.transform.Sequential(_FINALIZE)(planned)

@@ -9,9 +9,10 @@ import numpy as np
 from ...passes._tvm import Constant, relax, tvm
 from ...passes.module_params import detach_params, get_params, param_vars
 from ...passes.rebuild import Rebuilder, rebuild
+from .kernels.select import select_kernels
 
 
-def lower(mod: tvm.IRModule) -> tvm.IRModule:
+def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRModule:
     """Lower a model module to fused, unscheduled PrimFuncs called by `main`.
 
     Convolutions run on NHWC, where channels are contiguous; weights are laid out for that once, here, and become
@@ -19,6 +20,7 @@ def lower(mod: tvm.IRModule) -> tvm.IRModule:
 
     Args:
         mod: A model module with its parameter values attached.
+        features: The instruction sets that integer kernels may use, as `host.cpu_features` names them.
 
     Returns:
         A module whose `main` takes the model's inputs alone.
@@ -26,7 +28,7 @@ def lower(mod: tvm.IRModule) -> tvm.IRModule:
     Raises:
         ValueError: No parameter values are attached.
     """
-    mod = channels_last(mod)
+    mod = select_kernels(channels_last(mod), features)
     mod, params = detach_params(mod)
     mod = relax.transform.BindParams("main", params)(mod)
     passes = [

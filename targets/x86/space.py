@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
-from .host import log_target, tvm_target
+from .host import cpu_features, log_target, resolve_cpu, tvm_target
 from .lower import lower
 from .templates import NotScheduledError, Pinned, Survey, registers, tile_reduction
 
@@ -66,10 +66,11 @@ class X86Tuning:
         self.threads = threads
         self.target = tvm_target(cpu, threads)
         self.log_target = log_target(cpu)
+        self._features = cpu_features(resolve_cpu(cpu))
 
     def lower(self, mod: tvm.IRModule) -> tvm.IRModule:
         """A model module as fused, unscheduled functions."""
-        return lower(mod)
+        return lower(mod, self._features)
 
     def points(self, mod: tvm.IRModule) -> list[Point]:
         """The candidates for a workload, the default first."""

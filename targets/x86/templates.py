@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 from tvm.s_tir import Schedule
 
+from .kernels.intrinsics import DOT_ANNOTATION, DOTS
+
 VECTOR = 8
 """32-bit lanes of an AVX2 register. Wider registers are left to LLVM, which joins neighbouring vectors."""
 
@@ -128,10 +130,13 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
     if len(loops) != len(spatial):
         raise NotScheduledError("the tail has another rank than the reduction")
 
+    intrinsic = schedule.get(main).annotations.get(DOT_ANNOTATION)
+
     # Phase 2: tile the tail, share it among threads and bring the reduction into the tile.
     width = _extent(schedule, loops[-2]) if len(loops) > 1 else 1
     channels = _extent(schedule, loops[-1])
-    lanes_options = lane_options(channels)
+    least = VECTOR if intrinsic is None else _intrinsic_lanes(str(intrinsic))
+    lanes_options = lane_options(channels, least)
     lanes_default = default_lanes(lanes_options, width)
     lanes = chooser.pick(schedule, lanes_options, lanes_default)
     outer_channel, inner_channel = schedule.split(loops[-1], [None, lanes])
@@ -160,21 +165,28 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
     # Phase 3: the reduction outside, the tile unrolled and vectorized inside.
     inner = schedule.get_loops(main)[len(outer) :]
     tile, reduction = list(inner[: -len(reduced)]), list(inner[-len(reduced) :])
+    group = []
+    if intrinsic is not None:
+        group = [reduction.pop()]
+        tile[-1:] = schedule.split(tile[-1], [None, _intrinsic_lanes(str(intrinsic))])
     # The innermost reduction that repeats: of a depthwise convolution the columns of the kernel.
     index = max((i for i, loop in enumerate(reduction) if _extent(schedule, loop) > 1), default=len(reduction) - 1)
     limit = min(_extent(schedule, reduction[index]), VECTOR)
     rest, repeat = schedule.split(reduction[index], chooser.tile(schedule, reduction[index], 1, limit))
     reduction[index : index + 1] = [rest]
-    schedule.reorder(*reduction, repeat, *tile)
+    schedule.reorder(*reduction, repeat, *tile, *group)
     schedule.unroll(repeat)
     for loop in tile[:-1]:
         schedule.unroll(loop)
-    schedule.vectorize(tile[-1])
+    if intrinsic is None:
+        schedule.vectorize(tile[-1])
     initial = schedule.decompose_reduction(main, reduction[0])
     initial_loops = schedule.get_loops(initial)[len(outer) :]
     for loop in initial_loops[:-1]:
         schedule.unroll(loop)
     schedule.vectorize(initial_loops[-1])
+    if intrinsic is not None:
+        schedule.tensorize(tile[-1], str(intrinsic))
 
     # Phase 4: what stands before it.
     if before:
@@ -217,10 +229,10 @@ def schedule_elementwise(schedule: Schedule, parallel: bool = True) -> None:
     vectorize_elementwise(schedule, blocks[-1], parallel)
 
 
-def lane_options(channels: int) -> list[int]:
+def lane_options(channels: int, least: int = VECTOR) -> list[int]:
     """How many contiguous channels a tile may hold: divisors, whole vectors where there are any, smallest first."""
     divisors = [count for count in range(1, 8 * VECTOR + 1) if channels % count == 0]
-    return [count for count in divisors if count % VECTOR == 0] or divisors
+    return [count for count in divisors if count % least == 0] or divisors
 
 
 def default_lanes(options: Sequence[int], width: int) -> int:
@@ -255,6 +267,11 @@ def _stays(schedule: Schedule, block: Any) -> bool:
     behind it would become a full 64-bit one.
     """
     return str(schedule.get(block).writes[0].source.ty.dtype) == "int32"
+
+
+def _intrinsic_lanes(name: str) -> int:
+    """int32 results of an intrinsic of `kernels.intrinsics`."""
+    return next(dot.lanes for dot in DOTS if name in (dot.broadcast, dot.packed))
 
 
 def _extent(schedule: Schedule, loop: Any) -> int:

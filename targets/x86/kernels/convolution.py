@@ -1,0 +1,188 @@
+"""Integer convolution and dense layer with weights packed for a dot product instruction.
+
+The operator `tvmcompress.x86_qconv2d` computes what `qconv2d` computes, from operands prepared at compile time:
+
+- Activations: the padded input, shifted to unsigned where the instruction wants it so. Where channels fill groups it is
+  `(N, H, W, C)`; otherwise rows are flattened to `(N, H, W * C)` and the columns of a kernel are one run of bytes, whose
+  last group reaches into the next pixels and meets weights of zero there.
+- Weights: `(KH, KW, C / group, O, group)`, or flattened `(KH, 1, run / group, O, group)`; O padded to whole vectors.
+- Bias: the zero point of the input and the shift to unsigned are folded in, so that the kernel is one plain dot product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ....passes._tvm import relax, te, tirx
+from ....passes.integer.conv import output_size
+from ....passes.integer.registry import make_call, register_operator, tensor_type
+from ....passes.integer.requantize import te_requantize
+from ....passes.module_params import static_shape
+from .intrinsics import DOT_ANNOTATION, DOTS, Dot
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """Operands of a kernel.
+
+    Attributes:
+        weight: (KH, KW, groups, O, group).
+        bias: int32 (O,), zero point folded in.
+        flat: Whether the columns of the kernel are one run.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    flat: bool
+
+
+def pack_weights(weight: np.ndarray, bias: np.ndarray, zero_point: int, dot: Dot, channels: int) -> PackedWeights:
+    """Prepare the operands of a convolution.
+
+    Args:
+        weight: int8 (O, KH, KW, C).
+        bias: int32 (O,).
+        zero_point: Of the input.
+        dot: The instruction.
+        channels: O padded to whole vectors.
+    """
+    o, kh, kw, c = weight.shape
+    flat = c % dot.group != 0
+    rows = weight.reshape(o, kh, 1, kw * c) if flat else weight
+    rest = -rows.shape[3] % dot.group
+    rows = np.pad(rows, ((0, channels - o), (0, 0), (0, 0), (0, rest)))
+    groups = rows.reshape(channels, kh, rows.shape[2], -1, dot.group).transpose(1, 2, 3, 0, 4)
+    # int64: the products may leave int32 on the way, their sum modulo 2**32 is what counts.
+    folded = bias.astype(np.int64) - (zero_point + dot.offset) * weight.astype(np.int64).sum((1, 2, 3))
+    folded = np.pad(folded, (0, channels - o)).astype(np.int32)
+    return PackedWeights(np.ascontiguousarray(groups.astype(dot.weight)), folded, flat)
+
+
+def x86_qconv2d(
+    x: relax.Expr,
+    packed: relax.Expr,
+    bias: relax.Expr,
+    multiplier: relax.Expr,
+    shift: relax.Expr,
+    attrs: Any,
+    *,
+    dot: Dot,
+    kernel: tuple[int, int],
+    flat: bool,
+) -> relax.Call:
+    """The operator.
+
+    Args:
+        x: int8 (N, H, W, C).
+        packed: `PackedWeights.weight`.
+        bias: `PackedWeights.bias`.
+        multiplier: int32 (O,), padded like the bias.
+        shift: The same.
+        attrs: Of the `qconv2d` that it stands for.
+        dot: The instruction.
+        kernel: Rows, columns.
+        flat: `PackedWeights.flat`.
+    """
+    return make_call(
+        _CONV,
+        [x, packed, bias, multiplier, shift],
+        strides=list(attrs.strides),
+        padding=list(attrs.padding),
+        dilation=list(attrs.dilation),
+        kernel=kernel,
+        flat=flat,
+        input_zero_point=attrs.input_zero_point,
+        output_zero_point=attrs.output_zero_point,
+        qmin=attrs.qmin,
+        qmax=attrs.qmax,
+        rounding=str(attrs.rounding),
+        max_shift=attrs.max_shift,
+        dot=DOTS.index(dot),
+    )
+
+
+def _infer(call: relax.Call) -> relax.TensorType:
+    n, h, w, _ = static_shape(call.args[0])
+    kh, kw = call.attrs.kernel
+    top, left, bottom, right = call.attrs.padding
+    (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
+    rows, cols = output_size(h, kh, sh, top, bottom, dh), output_size(w, kw, sw, left, right, dw)
+    return tensor_type((n, rows, cols, static_shape(call.args[1])[3]), "int8")
+
+
+def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
+    attrs = call.attrs
+    dot = DOTS[int(attrs.dot)]
+    shape = _infer(call).shape
+    _, cols, groups, _, group = static_shape(call.args[1])
+    kh = int(attrs.kernel[0])
+    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
+    c = static_shape(call.args[0])[3]
+    flat = bool(attrs.flat)
+    padded = padded_input(x, attrs, dot, slack=groups * group if flat else None)
+    row, col = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, cols), "kw")
+    part, item = te.reduce_axis((0, groups), "part"), te.reduce_axis((0, group), "item")
+
+    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
+        if flat:
+            value = padded[n, i * sh + row * dh, j * (int(sw) * c) + part * group + item]
+        else:
+            value = padded[n, i * sh + row * dh, j * sw + col * dw, part * group + item]
+        product = value.astype("int32") * weight[row, col, part, k, item].astype("int32")
+        return te.sum(product, axis=[row, col, part, item])
+
+    acc = te.compute(shape, element, name="dot", attrs={DOT_ANNOTATION: dot.broadcast})
+    return requantized(acc, bias, multiplier, shift, attrs)
+
+
+def padded_input(x: Any, attrs: Any, dot: Dot, slack: int | None = None) -> Any:
+    """The input with its border, as the instruction takes it.
+
+    Args:
+        x: int8 (N, H, W, C).
+        attrs: With `padding` and `input_zero_point`.
+        dot: The instruction.
+        slack: None for (N, H, W, C); otherwise rows are flattened and a kernel may read so many elements from any pixel on.
+    """
+    n, h, w, c = (int(dim) for dim in x.shape)
+    top, left, bottom, right = (int(pad) for pad in attrs.padding)
+    border = tirx.const(int(attrs.input_zero_point) + dot.offset, dot.activation)
+
+    def shifted(value: Any) -> Any:
+        # Flipping the top bit adds 128.
+        if dot.offset:
+            return tirx.bitwise_xor(value.astype("uint8"), tirx.const(0x80, "uint8"))
+        return value.astype(dot.activation)
+
+    if slack is None:
+
+        def pixel(b: Any, i: Any, j: Any, k: Any) -> Any:
+            value = shifted(x[b, i - top, j - left, k])
+            if not (top or left or bottom or right):
+                return value
+            inside = tirx.all(i >= top, i < top + h, j >= left, j < left + w)
+            return tirx.if_then_else(inside, value, border)
+
+        return te.compute((n, h + top + bottom, w + left + right, c), pixel, name="padded")
+
+    pitch = (w + left + right) * c + slack
+
+    def run(b: Any, i: Any, j: Any) -> Any:
+        inside = tirx.all(i >= top, i < top + h, j >= left * c, j < (left + w) * c)
+        place = j - left * c
+        return tirx.if_then_else(inside, shifted(x[b, i - top, place // c, place % c]), border)
+
+    return te.compute((n, h + top + bottom, pitch), run, name="padded")
+
+
+def requantized(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
+    """Bias and requantization along the last axis."""
+    biased = te.compute(acc.shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
+    return te.compute(
+        acc.shape, lambda *i: te_requantize(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs), name="requantized"
+    )
+
+
+_CONV = register_operator("x86_qconv2d", 5, "Integer convolution, weights packed for x86", _infer, _define)

@@ -1,0 +1,186 @@
+"""Dot products of integers as x86 instructions, for `Schedule.tensorize`.
+
+| name | instruction | needs | step |
+|---|---|---|---|
+| `x86.vpmaddwd.8x2` | vpmaddwd, vpaddd | AVX2 | int32[8] += sum over 2 of int16 * int16 |
+| `x86.vpmaddwd.16x2` | the same, 512 bits | AVX-512BW | int32[16] += sum over 2 of int16 * int16 |
+| `x86.vpdpbusd.8x4` | vpdpbusd | AVX-512VNNI and VL, or AVX-VNNI | int32[8] += sum over 4 of uint8 * int8 |
+| `x86.vpdpbusd.16x4` | the same, 512 bits | AVX-512VNNI | int32[16] += sum over 4 of uint8 * int8 |
+
+All of them are exact: two products of 8-bit numbers widened to int16 fit into int32, and vpdpbusd does not saturate. vpmaddubsw, the
+8-bit product of plain AVX2, saturates at int16 and is not used.
+
+Each comes in two forms. *broadcast*: the same `group` activations for all lanes, as in a convolution. *lanes*: every lane
+its own activations, packed into the bytes or halves of an int32, as in a depthwise convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.s_tir import TensorIntrin
+from tvm.script import tirx as T
+
+from ....passes._tvm import tvm
+
+
+DOT_ANNOTATION = "x86.dot"
+"""Annotation of a block: the tensor intrinsic that its schedule is to use."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A dot product instruction.
+
+    Attributes:
+        instruction: The instruction's name.
+        lanes: int32 results.
+        group: Products that go into each.
+        activation: dtype of the activations.
+        weight: dtype of the weights.
+    """
+
+    instruction: str
+    lanes: int
+    group: int
+    activation: str
+    weight: str
+
+    @property
+    def broadcast(self) -> str:
+        """Name of the intrinsic with the same activations for all lanes."""
+        return f"x86.{self.instruction}.{self.lanes}x{self.group}"
+
+    @property
+    def packed(self) -> str:
+        """Name of the intrinsic with activations of its own for every lane."""
+        return f"{self.broadcast}.lanes"
+
+    @property
+    def offset(self) -> int:
+        """What is added to an int8 activation to make it an `activation`."""
+        return 128 if self.activation == "uint8" else 0
+
+
+MADD8 = Dot("vpmaddwd", 8, 2, "int16", "int16")
+MADD16 = Dot("vpmaddwd", 16, 2, "int16", "int16")
+VNNI8 = Dot("vpdpbusd", 8, 4, "uint8", "int8")
+VNNI16 = Dot("vpdpbusd", 16, 4, "uint8", "int8")
+DOTS = (MADD8, MADD16, VNNI8, VNNI16)
+
+
+def best_dot(features: frozenset[str], channels: int) -> Dot:
+    """The widest dot product that a CPU has and that does not waste lanes on `channels` output channels."""
+    wide = channels % 16 == 0 or channels > 32
+    if "avx512vnni" in features and "avx512vl" in features:
+        return VNNI16 if wide else VNNI8
+    if "avxvnni" in features:
+        return VNNI8
+    if "avx512bw" in features:
+        return MADD16 if wide else MADD8
+    return MADD8
+
+
+def _lookup(name: str) -> object:
+    return T.llvm_lookup_intrinsic_id(name)
+
+
+def _accumulate(dot: Dot, acc: object, activation: object, weight: object) -> object:
+    """acc + the dot products, one expression: in TVM 0.27 an assignment inside an intrinsic allocates memory."""
+    result = f"int32x{dot.lanes}"
+    if dot.instruction == "vpdpbusd":
+        bits = 32 * dot.lanes
+        name = f"llvm.x86.avx512.vpdpbusd.{bits}"
+        return T.call_llvm_pure_intrin(_lookup(name), acc, activation, weight, dtype=result)
+    name = "llvm.x86.avx2.pmadd.wd" if dot.lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
+    return acc + T.call_llvm_pure_intrin(_lookup(name), activation, weight, dtype=result)
+
+
+def _operand(dot: Dot) -> str:
+    """dtype of the instruction's operands."""
+    count = dot.lanes * dot.group
+    return f"uint8x{count}" if dot.instruction == "vpdpbusd" else f"int16x{count}"
+
+
+def _register(dot: Dot) -> None:
+    lanes, group, activation, weight = dot.lanes, dot.group, dot.activation, dot.weight
+    part, whole, operand = f"{activation}x{group}", f"{weight}x{lanes * group}", _operand(dot)
+    bits, mask = 32 // group, (1 << (32 // group)) - 1
+    vector = f"int32x{lanes}"
+
+    @T.prim_func(s_tir=True)
+    def broadcast_meaning(
+        A: T.Buffer((group,), activation, offset_factor=1),
+        B: T.Buffer((lanes, group), weight, offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:group], B[0:lanes, 0:group])
+            T.writes(C[0:lanes])
+            for i in T.serial(0, lanes):
+                for k in T.serial(0, group):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)
+    def broadcast_instruction(
+        A: T.Buffer((group,), activation, offset_factor=1),
+        B: T.Buffer((lanes, group), weight, offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:group], B[0:lanes, 0:group])
+            T.writes(C[0:lanes])
+            C[T.ramp(T.int32(0), 1, lanes)] = _accumulate(
+                dot,
+                C.vload([0], dtype=vector),
+                T.reinterpret(T.broadcast(T.reinterpret(A.vload([0], part), dtype="int32"), lanes), dtype=operand),
+                T.reinterpret(B.vload([0, 0], dtype=whole), dtype=operand),
+            )
+
+    @T.prim_func(s_tir=True)
+    def lanes_meaning(
+        A: T.Buffer((lanes,), "int32", offset_factor=1),
+        B: T.Buffer((lanes, group), weight, offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:lanes], B[0:lanes, 0:group])
+            T.writes(C[0:lanes])
+            for i in T.serial(0, lanes):
+                for k in T.serial(0, group):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        C[vi] = C[vi] + unpack(A[vi], vk, dot) * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)
+    def lanes_instruction(
+        A: T.Buffer((lanes,), "int32", offset_factor=1),
+        B: T.Buffer((lanes, group), weight, offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:lanes], B[0:lanes, 0:group])
+            T.writes(C[0:lanes])
+            C[T.ramp(T.int32(0), 1, lanes)] = _accumulate(
+                dot,
+                C.vload([0], dtype=vector),
+                T.reinterpret(A.vload([0], vector), dtype=operand),
+                T.reinterpret(B.vload([0, 0], dtype=whole), dtype=operand),
+            )
+
+    TensorIntrin.register(dot.broadcast, broadcast_meaning, broadcast_instruction)
+    TensorIntrin.register(dot.packed, lanes_meaning, lanes_instruction)
+
+
+def unpack(word: tvm.ir.Expr, index: tvm.ir.Expr, dot: Dot) -> tvm.ir.Expr:
+    """Activation `index` out of the bytes or halves of an int32, as an int32."""
+    if dot.group == 4:
+        return T.bitwise_and(T.shift_right(word, index * 8), 255)
+    # Shifting left first extends the sign.
+    return T.shift_right(T.shift_left(word, 16 - index * 16), 16)
+
+
+for _dot in DOTS:
+    _register(_dot)
