@@ -320,5 +320,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                                     (step * OW + pixel(p, l1 if NOUT else l0, px)) * CO + (l0 if NOUT else l1) * 2 + 1
                                 ] = result[px * 2 + 1]
 
-    sizes = [SIZE] if COPY else []
-    return conv.with_attr("workspace_bytes", [*sizes, PB * K4 * 16])
+    workspaces = {"panel": PB * K4 * 16}
+    if COPY:
+        workspaces["source"] = SIZE
+    return conv.with_attr("tvmcompress.workspaces", workspaces)

@@ -11,9 +11,6 @@ import functools
 from tvm import tirx
 from tvm.target import codegen
 
-Expr = tirx.Expr if hasattr(tirx, "Expr") else object
-
-
 @functools.cache
 def _intrinsic(name: str) -> int:
     return int(codegen.llvm_lookup_intrinsic_id(name))
@@ -74,14 +71,19 @@ def ssat8(value: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("llvm.arm.ssat", value, i32(8)).astype("int8")
 
 
-def pack_bottoms(low: tirx.PrimExpr, high: tirx.PrimExpr) -> tirx.PrimExpr:
-    """bottom(low) as bottom, bottom(high) as top (PKHBT)."""
-    return (low & i32(0xFFFF)) | (high << i32(16))
+def pack_bottoms(low: tirx.PrimExpr | int, high: tirx.PrimExpr | int) -> tirx.PrimExpr:
+    """bottom(low) as bottom, bottom(high) as top (PKHBT). A Python integer is a constant word."""
+    bottom = i32(low & 0xFFFF) if isinstance(low, int) else low & i32(0xFFFF)
+    # Shifted here: TVM's simplifier would shift a constant beyond 32 bits.
+    top = i32(high << 16) if isinstance(high, int) else high << i32(16)
+    return bottom | top
 
 
-def pack_tops(low: tirx.PrimExpr, high: tirx.PrimExpr) -> tirx.PrimExpr:
-    """top(low) as bottom, top(high) as top (PKHTB)."""
-    return (high & i32(0xFFFF0000)) | ((low >> i32(16)) & i32(0xFFFF))
+def pack_tops(low: tirx.PrimExpr | int, high: tirx.PrimExpr | int) -> tirx.PrimExpr:
+    """top(low) as bottom, top(high) as top (PKHTB). A Python integer is a constant word."""
+    bottom = i32(low >> 16 & 0xFFFF) if isinstance(low, int) else (low >> i32(16)) & i32(0xFFFF)
+    top = i32(high & 0xFFFF0000) if isinstance(high, int) else high & i32(0xFFFF0000)
+    return bottom | top
 
 
 def load_word(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
