@@ -12,7 +12,7 @@ Needs the extra `train`:
     pip install 'tvmcompress[train]' scikit-learn
     python examples/train_digits.py
 
-Writes digits.onnx, digits_calib.npz (200 training images) and digits_test.npz (600 images that training never saw) into
+Writes digits.onnx, digits_calib.npz (400 training images) and digits_test.npz (600 images that training never saw) into
 this folder, or into the folder given by --output.
 """
 
@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn import functional as F
 
 TEST_IMAGES = 600
-CALIBRATION_IMAGES = 200
+CALIBRATION_IMAGES = 400
 PIXEL_MAX = 16.0
 
 
@@ -197,8 +197,10 @@ def main() -> None:
     as_input = [torch.from_numpy(x).float() / PIXEL_MAX for x in (x_train, x_test)]
     as_label = [torch.from_numpy(y) for y in (y_train, y_test)]
     train(net, as_input[0], as_label[0], options.epochs, generator)
-    print(f"accuracy: {accuracy(net, as_input[0], as_label[0]):.2%} of the training images, "
-          f"{accuracy(net, as_input[1], as_label[1]):.2%} of the {TEST_IMAGES} test images")
+    print(
+        f"accuracy: {accuracy(net, as_input[0], as_label[0]):.2%} of the training images, "
+        f"{accuracy(net, as_input[1], as_label[1]):.2%} of the {TEST_IMAGES} test images"
+    )
 
     state = {name: value.detach().numpy().copy() for name, value in net.state_dict().items()}
     state["stem.weight"] /= PIXEL_MAX

@@ -1,5 +1,12 @@
 """tvmcompress: a model-compression compiler on Apache TVM for edge targets.
 
+    import tvmcompress
+
+    result = tvmcompress.compress("model.onnx", "data.npz", prune=0.5, quantize="int8")
+    print(tvmcompress.evaluate(result.model, "test.npz", reference=result.original))
+    artifact = tvmcompress.build(result.model, "cortex-m4", "out/")
+    print(artifact.measure())
+
 Names are loaded on first use, so that importing the package does not load TVM.
 """
 
@@ -11,21 +18,81 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .errors import UserError
-    from .model import InputSpec, Model
+    from .benchmarking import benchmark
+    from .building import build
+    from .compression import CompressionResult, compress
+    from .data import Dataset, load_data
+    from .errors import MissingToolError, UnsupportedOperatorError, UserError
+    from .evaluation import Evaluation, evaluate
     from .importing import load
+    from .model import InputSpec, Model, Preprocessing
+    from .noise import LayerNoise, layer_noise
+    from .recipe import PruneRecipe, QuantizeRecipe, Recipe
+    from .targets.artifact_folder import load_artifact
+    from .targets.registry import get_target, list_targets
+    from .tuning.tune import tune
 
 _HOMES = {
+    "CompressionResult": "compression",
+    "Dataset": "data",
+    "Evaluation": "evaluation",
     "InputSpec": "model",
+    "LayerNoise": "noise",
+    "MissingToolError": "errors",
     "Model": "model",
+    "Preprocessing": "model",
+    "PruneRecipe": "recipe",
+    "QuantizeRecipe": "recipe",
+    "Recipe": "recipe",
+    "UnsupportedOperatorError": "errors",
     "UserError": "errors",
+    "benchmark": "benchmarking",
+    "build": "building",
+    "compress": "compression",
+    "evaluate": "evaluation",
+    "get_target": "targets.registry",
+    "layer_noise": "noise",
+    "list_targets": "targets.registry",
     "load": "importing",
+    "load_artifact": "targets.artifact_folder",
+    "load_data": "data",
+    "tune": "tuning.tune",
 }
 
-__all__ = ["InputSpec", "Model", "UserError", "__version__", "load"]
+__all__ = [
+    "CompressionResult",
+    "Dataset",
+    "Evaluation",
+    "InputSpec",
+    "LayerNoise",
+    "MissingToolError",
+    "Model",
+    "Preprocessing",
+    "PruneRecipe",
+    "QuantizeRecipe",
+    "Recipe",
+    "UnsupportedOperatorError",
+    "UserError",
+    "__version__",
+    "benchmark",
+    "build",
+    "compress",
+    "evaluate",
+    "get_target",
+    "layer_noise",
+    "list_targets",
+    "load",
+    "load_artifact",
+    "load_data",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

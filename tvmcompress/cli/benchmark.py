@@ -1,0 +1,159 @@
+"""`tvmcompress benchmark`: models on targets, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import common
+from . import options as opt
+from .common import command
+from .measuring import measure_all
+from .progress import bars
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..model import Model
+    from ..recipe import Recipe
+    from ..report.record import ModelRecord
+
+
+@command
+def benchmark(
+    models: Annotated[
+        list[Path],
+        typer.Argument(help="Models to compare, the first with the others: .onnx or .tvmc.", show_default=False),
+    ],
+    target: opt.TargetOption = None,
+    recipe: opt.RecipeOption = None,
+    calib: opt.CalibOption = None,
+    calib_samples: opt.CalibSamplesOption = None,
+    eval_data: opt.EvalOption = None,
+    eval_skip: opt.EvalSkipOption = 0,
+    prune: opt.PruneOption = None,
+    scope: opt.ScopeOption = None,
+    importance: opt.ImportanceOption = None,
+    round_to: opt.RoundToOption = None,
+    exclude: opt.ExcludeOption = None,
+    repair: opt.RepairOption = None,
+    quantize: opt.QuantizeOption = None,
+    observer: opt.ObserverOption = None,
+    weights: opt.WeightsOption = None,
+    rounding: opt.RoundingOption = None,
+    tune: opt.TuneOption = 0,
+    threads: opt.ThreadsOption = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", min=1, help="Inferences to time on x86.", rich_help_panel="Targets")
+    ] = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing", help="Go on without targets whose tools are missing.", rich_help_panel="Targets"
+        ),
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Keep the builds and report.json in this folder.")
+    ] = None,
+    data_key: common.DataKeyOption = None,
+    label_key: common.LabelKeyOption = None,
+    layout: common.LayoutOption = None,
+    scale: common.ScaleOption = None,
+    mean: common.MeanOption = None,
+    std: common.StdOption = None,
+    shape: common.ShapeOption = None,
+    batch: common.BatchOption = 1,
+    json: common.JsonOption = False,
+) -> None:
+    """Measure models on targets, side by side.
+
+    With --prune or --quantize one model is compressed by each step alone and by all together, and every version is
+    measured.
+    """
+    from contextlib import nullcontext
+
+    from ..data import load_data
+    from ..errors import UserError
+    from ..output_folder import output_folder
+    from ..report.record import Host, Report
+    from ..targets.registry import get_target
+
+    plan = opt.recipe_of(
+        recipe,
+        prune,
+        {"scope": scope, "importance": importance, "round_to": round_to, "exclude": exclude, "reconstruct": repair},
+        quantize,
+        {"observer": observer, "weights": weights, "rounding": rounding},
+        calib_samples,
+    )
+    compressing = plan.prune is not None or plan.quantize is not None
+    targets = target or ["x86"]
+    for name in targets:
+        chosen = get_target(name)
+        if not skip_missing:
+            chosen.require_tools()
+    if compressing and len(models) > 1:
+        raise UserError("--prune and --quantize take one model; to compare several, compress them first")
+    with output_folder(save) if save is not None else nullcontext() as folder:
+        steps = common.preprocessing(scale, mean, std)
+        loaded = {_name(path, models): common.load_model(path, shape, batch) for path in models}
+        first = next(iter(loaded.values()))
+        common.check_channels(steps, first.inputs)
+        read = {"key": data_key, "label_key": label_key, "layout": layout, "preprocessing": steps}
+        samples = None if eval_data is None else load_data(eval_data, first.inputs, **read).between(eval_skip, None)
+        if compressing:
+            calibration = None if calib is None else load_data(calib, first.inputs, **read)
+            loaded = _versions(first, calibration, plan)
+        records = _records(loaded, samples)
+        builds = measure_all(
+            loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing
+        )
+        report = Report(
+            source=", ".join(path.name for path in models),
+            host=Host.this(),
+            models=tuple(records),
+            builds=tuple(builds),
+            recipe=plan if compressing else None,
+        )
+        if folder is not None:
+            report.save(folder / "report.json")
+    if json:
+        print(report.model_dump_json(indent=1))
+        return
+    from ..report.console import builds_table
+
+    common.output().print(builds_table(report))
+
+
+def _name(path: Path, all_paths: list[Path]) -> str:
+    """What a model is called: its file, with the folder where files have the same name."""
+    return path.stem if sum(other.stem == path.stem for other in all_paths) == 1 else str(path.with_suffix(""))
+
+
+def _versions(original: Model, calibration: Dataset | None, plan: Recipe) -> dict[str, Model]:
+    from ..benchmarking import ablation
+
+    with bars() as bar:
+        results = ablation(original, calibration, plan, on_progress=bar)
+    return {"original": original, **{name: result.model for name, result in results.items()}}
+
+
+def _records(models: dict[str, Model], samples: Dataset | None) -> list[ModelRecord]:
+    from ..evaluation import evaluate
+    from ..report.record import model_record
+
+    if samples is None:
+        return [model_record(name, model) for name, model in models.items()]
+    first = next(iter(models.values()))
+    records = []
+    with bars() as bar:
+        for name, model in models.items():
+            evaluation = evaluate(
+                model,
+                samples,
+                reference=first,
+                on_progress=lambda done, all_, name=name: bar(f"evaluate {name}", done, all_),
+            )
+            records.append(model_record(name, model, evaluation))
+    return records

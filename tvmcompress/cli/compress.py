@@ -1,0 +1,165 @@
+"""`tvmcompress compress`: the whole road, from a model file to a folder with what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import common
+from . import options as opt
+from .common import command
+from .measuring import measure_all
+from .progress import Bars, bars
+
+if TYPE_CHECKING:
+    from ..compression import CompressionResult
+    from ..data import Dataset
+    from ..report.record import BuildRecord, ModelRecord, Report
+
+_DEFAULT_OUTPUT = Path("out")
+
+
+@command
+def compress(
+    model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for everything that comes out.")
+    ] = _DEFAULT_OUTPUT,
+    recipe: opt.RecipeOption = None,
+    calib: opt.CalibOption = None,
+    calib_samples: opt.CalibSamplesOption = None,
+    eval_data: opt.EvalOption = None,
+    eval_skip: opt.EvalSkipOption = 0,
+    prune: opt.PruneOption = None,
+    scope: opt.ScopeOption = None,
+    importance: opt.ImportanceOption = None,
+    round_to: opt.RoundToOption = None,
+    exclude: opt.ExcludeOption = None,
+    repair: opt.RepairOption = None,
+    quantize: opt.QuantizeOption = None,
+    observer: opt.ObserverOption = None,
+    weights: opt.WeightsOption = None,
+    rounding: opt.RoundingOption = None,
+    target: opt.TargetOption = None,
+    tune: opt.TuneOption = 0,
+    threads: opt.ThreadsOption = None,
+    data_key: common.DataKeyOption = None,
+    label_key: common.LabelKeyOption = None,
+    layout: common.LayoutOption = None,
+    scale: common.ScaleOption = None,
+    mean: common.MeanOption = None,
+    std: common.StdOption = None,
+    shape: common.ShapeOption = None,
+    batch: common.BatchOption = 1,
+    json: common.JsonOption = False,
+) -> None:
+    """Compress a model, build it for targets, and measure what came out.
+
+    The output folder gets model.tvmc (the compressed model), recipe.toml, report.json and a folder for each target.
+    It is written whole or not at all.
+    """
+    from ..compression import DEFAULT_SAMPLES
+    from ..compression import compress as run
+    from ..data import load_data
+    from ..output_folder import output_folder
+    from ..targets.registry import get_target
+
+    plan = opt.recipe_of(
+        recipe,
+        prune,
+        {"scope": scope, "importance": importance, "round_to": round_to, "exclude": exclude, "reconstruct": repair},
+        quantize,
+        {"observer": observer, "weights": weights, "rounding": rounding},
+        calib_samples,
+    )
+    for name in target or []:
+        get_target(name).require_tools()
+    with output_folder(output) as folder:
+        original = common.load_model(model, shape, batch)
+        steps = common.preprocessing(scale, mean, std)
+        common.check_channels(steps, original.inputs)
+        if steps is not None:
+            original = original.with_preprocessing(steps)
+        read = {"key": data_key, "label_key": label_key, "layout": layout}
+        calibration = evaluation = None
+        if calib is not None:
+            limit = plan.calibration_samples or DEFAULT_SAMPLES
+            calibration = load_data(calib, original.inputs, limit=limit, **read)
+        if eval_data is not None:
+            evaluation = _skip(
+                load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip
+            )
+        with bars() as bar:
+            result = run(original, calibration, recipe=plan, on_progress=bar)
+            models = _records(result, evaluation, bar)
+        builds = measure_all(
+            {"compressed": result.model}, target or [], evaluation or calibration, folder, tune=tune, threads=threads
+        )
+        report = _report(model, result, models, builds)
+        result.model.save(folder / "model.tvmc")
+        plan.save(folder / "recipe.toml")
+        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        report = report.model_copy(update={"files": (*files, "report.json")})
+        report.save(folder / "report.json")
+    if json:
+        print(report.model_dump_json(indent=1))
+        return
+    _show(report, output)
+
+
+def _skip(data: Dataset, count: int) -> Dataset:
+    from ..errors import UserError
+
+    if count >= len(data):
+        raise UserError(f"--eval-skip {count} leaves none of the {len(data)} samples of {data.source}")
+    return data.between(count, None)
+
+
+def _records(result: CompressionResult, data: Dataset | None, bar: Bars) -> tuple[ModelRecord, ...]:
+    """The original and the compressed model, evaluated where there is data."""
+    from ..evaluation import evaluate
+    from ..report.record import model_record
+
+    if data is None:
+        return model_record("original", result.original), model_record("compressed", result.model)
+    after = evaluate(
+        result.model, data, reference=result.original, on_progress=lambda done, all_: bar("evaluate", done, all_)
+    )
+    return (
+        model_record("original", result.original, after.of_reference()),
+        model_record("compressed", result.model, after),
+    )
+
+
+def _report(
+    path: Path, result: CompressionResult, models: tuple[ModelRecord, ...], builds: list[BuildRecord]
+) -> Report:
+    from ..report.record import Host, Report, compression_records
+
+    steps, remarks = compression_records(result)
+    return Report(
+        source=path.name,
+        host=Host.this(),
+        models=models,
+        builds=tuple(builds),
+        recipe=result.recipe,
+        steps=steps,
+        remarks=remarks,
+    )
+
+
+def _show(report: Report, output: Path) -> None:
+    from ..report.console import builds_table, models_table, remarks_list, steps_table
+
+    console = common.output()
+    console.print(steps_table(report))
+    console.print(models_table(report.models))
+    if report.builds:
+        console.print(builds_table(report, compared=False))
+    if report.remarks:
+        console.print(remarks_list(report))
+    console.print(
+        f"Written to [bold]{output}[/bold]: model.tvmc (the model), recipe.toml (what was asked), report.json (figures)."
+    )

@@ -1,0 +1,57 @@
+"""The command `tvmcompress`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .benchmark import benchmark
+from .compress import compress
+from .evaluate import evaluate
+from .inspect import inspect
+from .targets import targets
+
+app = typer.Typer(
+    name="tvmcompress",
+    help="Compress trained neural networks for edge devices: prune, quantize, tune, compile and [bold]measure[/bold] "
+    "on x86-64, Arm Cortex-A and Cortex-M. Built on Apache TVM.",
+    epilog="First steps:  tvmcompress inspect model.onnx   ·   "
+    "tvmcompress compress model.onnx --calib data.npz --prune 0.5 --quantize int8 --target x86 -o out/",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tvmcompress {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before the name of a command."""
+
+
+app.command()(inspect)
+app.command()(compress)
+app.command()(evaluate)
+app.command()(benchmark)
+app.command()(targets)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Tuning, building and measuring with progress shown, for the commands that do so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .progress import bars
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..model import Model
+    from ..report.record import BuildRecord
+
+
+def measure_all(
+    models: Mapping[str, Model],
+    targets: Sequence[str],
+    samples: Dataset | None,
+    output: Path | None,
+    *,
+    tune: int = 0,
+    threads: int | None = None,
+    runs: int | None = None,
+    skip_missing: bool = False,
+) -> list[BuildRecord]:
+    """Tune each model if asked to, then build and measure each on each target."""
+    if not targets:
+        return []
+    from ..benchmarking import benchmark
+    from ..targets.registry import get_target
+
+    tuned = [name for name in targets if get_target(name).description.family == "x86"]
+    if tune:
+        if not tuned:
+            from ..errors import UserError
+
+            raise UserError("--tune tries schedules on x86; add --target x86")
+        for name, model in models.items():
+            _tune(name, model, tune)
+    threading = {"threads": threads} if threads is not None else {}
+    measuring: dict[str, Any] = {**threading, **({"runs": runs} if runs is not None else {})}
+    total = len(models) * len(targets)
+    with bars() as bar:
+        done = 0
+
+        def tell(model: str, target: str, what: str) -> None:
+            nonlocal done
+            bar(f"{target}: {model}, {what}", 0, 1)
+            if what == "build":
+                bar("models on targets", done, total)
+                done += 1
+
+        return benchmark(
+            models,
+            targets,
+            samples=samples,
+            output=output,
+            skip_missing=skip_missing,
+            build_options={"x86": threading},
+            measure_options={"x86": measuring},
+            on_build=tell,
+        )
+
+
+def _tune(name: str, model: Model, trials: int) -> None:
+    from ..tuning.progress import TuningProgress
+    from ..tuning.tune import tune
+
+    with bars() as bar:
+
+        def tell(progress: TuningProgress) -> None:
+            bar(f"tune {name}", progress.total_trial, progress.total_trials)
+
+        tune(model.module, "x86", trials, on_progress=tell)

@@ -1,0 +1,220 @@
+"""What to do with a model, as data: written in TOML, by hand or by a search, and read back.
+
+    [prune]
+    ratio = 0.5
+    scope = "global"
+
+    [quantize]
+    observer = "percentile"
+
+A table that is missing is a step that is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import UserError
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PruneRecipe(_Table):
+    """Removal of channels.
+
+    Attributes:
+        ratio: Fraction of the channels to remove.
+        scope: Whether the fraction leaves every group ("local") or all groups together ("global").
+        importance: Criterion by which channels are ranked.
+        round_to: Channels kept are a multiple of this.
+        min_channels: Channels that every group keeps at least.
+        exclude: Patterns of layers to leave alone.
+        ratios: Ratio by pattern, where it shall differ.
+        reconstruct: Whether the remaining weights are repaired from the calibration data.
+    """
+
+    ratio: float = Field(0.5, gt=0, lt=1)
+    scope: Literal["local", "global"] = "local"
+    importance: str = "l2"
+    round_to: int = Field(1, ge=1)
+    min_channels: int = Field(1, ge=1)
+    exclude: tuple[str, ...] = ()
+    ratios: dict[str, float] = {}
+    reconstruct: bool = True
+
+
+class QuantizeRecipe(_Table):
+    """Static post-training quantization to integers.
+
+    Attributes:
+        precision: The integer type of weights and activations.
+        observer: How the range of an activation is found.
+        percentile: Percentage of an activation's values that the percentile observer keeps inside the range.
+        weights: One scale for each output channel, or one for each tensor.
+        rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
+    """
+
+    precision: Literal["int8"] = "int8"
+    observer: str = "minmax"
+    percentile: float = Field(99.99, gt=50, le=100)
+    weights: Literal["per_channel", "per_tensor"] = "per_channel"
+    rounding: Literal["double", "single"] = "double"
+
+
+class Recipe(_Table):
+    """Everything that is to be done with a model.
+
+    Attributes:
+        prune: None leaves the channels.
+        quantize: None leaves the model float.
+        calibration_samples: Samples of the calibration data to use at most.
+    """
+
+    prune: PruneRecipe | None = None
+    quantize: QuantizeRecipe | None = None
+    calibration_samples: int | None = Field(None, ge=1)
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Recipe:
+        """A recipe from plain values.
+
+        Raises:
+            UserError: A name is unknown or a value out of range.
+        """
+        try:
+            return Recipe.model_validate(dict(values))
+        except ValidationError as error:
+            raise UserError(f"the recipe is wrong: {_sentence(error)}") from None
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Recipe:
+        """Read a recipe from a TOML file.
+
+        Raises:
+            UserError: The file cannot be read, is no TOML, or holds an unknown name or a value out of range.
+        """
+        place = Path(path)
+        try:
+            text = place.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{place} is not text; a recipe is a TOML file") from None
+        except OSError as error:
+            raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
+        try:
+            return Recipe.of(_parse(text))
+        except ValueError as error:
+            raise UserError(f"{place}: {error}") from None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the recipe as TOML.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        try:
+            Path(path).write_text(self.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    def to_toml(self) -> str:
+        """The recipe as TOML; what is None is left out."""
+        return _toml(self.model_dump(mode="json", exclude_none=True))
+
+
+def as_prune_recipe(value: PruneRecipe | float | Mapping[str, Any] | None) -> PruneRecipe | None:
+    """A pruning recipe from what a caller gave: a ratio, a table, or None.
+
+    Raises:
+        UserError: An unknown name, or a value out of range.
+    """
+    if value is None or isinstance(value, PruneRecipe):
+        return value
+    if isinstance(value, Mapping):
+        return Recipe.of({"prune": dict(value)}).prune
+    ratio = _number(value)
+    if ratio is None or not 0 < ratio < 1:
+        raise UserError(f"the pruning ratio is {value}; it must be a fraction between 0 and 1, both excluded")
+    return PruneRecipe(ratio=ratio)
+
+
+def as_quantize_recipe(value: QuantizeRecipe | str | Mapping[str, Any] | None) -> QuantizeRecipe | None:
+    """A quantization recipe from what a caller gave: a precision ("int8"), a table, or None.
+
+    Raises:
+        UserError: An unknown name, or a value out of range.
+    """
+    if value is None or isinstance(value, QuantizeRecipe):
+        return value
+    table = dict(value) if isinstance(value, Mapping) else {"precision": value}
+    return Recipe.of({"quantize": table}).quantize
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, for people."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole"
+    if first["type"] == "extra_forbidden":
+        return f"{place} is unknown"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    given = first.get("input")
+    shown = f", not {given!r}" if isinstance(given, (str, int, float, bool)) else ""
+    return f"{place}: {message.removeprefix('value error, ')}{shown}"
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """TOML to plain values; `tomllib` came with Python 3.11."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:
+        import tomli as tomllib  # type: ignore[no-redef]
+    return tomllib.loads(text)
+
+
+def _toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
+    """TOML of nested tables of plain values."""
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    if path and lines:
+        lines.insert(0, f"[{'.'.join(map(_key, path))}]")
+    blocks = ["\n".join(lines)] if lines or path == () else []
+    if path and not lines:
+        blocks = [f"[{'.'.join(map(_key, path))}]"] if not any(isinstance(v, Mapping) for v in table.values()) else []
+    for key, value in table.items():
+        if isinstance(value, Mapping) and (value or path == ()):
+            blocks.append(_toml(value, (*path, key)).rstrip("\n"))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _key(name: str) -> str:
+    plain = name.replace("_", "a").replace("-", "a")
+    return name if plain.isascii() and plain.isalnum() else _value(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        escaped = "".join(_escape(character) for character in value)
+        return f'"{escaped}"'
+    return "[" + ", ".join(_value(entry) for entry in value) + "]"
+
+
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return f"\\u{ord(character):04x}" if ord(character) < 32 or ord(character) == 127 else character

@@ -1,0 +1,1 @@
+"""What came out, as records, as tables in the terminal and as JSON."""

@@ -1,0 +1,319 @@
+"""Records as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..evaluation import Evaluation
+from ..noise import LayerNoise
+from ..targets.base import Measurement, TargetDescription
+from .inspection import GroupRecord, Inspection
+from .record import BuildRecord, ModelRecord, Report
+from .units import count, duration, factor, percent, shape, size
+
+_POOR_SNR = 10.0
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold"
+    )
+
+
+def model_header(record: Inspection) -> RenderableType:
+    """Inputs and totals of a model."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    inputs = ", ".join(
+        f"{spec.name} {shape(spec.shape)} {spec.dtype}" + (f" {spec.layout}" if spec.layout else "")
+        for spec in record.inputs
+    )
+    grid.add_row(record.name, inputs)
+    grid.add_row("work", f"{count(record.macs)} multiply-accumulates an inference")
+    grid.add_row("weights", f"{count(record.params)} parameters, {size(record.param_bytes)}")
+    for line in record.provenance:
+        grid.add_row("", Text(line, style="dim"))
+    return grid
+
+
+def layers_table(record: Inspection) -> RenderableType:
+    """One row a layer."""
+    table = _table()
+    table.add_column("layer", overflow="fold", max_width=36)
+    table.add_column("operator", overflow="fold", max_width=20)
+    table.add_column("output", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    for layer in record.layers:
+        part = layer.macs / record.macs if record.macs else 0.0
+        table.add_row(
+            Text(layer.name),
+            layer.op.removeprefix("nn.").removeprefix("tvmcompress."),
+            shape(layer.output_shape),
+            count(layer.macs) if layer.macs else "",
+            Text(f"{_bar(part).strip()} {part * 100:4.1f} %" if layer.macs else "", style="cyan"),
+            count(layer.params) if layer.params else "",
+        )
+    return table
+
+
+def groups_table(record: Inspection) -> RenderableType:
+    """One row a group of channels."""
+    table = _table("Groups of channels")
+    table.add_column("group", overflow="fold", max_width=30)
+    table.add_column("channels", justify="right")
+    table.add_column("removed from, or why not", overflow="fold")
+    for group in record.groups:
+        table.add_row(Text(group.name), str(group.size), _members(group))
+    return table
+
+
+def _members(group: GroupRecord) -> Text:
+    if group.frozen:
+        return Text(f"stays: {group.frozen}", style="yellow")
+    names = list(dict.fromkeys(param.rpartition(":")[0] for param in group.params))
+    shown = ", ".join(names[:4])
+    return Text(shown + (f" and {len(names) - 4} more" if len(names) > 4 else ""))
+
+
+def targets_table(rows: Sequence[tuple[TargetDescription, list[str]]]) -> RenderableType:
+    """One row a target: what it is, how it is measured, what is missing."""
+    table = _table()
+    table.add_column("target", no_wrap=True, style="bold")
+    table.add_column("what it is")
+    table.add_column("measured", no_wrap=True)
+    table.add_column("flash", justify="right", no_wrap=True)
+    table.add_column("RAM", justify="right", no_wrap=True)
+    table.add_column("tools", no_wrap=True)
+    problems: dict[str, list[str]] = {}
+    for description, missing in rows:
+        table.add_row(
+            description.name,
+            description.title,
+            "time" if description.source == "hardware" else "instructions",
+            size(description.flash_bytes) if description.flash_bytes else "",
+            size(description.ram_bytes) if description.ram_bytes else "",
+            Text("missing", style="yellow") if missing else Text("ready", style="green"),
+        )
+        for sentence in missing:
+            problems.setdefault(sentence, []).append(description.name)
+    notes = [Text.assemble((", ".join(names), "bold"), f": {sentence}") for sentence, names in problems.items()]
+    return Group(table, *notes)
+
+
+def models_table(models: Sequence[ModelRecord]) -> RenderableType:
+    """One row a model: quality, work, size; the first is what the others are compared with."""
+    table = _table()
+    table.add_column("model", style="bold", no_wrap=True)
+    for heading in _quality_headings(models):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("parameters", "MACs", "weights"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    first = models[0]
+    for record in models:
+        table.add_row(
+            record.name,
+            *_quality(record.evaluation, models),
+            _with_ratio(count(record.params), first.params, record.params),
+            _with_ratio(count(record.macs), first.macs, record.macs),
+            _with_ratio(size(record.weight_bytes), first.weight_bytes, record.weight_bytes),
+        )
+    return table
+
+
+def builds_table(report: Report, compared: bool = True) -> RenderableType:
+    """One row for each model on each target, with the model's figures in front and the gain over the first model."""
+    table = _table()
+    scored = any(record.evaluation is not None and record.evaluation.accuracy is not None for record in report.models)
+    table.add_column("model", style="bold", no_wrap=True)
+    if scored:
+        table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("weights", justify="right", no_wrap=True)
+    table.add_column("target", no_wrap=True)
+    table.add_column("an inference", justify="right", no_wrap=True)
+    if compared:
+        table.add_column("gain", justify="right", no_wrap=True)
+    table.add_column("flash", justify="right", no_wrap=True)
+    table.add_column("RAM", justify="right", no_wrap=True)
+    reference = {build.target: build.measurement for build in report.builds if build.model == report.models[0].name}
+    for record in report.models:
+        builds = [build for build in report.builds if build.model == record.name]
+        for index, build in enumerate(builds):
+            own = _own_cells(record, scored)
+            if index:
+                own = [""] * len(own)
+            cells = _build_cells(build, reference.get(build.target))
+            table.add_row(
+                *own, *(cells if compared else [*cells[:2], *cells[3:]]), end_section=index == len(builds) - 1
+            )
+    return Group(table, *_problems(report.builds), Text(_SOURCES, style="dim"))
+
+
+def _own_cells(record: ModelRecord, scored: bool) -> list[str]:
+    accuracy = [_accuracy(record.evaluation)] if scored else []
+    return [record.name, *accuracy, count(record.params), count(record.macs), size(record.weight_bytes)]
+
+
+_SOURCES = (
+    "ms, us: time on this machine, median.  instr.: instructions executed under an emulator; exact, but not a time.\n"
+    "Every build was run and compared with its model first; integer builds are equal byte for byte."
+)
+
+
+def _build_cells(build: BuildRecord, reference: Measurement | None) -> list[RenderableType]:
+    measured = build.measurement
+    if measured is None:
+        return [build.target, Text("none, see below", style="yellow"), "", "", ""]
+    return [
+        build.target,
+        Text(_speed(measured), style="bold cyan"),
+        _gain(measured, reference),
+        size(measured.flash_bytes) if measured.flash_bytes is not None else "",
+        size(measured.ram_bytes) if measured.ram_bytes is not None else "",
+    ]
+
+
+def _problems(builds: Sequence[BuildRecord]) -> list[Text]:
+    found: dict[str, list[str]] = {}
+    for build in builds:
+        if build.problem is not None:
+            found.setdefault(build.problem, []).append(f"{build.model} on {build.target}")
+    return [Text.assemble((", ".join(names), "bold"), f": {problem}") for problem, names in found.items()]
+
+
+def _speed(measured: Measurement) -> str:
+    if measured.latency is not None:
+        return duration(measured.latency.median_ms)
+    if measured.instructions is not None:
+        return f"{count(measured.instructions)} instr."
+    return ""
+
+
+def _gain(measured: Measurement, reference: Measurement | None) -> str:
+    if reference is None:
+        return ""
+    if measured.latency is not None and reference.latency is not None:
+        return factor(reference.latency.median_ms / measured.latency.median_ms)
+    if measured.instructions and reference.instructions:
+        return factor(reference.instructions / measured.instructions)
+    return ""
+
+
+def evaluation_table(name: str, evaluation: Evaluation) -> RenderableType:
+    """The quality of one model, a row a figure."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    grid.add_row(name, f"{evaluation.samples:,} samples")
+    if evaluation.accuracy is not None and evaluation.half_width is not None:
+        accuracy = (
+            f"{percent(evaluation.accuracy)} ± {percent(evaluation.half_width, 1)}  ({evaluation.correct:,} right)"
+        )
+        grid.add_row("accuracy", Text(accuracy, style="bold cyan"))
+    if evaluation.reference_accuracy is not None:
+        grid.add_row("of the original", percent(evaluation.reference_accuracy))
+    if evaluation.agreement is not None:
+        grid.add_row("agreement", f"{percent(evaluation.agreement)} have the original's highest output")
+    if evaluation.relative_error is not None:
+        grid.add_row("output error", f"{percent(evaluation.relative_error)} of the original's output")
+    if evaluation.reconstruction_error is not None:
+        grid.add_row("reconstruction", f"mean squared error {evaluation.reconstruction_error:.5g}")
+    if evaluation.reference_reconstruction_error is not None:
+        change = evaluation.reconstruction_change or 0.0
+        grid.add_row("of the original", f"{evaluation.reference_reconstruction_error:.5g} ({change * 100:+.2f} %)")
+    return grid
+
+
+def noise_table(layers: Sequence[LayerNoise]) -> RenderableType:
+    """Signal-to-noise ratio, a row a layer."""
+    table = _table("Noise at each layer against the original")
+    table.add_column("layer", overflow="fold", max_width=40)
+    table.add_column("operator", no_wrap=True)
+    table.add_column("channels", justify="right", no_wrap=True)
+    table.add_column("SNR", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for layer in layers:
+        exact = layer.snr_db == float("inf")
+        part = 1.0 if exact else min(max(layer.snr_db / 50, 0.0), 1.0)
+        poor = layer.snr_db < _POOR_SNR
+        channels = (
+            f"{layer.channels}" if layer.channels == layer.of_channels else f"{layer.channels} of {layer.of_channels}"
+        )
+        shown = "exact" if exact else f"{layer.snr_db:.1f} dB"
+        style = "yellow" if poor else "cyan"
+        table.add_row(Text(layer.name), layer.op, channels, Text(shown, style=style), Text(_bar(part, 16), style=style))
+    return table
+
+
+def steps_table(report: Report) -> RenderableType:
+    """What was done, with times."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    grid.add_column(justify="right", style="dim")
+    for step in report.steps:
+        grid.add_row(step.name, step.message, f"{step.seconds:.2f} s")
+    return grid
+
+
+def remarks_list(report: Report) -> RenderableType:
+    """What the passes had to say."""
+    return Group(
+        *(
+            Text.assemble((f"{r.subject}", "bold"), f": {r.message} ", (f"({r.pass_name})", "dim"))
+            for r in report.remarks
+        )
+    )
+
+
+def _quality_headings(models: Sequence[ModelRecord]) -> list[str]:
+    found = [record.evaluation for record in models if record.evaluation is not None]
+    headings = []
+    if any(evaluation.accuracy is not None for evaluation in found):
+        headings.append("accuracy")
+    if any(evaluation.agreement is not None for evaluation in found):
+        headings.append("agreement")
+    if any(evaluation.reconstruction_error is not None for evaluation in found):
+        headings.append("reconstruction")
+    elif any(evaluation.relative_error is not None for evaluation in found) and "accuracy" not in headings:
+        headings.append("output error")
+    return headings
+
+
+def _quality(evaluation: Evaluation | None, models: Sequence[ModelRecord]) -> list[str]:
+    cells = []
+    for heading in _quality_headings(models):
+        if evaluation is None:
+            cells.append("")
+        elif heading == "accuracy":
+            cells.append(_accuracy(evaluation))
+        elif heading == "agreement":
+            cells.append(percent(evaluation.agreement, 1) if evaluation.agreement is not None else "")
+        elif heading == "reconstruction":
+            error = evaluation.reconstruction_error
+            cells.append(f"{error:.5g}" if error is not None else "")
+        else:
+            cells.append(percent(evaluation.relative_error) if evaluation.relative_error is not None else "")
+    return cells
+
+
+def _accuracy(evaluation: Evaluation | None) -> str:
+    return percent(evaluation.accuracy) if evaluation is not None and evaluation.accuracy is not None else ""
+
+
+def _with_ratio(text: str, first: int, own: int) -> str:
+    return text if own == first or not own else f"{text} ({factor(first / own)} less)"
+
+
+def _bar(part: float, width: int = 10) -> str:
+    full = round(part * width)
+    return "━" * full + " " * (width - full)

@@ -1,0 +1,184 @@
+"""The record of a run: which models there were, what they are worth, and what was measured where."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from .. import __version__
+from ..compression import CompressionResult
+from ..errors import UserError
+from ..evaluation import Evaluation
+from ..model import Model
+from ..noise import LayerNoise
+from ..passes._tvm import TVM_VERSION
+from ..passes.analysis import count_macs, count_params, param_bytes
+from ..recipe import Recipe
+from ..targets.base import Measurement
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelRecord(_Record):
+    """One model.
+
+    Attributes:
+        name: What it is called in the tables.
+        macs: Multiply-accumulate operations of one inference.
+        params: Weights and biases (what requantization adds is not counted).
+        weight_bytes: Bytes of all its constants.
+        evaluation: Its quality; None where there was no data.
+        layers: The noise at its layers against the original; empty where that was not asked for.
+        provenance: What happened to it, one sentence each.
+    """
+
+    name: str
+    macs: int
+    params: int
+    weight_bytes: int
+    evaluation: Evaluation | None = None
+    layers: tuple[LayerNoise, ...] = ()
+    provenance: tuple[str, ...] = ()
+
+
+class BuildRecord(_Record):
+    """One model on one target.
+
+    Attributes:
+        model: Name of the model.
+        target: Name of the target.
+        measurement: What was measured; None where it could not be built.
+        build_seconds: How long the build took.
+        checked_samples: Samples on which the built model was compared with the model.
+        largest_error: The largest difference found; 0 for an integer model, whose bytes are equal.
+        problem: Why there is no measurement.
+    """
+
+    model: str
+    target: str
+    measurement: Measurement | None = None
+    build_seconds: float | None = None
+    checked_samples: int = 0
+    largest_error: float | None = None
+    problem: str | None = None
+
+
+class StepRecord(_Record):
+    """One step of the compression: what, how long, what came of it."""
+
+    name: str
+    seconds: float
+    message: str
+
+
+class RemarkRecord(_Record):
+    """What a pass had to say."""
+
+    pass_name: str
+    subject: str
+    message: str
+
+
+class Host(_Record):
+    """Where the command ran.
+
+    Attributes:
+        cpu: Name of the processor.
+        cores: Cores that this process may use.
+        system: Operating system and architecture.
+        python: Version of Python.
+        tvm: Version of Apache TVM.
+        tvmcompress: Version of this package.
+    """
+
+    cpu: str
+    cores: int
+    system: str
+    python: str
+    tvm: str
+    tvmcompress: str
+
+    @staticmethod
+    def this() -> Host:
+        """This machine."""
+        return Host(
+            cpu=_cpu_name(),
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            system=f"{platform.system()} {platform.machine()}",
+            python=platform.python_version(),
+            tvm=TVM_VERSION,
+            tvmcompress=__version__,
+        )
+
+
+class Report(_Record):
+    """Everything that came out of one command.
+
+    Attributes:
+        source: The model that went in.
+        host: Where it ran.
+        models: The models, the original first.
+        builds: What was measured.
+        recipe: What was asked for; None where nothing was compressed.
+        steps: What was done, with times.
+        remarks: What the passes had to say.
+        files: What was written, relative to the output folder.
+    """
+
+    source: str
+    host: Host
+    models: tuple[ModelRecord, ...] = ()
+    builds: tuple[BuildRecord, ...] = ()
+    recipe: Recipe | None = None
+    steps: tuple[StepRecord, ...] = ()
+    remarks: tuple[RemarkRecord, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        try:
+            path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def model_record(
+    name: str, model: Model, evaluation: Evaluation | None = None, layers: tuple[LayerNoise, ...] = ()
+) -> ModelRecord:
+    """The record of a model."""
+    return ModelRecord(
+        name=name,
+        macs=count_macs(model.module),
+        params=count_params(model.module),
+        weight_bytes=param_bytes(model.module),
+        evaluation=evaluation,
+        layers=layers,
+        provenance=model.provenance,
+    )
+
+
+def compression_records(result: CompressionResult) -> tuple[tuple[StepRecord, ...], tuple[RemarkRecord, ...]]:
+    """The steps and remarks of a compression."""
+    return (
+        tuple(StepRecord(name=s.name, seconds=round(s.seconds, 3), message=s.message) for s in result.steps),
+        tuple(RemarkRecord(pass_name=r.pass_name, subject=r.subject, message=r.message) for r in result.remarks),
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
