@@ -1,0 +1,147 @@
+"""Fully connected layers for cores with the DSP extension.
+
+Nothing is reused but the input, so the loop is bound by reading weights: byte planes (see `packing`) need one word for four
+multiply-accumulates. A few pairs of channels share the unpacking of the input; when memory allows, the input is unpacked
+once for all channels instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script import tirx as T
+
+from .epilogue import Epilogue
+from .packing import byte_planes, pair_parameters
+from .words import even_bytes, i32, load_word, odd_bytes, qadd, smlad
+
+# mypy: ignore-errors
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The shape of a fully connected layer.
+
+    Attributes:
+        inputs: K, a multiple of 4.
+        outputs: O.
+        epilogue: How accumulators become outputs.
+        pairs: Pairs of channels made at a time.
+        unroll: Words of four k in one round of the inner loop; divides K / 4.
+        unpacked: Whether the input is unpacked once, into a workspace of 2 K bytes.
+    """
+
+    inputs: int
+    outputs: int
+    epilogue: Epilogue
+    pairs: int
+    unroll: int
+    unpacked: bool
+
+    @property
+    def blocks(self) -> int:
+        """Rounds of `pairs` pairs that cover all outputs."""
+        return -(-self.outputs // (2 * self.pairs))
+
+
+def pack_weights(layer: Dense, weights: np.ndarray) -> np.ndarray:
+    """(O, K) int8 as byte planes, the pairs of a block interleaved word by word; flat int32."""
+    padded = np.zeros((layer.blocks * layer.pairs * 2, layer.inputs), np.int8)
+    padded[: layer.outputs] = weights
+    planes = byte_planes(padded).reshape(layer.blocks, layer.pairs, layer.inputs // 4, 2)
+    return np.ascontiguousarray(planes.transpose(0, 2, 1, 3)).ravel()
+
+
+def pack_parameters(layer: Dense, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """What the epilogue needs, by pair; flat int32, behind the trip count of the inner loop."""
+    words = pair_parameters(bias, layer.epilogue.parameters(multiplier, shift))
+    padded = np.zeros((layer.blocks * layer.pairs, words.shape[1]), np.int32)
+    padded[: len(words)] = words
+    return np.concatenate([np.array([layer.inputs // 4 // layer.unroll, 0], np.int32), padded.ravel()])
+
+
+def dense(layer: Dense) -> tirx.PrimFunc:
+    """The function of (input, weights, parameters, output), all flat."""
+    K4, CO, TN, UK, NB = layer.inputs // 4, layer.outputs, layer.pairs, layer.unroll, layer.blocks
+    ep = layer.epilogue
+    QW = 2 + 2 * ep.words
+    UNPACK = layer.unpacked
+    PARTIAL = CO != NB * TN * 2
+
+    def finish(q, n, raw, low, which):
+        params = [q[2 + n * QW + 2 + 2 * i + which] for i in range(ep.words)]
+        return ep.apply(low if which else qadd((raw - low) >> i32(8), q[2 + n * QW]), params)
+
+    @T.prim_func(s_tir=True)
+    def fully_connected(
+        x: T.Buffer((K4 * 4,), "int8"),
+        w: T.Buffer((NB * K4 * TN * 2,), "int32"),
+        q: T.Buffer((2 + NB * TN * QW,), "int32"),
+        out: T.Buffer((CO,), "int8"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        unpacked = T.alloc_buffer((K4 * 2 if UNPACK else 2,), "int32")
+        acc = T.alloc_buffer((2 * TN,), "int32")
+        result = T.alloc_buffer((2 * TN,), "int8")
+        if UNPACK:
+            for k in range(K4):
+                unpacked[k * 2] = even_bytes(load_word(x, k * 4))
+                unpacked[k * 2 + 1] = odd_bytes(load_word(x, k * 4))
+        for n in range(NB):
+            for t in T.unroll(TN):
+                acc[t * 2] = q[2 + (n * TN + t) * QW + 1]
+                acc[t * 2 + 1] = q[2 + (n * TN + t) * QW + 1]
+            for k0 in range(q[0]):
+                for ku in T.unroll(UK):
+                    for t in T.unroll(TN):
+                        if UNPACK:
+                            acc[t * 2] = smlad(
+                                unpacked[(k0 * UK + ku) * 2 + 1],
+                                w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
+                                smlad(
+                                    unpacked[(k0 * UK + ku) * 2],
+                                    w[((n * K4 + k0 * UK + ku) * TN + t) * 2],
+                                    acc[t * 2],
+                                ),
+                            )
+                            acc[t * 2 + 1] = smlad(
+                                unpacked[(k0 * UK + ku) * 2 + 1],
+                                even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
+                                smlad(
+                                    unpacked[(k0 * UK + ku) * 2],
+                                    even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2]),
+                                    acc[t * 2 + 1],
+                                ),
+                            )
+                        else:
+                            acc[t * 2] = smlad(
+                                odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
+                                smlad(
+                                    even_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                    w[((n * K4 + k0 * UK + ku) * TN + t) * 2],
+                                    acc[t * 2],
+                                ),
+                            )
+                            acc[t * 2 + 1] = smlad(
+                                odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
+                                smlad(
+                                    even_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                    even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2]),
+                                    acc[t * 2 + 1],
+                                ),
+                            )
+            for t in T.unroll(TN):
+                result[t * 2] = finish(q, n * TN + t, acc[t * 2], acc[t * 2 + 1], 0)
+                result[t * 2 + 1] = finish(q, n * TN + t, acc[t * 2], acc[t * 2 + 1], 1)
+            for t in T.unroll(2 * TN):
+                if PARTIAL:
+                    if n * 2 * TN + t < CO:
+                        out[n * 2 * TN + t] = result[t]
+                else:
+                    out[n * 2 * TN + t] = result[t]
+
+    return fully_connected.with_attr("tvmcompress.workspaces", {"unpacked": layer.inputs * 2} if UNPACK else {"": 0})
