@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -12,7 +13,16 @@ import numpy as np
 from .channels import Group, stem
 from .errors import UserError
 
-SCOPES = ("local", "global")
+SCOPES = ("local", "global", "isomorphic")
+
+
+NORMALIZATIONS: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": lambda scores: float(scores.mean()),
+    "max": lambda scores: float(scores.max()),
+    "sum": lambda scores: float(scores.sum()),
+    "norm": lambda scores: float(np.linalg.norm(scores)),
+    "none": lambda scores: 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,12 @@ class Allocation:
 
     Attributes:
         ratio: Fraction of the units to remove, in (0, 1).
-        scope: "local" removes that fraction of every group; "global" ranks the units of all groups together, each score
-            divided by its group's mean (DepGraph's normalization), so that groups of other scale compare.
+        scope: "local" removes that fraction of every group; "global" ranks the units of all groups together;
+            "isomorphic" ranks together the units of groups that are built alike, with the same kinds of members and
+            kernels (Fang et al., "Isomorphic Pruning for Vision Models", 2024).
+        normalization: What a group's scores are divided by before they are ranked with others: their "mean" (as
+            DepGraph does, so that groups of other scale compare), "max", "sum", Euclidean "norm", or "none".
+        threshold: Remove the units whose score, undivided, lies below this, in the place of a ratio.
         round_to: The number of channels a group keeps is a multiple of this where the group is large enough: the
             nearest multiple, at a tie the larger one, at least one.
         min_channels: Channels that every group keeps at least.
@@ -35,6 +49,8 @@ class Allocation:
 
     ratio: float
     scope: str = "local"
+    normalization: str = "mean"
+    threshold: float | None = None
     round_to: int = 1
     min_channels: int = 1
     exclude: Sequence[str] = ()
@@ -45,6 +61,9 @@ class Allocation:
             raise UserError(f"the pruning ratio must lie between 0 and 1, both excluded; {self.ratio} does not")
         if self.scope not in SCOPES:
             raise UserError(f"there is no pruning scope {self.scope!r}; choose one of {', '.join(SCOPES)}")
+        if self.normalization not in NORMALIZATIONS:
+            names = ", ".join(NORMALIZATIONS)
+            raise UserError(f"there is no normalization {self.normalization!r}; choose one of {names}")
         for name, value in (("round_to", self.round_to), ("min_channels", self.min_channels)):
             if value != int(value) or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1; {value} is not")
@@ -83,10 +102,13 @@ def allocate(
     own = {group.name: _own_ratio(group, allocation) for group in groups if group.name not in excluded}
     common = [group for group in groups if group.name in own and own[group.name] is None]
     wanted = {group.name: ratio * group.size for group in groups if (ratio := own.get(group.name)) is not None}
-    if allocation.scope == "local":
+    if allocation.threshold is not None:
+        wanted |= {group.name: float((scores[group.name] < allocation.threshold).sum()) for group in common}
+    elif allocation.scope == "local":
         wanted |= {group.name: allocation.ratio * group.size for group in common}
     else:
-        wanted |= _rank_together(common, scores, allocation)
+        for cluster in _clusters(common, allocation.scope):
+            wanted |= _rank_together(cluster, scores, allocation)
     removed = {}
     for group in groups:
         count = group.size - units_kept(group, group.size - wanted.get(group.name, 0.0), allocation)
@@ -122,16 +144,29 @@ def _rank_together(
     groups: Sequence[Group], scores: Mapping[str, np.ndarray], allocation: Allocation
 ) -> dict[str, float]:
     """How many units each group loses when all are ranked together."""
-    if not groups:
-        return {}
-    normalized = [normalize(scores[group.name]) for group in groups]
+    normalized = [normalize(scores[group.name], allocation.normalization) for group in groups]
     owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])
     gone = lowest(np.concatenate(normalized), round(allocation.ratio * len(owner)))
     lost = np.bincount(owner[gone], minlength=len(groups))
     return {group.name: float(count) for group, count in zip(groups, lost)}
 
 
-def normalize(scores: np.ndarray) -> np.ndarray:
-    """Scores divided by their mean; unchanged where that is not positive."""
-    mean = scores.mean()
-    return scores / mean if mean > 0 else scores
+def normalize(scores: np.ndarray, by: str = "mean") -> np.ndarray:
+    """Scores divided by what the normalization says; unchanged where that is not positive."""
+    divisor = NORMALIZATIONS[by](scores)
+    return scores / divisor if divisor > 0 else scores
+
+
+def _clusters(groups: Sequence[Group], scope: str) -> list[list[Group]]:
+    """The groups that are ranked together."""
+    clusters: dict[object, list[Group]] = {}
+    for group in groups:
+        alike = _build(group) if scope == "isomorphic" else None
+        clusters.setdefault(alike, []).append(group)
+    return list(clusters.values())
+
+
+def _build(group: Group) -> object:
+    """How a group is built: for each kind of member, by role, axis and positions a unit, how often it occurs."""
+    kinds = [(group.roles.get(key, 0), key[1], index.shape[1]) for key, index in group.members.items()]
+    return tuple(sorted(Counter(kinds).items()))

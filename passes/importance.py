@@ -1,30 +1,52 @@
-"""How much each unit of a channel group matters: one score a unit, summed over everything that goes with it.
+"""How much each unit of a channel group matters: one score a unit, over everything that goes with it.
 
 A criterion is a function of a group and the parameter values. New ones register under a name, and any callable of the
-same form can be given in their place.
+same form can be given in their place. A criterion that needs to see the network or samples has a method `prepare`,
+which is called once before any group is scored. The criteria themselves are in `weight_criteria` and
+`activation_criteria`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from ._tvm import tvm
 from .channels import Group
 from .channels.atoms import Role
 from .errors import UserError
 
 Criterion = Callable[[Group, Mapping[str, np.ndarray]], np.ndarray]
-"""Scores of a group's units, float64 (units,), larger is more important; given the group and all parameter values."""
+"""Scores of a group's units, float (units,), larger is more important; given the group and all parameter values."""
 
-_CRITERIA: dict[str, Criterion] = {}
+Factory = Callable[["Sequence[np.ndarray] | None"], "Criterion | Prepared"]
+"""Makes a criterion, given calibration samples if there are any."""
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A criterion that looks at the network first."""
+
+    def prepare(self, mod: tvm.IRModule) -> Criterion:
+        """The criterion for this module."""
+        ...
+
+
+_FACTORIES: dict[str, Factory] = {}
+
+
+def register_criterion(name: str, factory: Factory) -> None:
+    """Register a way to make the criterion `name`."""
+    _FACTORIES[name] = factory
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
     """Register the decorated function as the criterion `name`."""
 
     def register(function: Criterion) -> Criterion:
-        _CRITERIA[name] = function
+        register_criterion(name, lambda samples: function)
         return function
 
     return register
@@ -32,29 +54,39 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 def criteria() -> list[str]:
     """The names of the registered criteria, sorted."""
-    return sorted(_CRITERIA)
+    return sorted(_FACTORIES)
 
 
-def get_criterion(importance: str | Criterion) -> Criterion:
-    """The criterion of a name; a callable is returned as it is.
+def get_criterion(
+    importance: str | Criterion | Prepared, samples: Sequence[np.ndarray] | None = None
+) -> Criterion | Prepared:
+    """The criterion of a name; anything else is returned as it is.
+
+    Args:
+        importance: A name or a criterion.
+        samples: Calibration samples for criteria that need them, one array an input, axis 0 the samples.
 
     Raises:
-        UserError: The name is unknown.
+        UserError: The name is unknown, or the criterion needs samples and there are none.
     """
-    if callable(importance):
+    if not isinstance(importance, str):
         return importance
-    if importance not in _CRITERIA:
+    if importance not in _FACTORIES:
         raise UserError(f"there is no importance criterion {importance!r}; choose one of {', '.join(criteria())}")
-    return _CRITERIA[importance]
+    return _FACTORIES[importance](samples)
 
 
-def score(importance: str | Criterion, group: Group, params: Mapping[str, np.ndarray]) -> np.ndarray:
+def prepare(importance: Criterion | Prepared, mod: tvm.IRModule) -> Criterion:
+    """The criterion, ready for the groups of a module."""
+    return importance.prepare(mod) if isinstance(importance, Prepared) else importance
+
+
+def score(function: Criterion, group: Group, params: Mapping[str, np.ndarray]) -> np.ndarray:
     """The checked scores of a group, float64 (units,).
 
     Raises:
-        UserError: The criterion is unknown, or what it returns is not one finite number a unit.
+        UserError: What the criterion returns is not one finite number a unit.
     """
-    function = get_criterion(importance)
     scores = np.asarray(function(group, params), np.float64)
     if scores.shape != (group.size,):
         raise UserError(
@@ -78,25 +110,3 @@ def weight_members(group: Group) -> list[tuple[str, int]]:
     """The members that are weights of convolutions and dense layers; all members where there are none."""
     weights = [key for key in group.members if group.roles.get(key) in (Role.OUTPUT, Role.INPUT)]
     return weights or list(group.members)
-
-
-@criterion("l1")
-def l1(group: Group, params: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Sum of the magnitudes of all weights of a unit (Li et al., Pruning Filters for Efficient ConvNets, 2017), over
-    the whole coupled group as in DepGraph (Fang et al., 2023)."""
-    return _sum_over_members(group, params, lambda values: np.abs(values).sum(axis=1))
-
-
-@criterion("l2")
-def l2(group: Group, params: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Euclidean norm of all weights of a unit, over the whole coupled group as in DepGraph (Fang et al., 2023)."""
-    return np.sqrt(_sum_over_members(group, params, lambda values: np.square(values).sum(axis=1)))
-
-
-def _sum_over_members(
-    group: Group, params: Mapping[str, np.ndarray], of: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    total = np.zeros(group.size)
-    for key in weight_members(group):
-        total += of(unit_values(group, params, key))
-    return total

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from . import activation_criteria, weight_criteria  # noqa: F401  (they register themselves)
 from ._tvm import tvm
 from .allocation import Allocation, allocate
 from .analysis import count_macs, count_params
 from .channels import ChannelGraph, Group, analyze, remove_units
-from .importance import Criterion, get_criterion, score
+from .importance import Criterion, Prepared, get_criterion, prepare, score
 from .module_params import get_params
 from .remarks import Remark, add_remarks
 from .surgery import GroupSurgery, SurgeryReport, add_surgery
@@ -32,7 +33,11 @@ class PruneChannels:
         ratio: Fraction of the channels to remove, in (0, 1).
         importance: The name of a criterion (see `tvmcompress.passes.importance.criteria`), or a function from a group
             and the parameter values to one score a unit, larger is more important.
-        scope: "local" removes the fraction from every group, "global" from all groups together.
+        scope: "local" removes the fraction from every group, "global" from all groups together, "isomorphic" from all
+            groups that are built alike.
+        normalization: What scores are divided by before they are ranked with those of other groups, see `Allocation`.
+        threshold: Remove the channels whose score lies below this, in the place of a ratio.
+        samples: Calibration samples for criteria that run the network, one array an input, axis 0 the samples.
         round_to: The number of channels kept is a multiple of this where a group is large enough.
         exclude: Patterns of layers, groups or parameters to leave alone.
         ratios: Ratio by pattern, in [0, 1), where it shall differ.
@@ -46,25 +51,37 @@ class PruneChannels:
         self,
         ratio: float = 0.5,
         *,
-        importance: str | Criterion = "l2",
+        importance: str | Criterion | Prepared = "l2",
         scope: str = "local",
+        normalization: str = "mean",
+        threshold: float | None = None,
+        samples: Sequence[np.ndarray] | None = None,
         round_to: int = 1,
         exclude: Sequence[str] = (),
         ratios: Mapping[str, float] | None = None,
         min_channels: int = 1,
     ) -> None:
-        self.importance = importance
-        self.allocation = Allocation(ratio, scope, round_to, min_channels, tuple(exclude), dict(ratios or {}))
-        get_criterion(importance)
+        self.name = importance if isinstance(importance, str) else type(importance).__name__
+        self.criterion = get_criterion(importance, samples)
+        self.allocation = Allocation(
+            ratio,
+            scope,
+            normalization,
+            threshold,
+            round_to,
+            min_channels,
+            tuple(exclude),
+            dict(ratios or {}),
+        )
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the smaller module."""
         graph = analyze(mod)
         params = get_params(mod)
-        scores = {group.name: score(self.importance, group, params) for group in graph.groups}
+        criterion = prepare(self.criterion, mod)
+        scores = {group.name: score(criterion, group, params) for group in graph.groups}
         units = allocate(graph.groups, scores, self.allocation)
-        name = self.importance if isinstance(self.importance, str) else "user-defined"
-        return prune(mod, graph, units, f"lowest importance ({name}, {self.allocation.scope})")
+        return prune(mod, graph, units, f"lowest importance ({self.name}, {self.allocation.scope})")
 
 
 def prune(mod: tvm.IRModule, graph: ChannelGraph, units: Mapping[str, np.ndarray], reason: str) -> tvm.IRModule:

@@ -43,7 +43,8 @@ class Group:
         members: For each (parameter, axis) the positions that a unit occupies there, int64 (units, positions a unit);
             in a frozen group all its positions, (1, positions).
         roles: What each (parameter, axis) is to the layer that reads it.
-        tensors: The activations that the units run through, in order.
+        tensors: The layers whose results the units run through, in order.
+        places: For each (variable, axis) of an activation the positions that a unit occupies there, like `members`.
         frozen: Why no unit can be removed; None where units can be.
     """
 
@@ -52,6 +53,7 @@ class Group:
     members: dict[tuple[str, int], np.ndarray]
     roles: dict[tuple[str, int], Role] = field(default_factory=dict)
     tensors: tuple[str, ...] = ()
+    places: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     frozen: str | None = None
 
     @property
@@ -236,10 +238,12 @@ class _Grouping:
         self._components = components
         # A slot is one axis of one tensor: activations first, in order, then parameters.
         self._slot_names: list[tuple[str, int]] = []
+        self._variables: list[str] = []
         slots: list[np.ndarray] = []
         for var, name in walk.layer_names.items():
             for axes in tensors(walk.values[var]):
                 for axis, ids in enumerate(axes.ids):
+                    self._variables.append(var.name)
                     self._slot_names.append((name, axis))
                     slots.append(ids)
         self._first_param = len(slots)
@@ -298,12 +302,14 @@ class _Grouping:
         in_params = [(slot, index, role) for slot, index, role in entries if slot >= self._first_param]
         members = {self._slot_names[slot]: index for slot, index, _ in in_params}
         roles = {self._slot_names[slot]: Role(role) for slot, _, role in in_params}
-        activations = [self._slot_names[slot][0] for slot, _, _ in entries if slot < self._first_param]
+        outside = [(slot, index) for slot, index, _ in entries if slot < self._first_param]
+        activations = [self._slot_names[slot][0] for slot, _ in outside]
+        places = {(self._variables[slot], self._slot_names[slot][1]): index for slot, index in outside}
         if producer >= 0:
             base = self._components.producers[producer]
         else:
             base = activations[0] if activations else stem(self._slot_names[in_params[0][0]][0])
-        return Group(_unique(base, names), size, members, roles, tuple(dict.fromkeys(activations)))
+        return Group(_unique(base, names), size, members, roles, tuple(dict.fromkeys(activations)), places)
 
     def _frozen(self, names: dict[str, int]) -> Iterator[Group]:
         """Frozen components that reach a parameter and have a reason to tell, by reason and first place."""
@@ -331,7 +337,7 @@ class _Grouping:
             activations = (self._slot_names[entry][0] for entry in np.unique(slot[inside & ~in_params]))
             size = int((place_of_label == index).sum())
             reason = components.reasons[why]
-            yield Group(_unique(name, names), size, members, {}, tuple(dict.fromkeys(activations)), reason)
+            yield Group(_unique(name, names), size, members, {}, tuple(dict.fromkeys(activations)), {}, reason)
 
 
 def _signatures(unit: np.ndarray, slot: np.ndarray, units: int, slots: int) -> np.ndarray:

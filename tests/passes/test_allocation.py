@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,3 +105,32 @@ def test_own_ratios_stay_out_of_the_global_ranking():
 def test_an_unknown_pattern_names_the_groups_there_are():
     with pytest.raises(UserError, match="'c' matches no prunable group; there are a, b"):
         allocate([group("a", 2), group("b", 2)], {}, Allocation(0.5, ratios={"c": 0.1}))
+
+
+def test_isomorphic_ranks_groups_that_are_built_alike():
+    wide = Group("c", 4, {("c.weight", 0): np.arange(8).reshape(4, 2)}, {("c.weight", 0): Role.OUTPUT})
+    groups = [group("a", 4), group("b", 4), wide]
+    scores = {"a": np.array([1.0, 9, 9, 9]), "b": np.array([1.0, 1, 1, 9]), "c": np.array([1.0, 2, 3, 4])}
+    removed = allocate(groups, scores, Allocation(0.5, "isomorphic", normalization="none"))
+    assert {name: units.tolist() for name, units in removed.items()} == {"a": [0], "b": [0, 1, 2], "c": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("normalization", "divisor"),
+    [("none", lambda s: 1), ("mean", np.mean), ("sum", np.sum), ("max", np.max), ("norm", np.linalg.norm)],
+)
+def test_normalizations(normalization, divisor):
+    groups = [group("a", 4), group("b", 6)]
+    scores = {"a": np.array([1.0, 2, 3, 40]), "b": np.array([10.0, 11, 25, 26, 27, 28])}
+    removed = allocate(groups, scores, Allocation(0.3, "global", normalization=normalization))
+    ranked = sorted((value / divisor(s), name) for name, s in scores.items() for value in s)
+    expected = Counter(name for _, name in ranked[:3])
+    assert {name: len(units) for name, units in removed.items()} == expected
+
+
+def test_a_threshold_takes_the_place_of_the_ratio():
+    groups = [group("a", 4), group("b", 4)]
+    scores = {"a": np.array([1.0, 5, 2, 6]), "b": np.array([0.1, 0.2, 0.3, 0.4])}
+    removed = allocate(groups, scores, Allocation(0.5, threshold=3.0))
+    # One unit of each group stays, the best.
+    assert {name: units.tolist() for name, units in removed.items()} == {"a": [0, 2], "b": [0, 1, 2]}

@@ -28,7 +28,7 @@ def test_l1_sums_magnitudes_of_all_coupled_weights(coupled):
         + np.abs(params["dw.weight"]).sum((1, 2, 3))
         + np.abs(params["conv2.weight"]).sum((0, 2, 3))
     )
-    np.testing.assert_allclose(score("l1", group, params), expected, rtol=1e-6)
+    np.testing.assert_allclose(score(get_criterion("l1"), group, params), expected, rtol=1e-6)
 
 
 def test_l2_is_the_norm_of_all_coupled_weights(coupled):
@@ -38,7 +38,7 @@ def test_l2_is_the_norm_of_all_coupled_weights(coupled):
         + np.square(params["dw.weight"]).sum((1, 2, 3))
         + np.square(params["conv2.weight"]).sum((0, 2, 3))
     )
-    np.testing.assert_allclose(score("l2", group, params), expected, rtol=1e-6)
+    np.testing.assert_allclose(score(get_criterion("l2"), group, params), expected, rtol=1e-6)
 
 
 def test_unit_values_follow_several_positions_a_unit(net):
@@ -52,7 +52,7 @@ def test_unit_values_follow_several_positions_a_unit(net):
 
 
 def test_unknown_criteria_are_refused_with_those_there_are():
-    with pytest.raises(UserError, match="choose one of .*l1, l2"):
+    with pytest.raises(UserError, match=r"choose one of .*l1, l2"):
         get_criterion("l3")
 
 
@@ -64,7 +64,7 @@ def test_criteria_register(coupled):
         return np.full(group.size, 7)
 
     assert "test-constant" in criteria()
-    assert score("test-constant", group, params).tolist() == [7.0] * 6
+    assert score(get_criterion("test-constant"), group, params).tolist() == [7.0] * 6
 
 
 def test_scores_that_are_not_finite_are_refused(coupled):
