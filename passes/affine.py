@@ -1,0 +1,94 @@
+"""Affine quantization: real = scale * (integer - zero_point)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Scales below this are raised to it: the tensor is zero for all purposes, and products of scales must not underflow.
+SMALLEST_SCALE = 1e-12
+
+
+@dataclass(frozen=True)
+class Range:
+    """The real interval that a tensor's values are represented in; clipped to it.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end, not below `low`.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= self.high):
+            raise ValueError(f"not a range: [{self.low}, {self.high}]")
+
+
+@dataclass(frozen=True)
+class Affine:
+    """How the integers of one tensor are to be read.
+
+    Attributes:
+        scale: Positive, exactly representable in float32.
+        zero_point: The integer that means 0.
+        dtype: "int8" or another integer dtype.
+    """
+
+    scale: float
+    zero_point: int
+    dtype: str = "int8"
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The smallest and the largest integer."""
+        info = np.iinfo(self.dtype)
+        return int(info.min), int(info.max)
+
+    def quantize(self, x: np.ndarray) -> np.ndarray:
+        """Integers nearest to real values (float32, half to even, as relax.quantize does it), saturated."""
+        scaled = np.rint(np.asarray(x, np.float32) / np.float32(self.scale)) + np.float32(self.zero_point)
+        return np.clip(scaled, *self.limits).astype(self.dtype)
+
+    def dequantize(self, q: np.ndarray) -> np.ndarray:
+        """Real values of integers, float32."""
+        return (q.astype(np.int32) - self.zero_point).astype(np.float32) * np.float32(self.scale)
+
+    def clip_limits(self, low: float, high: float) -> tuple[int, int]:
+        """The integers that stand for the ends of a clip to [low, high], as TensorFlow Lite rounds them."""
+        qmin, qmax = self.limits
+
+        def position(value: float) -> float:
+            # Half away from zero.
+            return np.copysign(np.floor(abs(value) / self.scale + 0.5), value) + self.zero_point
+
+        lower = qmin if not np.isfinite(low) else int(np.clip(position(low), qmin, qmax))
+        upper = qmax if not np.isfinite(high) else int(np.clip(position(high), qmin, qmax))
+        return lower, max(lower, upper)
+
+
+def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False) -> Affine:
+    """The scale and zero point that represent a range, extended so that zero is exactly representable.
+
+    A range of nothing but zero gets the scale 1.
+
+    Args:
+        found: The range.
+        dtype: Of the integers.
+        symmetric: Whether the zero point must be 0 (for unsigned dtypes the middle); the smallest integer is then
+            unused.
+    """
+    info = np.iinfo(dtype)
+    low, high = min(found.low, 0.0), max(found.high, 0.0)
+    if symmetric:
+        middle = 0 if info.min < 0 else (int(info.max) + 1) // 2
+        limit = max(-low, high)
+        scale = limit / (int(info.max) - middle) if limit > 0 else 1.0
+        return Affine(float(np.float32(max(scale, SMALLEST_SCALE))), middle, dtype)
+    if high == low:
+        return Affine(1.0, 0 if info.min < 0 else int(info.min), dtype)
+    scale = float(np.float32(max((high - low) / (int(info.max) - int(info.min)), SMALLEST_SCALE)))
+    zero_point = int(np.clip(np.rint(int(info.min) - low / scale), info.min, info.max))
+    return Affine(scale, zero_point, dtype)

@@ -1,0 +1,211 @@
+"""Post-training quantization: a float model becomes one with quantize and dequantize operators (QDQ).
+
+The weights become int8 parameters of the same names, the biases int32 parameters with the scale input scale * weight
+scale; tensors are rounded to int8 and back where integer operators will have them as integers. The result still
+computes in float, and is the form in which quantized models are exchanged; `LowerQDQ` makes it an integer program. The
+scheme is that of Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference" (2018), with weights per output channel (Krishnamoorthi, 2018), as TensorFlow Lite specifies it for 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import numpy as np
+
+from ._tvm import Constant, relax, tvm
+from .affine import SMALLEST_SCALE, Affine, Range, affine_of_range
+from .errors import UserError
+from .module_params import input_vars
+from .quantization_plan import Plan, plan_quantization, weight_axis
+from .rebuild import Rebuilder, bindings
+from .remarks import Remark, add_remarks
+
+Granularity = Literal["per_channel", "per_tensor"]
+
+# No bias is larger than this as an integer: the weight scale of a channel is raised until it holds. Together with the
+# largest sum of products the accumulator stays in 32 bits.
+_LARGEST_BIAS = 2.0**28
+_WEIGHT_MAX = 127
+
+
+@tvm.transform.module_pass(opt_level=0, name="Quantize")
+class Quantize:
+    """Insert quantization to 8 bits.
+
+    Args:
+        ranges: The range of every tensor to be quantized, from `calibrate` on the same module.
+        weights: "per_channel" for one scale an output channel, "per_tensor" for one scale a weight.
+        exclude: Patterns (as of `fnmatch`) of names of layers that stay in float.
+
+    Raises:
+        UserError: An option is wrong.
+    """
+
+    def __init__(
+        self,
+        ranges: Mapping[str, Range],
+        *,
+        weights: Granularity = "per_channel",
+        exclude: Collection[str] = (),
+    ) -> None:
+        if weights not in ("per_channel", "per_tensor"):
+            raise UserError(f"weights are quantized 'per_channel' or 'per_tensor', not '{weights}'")
+        self.ranges = dict(ranges)
+        self.per_channel = weights == "per_channel"
+        self.exclude = tuple(exclude)
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module in QDQ form; parameters must be attached, `main` must be in canonical form."""
+        return _Quantizer(mod, plan_quantization(mod, self.exclude), self.ranges, self.per_channel).run()
+
+
+class _Quantizer:
+    def __init__(self, mod: tvm.IRModule, plan: Plan, ranges: Mapping[str, Range], per_channel: bool) -> None:
+        self.mod = mod
+        self.plan = plan
+        self.ranges = ranges
+        self.per_channel = per_channel
+        self.build = Rebuilder(mod)
+        self.affines: dict[relax.Var, Affine] = {}
+        self.scales: dict[relax.Var, np.ndarray] = {}
+        self.bias_layers = {bias: layer for layer, bias in plan.layers.items() if bias is not None}
+        self.constants = dict(plan.constants)
+        self.taken: dict[str, np.ndarray] = {}
+        self.remarks: list[Remark] = []
+
+    def run(self) -> tvm.IRModule:
+        program = list(bindings(self.build.source))
+        if any(isinstance(v, relax.Call) and v.op.name in ("relax.quantize", "relax.dequantize") for _, v in program):
+            raise UserError("the model is quantized already; quantize the float model instead")
+        if not self.plan.layers:
+            raise UserError("the model has no convolution or matrix product with constant weights to quantize")
+        for var in input_vars(self.build.source):
+            if var in self.plan.points:
+                self._cut(var, self.build.values[var])
+        values = dict(program)
+        for var, value in program:
+            new = self._rewrite(var, value, values)
+            if isinstance(new, (relax.Var, Constant)):
+                self.build.values[var] = new
+                continue
+            self.build.values[var] = self.build.emit(new, var.name)
+            if var in self.plan.points:
+                self._cut(var, self.build.values[var])
+        return add_remarks(self.build.finish(), self.remarks)
+
+    def _rewrite(self, var: relax.Var, value: relax.Expr, values: dict[relax.Var, relax.Expr]) -> relax.Expr:
+        if var in self.plan.layers:
+            bias = self.plan.layers[var]
+            return self._layer(var, value, values[bias].args[1] if bias is not None else None)
+        if var in self.bias_layers:
+            return self._bias(var, value, self.bias_layers[var], values)
+        if var in self.constants:
+            return self._with_constant(value, self.constants[var])
+        return self.build.get(value)
+
+    def _cut(self, var: relax.Var, new: relax.Var) -> None:
+        """Let everything that reads `var` from here on read it rounded to integers."""
+        affine = self.affines[var] = self._affine(var)
+        scale, zero_point = _constants(affine)
+        quantized = relax.op.quantize(new, scale, zero_point, out_dtype=affine.dtype)
+        q = self.build.emit(quantized, f"{var.name}.quantized")
+        self.build.values[var] = self.build.emit(relax.op.dequantize(q, scale, zero_point), f"{var.name}.dequantized")
+
+    def _affine(self, var: relax.Var) -> Affine:
+        point = self.plan.points[var]
+        if point.fixed is not None:
+            return point.fixed
+        if point.same_as is not None:
+            return self.affines[point.same_as]
+        if var.name not in self.ranges:
+            raise UserError(f"tensor {var.name} has no range; calibrate the module that is being quantized")
+        return affine_of_range(self.ranges[var.name])
+
+    def _layer(self, var: relax.Var, call: relax.Call, bias: relax.Expr | None) -> relax.Expr:
+        weight = self.build.param_value(call.args[1])
+        assert weight is not None
+        offsets = self.build.param_value(bias) if bias is not None else None
+        name = str(self.build.param_name(call.args[1]))
+        for array in (weight, offsets):
+            if array is not None and not np.isfinite(array).all():
+                raise UserError(f"layer {var.name} has weights that are not finite")
+        axis = weight_axis(call)
+        scales = self._weight_scales(var, call, weight, offsets, axis)
+        self.scales[var] = scales
+        wide = scales.reshape([-1 if a == axis else 1 for a in range(weight.ndim)])
+        integers = np.clip(np.rint(weight / wide), -_WEIGHT_MAX, _WEIGHT_MAX).astype(np.int8)
+        param = self._param(name, integers, var.name)
+        scale: np.ndarray = scales if self.per_channel else scales[0].reshape(())
+        zero = relax.const(np.zeros(scale.shape, np.int8))
+        dequantized = relax.op.dequantize(param, relax.const(scale), zero, axis=axis if self.per_channel else -1)
+        named = self.build.emit(dequantized, f"{name}.dequantized")
+        return relax.Call(call.op, [self.build.get(call.args[0]), named], call.attrs, call.ty_args)
+
+    def _weight_scales(
+        self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None, axis: int
+    ) -> np.ndarray:
+        """float32 (O,): the scale of every output channel's weights."""
+        magnitude = np.abs(weight).max(tuple(a for a in range(weight.ndim) if a != axis)).astype(np.float64)
+        if not self.per_channel:
+            magnitude = np.full_like(magnitude, magnitude.max())
+        whole = float(magnitude.max())
+        # A channel of zero weights takes the scale of the tensor.
+        scales = np.where(magnitude > 0, magnitude, whole if whole > 0 else float(_WEIGHT_MAX)) / _WEIGHT_MAX
+        if offsets is not None:
+            input_scale = self.affines[call.args[0]].scale
+            smallest = np.abs(offsets.reshape(-1)).astype(np.float64) / (input_scale * _LARGEST_BIAS)
+            if not self.per_channel:
+                smallest = np.full_like(smallest, smallest.max())
+            if (smallest > scales).any():
+                count = int((smallest > scales).sum())
+                self.remarks.append(
+                    Remark(
+                        "Quantize", var.name, f"{count} channels have a bias that dwarfs their weights; scales raised"
+                    )
+                )
+            scales = np.maximum(scales, smallest)
+        return np.maximum(scales, SMALLEST_SCALE).astype(np.float32)
+
+    def _bias(
+        self, var: relax.Var, call: relax.Call, layer: relax.Var, values: dict[relax.Var, relax.Expr]
+    ) -> relax.Expr:
+        value = self.build.param_value(call.args[1])
+        assert value is not None
+        input_scale = np.float32(self.affines[values[layer].args[0]].scale)
+        # In float32, as TensorFlow Lite has it.
+        scales = input_scale * self.scales[layer]
+        axis = 1 if values[layer].op.name == "relax.nn.conv2d" else value.ndim - 1
+        shape = [-1 if a == axis else 1 for a in range(value.ndim)]
+        integers = np.rint(value.astype(np.float64) / scales.reshape(shape).astype(np.float64)).astype(np.int32)
+        name = str(self.build.param_name(call.args[1]))
+        param = self._param(name, integers, var.name)
+        zero = relax.const(np.zeros(scales.shape, np.int32))
+        dequantized = relax.op.dequantize(param, relax.const(scales), zero, axis=axis)
+        named = self.build.emit(dequantized, f"{name}.dequantized")
+        return relax.Call(call.op, [self.build.get(call.args[0]), named], call.attrs, call.ty_args)
+
+    def _with_constant(self, call: relax.Call, position: int) -> relax.Expr:
+        """A sum or product with a constant tensor, which is quantized over its own range."""
+        expr = call.args[position]
+        value = self.build.param_value(expr)
+        assert value is not None
+        affine = affine_of_range(Range(float(value.min()), float(value.max())))
+        name = self.build.param_name(expr) or f"{call.op.name.rpartition('.')[2]}_constant"
+        param = self._param(name, affine.quantize(value), name)
+        named = self.build.emit(relax.op.dequantize(param, *_constants(affine)), f"{name}.dequantized")
+        args = [named if i == position else self.build.get(arg) for i, arg in enumerate(call.args)]
+        return relax.Call(call.op, args, call.attrs, call.ty_args)
+
+    def _param(self, name: str, value: np.ndarray, reader: str) -> relax.Var:
+        """A parameter; one that several layers share, but with other integers, is split by reader."""
+        known = self.taken.get(name)
+        if known is not None and not (known.dtype == value.dtype and np.array_equal(known, value)):
+            name = f"{name}.{reader}"
+        self.taken[name] = value
+        return self.build.param(name, value)
+
+
+def _constants(affine: Affine) -> tuple[relax.Expr, relax.Expr]:
+    return relax.const(np.float32(affine.scale)), relax.const(np.asarray(affine.zero_point, affine.dtype))
