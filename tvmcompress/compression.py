@@ -90,7 +90,7 @@ def compress(
 
     Args:
         model: A float model, or the path of one.
-        calibration: Unlabelled samples of what the model will see; see `tvmcompress.data.load_data`. Needed to quantize,
+        calibration: Unlabelled samples of what the model will see; see `tvmcompress.data.load_data`. Needed to quantize
             and to repair a pruned model.
         prune: A ratio in (0, 1), or a table of `PruneRecipe`'s fields.
         quantize: "int8", or a table of `QuantizeRecipe`'s fields.
@@ -104,9 +104,7 @@ def compress(
     """
     plan = _plan(recipe, prune, quantize, calibration_samples)
     road = _Road(on_progress)
-    with road.step("load") as say:
-        original = model if isinstance(model, Model) else load(model)
-        say(original.summary())
+    original = model if isinstance(model, Model) else load(model)
     data = None
     if calibration is not None:
         limit = plan.calibration_samples or DEFAULT_SAMPLES

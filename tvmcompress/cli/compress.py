@@ -161,5 +161,5 @@ def _show(report: Report, output: Path) -> None:
     if report.remarks:
         console.print(remarks_list(report))
     console.print(
-        f"Written to [bold]{output}[/bold]: model.tvmc (the model), recipe.toml (what was asked), report.json (figures)."
+        f"Written to [bold]{output}[/bold]: model.tvmc (the model), recipe.toml (the options), report.json (figures)."
     )

@@ -21,7 +21,13 @@ _POOR_SNR = 10.0
 
 def _table(title: str | None = None) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold"
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        header_style="bold",
     )
 
 
@@ -164,7 +170,7 @@ def _own_cells(record: ModelRecord, scored: bool) -> list[str]:
 
 
 _SOURCES = (
-    "ms, us: time on this machine, median.  instr.: instructions executed under an emulator; exact, but not a time.\n"
+    "ms, us: time on this machine, median.  instr: instructions executed under an emulator; exact, but not a time.\n"
     "Every build was run and compared with its model first; integer builds are equal byte for byte."
 )
 
@@ -194,7 +200,7 @@ def _speed(measured: Measurement) -> str:
     if measured.latency is not None:
         return duration(measured.latency.median_ms)
     if measured.instructions is not None:
-        return f"{count(measured.instructions)} instr."
+        return f"{count(measured.instructions)} instr"
     return ""
 
 
