@@ -17,7 +17,7 @@ from ...passes.errors import UserError
 from ..base import TensorSpec
 from ..integer_io import core_and_specs
 from .arena import Arena, plan_arena
-from .lower import Lowered, lower
+from .lower import LLVM_OPTIONS_ATTR, Lowered, lower
 from .plan import ALIGNMENT
 from .program import Legalize, Program, make_program
 
@@ -107,15 +107,17 @@ def generate(
         (folder / name).write_text(_TEMPLATES.get_template(template).render(context))
     sources = [folder / f"{prefix}.c", folder / f"{prefix}_constants.c"]
     objects = []
-    runtime_module = codegen_build(lowered.module, tvm_target) if program.functions else None
-    if runtime_module is not None and emit == "object":
-        kernels = folder / f"{prefix}_kernels.o"
-        runtime_module.write_to_file(str(kernels), "o")
-        objects.append(kernels)
-    elif runtime_module is not None:
-        kernels = folder / f"{prefix}_kernels.c"
-        kernels.write_text(_portable(runtime_module.inspect_source()))
-        sources.append(kernels)
+    for stale in folder.glob(f"{prefix}_kernels*"):
+        stale.unlink()
+    for index, (options, functions) in enumerate(_by_options(lowered.module).items()):
+        kernels = folder / f"{prefix}_kernels{index or ''}.{'o' if emit == 'object' else 'c'}"
+        if emit == "object":
+            with_options = tvm.target.Target({**target, "cl-opt": [options]} if options else target)
+            codegen_build(functions, with_options).write_to_file(str(kernels), "o")
+            objects.append(kernels)
+        else:
+            kernels.write_text(_portable(codegen_build(functions, tvm_target).inspect_source()))
+            sources.append(kernels)
     return Generated(
         folder=folder,
         prefix=prefix,
@@ -127,6 +129,14 @@ def generate(
         arena=arena,
         constant_bytes=sum(value.nbytes for value in program.constants.values()),
     )
+
+
+def _by_options(module: tvm.IRModule) -> dict[str, tvm.IRModule]:
+    """The functions by the LLVM option that they ask for; each group becomes an object of its own."""
+    groups: dict[str, dict[Any, Any]] = {}
+    for var, func in module.functions.items():
+        groups.setdefault(str(func.attrs.get(LLVM_OPTIONS_ATTR, "")), {})[var] = func
+    return {options: tvm.IRModule(functions) for options, functions in groups.items()}
 
 
 def _context(

@@ -21,6 +21,9 @@ WORKSPACES_ATTR = "tvmcompress.workspaces"
 """PrimFunc attribute: bytes of the buffers that must lie in the arena, by name. Kernels that access a buffer by vectors
 declare its size here, because TVM 0.27 undersizes such buffers (CompactBufferAllocation counts a vector as one element)."""
 
+LLVM_OPTIONS_ATTR = "tvmcompress.llvm_options"
+"""PrimFunc attribute: an LLVM option under which the function is compiled."""
+
 _STACK_LIMIT = 256
 """Bytes; larger buffers of functions that declare no workspaces go to the arena."""
 

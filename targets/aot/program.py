@@ -17,6 +17,9 @@ INPLACE_ATTR = "tvmcompress.inplace"
 """PrimFunc attribute: the argument whose memory the output may take (element i of the output is written after element i of
 that argument was last read)."""
 
+_VIEWS = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"}
+"""Operators that leave every byte where it is."""
+
 Legalize = Callable[[tvm.IRModule], tvm.IRModule]
 
 
@@ -107,7 +110,7 @@ def make_program(mod: tvm.IRModule, prefix: str, legalize: Sequence[Legalize] = 
         relax.transform.DecomposeOpsForInference(),
         relax.transform.CanonicalizeBindings(),
         relax.transform.FoldConstant(),
-        relax.transform.LegalizeOps(),
+        relax.transform.LegalizeOps(skip_ops=sorted(_VIEWS)),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),
@@ -156,7 +159,7 @@ class _Builder:
         if not isinstance(value, relax.Call):
             return self._value(value)
         op = getattr(value.op, "name", "")
-        if op == "relax.reshape":
+        if op in _VIEWS:
             source = self._value(value.args[0])
             assert isinstance(source, str)
             name = self._tensor(f"t{len(self._program.tensors)}", var.ty)

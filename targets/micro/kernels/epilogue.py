@@ -52,7 +52,7 @@ class Epilogue:
             (words, O) int32.
 
         Raises:
-            NotRepresentable: A scale of 1/4 or more.
+            NotRepresentable: The fast arithmetic has no room for one of them.
         """
         q, r = multiplier.astype(np.int64), -shift.astype(np.int64)
         if self.rounding == "double":
@@ -61,10 +61,10 @@ class Epilogue:
             second = np.where(q == 0, 0, np.int64(1) << (32 - np.clip(r, 2, 32)))
             # A multiplier of 0 gives h = acc - acc.
             return np.stack([_wrap(2 * q), _wrap(second)])
-        rounded = np.rint(q.astype(np.float64) * 2.0 ** (1 - r)).astype(np.int64)
-        if (rounded >= 1 << 31).any():
-            raise NotRepresentable("a scale of 1/2 or more")
-        return rounded.astype(np.int32)[None]
+        # The upper half of one product: the usual factors share the shift that makes it so.
+        if ((r != 1) & (q != 0)).any():
+            raise NotRepresentable("a factor with a shift of its own")
+        return multiplier.astype(np.int32)[None]
 
     def apply(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
         """The int8 output for an accumulator that includes the bias."""
@@ -78,9 +78,7 @@ class Epilogue:
         if self.qmin > -128:
             scaled = tirx.max(scaled, i32(self.qmin))
         if self.qmax < 127:
-            return tirx.min(scaled, i32(self.qmax)).astype("int8") if self.qmin >= -128 and self.qmin > -128 else tirx.max(
-                tirx.min(scaled, i32(self.qmax)), i32(-128)
-            ).astype("int8")
+            scaled = tirx.min(scaled, i32(self.qmax))
         return ssat8(scaled)
 
 
