@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from tvm.s_tir import Schedule
 
-from .kernels.intrinsics import DOT_ANNOTATION, DOTS
+from .kernels.intrinsics import DOT_ANNOTATION, DOTS, LANES_SUFFIX
 
 VECTOR = 8
 """32-bit lanes of an AVX2 register. Wider registers are left to LLVM, which joins neighbouring vectors."""
@@ -131,6 +131,7 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
         raise NotScheduledError("the tail has another rank than the reduction")
 
     intrinsic = schedule.get(main).annotations.get(DOT_ANNOTATION)
+    packed = intrinsic is not None and str(intrinsic).endswith(LANES_SUFFIX)
 
     # Phase 2: tile the tail, share it among threads and bring the reduction into the tile.
     width = _extent(schedule, loops[-2]) if len(loops) > 1 else 1
@@ -161,13 +162,17 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
             schedule.unroll(loop)
         schedule.vectorize(inner[-1])
     schedule.compute_at(main, outer[-1], preserve_unit_loops=True)
+    if packed:
+        # Rows are packed for one row of the output, which then stays in the first-level cache.
+        schedule.compute_at(before[-1], loops[-3], preserve_unit_loops=True)
 
     # Phase 3: the reduction outside, the tile unrolled and vectorized inside.
     inner = schedule.get_loops(main)[len(outer) :]
     tile, reduction = list(inner[: -len(reduced)]), list(inner[-len(reduced) :])
     group = []
     if intrinsic is not None:
-        group = [reduction.pop()]
+        if not packed:
+            group = [reduction.pop()]
         tile[-1:] = schedule.split(tile[-1], [None, _intrinsic_lanes(str(intrinsic))])
     # The innermost reduction that repeats: of a depthwise convolution the columns of the kernel.
     index = max((i for i, loop in enumerate(reduction) if _extent(schedule, loop) > 1), default=len(reduction) - 1)
@@ -190,7 +195,7 @@ def tile_reduction(schedule: Schedule, chooser: Chooser, parallel: bool = True) 
 
     # Phase 4: what stands before it.
     if before:
-        vectorize_elementwise(schedule, before[-1], parallel)
+        vectorize_elementwise(schedule, before[-1], parallel and not packed)
 
 
 def registers(lanes: int, width: int) -> int:

@@ -3,10 +3,10 @@
 The operator `tvmcompress.x86_qconv2d` computes what `qconv2d` computes, from operands prepared at compile time:
 
 - Activations: the padded input, shifted to unsigned where the instruction wants it so. Where channels fill groups it is
-  `(N, H, W, C)`; otherwise rows are flattened to `(N, H, W * C)` and the columns of a kernel are one run of bytes, whose
-  last group reaches into the next pixels and meets weights of zero there.
-- Weights: `(KH, KW, C / group, O, group)`, or flattened `(KH, 1, run / group, O, group)`; O padded to whole vectors.
-- Bias: the zero point of the input and the shift to unsigned are folded in, so that the kernel is one plain dot product.
+  `(N, H, W, C)`; otherwise rows are flattened to `(N, H, W * C)` and the columns of a kernel are one run of bytes,
+  whose last group reaches into the next pixels and meets weights of zero there.
+- Weights: `(KH, KW, C / group, O, group)`, or flattened `(KH, 1, run / group, O, group)`; O padded to whole vectors. -
+Bias: the zero point of the input and the shift to unsigned are folded in, so that the kernel is one plain dot product.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import numpy as np
 from ....passes._tvm import relax, te, tirx
 from ....passes.integer.conv import output_size
 from ....passes.integer.registry import make_call, register_operator, tensor_type
-from ....passes.integer.requantize import te_requantize
 from ....passes.module_params import static_shape
 from .intrinsics import DOT_ANNOTATION, DOTS, Dot
+from .requantize import requantized
+
 
 @dataclass(frozen=True)
 class PackedWeights:
@@ -71,6 +72,7 @@ def x86_qconv2d(
     dot: Dot,
     kernel: tuple[int, int],
     flat: bool,
+    simple: bool,
 ) -> relax.Call:
     """The operator.
 
@@ -84,6 +86,7 @@ def x86_qconv2d(
         dot: The instruction.
         kernel: Rows, columns.
         flat: `PackedWeights.flat`.
+        simple: `shifts_simply`.
     """
     return make_call(
         _CONV,
@@ -93,6 +96,7 @@ def x86_qconv2d(
         dilation=list(attrs.dilation),
         kernel=kernel,
         flat=flat,
+        simple=simple,
         input_zero_point=attrs.input_zero_point,
         output_zero_point=attrs.output_zero_point,
         qmin=attrs.qmin,
@@ -141,10 +145,8 @@ def padded_input(x: Any, attrs: Any, dot: Dot, slack: int | None = None) -> Any:
     """The input with its border, as the instruction takes it.
 
     Args:
-        x: int8 (N, H, W, C).
-        attrs: With `padding` and `input_zero_point`.
-        dot: The instruction.
-        slack: None for (N, H, W, C); otherwise rows are flattened and a kernel may read so many elements from any pixel on.
+        x: int8 (N, H, W, C). attrs: With `padding` and `input_zero_point`. dot: The instruction. slack: None for (N, H,
+        W, C); otherwise rows are flattened and a kernel may read so many elements from any pixel on.
     """
     n, h, w, c = (int(dim) for dim in x.shape)
     top, left, bottom, right = (int(pad) for pad in attrs.padding)
@@ -175,14 +177,6 @@ def padded_input(x: Any, attrs: Any, dot: Dot, slack: int | None = None) -> Any:
         return tirx.if_then_else(inside, shifted(x[b, i - top, place // c, place % c]), border)
 
     return te.compute((n, h + top + bottom, pitch), run, name="padded")
-
-
-def requantized(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
-    """Bias and requantization along the last axis."""
-    biased = te.compute(acc.shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
-    return te.compute(
-        acc.shape, lambda *i: te_requantize(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs), name="requantized"
-    )
 
 
 _CONV = register_operator("x86_qconv2d", 5, "Integer convolution, weights packed for x86", _infer, _define)

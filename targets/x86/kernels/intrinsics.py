@@ -7,25 +7,28 @@
 | `x86.vpdpbusd.8x4` | vpdpbusd | AVX-512VNNI and VL, or AVX-VNNI | int32[8] += sum over 4 of uint8 * int8 |
 | `x86.vpdpbusd.16x4` | the same, 512 bits | AVX-512VNNI | int32[16] += sum over 4 of uint8 * int8 |
 
-All of them are exact: two products of 8-bit numbers widened to int16 fit into int32, and vpdpbusd does not saturate. vpmaddubsw, the
-8-bit product of plain AVX2, saturates at int16 and is not used.
+All of them are exact: two products of 8-bit numbers widened to int16 fit into int32, and vpdpbusd does not saturate.
+vpmaddubsw, the 8-bit product of plain AVX2, saturates at int16 and is not used.
 
-Each comes in two forms. *broadcast*: the same `group` activations for all lanes, as in a convolution. *lanes*: every lane
-its own activations, packed into the bytes or halves of an int32, as in a depthwise convolution.
+Each comes in two forms. *broadcast*: the same `group` activations for all lanes, as in a convolution. *lanes*: every
+lane its own activations, packed into the bytes or halves of an int32, as in a depthwise convolution.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-from ....passes._tvm import tvm
-
+from ....passes._tvm import tirx, tvm
 
 DOT_ANNOTATION = "x86.dot"
 """Annotation of a block: the tensor intrinsic that its schedule is to use."""
+
+
+LANES_SUFFIX = ".lanes"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Dot:
     @property
     def packed(self) -> str:
         """Name of the intrinsic with activations of its own for every lane."""
-        return f"{self.broadcast}.lanes"
+        return self.broadcast + LANES_SUFFIX
 
     @property
     def offset(self) -> int:
@@ -105,7 +108,6 @@ def _operand(dot: Dot) -> str:
 def _register(dot: Dot) -> None:
     lanes, group, activation, weight = dot.lanes, dot.group, dot.activation, dot.weight
     part, whole, operand = f"{activation}x{group}", f"{weight}x{lanes * group}", _operand(dot)
-    bits, mask = 32 // group, (1 << (32 // group)) - 1
     vector = f"int32x{lanes}"
 
     @T.prim_func(s_tir=True)
@@ -149,10 +151,9 @@ def _register(dot: Dot) -> None:
             T.reads(C[0:lanes], A[0:lanes], B[0:lanes, 0:group])
             T.writes(C[0:lanes])
             for i in T.serial(0, lanes):
-                for k in T.serial(0, group):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        C[vi] = C[vi] + unpack(A[vi], vk, dot) * T.cast(B[vi, vk], "int32")
+                with T.sblock("update"):
+                    vi = T.axis.spatial(lanes, i)
+                    C[vi] = C[vi] + packed_product(A[vi], [B[vi, k] for k in range(group)], dot)
 
     @T.prim_func(s_tir=True)
     def lanes_instruction(
@@ -174,12 +175,23 @@ def _register(dot: Dot) -> None:
     TensorIntrin.register(dot.packed, lanes_meaning, lanes_instruction)
 
 
-def unpack(word: tvm.ir.Expr, index: tvm.ir.Expr, dot: Dot) -> tvm.ir.Expr:
-    """Activation `index` out of the bytes or halves of an int32, as an int32."""
-    if dot.group == 4:
-        return T.bitwise_and(T.shift_right(word, index * 8), 255)
-    # Shifting left first extends the sign.
-    return T.shift_right(T.shift_left(word, 16 - index * 16), 16)
+def packed_product(word: tvm.ir.Expr, weights: Sequence[tvm.ir.Expr], dot: Dot) -> tvm.ir.Expr:
+    """The products of the bytes or halves of an int32 with weights, summed: what one lane of the instruction does."""
+    bits = 32 // dot.group
+    total = None
+    for index, weight in enumerate(weights):
+        # Shifting left first extends the sign of a half or clears what is above a byte.
+        high = word if index == dot.group - 1 else tirx.shift_left(word, _int32(32 - bits * (index + 1)))
+        value = tirx.shift_right(high, _int32(32 - bits))
+        if dot.group == 4:
+            value = tirx.bitwise_and(value, _int32(255))
+        product = value * weight.astype("int32")
+        total = product if total is None else total + product
+    return total
+
+
+def _int32(value: int) -> tvm.ir.Expr:
+    return tirx.const(value, "int32")
 
 
 for _dot in DOTS:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 
 from ....passes._tvm import relax, tvm
@@ -9,7 +13,9 @@ from ....passes.integer.registry import is_integer_op
 from ....passes.module_params import static_shape
 from ....passes.rebuild import Rebuilder, rebuild
 from .convolution import pack_weights, x86_qconv2d
-from .intrinsics import best_dot
+from .depthwise import pack_depthwise, x86_qdepthwise
+from .intrinsics import Dot, best_dot
+from .requantize import shifts_simply
 
 
 def select_kernels(mod: tvm.IRModule, features: frozenset[str]) -> tvm.IRModule:
@@ -23,43 +29,105 @@ def select_kernels(mod: tvm.IRModule, features: frozenset[str]) -> tvm.IRModule:
     def rewrite(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         if is_integer_op(value, "qconv2d"):
             return _convolution(rebuilder, var, value, features)
+        if is_integer_op(value, "qdepthwise"):
+            return _depthwise(rebuilder, var, value, features)
+        if is_integer_op(value, "qdense"):
+            return _dense(rebuilder, var, value, features)
         return None
 
     return rebuild(mod, rewrite)
 
 
-def _convolution(
-    rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]
-) -> relax.Expr | None:
-    weight, bias, multiplier, shift = (rebuilder.param_value(arg) for arg in call.args[1:])
-    if weight is None or bias is None or multiplier is None or shift is None:
+@dataclass(frozen=True)
+class _Operands:
+    """The constant arguments of an integer layer."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+
+
+def _operands(rebuilder: Rebuilder, call: relax.Call) -> _Operands | None:
+    values = [rebuilder.param_value(arg) for arg in call.args[1:]]
+    known = [value for value in values if value is not None]
+    return _Operands(*known) if len(known) == len(values) else None
+
+
+def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
+    operands = _operands(rebuilder, call)
+    if operands is None:
         return None
-    o, kh, kw, c = weight.shape
+    o, _, _, c = operands.weight.shape
     if int(call.attrs.groups) != 1:
         return None
     dot = best_dot(features, o)
     if c % dot.group and int(call.attrs.dilation[1]) != 1:
         # A run of columns has no gaps.
         return None
+    return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot)
+
+
+def _packed_convolution(
+    rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any, dot: Dot
+) -> relax.Expr:
+    o, kh, kw, _ = operands.weight.shape
     channels = -(-o // dot.lanes) * dot.lanes
-    packed = pack_weights(weight, bias, int(call.attrs.input_zero_point), dot, channels)
-    name = var.name
+    packed = pack_weights(operands.weight, operands.bias, int(attrs.input_zero_point), dot, channels)
     new = x86_qconv2d(
-        rebuilder.get(call.args[0]),
+        x,
         rebuilder.param(f"{name}.packed", packed.weight),
         rebuilder.param(f"{name}.folded_bias", packed.bias),
-        rebuilder.param(f"{name}.multiplier", _padded(multiplier, channels)),
-        rebuilder.param(f"{name}.shift", _padded(shift, channels)),
-        call.attrs,
+        rebuilder.param(f"{name}.multiplier", _padded(operands.multiplier, channels)),
+        rebuilder.param(f"{name}.shift", _padded(operands.shift, channels)),
+        attrs,
         dot=dot,
         kernel=(kh, kw),
         flat=packed.flat,
+        simple=shifts_simply(operands.weight.reshape(o, -1), operands.bias, operands.shift, str(attrs.rounding)),
     )
     if channels == o:
         return new
-    wide = rebuilder.emit(new, f"{name}.wide")
-    n, h, w, _ = static_shape(wide)
-    return relax.op.strided_slice(wide, [3], [0], [o])
+    return relax.op.strided_slice(rebuilder.emit(new, f"{name}.wide"), [3], [0], [o])
+
+
+def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
+    operands = _operands(rebuilder, call)
+    if operands is None:
+        return None
+    _, kh, kw, channels = operands.weight.shape
+    dot = best_dot(features, channels)
+    if channels != static_shape(call.args[0])[3] or channels % dot.lanes:
+        return None
+    by_channel = operands.weight.reshape(kh * kw, channels).T
+    packed, bias = pack_depthwise(operands.weight, operands.bias, int(call.attrs.input_zero_point), dot)
+    return x86_qdepthwise(
+        rebuilder.get(call.args[0]),
+        rebuilder.param(f"{var.name}.packed", packed),
+        rebuilder.param(f"{var.name}.folded_bias", bias),
+        rebuilder.get(call.args[3]),
+        rebuilder.get(call.args[4]),
+        call.attrs,
+        dot=dot,
+        kernel=(kh, kw),
+        simple=shifts_simply(by_channel, operands.bias, operands.shift, str(call.attrs.rounding)),
+    )
+
+
+def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
+    """A dense layer as a 1x1 convolution over a row of pixels, one for each sample."""
+    operands = _operands(rebuilder, call)
+    shape = static_shape(call.args[0])
+    if operands is None or len(shape) != 2:
+        return None
+    o, k = operands.weight.shape
+    image = rebuilder.emit(relax.op.reshape(rebuilder.get(call.args[0]), (1, 1, shape[0], k)), f"{var.name}.pixels")
+    attrs = {key: call.attrs[key] for key in call.attrs.keys()}
+    attrs.update(strides=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1])
+    as_conv = _Operands(operands.weight.reshape(o, 1, 1, k), operands.bias, operands.multiplier, operands.shift)
+    dot = best_dot(features, o)
+    new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
+    return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (shape[0], o))
 
 
 def _padded(values: np.ndarray, channels: int) -> np.ndarray:
