@@ -57,7 +57,8 @@ class _Rewriter(PyExprMutator):  # type: ignore[misc]
             return call
         if kernel is None or static_shape(call)[0] != 1:
             return call
-        function = self.builder_.add_func(kernel.func, kernel.name)
+        # Opaque to fusion: the body is a loop nest of its own, not a block.
+        function = self.builder_.add_func(kernel.func.with_attr("op_pattern", 8), kernel.name)
         flat = [relax.op.reshape(tensor, (int(np.prod(static_shape(tensor))),)) for tensor in tensors]
         flat = [self.builder_.emit(tensor) for tensor in flat]
         shape = static_shape(call)
