@@ -84,6 +84,13 @@ class Program:
     steps: list[Step] = field(default_factory=list)
     functions: dict[str, tirx.PrimFunc] = field(default_factory=dict)
 
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """For each function the layers of the model that it computes, in order."""
+        found: dict[str, tuple[str, ...]] = {}
+        for step in self.steps:
+            found[step.function] = (*found.get(step.function, ()), step.layer)
+        return found
+
     def memory(self, name: str) -> str:
         """The tensor in whose memory `name` lies."""
         while name in self.views:
@@ -115,7 +122,6 @@ def make_program(mod: tvm.IRModule, prefix: str, legalize: Sequence[Legalize] = 
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
-        relax.transform.RewriteDataflowReshape(),
         relax.transform.DeadCodeElimination(["main"]),
     ]
     with tvm.transform.PassContext(opt_level=3):
