@@ -4,14 +4,17 @@ The passes know no target, no file and no terminal. Parameter values ride along 
 `attach_params`.
 """
 
-from . import _tvm  # noqa: F401  (checks the pinned versions before anything else loads TVM)
-from . import integer  # noqa: F401  (registers the integer operators)
+from . import (
+    _tvm,  # noqa: F401  (checks the pinned versions before anything else loads TVM)
+    integer,  # noqa: F401  (registers the integer operators)
+)
 from .canonicalize import Canonicalize
 from .channels import Group, groups
 from .errors import MissingToolError, UnsupportedOperatorError, UserError
 from .fold_batch_norm import FoldBatchNorm
 from .module_params import attach_params, detach_params, get_params
 from .prune_channels import PruneChannels
+from .prune_heads import PruneHeads
 from .remarks import Remark, get_remarks
 from .surgery import SurgeryReport, get_surgery, zero_channels
 
@@ -21,6 +24,7 @@ __all__ = [
     "Group",
     "MissingToolError",
     "PruneChannels",
+    "PruneHeads",
     "Remark",
     "SurgeryReport",
     "UnsupportedOperatorError",

@@ -84,7 +84,13 @@ class PruneChannels:
         return prune(mod, graph, units, f"lowest importance ({self.name}, {self.allocation.scope})")
 
 
-def prune(mod: tvm.IRModule, graph: ChannelGraph, units: Mapping[str, np.ndarray], reason: str) -> tvm.IRModule:
+def prune(
+    mod: tvm.IRModule,
+    graph: ChannelGraph,
+    units: Mapping[str, np.ndarray],
+    reason: str,
+    pass_name: str = "PruneChannels",
+) -> tvm.IRModule:
     """Remove units, and record what went and what could not be considered.
 
     Args:
@@ -92,9 +98,10 @@ def prune(mod: tvm.IRModule, graph: ChannelGraph, units: Mapping[str, np.ndarray
         graph: Its analysis.
         units: The units to remove by group name, at least one staying in each group.
         reason: How they were chosen, for the record.
+        pass_name: Whose remarks they are.
     """
     pruned = remove_units(mod, graph, units)
-    pruned = add_remarks(pruned, [Remark("PruneChannels", group.name, _refusal(group)) for group in graph.frozen])
+    pruned = add_remarks(pruned, [Remark(pass_name, group.name, _refusal(group)) for group in graph.frozen])
     if pruned is mod or not units:
         return pruned
     return add_surgery(pruned, record(mod, pruned, graph.groups, units, reason))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,18 +97,18 @@ def groups(mod: tvm.IRModule) -> list[Group]:
     return [*graph.groups, *graph.frozen]
 
 
-def analyze(mod: tvm.IRModule, prefer_outer_split: bool = False) -> ChannelGraph:
+def analyze(mod: tvm.IRModule, preferred_splits: Collection[int] = ()) -> ChannelGraph:
     """Find all atoms of a module and what hangs together.
 
     Args:
         mod: A module whose `main` is straight-line.
-        prefer_outer_split: Where a reshape splits an axis and both parts could be removed from, take the outer one:
-            whole attention heads instead of positions inside every head.
+        preferred_splits: Where a reshape splits an axis and several parts could be removed from, the sizes of parts
+            that are taken first: the number of heads to remove whole heads, not positions inside every head.
 
     Raises:
         UserError: `main` has control flow.
     """
-    walk = _Walk(mod["main"], prefer_outer_split)
+    walk = _Walk(mod["main"], preferred_splits)
     components = walk.atoms.solve()
     prunable, frozen = _Grouping(walk, components).run()
     return ChannelGraph(walk.values, walk.operands, walk.shuffles, components, prunable, frozen)
@@ -117,13 +117,13 @@ def analyze(mod: tvm.IRModule, prefer_outer_split: bool = False) -> ChannelGraph
 class _Walk:
     """Lets atoms flow through a function."""
 
-    def __init__(self, func: relax.Function, prefer_outer_split: bool) -> None:
+    def __init__(self, func: relax.Function, preferred_splits: Collection[int]) -> None:
         self.atoms = Atoms()
         self.values: dict[relax.Var, Value] = {}
         self.operands: dict[relax.Var, list[Value]] = {}
         self.layer_names: dict[relax.Var, str] = {}
         self.params = param_vars(func)
-        self._prefer_outer_split = prefer_outer_split
+        self._preferred_splits = frozenset(preferred_splits)
         for var in input_vars(func):
             self.layer_names[var] = var.name
             self.values[var] = self._fixed(var.ty, "an input of the model")
@@ -170,7 +170,7 @@ class _Walk:
         try:
             if rule is None:
                 raise NotCovered(f"the operator {name} at {var.name} is not covered")
-            flow = Flow(self.layer_names[var], expr, operands, self.atoms, self._prefer_outer_split)
+            flow = Flow(self.layer_names[var], expr, operands, self.atoms, self._preferred_splits)
             result = rule.propagate(flow)
         except NotCovered as reason:
             self._freeze(operands, str(reason))

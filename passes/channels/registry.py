@@ -32,15 +32,14 @@ class Flow:
         call: The call.
         operands: What is known of each argument.
         atoms: Where ties and freezes go.
-        prefer_outer_split: Where an axis is split in two and both parts could be removed from (heads and their width),
-            take the outer one.
+        preferred_splits: Where a reshape splits an axis, the sizes of parts that shall carry the removal.
     """
 
     name: str
     call: relax.Call
     operands: Sequence[Value]
     atoms: Atoms
-    prefer_outer_split: bool = False
+    preferred_splits: frozenset[int] = frozenset()
 
     @property
     def attrs(self) -> Any:

@@ -70,11 +70,14 @@ def _carriers(flow: Flow, data: Axes, factors: list[Factor], rank: int) -> list[
     live = [factor for factor in factors if not flow.frozen(data.ids[factor.old])]
     shared = {axis: {factor.old for factor in factors if factor.new == axis} for axis in range(rank)}
 
-    def preference(indexed: tuple[int, Factor]) -> tuple[int, int, int]:
+    def preference(indexed: tuple[int, Factor]) -> tuple[int, int, int, int]:
         index, factor = indexed
-        is_alone = len(shared[factor.new]) == 1
-        inner = -index if flow.prefer_outer_split else index
-        return (is_alone, 0 if flow.prefer_outer_split else factor.size, inner)
+        parts = [other for other in factors if other.old == factor.old]
+        wanted = 0
+        if factor.size in flow.preferred_splits:
+            # (3, heads, width) and (heads, width): where sizes are equal, the heads are the last but one.
+            wanted = 2 if parts.index(factor) == len(parts) - 2 else 1
+        return (len(shared[factor.new]) == 1, wanted, factor.size, index)
 
     chosen: list[Factor] = []
     for _, factor in sorted(enumerate(live), key=preference, reverse=True):
