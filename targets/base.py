@@ -134,6 +134,7 @@ class TargetDescription(BaseModel):
         compiler_flags: For the cross compiler.
         emulator_machine: Machine of qemu-system-arm that stands in for the board.
         emulator_cpu: CPU of the user-mode emulator.
+        emulator_note: What a reader of figures must know of the emulator.
         flash_origin, flash_bytes: Flash of the board; 0 where it is not limited.
         ram_origin, ram_bytes: RAM of the board; 0 where it is not limited.
         emulated_flash_origin, emulated_ram_origin: Where the emulator's machine has them.
@@ -153,6 +154,7 @@ class TargetDescription(BaseModel):
     compiler_flags: tuple[str, ...] = ()
     emulator_machine: str | None = None
     emulator_cpu: str | None = None
+    emulator_note: str | None = None
     flash_origin: int = 0
     flash_bytes: int = 0
     ram_origin: int = 0

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...passes.errors import UserError
-from ..base import TensorSpec
-
-FILE = "artifact.json"
+from ..artifact_folder import read_artifact, write_artifact
+from ..base import TargetDescription, TensorSpec
 
 
 class BuildInfo(BaseModel):
     """A built library.
 
     Attributes:
-        target: Name of the target.
         prefix: Starts every symbol.
         inputs, outputs: What it takes and gives.
         program: The executable for the emulator, relative to the folder.
         code_bytes, constant_bytes: In flash.
         arena_bytes: In RAM.
         arena_lower_bound: The most bytes alive at once: no arena can be smaller.
+        layers: For each function of the library the layers of the model that it computes.
     """
 
-    target: str
+    model_config = ConfigDict(frozen=True)
+
     prefix: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -37,10 +34,12 @@ class BuildInfo(BaseModel):
     constant_bytes: int
     arena_bytes: int
     arena_lower_bound: int
+    layers: dict[str, tuple[str, ...]] = {}
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, target: TargetDescription) -> None:
         """Write to `folder`."""
-        (folder / FILE).write_text(self.model_dump_json(indent=1) + "\n")
+        details = self.model_dump(exclude={"inputs", "outputs"})
+        write_artifact(folder, target, self.inputs, self.outputs, library=details)
 
     @staticmethod
     def read(folder: Path) -> BuildInfo:
@@ -49,70 +48,8 @@ class BuildInfo(BaseModel):
         Raises:
             UserError: There is none, or it is damaged.
         """
+        content = read_artifact(folder)
         try:
-            return BuildInfo(**json.loads((folder / FILE).read_text()))
-        except OSError as error:
-            raise UserError(f"{folder} holds no built model ({FILE}: {error.strerror}); build one into it") from error
-        except (json.JSONDecodeError, ValidationError, TypeError) as error:
-            raise UserError(f"{folder / FILE} is damaged; build the model again") from error
-
-
-def check_inputs(specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray]) -> int:
-    """How many samples `inputs` hold.
-
-    Raises:
-        UserError: Number, shape or dtype do not fit.
-    """
-    if len(inputs) != len(specs):
-        raise UserError(f"the model takes {len(specs)} inputs, {len(inputs)} were given")
-    counts = set()
-    for spec, value in zip(specs, inputs):
-        batch = spec.shape[0] if spec.shape else 1
-        if value.shape[1:] != spec.shape[1:] or value.ndim != len(spec.shape) or not len(value) or len(value) % batch:
-            raise UserError(f"input '{spec.name}' has shape {spec.shape}, the array given {value.shape}")
-        if value.dtype.name != spec.dtype:
-            raise UserError(f"input '{spec.name}' is {spec.dtype}, the array given {value.dtype}")
-        counts.add(len(value) // batch)
-    if len(counts) != 1:
-        raise UserError("the inputs hold different numbers of samples")
-    return counts.pop()
-
-
-def pack_inputs(specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray]) -> bytes:
-    """The file that the runners read: the number of samples, then every sample's inputs in order."""
-    samples = check_inputs(specs, inputs)
-    parts = [np.uint32(samples).tobytes()]
-    split = [np.split(np.ascontiguousarray(value), samples) for value in inputs]
-    parts += [piece.tobytes() for sample in zip(*split) for piece in sample]
-    return b"".join(parts)
-
-
-def unpack_outputs(specs: Sequence[TensorSpec], data: bytes, samples: int) -> tuple[list[np.ndarray], bytes]:
-    """The outputs that a runner wrote, samples stacked on axis 0, and what follows them.
-
-    Raises:
-        UserError: The data is too short: the program stopped early.
-    """
-    size = sum(spec.nbytes for spec in specs)
-    if len(data) < size * samples:
-        raise UserError(f"the program wrote {len(data)} bytes of output instead of {size * samples}: it stopped early")
-    columns: list[list[np.ndarray]] = [[] for _ in specs]
-    position = 0
-    for _ in range(samples):
-        for column, spec in zip(columns, specs):
-            column.append(np.frombuffer(data, spec.dtype, int(np.prod(spec.shape)), position).reshape(spec.shape))
-            position += spec.nbytes
-    return [np.concatenate(column) for column in columns], data[position:]
-
-
-def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:
-    """One sample of random inputs: the whole range of integers, standard normal floats."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for spec in specs:
-        if np.issubdtype(np.dtype(spec.dtype), np.integer):
-            info = np.iinfo(spec.dtype)
-            made.append(rng.integers(info.min, int(info.max) + 1, spec.shape).astype(spec.dtype))
-        else:
-            made.append(rng.standard_normal(spec.shape).astype(spec.dtype))
-    return made
+            return BuildInfo(inputs=content["inputs"], outputs=content["outputs"], **content["library"])
+        except (KeyError, TypeError, ValidationError) as error:
+            raise UserError(f"{folder} holds no library for a microcontroller or a board; build one into it") from error

@@ -21,10 +21,12 @@ class Counts:
     Attributes:
         regions: Executed instructions of each region, in order.
         functions: Executed instructions inside regions by function, most first.
+        classes: Executed instructions inside regions by class, where the plugin knows the encoding.
     """
 
     regions: tuple[int, ...]
     functions: dict[str, int]
+    classes: dict[str, int]
 
 
 def plugin_path() -> Path:
@@ -66,12 +68,16 @@ def plugin_argument(elf: Path, nm: str, folder: Path, *, thumb: bool) -> tuple[s
     symbols, results = folder / "symbols.txt", folder / "counts.txt"
     symbols.write_text("\n".join(lines) + "\n")
     options = [f"symbols={symbols}", f"begin={marks[BEGIN]:x}", f"end={marks[END]:x}", f"out={results}"]
+    if not thumb:
+        options.append("classes=aarch64")
     return f"{plugin_path()},{','.join(options)}", results
 
 
 def read_counts(path: Path) -> Counts:
     """Read what the plugin wrote."""
-    regions, functions = [], {}
+    regions: list[int] = []
+    functions: dict[str, int] = {}
+    classes: dict[str, int] = {}
     for line in path.read_text().splitlines():
         kind, _, rest = line.partition(" ")
         if kind == "region":
@@ -80,5 +86,8 @@ def read_counts(path: Path) -> Counts:
             count, _, name = rest.partition(" ")
             if name not in (BEGIN, END):
                 functions[name] = functions.get(name, 0) + int(count)
+        elif kind == "class":
+            name, _, count = rest.partition(" ")
+            classes[name] = int(count)
     ordered = dict(sorted(functions.items(), key=lambda item: -item[1]))
-    return Counts(tuple(regions), ordered)
+    return Counts(tuple(regions), ordered, classes)

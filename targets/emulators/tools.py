@@ -13,11 +13,13 @@ from ...passes.errors import MissingToolError, UserError
 # Program: the Debian package that brings it.
 PACKAGES = {
     "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "arm-none-eabi-ar": "binutils-arm-none-eabi",
     "arm-none-eabi-nm": "binutils-arm-none-eabi",
     "arm-none-eabi-size": "binutils-arm-none-eabi",
     "qemu-system-arm": "qemu-system-arm",
     "qemu-aarch64": "qemu-user",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "aarch64-linux-gnu-ar": "binutils-aarch64-linux-gnu",
     "aarch64-linux-gnu-nm": "binutils-aarch64-linux-gnu",
     "aarch64-linux-gnu-size": "binutils-aarch64-linux-gnu",
     "cc": "gcc",
@@ -31,6 +33,17 @@ def missing(programs: Sequence[str]) -> list[str]:
         for name in programs
         if not shutil.which(name)
     ]
+
+
+def require(programs: Sequence[str], what: str) -> None:
+    """Refuse to go on without programs.
+
+    Raises:
+        MissingToolError: One or more are not installed.
+    """
+    absent = missing(programs)
+    if absent:
+        raise MissingToolError(f"{what}: {' '.join(absent)}")
 
 
 def run(command: Sequence[str | Path], *, what: str, timeout: float, log: Path | None = None, cwd: Path | None = None) -> str:

@@ -3,9 +3,10 @@
  * Arguments: symbols=FILE  lines of "address size name", hexadecimal, for the functions to tell apart;
  *            begin=ADDR    a region starts when the instruction at ADDR runs;
  *            end=ADDR      and ends when the one at this ADDR runs;
+ *            classes=aarch64  counts by class too, by the A64 encoding (Arm DDI 0487, chapter C4);
  *            out=FILE      where results are written.
- * Result lines: "region N" for each region in order, "function N name" and "total N".
- * Functions are counted inside regions only.
+ * Result lines: "region N" for each region in order, "function N name", "class name N" and "total N".
+ * Functions and classes are counted inside regions only.
  *
  * Debian packages QEMU with the plugin interface but without its header, so what is used of it is declared here. */
 #include <inttypes.h>
@@ -29,6 +30,7 @@ void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, void (*)(
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
 
 EXPORT int qemu_plugin_version = 1;
@@ -38,6 +40,15 @@ typedef struct {
   char name[200];
 } function_t;
 
+enum { LOAD, STORE, BRANCH, INTEGER, VECTOR, OTHER, CLASSES };
+static const char *const class_names[CLASSES] = {"load", "store", "branch", "integer", "vector", "other"};
+
+typedef struct {
+  uint64_t executed, before, inside;
+} class_t;
+
+static class_t classes[CLASSES];
+static bool by_class;
 static function_t *functions;
 static size_t function_count;
 static uint64_t executed, region_start, begin_address = UINT64_MAX, end_address = UINT64_MAX;
@@ -47,6 +58,7 @@ static void region_begin(unsigned cpu, void *data) {
   (void)cpu, (void)data;
   region_start = executed;
   for (size_t i = 0; i < function_count; i++) functions[i].before = functions[i].executed;
+  for (size_t i = 0; i < CLASSES; i++) classes[i].before = classes[i].executed;
 }
 
 static void region_end(unsigned cpu, void *data) {
@@ -54,6 +66,23 @@ static void region_end(unsigned cpu, void *data) {
   fprintf(out, "region %" PRIu64 "\n", executed - region_start);
   fflush(out);
   for (size_t i = 0; i < function_count; i++) functions[i].inside += functions[i].executed - functions[i].before;
+  for (size_t i = 0; i < CLASSES; i++) classes[i].inside += classes[i].executed - classes[i].before;
+}
+
+static int class_of(uint32_t word) {
+  const unsigned group = (word >> 25) & 15;
+  if ((group & 5) == 4) {
+    const bool literal = (word & 0x3B000000u) == 0x18000000u, single = ((word >> 27) & 7) == 7;
+    const bool vector = (word >> 26) & 1;
+    const unsigned opc = (word >> 22) & 3;
+    if (literal) return LOAD;
+    if (single && vector) return opc & 1 ? LOAD : STORE;
+    if (single) return opc == 0 ? STORE : LOAD;
+    return opc & 1 ? LOAD : STORE;
+  }
+  if ((group & 14) == 10) return BRANCH;
+  if ((group & 14) == 8 || (group & 7) == 5) return INTEGER;
+  return (group & 7) == 7 ? VECTOR : OTHER;
 }
 
 static int compare(const void *a, const void *b) {
@@ -80,6 +109,11 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
     const uint64_t address = qemu_plugin_insn_vaddr(insn);
     if (address == end_address) qemu_plugin_register_vcpu_insn_exec_cb(insn, region_end, 0, NULL);
     qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &executed, 1);
+    if (by_class) {
+      uint32_t word;
+      memcpy(&word, qemu_plugin_insn_data(insn), sizeof word);
+      qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &classes[class_of(word)].executed, 1);
+    }
     function_t *function = find(address);
     if (function) qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &function->executed, 1);
     if (address == begin_address) qemu_plugin_register_vcpu_insn_exec_cb(insn, region_begin, 0, NULL);
@@ -90,6 +124,8 @@ static void finish(qemu_plugin_id_t id, void *data) {
   (void)id, (void)data;
   for (size_t i = 0; i < function_count; i++)
     if (functions[i].inside) fprintf(out, "function %" PRIu64 " %s\n", functions[i].inside, functions[i].name);
+  for (size_t i = 0; i < CLASSES; i++)
+    if (by_class) fprintf(out, "class %s %" PRIu64 "\n", class_names[i], classes[i].inside);
   fprintf(out, "total %" PRIu64 "\n", executed);
   fclose(out);
 }
@@ -119,6 +155,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
     if (!strncmp(argv[i], "symbols=", 8) && read_symbols(argv[i] + 8)) return -1;
     if (!strncmp(argv[i], "begin=", 6)) begin_address = strtoull(argv[i] + 6, NULL, 16);
     if (!strncmp(argv[i], "end=", 4)) end_address = strtoull(argv[i] + 4, NULL, 16);
+    if (!strcmp(argv[i], "classes=aarch64")) by_class = true;
     if (!strncmp(argv[i], "out=", 4) && !(out = fopen(argv[i] + 4, "w"))) return -1;
   }
   qemu_plugin_register_vcpu_tb_trans_cb(id, translated);

@@ -62,7 +62,7 @@ __attribute__((naked, noreturn)) void Reset_Handler(void) {
       "1: cmp r0, r1\n"
       "bhs 2f\n"
       "str r2, [r0]\n"
-      "adds r0, #4\n"
+      "add r0, #4\n"
       "b 1b\n"
       "2: bl start\n"
       ".ltorg");

@@ -1,0 +1,19 @@
+"""A library in a folder, with a program for Linux that runs it on the user-mode emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..emulators.artifact import EmulatedArtifact
+
+
+class CortexAArtifact(EmulatedArtifact):
+    """Runs under qemu-aarch64."""
+
+    nm = "aarch64-linux-gnu-nm"
+    thumb = False
+
+    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
+        """The emulator's command line."""
+        return ["qemu-aarch64", "-cpu", str(self.target.emulator_cpu), *plugin, program]

@@ -1,0 +1,134 @@
+"""A library in a folder with a program that runs it under QEMU: what microcontrollers and boards share."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...passes.errors import UserError
+from ..aot.build_info import BuildInfo
+from ..aot.samples import check_inputs, pack_inputs, random_inputs, unpack_outputs
+from ..base import Artifact, Measurement, TargetDescription
+from .plugin import Counts, plugin_argument, read_counts
+from .tools import run
+
+# Exit codes of the programs in micro/runtime and arm/runtime.
+_FAILURES = {
+    2: "its arena is too small or not aligned",
+    3: "it could not open its input or output file",
+    4: "its input file is too short",
+    6: "it could not write its output file",
+    7: "it wrote outside its arena",
+    99: "it raised a fault",
+}
+
+
+@dataclass(frozen=True)
+class _Run:
+    outputs: list[np.ndarray]
+    rest: bytes
+    counts: Counts | None
+
+
+class EmulatedArtifact(Artifact):
+    """A built library and the program that runs it.
+
+    Attributes:
+        info: What the build wrote.
+    """
+
+    nm: str
+    """The symbol lister of the tool chain."""
+    thumb: bool
+    """Whether code addresses carry the mark of Thumb code in bit 0."""
+
+    def __init__(self, target: TargetDescription, path: Path, info: BuildInfo) -> None:
+        self.target, self.path, self.info = target, path, info
+        self.inputs, self.outputs = info.inputs, info.outputs
+
+    @abstractmethod
+    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
+        """The emulator's command line."""
+
+    def stack_bytes(self, rest: bytes) -> int | None:
+        """The deepest stack, from what the program wrote behind its outputs."""
+        return None
+
+    def run(self, inputs: Sequence[np.ndarray], *, timeout: float = 300) -> list[np.ndarray]:
+        """Run on the emulator; see `Artifact.run`.
+
+        Args:
+            timeout: Seconds after which an emulator that does not come to an end is stopped.
+        """
+        return self._emulate(inputs, timeout, count=False).outputs
+
+    def measure(
+        self, inputs: Sequence[np.ndarray] | None = None, *, timeout: float = 300, **options: Any
+    ) -> Measurement:
+        """Count the executed instructions of one inference.
+
+        Args:
+            inputs: Samples; the figures are means over them, which differ from one another only where the executed path
+                depends on the data. One random sample when none are given.
+            timeout: Seconds after which an emulator that does not come to an end is stopped.
+            options: None.
+
+        Raises:
+            UserError: An unknown option, or inputs that do not fit, or the run failed.
+            MissingToolError: The emulator is missing.
+        """
+        if options:
+            raise UserError(f"target {self.target.name} measures without option '{next(iter(options))}'")
+        done = self._emulate(random_inputs(self.inputs) if inputs is None else inputs, timeout, count=True)
+        assert done.counts is not None
+        samples, info, stack = len(done.counts.regions), self.info, self.stack_bytes(done.rest)
+        notes = ["executed instructions under QEMU, which are not cycles"]
+        if self.target.emulator_note:
+            notes.append(self.target.emulator_note)
+        return Measurement(
+            target=self.target.name,
+            source="qemu",
+            instructions=round(sum(done.counts.regions) / samples),
+            functions={name: round(count / samples) for name, count in done.counts.functions.items()},
+            classes={name: round(count / samples) for name, count in done.counts.classes.items()},
+            flash_bytes=info.code_bytes + info.constant_bytes,
+            code_bytes=info.code_bytes,
+            constant_bytes=info.constant_bytes,
+            ram_bytes=info.arena_bytes + (stack or 0),
+            arena_bytes=info.arena_bytes,
+            stack_bytes=stack,
+            notes=tuple(notes),
+        )
+
+    def _emulate(self, inputs: Sequence[np.ndarray], timeout: float, *, count: bool) -> _Run:
+        samples = check_inputs(self.inputs, inputs)
+        program = (self.path / self.info.program).resolve()
+        if not program.exists():
+            raise UserError(f"{self.path} lacks {self.info.program}; build the model again")
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            (folder / "input.bin").write_bytes(pack_inputs(self.inputs, inputs))
+            plugin: list[str] = []
+            results = None
+            if count:
+                argument, results = plugin_argument(program, self.nm, folder, thumb=self.thumb)
+                plugin = ["-plugin", argument]
+            try:
+                run(self.command(plugin, program), what="running on the emulator", timeout=timeout, cwd=folder)
+            except UserError as error:
+                raise _explained(error) from error
+            values, rest = unpack_outputs(self.outputs, (folder / "output.bin").read_bytes(), samples)
+            return _Run(values, rest, read_counts(results) if results is not None else None)
+
+
+def _explained(error: UserError) -> UserError:
+    for code, reason in _FAILURES.items():
+        if str(error).endswith(f"exit code {code}"):
+            return UserError(f"the program failed on the emulator: {reason}")
+    return error
