@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ..base import Latency
 from .host import available_cpus
+
+_THREADS = "TVM_NUM_THREADS"
+_FASTEST_CORES = 1
+"""TVM's affinity mode: the fastest cores first, where they differ."""
 
 
 @contextlib.contextmanager
@@ -27,13 +32,19 @@ def thread_limit(threads: int | None) -> Iterator[int]:
         return
     if not 1 <= threads <= most:
         raise UserError(f"{threads} threads were asked for; this process may use 1 to {most}")
-    configure = tvm.get_global_func("runtime.config_threadpool")
-    # Affinity mode 1: the first cores, biggest first where they differ.
-    configure(1, threads)
+    # TVM looks at the variable at every launch: with one thread it calls the kernel directly. The pool itself is made
+    # once, for as many threads as the variable then says; afterwards only how many of them are used can be set.
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = str(most if threads > 1 else 1)
+    if threads > 1:
+        tvm.get_global_func("runtime.config_threadpool")(_FASTEST_CORES, threads)
     try:
         yield threads
     finally:
-        configure(1, most)
+        if before is None:
+            del os.environ[_THREADS]
+        else:
+            os.environ[_THREADS] = before
 
 
 def measure_latency(

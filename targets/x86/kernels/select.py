@@ -122,7 +122,7 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
         return None
     o, k = operands.weight.shape
     image = rebuilder.emit(relax.op.reshape(rebuilder.get(call.args[0]), (1, 1, shape[0], k)), f"{var.name}.pixels")
-    attrs = {key: call.attrs[key] for key in call.attrs.keys()}
+    attrs = {key: call.attrs[key] for key in dict(call.attrs.items())}
     attrs.update(strides=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1])
     as_conv = _Operands(operands.weight.reshape(o, 1, 1, k), operands.bias, operands.multiplier, operands.shift)
     dot = best_dot(features, o)
