@@ -1,4 +1,4 @@
-"""What lies around a firmware library: the program for the emulator, and a CMake project with an example for the board."""
+"""What lies around a firmware library: the program for the emulator, and a CMake project with an example."""
 
 from __future__ import annotations
 

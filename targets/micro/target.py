@@ -16,9 +16,10 @@ from ..base import Target, TargetDescription
 from ..emulators.tools import missing, package_version, require
 from .artifact import CortexMArtifact
 from .project import STACK_BYTES, write_firmware, write_project
+from .soft_float import use_arm_names
 
 _PREFIX = "arm-none-eabi-"
-_BUILDING = [_PREFIX + "gcc", _PREFIX + "ar", _PREFIX + "size"]
+_BUILDING = [_PREFIX + "gcc", _PREFIX + "ar", _PREFIX + "size", _PREFIX + "objcopy"]
 _RUNNING = [_PREFIX + "nm", "qemu-system-arm", "cc"]
 _PROGRAM = "firmware/model.elf"
 
@@ -109,6 +110,8 @@ class CortexMTarget(Target):
         sources = write_firmware(generated, description)
         tools = Toolchain(_PREFIX, ["-mthumb", *description.compiler_flags], output / "compiler.log")
         program = generated.folder / _PROGRAM
+        if not description.fpu:
+            use_arm_names(list(generated.objects))
         with tempfile.TemporaryDirectory() as scratch:
             compiled = tools.compile(generated, sources, Path(scratch))
             script = generated.folder / "firmware" / "emulator.ld"
