@@ -1,0 +1,180 @@
+"""Carrying a graph over from NCHW to NHWC: which form each tensor is in, and how one becomes another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._tvm import Constant, relax, tvm
+from .module_params import static_shape
+from .rebuild import Rebuilder, bindings
+
+TO_LAST = (0, 2, 3, 1)
+TO_FIRST = (0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the elements of a tensor lie in memory, compared with the graph that is converted.
+
+    Attributes:
+        kind: "same"; "last" for an NCHW tensor as NHWC; "flat" for a flattened image whose elements are in NHWC order.
+        image: For "flat" the (C, H, W) of the image.
+    """
+
+    kind: str
+    image: tuple[int, int, int] | None = None
+
+
+SAME, LAST = Form("same"), Form("last")
+
+
+class Converter:
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self.build = Rebuilder(mod)
+        self.values = dict(bindings(self.build.source))
+        # What exists of each variable of the old function, and in which form it was computed.
+        self.made: dict[relax.Var, dict[Form, relax.Expr]] = {}
+        self.native: dict[relax.Var, Form] = {}
+        self.taken: dict[str, np.ndarray] = {}
+
+    def run(self) -> tvm.IRModule:
+        for var, value in bindings(self.build.source):
+            new, form = self._convert(var, value)
+            if not isinstance(new, (relax.Var, Constant)):
+                new = self.build.emit(new, var.name)
+            self.native[var] = form
+            self.made[var] = {form: new}
+        return self.build.finish(self.original(self.build.source.body.body))
+
+    # Reading
+
+    def form_of(self, expr: relax.Expr) -> Form:
+        """The form that an operand was computed in; parameters, inputs and constants are as they were."""
+        return self.native.get(expr, SAME) if isinstance(expr, relax.Var) else SAME
+
+    def get(self, expr: relax.Expr, form: Form) -> relax.Expr:
+        """An operand of the old function in a form, converted if need be."""
+        if not isinstance(expr, relax.Var):
+            return self.build.get(expr) if form == SAME else self._constant(expr)
+        if form == LAST and self.build.param_value(expr) is not None:
+            return self._constant(expr)
+        made = self.made.setdefault(expr, {SAME: self.build.get(expr)} if expr not in self.native else {})
+        if form not in made:
+            made[form] = self._converted(expr, form)
+        return made[form]
+
+    def original(self, expr: relax.Expr) -> relax.Expr:
+        """An operand as it was in the old function."""
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self.original(field) for field in expr.fields])
+        if isinstance(expr, relax.Var):
+            return self.get(expr, SAME)
+        return self.build.get(expr)
+
+    def _constant(self, expr: relax.Expr) -> relax.Expr:
+        """A parameter or constant with its axes in the order of an NHWC tensor."""
+        value = self.build.param_value(expr)
+        assert value is not None
+        if value.ndim != 4:
+            return self.build.get(expr)
+        return self.permuted(expr, value.transpose(TO_LAST))
+
+    def permuted(self, expr: relax.Expr, value: np.ndarray) -> relax.Expr:
+        """A parameter or constant with another value under its old name."""
+        name = self.build.param_name(expr)
+        if name is None:
+            return relax.const(np.ascontiguousarray(value) if value.ndim else value)
+        unique, count = name, 1
+        while unique in self.taken and not _equal(self.taken[unique], value):
+            unique, count = f"{name}.{count}", count + 1
+        self.taken[unique] = value
+        return self.build.param(unique, np.array(value, order="C"))
+
+    def _converted(self, var: relax.Var, form: Form) -> relax.Expr:
+        source = self.values.get(var)
+        if is_call(source, "dequantize"):
+            dequantized = self._converted_integers(source, form)
+            if dequantized is not None:
+                return self.build.emit(dequantized, var.name)
+        x, native, stem = self.made[var][self.form_of(var)], self.form_of(var), _stem(var)
+        if native == SAME and form == LAST:
+            return self.build.emit(permute(x, TO_LAST), f"{stem}.permuted")
+        if native == LAST and form == SAME:
+            return self.build.emit(permute(x, TO_FIRST), f"{stem}.permuted")
+        if native.image is not None and form == SAME:
+            c, h, w = native.image
+            shape = static_shape(var)
+            image = self.build.emit(relax.op.reshape(x, (shape[0], h, w, c)), f"{stem}.image")
+            moved = self.build.emit(permute(image, TO_FIRST), f"{stem}.permuted")
+            return self.build.emit(relax.op.reshape(moved, shape), f"{stem}.flat")
+        raise ValueError(f"{var.name} cannot be converted from {native} to {form}")
+
+    def _converted_integers(self, source: relax.Call, form: Form) -> relax.Expr | None:
+        """The result of a dequantization in another form: its integers are converted, not its real values."""
+        integers, scale, zero = source.args
+        axis = int(source.attrs.axis)
+        if static_shape(scale) not in ((), (1,)):
+            if form != LAST or self.build.param_value(integers) is None:
+                return None
+            axis = TO_LAST.index(axis % 4)
+        moved = self.get(integers, form)
+        return relax.op.dequantize(moved, self.build.get(scale), self.build.get(zero), axis=axis)
+
+    # Converting
+
+    def _convert(self, var: relax.Var, value: relax.Expr) -> tuple[relax.Expr, Form]:
+        if isinstance(value, relax.Var):
+            return self.get(value, self.form_of(value)), self.form_of(value)
+        if isinstance(value, relax.TupleGetItem):
+            form = self.form_of(value.tuple_value)
+            return relax.TupleGetItem(self.get(value.tuple_value, form), value.index), form
+        if isinstance(value, relax.Call):
+            rule = _RULES.get(getattr(value.op, "name", ""))
+            converted = rule(self, value) if rule is not None else None
+            if converted is not None:
+                return converted
+            return relax.Call(value.op, [self.original(a) for a in value.args], value.attrs, value.ty_args), SAME
+        return self.original(value), SAME
+
+
+Rule = Callable[[Converter, relax.Call], "tuple[relax.Expr, Form] | None"]
+_RULES: dict[str, Rule] = {}
+
+
+def layout_rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register how calls of Relax operators, named without their prefix, are converted.
+
+    The rule returns the new value and its form, or None to leave the call in its own layout.
+    """
+
+    def register(rule: Rule) -> Rule:
+        for name in names:
+            _RULES[f"relax.{name}"] = rule
+        return rule
+
+    return register
+
+
+def is_call(expr: relax.Expr | None, name: str) -> bool:
+    """Whether an expression is a call of a Relax operator, named without its prefix."""
+    return isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == f"relax.{name}"
+
+
+def permute(x: relax.Expr, axes: Sequence[int]) -> relax.Expr:
+    """A permutation of axes; a mere reshape where it moves nothing in memory."""
+    shape = static_shape(x)
+    order = [axis for axis in axes if shape[axis] != 1]
+    if order == sorted(order):
+        return relax.op.reshape(x, tuple(shape[axis] for axis in axes))
+    return relax.op.permute_dims(x, list(axes))
+
+
+def _stem(var: relax.Var) -> str:
+    return var.name.removesuffix(".dequantized").removesuffix(".quantized")
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b)
