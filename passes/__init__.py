@@ -13,9 +13,11 @@ from .channels import Group, groups
 from .errors import MissingToolError, UnsupportedOperatorError, UserError
 from .fold_batch_norm import FoldBatchNorm
 from .module_params import attach_params, detach_params, get_params
+from .prune_blocks import PruneBlocks
 from .prune_channels import PruneChannels
 from .prune_heads import PruneHeads
 from .remarks import Remark, get_remarks
+from .sparsify import Sparsify
 from .surgery import SurgeryReport, get_surgery, zero_channels
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "FoldBatchNorm",
     "Group",
     "MissingToolError",
+    "PruneBlocks",
     "PruneChannels",
     "PruneHeads",
     "Remark",
+    "Sparsify",
     "SurgeryReport",
     "UnsupportedOperatorError",
     "UserError",

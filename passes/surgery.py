@@ -47,6 +47,7 @@ class SurgeryReport:
         macs_after: The same of the pruned model.
         params_before: Parameters of the unpruned model.
         params_after: The same of the pruned model.
+        blocks: The results of the blocks that were left out as a whole.
     """
 
     groups: list[GroupSurgery]
@@ -55,6 +56,7 @@ class SurgeryReport:
     macs_after: int = 0
     params_before: int = 0
     params_after: int = 0
+    blocks: list[str] = field(default_factory=list)
 
     def removed_positions(self) -> dict[tuple[str, int], np.ndarray]:
         """For each (parameter, axis) the positions of the unpruned model that are gone, ascending, int64."""
@@ -109,6 +111,7 @@ class SurgeryReport:
             later.macs_after,
             self.params_before,
             later.params_after,
+            [*self.blocks, *later.blocks],
         )
 
 
@@ -131,7 +134,7 @@ def zero_channels(mod: tvm.IRModule, report: SurgeryReport) -> tvm.IRModule:
 
     Args:
         mod: The module before any pruning.
-        report: What was removed from it.
+        report: What was removed from it; blocks that were left out whole have no channels to zero.
     """
     params = {name: value.copy() for name, value in get_params(mod).items()}
     for (name, axis), positions in report.removed_positions().items():
