@@ -33,6 +33,29 @@ _ROUNDING = {
 }
 
 
+def source_rows(
+    size_in: int, size_out: int, method: str, mode: str, rounding: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """For each output index along one axis the input index, and for linear interpolation the weight of the next one.
+
+    Args:
+        size_in: Length of the input's axis.
+        size_out: Length of the output's.
+        method: "nearest_neighbor" or "linear".
+        mode: How coordinates are mapped.
+        rounding: How nearest neighbours are chosen.
+
+    Raises:
+        NotImplementedError: The mode has no meaning here.
+    """
+    position = _source_positions(size_in, size_out, mode)
+    if method == "nearest_neighbor":
+        return np.clip(_ROUNDING[rounding](position), 0, size_in - 1).astype(np.int64), None
+    position = np.clip(position, 0, size_in - 1)
+    low = np.floor(position)
+    return low.astype(np.int64), position - low
+
+
 @register_meaning("relax.image.resize2d")
 def _resize2d(args: Sequence[Value], context: Context) -> Value:
     x, size = args[0], args[1]
