@@ -7,7 +7,7 @@ smaller network, since blocks make up for each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -80,7 +80,8 @@ class PruneBlocks:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module without the blocks; their names are in the record of `get_surgery`."""
         wanted = _outputs(mod, self.samples)
-        current, gone = mod, []
+        current = mod
+        gone: list[str] = []
         while len(gone) < self.count:
             best = self._best(current, wanted)
             if best is None:
@@ -187,7 +188,7 @@ _ELEMENTWISE = {
 def _end_of_layer(
     var: relax.Var,
     program: dict[relax.Var, relax.Expr],
-    readers: dict[relax.Var, list[relax.Var]],
+    readers: Mapping[relax.Var, list[relax.Var]],
     params: set[relax.Var],
 ) -> relax.Var:
     """Behind the bias, normalization and activation that belong to a convolution or matrix product."""
@@ -206,7 +207,7 @@ def _computed_for(
     result: relax.Var,
     source: relax.Var,
     program: dict[relax.Var, relax.Expr],
-    readers: dict[relax.Var, list[relax.Var]],
+    readers: Mapping[relax.Var, list[relax.Var]],
 ) -> list[relax.Var]:
     """The variables that nothing needs any more once `source` stands in the place of `result`."""
     dead = {result: None}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tvmcompress.passes import PruneChannels, attach_params, detach_params, get_surgery, zero_channels
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.interpreter import run

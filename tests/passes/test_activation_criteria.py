@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tvmcompress.passes import PruneChannels, UserError, get_params, get_surgery, groups
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.activation_criteria import (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tvmcompress.passes import Group, UserError
 from tvmcompress.passes.allocation import Allocation, allocate, lowest, matches, units_kept
 from tvmcompress.passes.channels.atoms import Role

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tvmcompress.passes.channels.atoms import STRUCTURAL, Atoms, Role
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tvmcompress.passes import groups
 from tvmcompress.passes._tvm import relax
 

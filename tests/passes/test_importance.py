@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tvmcompress.passes import UserError, get_params, groups
 from tvmcompress.passes.importance import criteria, criterion, get_criterion, score, unit_values
 

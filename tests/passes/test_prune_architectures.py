@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tvmcompress.passes import PruneChannels, get_surgery, groups
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.analysis import count_macs, count_params

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tvm.script import ir as I
 from tvm.script import relax as R
+
 from tvmcompress.passes import PruneChannels, UserError, attach_params, get_params, get_remarks, get_surgery
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.analysis import count_params

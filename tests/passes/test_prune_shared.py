@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tvmcompress.passes import PruneChannels, get_surgery, groups, zero_channels
-from tvmcompress.passes.interpreter import run
 
 import tvmcompress
+from tvmcompress.passes import PruneChannels, get_surgery, groups, zero_channels
+from tvmcompress.passes.interpreter import run
 
 MODELS = [
     *("ad_autoencoder_fp32", "cifar_resnet20_fp32", "cwru_cnn1d_fp32", "ic_resnet8_fp32", "kws_dscnn_fp32"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+
 from tvmcompress.passes import PruneChannels, SurgeryReport, get_params, get_surgery, zero_channels
 from tvmcompress.passes.surgery import GroupSurgery, add_surgery
 

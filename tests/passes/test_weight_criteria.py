@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tvmcompress.passes import PruneChannels, UserError, get_params, groups
 from tvmcompress.passes.importance import get_criterion, score
 from tvmcompress.passes.weight_criteria import BatchNormScale, GeometricMedian, RandomScore, WeightNorm
