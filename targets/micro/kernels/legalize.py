@@ -120,7 +120,8 @@ def _convolution(call: relax.Call) -> _Kernel | None:
         return None
     kernel = panel.PanelConvolution(conv, plan)
     parameters = kernel.parameters(folded, multiplier, shift)
-    return _Kernel("conv2d", kernel.function(), [kernel.weights(weight), parameters])
+    single_round = kernel.words == plan.unroll and kernel.words <= 8
+    return _Kernel("conv2d", kernel.function(), [kernel.weights(weight), parameters], plain_lsr=single_round)
 
 
 def _depthwise(call: relax.Call) -> _Kernel | None:

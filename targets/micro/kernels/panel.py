@@ -178,6 +178,10 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
             return p * C
         return tirx.floordiv(p, OW) * (SH * PITCH) + tirx.floormod(p, OW) * (SW * C)
 
+    def trips(q):
+        """Rounds of the inner loop: from memory, so that LLVM does not know them, unless there is but one."""
+        return 1 if K4 == UK else q[0]
+
     def rest_byte(buf, start, index):
         """Byte `index` of those at the ends of the kernel's rows, as a word; past the last one, where weights are zero, the last."""
         index = tirx.min(index, KH * REST - 1)
@@ -268,7 +272,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                     for l1 in range(L1):
                         for j in T.unroll(4):
                             acc[j] = q[2 + (l0 if NOUT else l1) * QW + (j % 2 if WIDE else 1)]
-                        for k0 in range(q[0]):
+                        for k0 in range(trips(q)):
                             for ku in T.unroll(UK):
                                 for px in T.unroll(2):
                                     if WIDE:
