@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 import types
 
@@ -34,6 +35,9 @@ def check_versions() -> None:
 
 
 check_versions()
+
+# Where torch is installed, the ffi would load all of it for a faster way of exchanging tensors that we do not need.
+os.environ.setdefault("TVM_FFI_DISABLE_TORCH_C_DLPACK", "1")
 
 # Importing these intrinsic tables takes from two seconds to half a minute and registers nothing that we use.
 for _family in ("cuda", "rocm", "metal", "hexagon", "riscv_cpu", "arm_cpu"):
