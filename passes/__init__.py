@@ -8,36 +8,63 @@ from . import (
     _tvm,  # noqa: F401  (checks the pinned versions before anything else loads TVM)
     integer,  # noqa: F401  (registers the integer operators)
 )
+from .affine import Affine, Range
+from .calibrate import calibrate
 from .canonicalize import Canonicalize
 from .channels import Group, groups
+from .convert_layout import ConvertLayout
 from .errors import MissingToolError, UnsupportedOperatorError, UserError
 from .fold_batch_norm import FoldBatchNorm
+from .integer.core import (
+    IntegerCore,
+    IOQuantization,
+    TensorQuantization,
+    dequantize_output,
+    get_io_quantization,
+    quantize_input,
+)
+from .integer.lower_qdq import LowerQDQ
 from .module_params import attach_params, detach_params, get_params
+from .observers import list_observers
 from .prune_blocks import PruneBlocks
 from .prune_channels import PruneChannels
 from .prune_heads import PruneHeads
+from .quantize import Quantize
 from .remarks import Remark, get_remarks
 from .sparsify import Sparsify
 from .surgery import SurgeryReport, get_surgery, zero_channels
 
 __all__ = [
+    "Affine",
     "Canonicalize",
+    "ConvertLayout",
     "FoldBatchNorm",
     "Group",
+    "IOQuantization",
+    "IntegerCore",
+    "LowerQDQ",
     "MissingToolError",
     "PruneBlocks",
     "PruneChannels",
     "PruneHeads",
+    "Quantize",
+    "Range",
     "Remark",
     "Sparsify",
     "SurgeryReport",
+    "TensorQuantization",
     "UnsupportedOperatorError",
     "UserError",
     "attach_params",
+    "calibrate",
+    "dequantize_output",
     "detach_params",
+    "get_io_quantization",
     "get_params",
     "get_remarks",
     "get_surgery",
     "groups",
+    "list_observers",
+    "quantize_input",
     "zero_channels",
 ]

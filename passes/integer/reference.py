@@ -35,10 +35,11 @@ def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilat
     return windows[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
 
 
-def _exact_dtype(weight: np.ndarray, taps: int) -> type:
-    """A float type in which sums of `taps` products of 9-bit by 8-bit integers are exact; float32 is twice as fast."""
-    largest = float(np.abs(weight.astype(np.int64)).max(initial=0)) * 255.0 * taps
-    return np.float32 if largest < 2.0**24 else np.float64
+def _exact_dtype(weight: np.ndarray) -> type:
+    """A float type in which the sums of products of 9-bit integers by weights (O, K) are exact; float32 is twice as
+    fast."""
+    largest = 255 * np.abs(weight.astype(np.int64)).sum(1).max(initial=0)
+    return np.float32 if largest < 2**24 else np.float64
 
 
 @register_meaning(PREFIX + "qconv2d")
@@ -47,7 +48,7 @@ def _qconv2d(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     zero, groups = int(attrs.input_zero_point), int(attrs.groups)
     o, kh, kw, depth = weight.shape
-    kind = _exact_dtype(weight, kh * kw * depth)
+    kind = _exact_dtype(weight.reshape(o, -1))
     # Less the zero point, so that the border is 0.
     shifted = _padded(x.astype(kind) - kind(zero), ints(attrs.padding), 0)
     windows = _windows(shifted, (kh, kw), ints(attrs.strides), ints(attrs.dilation))
@@ -82,9 +83,8 @@ def _qdepthwise(args: Sequence[Value], context: Context) -> Value:
 @register_meaning(PREFIX + "qdense")
 def _qdense(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
-    # Exact: the sums stay below 2**53.
-    shifted = x.astype(np.float64) - int(context.attrs.input_zero_point)
-    acc = (shifted @ weight.T.astype(np.float64)).astype(np.int64)
+    kind = _exact_dtype(weight)
+    acc = ((x.astype(kind) - kind(context.attrs.input_zero_point)) @ weight.T.astype(kind)).astype(np.int64)
     return _requantized(acc + bias, multiplier, shift, context)
 
 
