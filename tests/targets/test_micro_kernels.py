@@ -1,0 +1,192 @@
+"""The Cortex-M kernels against the NumPy meaning of the operators, on the emulator, over shapes with every kind of tail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvmcompress.passes import attach_params
+from tvmcompress.passes._tvm import relax, tvm
+from tvmcompress.passes.integer import ops
+from tvmcompress.passes.interpreter import run
+from tvmcompress.targets import get_target
+from tvmcompress.targets.micro.kernels import packing, panel
+from tvmcompress.targets.micro.kernels.epilogue import Epilogue, NotRepresentable
+from tvmcompress.targets.micro.kernels.plans import plan_convolution
+
+RNG = np.random.default_rng(0)
+Build = Callable[..., relax.Call]
+
+pytestmark = pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
+
+
+def module(build: Build, shapes: list[tuple[int, ...]], params: dict[str, np.ndarray]) -> tvm.IRModule:
+    """A module of one operator on int8 inputs."""
+    inputs = [relax.Var(f"x{i}", relax.TensorType(shape, "int8")) for i, shape in enumerate(shapes)]
+    variables = [relax.Var(name, relax.TensorType(v.shape, v.dtype.name)) for name, v in params.items()]
+    builder = relax.BlockBuilder()
+    with builder.function("main", [*inputs, *variables], attrs={"num_input": len(inputs)}):
+        with builder.dataflow():
+            out = builder.emit_output(build(*inputs, *variables))
+        builder.emit_func_output(out)
+    return attach_params(builder.get(), params)
+
+
+def channels(count: int, least_shift: int = 6) -> dict[str, np.ndarray]:
+    """Bias, multiplier and shift."""
+    return {
+        "bias": RNG.integers(-4000, 4000, count).astype("int32"),
+        "multiplier": RNG.integers(1 << 30, (1 << 31) - 1, count).astype("int32"),
+        "shift": -RNG.integers(least_shift, least_shift + 4, count).astype("int32"),
+    }
+
+
+def assert_kernel(mod: tvm.IRModule, name: str, folder: Path, target: str = "cortex-m4") -> None:
+    """The kernel `name` is used and gives the bytes of the reference."""
+    inputs = [
+        RNG.integers(-128, 128, (3, *[int(dim) for dim in var.ty.shape][1:])).astype("int8")
+        for var in list(mod["main"].params)[: int(mod["main"].attrs["num_input"])]
+    ]
+    expected = np.concatenate([run(mod, [x[i : i + 1] for x in inputs])[0] for i in range(3)])
+    artifact = get_target(target).build(mod, folder)
+    np.testing.assert_array_equal(artifact.run(inputs)[0], expected)
+    functions = artifact.measure([x[:1] for x in inputs]).functions
+    assert any(name in function for function in functions), functions
+
+
+CONVOLUTIONS = {
+    "3x3": ((9, 10, 8), 12, (3, 3), (1, 1), (1, 1, 1, 1), {}),
+    "strided": ((12, 17, 4), 6, (3, 3), (2, 2), (0, 1, 1, 0), {}),
+    "odd channels": ((10, 11, 5), 7, (3, 3), (1, 1), (1, 1, 1, 1), {"output_zero_point": 9}),
+    "three channels": ((12, 12, 3), 8, (3, 3), (2, 2), (0, 0, 1, 1), {}),
+    "one channel": ((13, 6, 1), 5, (5, 4), (2, 2), (2, 1, 2, 2), {"input_zero_point": 83}),
+    "pointwise": ((5, 5, 12), 10, (1, 1), (1, 1), (0, 0, 0, 0), {}),
+    "pointwise strided": ((8, 8, 8), 4, (1, 1), (2, 2), (0, 0, 0, 0), {}),
+    "pointwise odd": ((4, 9, 6), 3, (1, 1), (1, 1), (0, 0, 0, 0), {}),
+    "row": ((1, 20, 2), 4, (1, 5), (1, 1), (0, 2, 0, 2), {}),
+    "column": ((20, 1, 2), 4, (5, 1), (2, 1), (2, 0, 2, 0), {}),
+    "clipped": ((6, 6, 4), 4, (3, 3), (1, 1), (1, 1, 1, 1), {"output_zero_point": 0, "qmin": 0, "qmax": 90}),
+    "two pixels": ((1, 2, 4), 4, (1, 1), (1, 1), (0, 0, 0, 0), {}),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution(case: str, tmp_path: Path) -> None:
+    (height, width, depth), outputs, kernel, strides, padding, extra = CONVOLUTIONS[case]
+    params = {"weight": RNG.integers(-127, 128, (outputs, *kernel, depth)).astype("int8"), **channels(outputs)}
+    attrs = {"input_zero_point": -128, "output_zero_point": -128, **extra}
+    mod = module(
+        lambda *args: ops.qconv2d(*args, strides=strides, padding=padding, **attrs), [(1, height, width, depth)], params
+    )
+    assert_kernel(mod, "conv2d", tmp_path)
+
+
+@pytest.mark.parametrize("target", ["cortex-m7", "cortex-m33", "cortex-m55"])
+def test_other_cores(target: str, tmp_path: Path) -> None:
+    params = {"weight": RNG.integers(-127, 128, (6, 3, 3, 5)).astype("int8"), **channels(6)}
+    mod = module(
+        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), input_zero_point=4, output_zero_point=-3),
+        [(1, 9, 9, 5)],
+        params,
+    )
+    assert_kernel(mod, "conv2d", tmp_path, target)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "zero_point"),
+    [
+        ((7, 8), 1, (1, 1, 1, 1), -128),
+        ((25, 5), 1, (1, 1, 1, 1), 5),
+        ((8, 8), 2, (0, 0, 1, 1), -128),
+        ((9, 7), 2, (1, 1, 1, 1), 5),
+        ((6, 9), 1, (0, 0, 0, 0), -128),
+        ((3, 3), 1, (1, 1, 1, 1), -128),
+    ],
+)
+def test_depthwise(
+    size: tuple[int, int], stride: int, padding: tuple[int, ...], zero_point: int, tmp_path: Path
+) -> None:
+    params = {"weight": RNG.integers(-127, 128, (1, 3, 3, 8)).astype("int8"), **channels(8, 5)}
+    mod = module(
+        lambda *args: ops.qdepthwise(
+            *args, strides=(stride, stride), padding=padding, input_zero_point=zero_point, output_zero_point=zero_point
+        ),
+        [(1, *size, 8)],
+        params,
+    )
+    assert_kernel(mod, "depthwise", tmp_path)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 10), (12, 3), (640, 16), (128, 13)])
+def test_dense(inputs: int, outputs: int, tmp_path: Path) -> None:
+    params = {"weight": RNG.integers(-127, 128, (outputs, inputs)).astype("int8"), **channels(outputs)}
+    mod = module(
+        lambda *args: ops.qdense(*args, input_zero_point=89, output_zero_point=-20), [(1, inputs)], params
+    )
+    assert_kernel(mod, "dense", tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4, 8), (1, 3, 3, 3)])
+def test_addition(shape: tuple[int, ...], tmp_path: Path) -> None:
+    mod = module(
+        lambda a, b: ops.qadd(
+            a, b, input1_zero_point=5, input2_zero_point=-128, output_zero_point=-4, **ops.add_parameters(0.1, 0.07, 0.2)
+        ),
+        [shape, shape],
+        {},
+    )
+    assert_kernel(mod, "add", tmp_path)
+
+
+def test_global_average(tmp_path: Path) -> None:
+    mod = module(lambda x: ops.qavgpool(x, pool_size=(5, 7), strides=(5, 7)), [(1, 5, 7, 12)], {})
+    assert_kernel(mod, "average", tmp_path)
+
+
+def test_large_scales_keep_the_generic_kernel(tmp_path: Path) -> None:
+    """A factor of 1/4 or more has no place in the fast arithmetic; the result is still right."""
+    params = {"weight": RNG.integers(-2, 3, (4, 1, 1, 4)).astype("int8"), **channels(4)}
+    params["shift"] = np.zeros(4, "int32")
+    mod = module(
+        lambda *args: ops.qconv2d(*args, input_zero_point=0, output_zero_point=0), [(1, 4, 4, 4)], params
+    )
+    with pytest.raises(NotRepresentable):
+        Epilogue("double", 0).parameters(params["multiplier"], params["shift"])
+    x = RNG.integers(-128, 128, (1, 4, 4, 4)).astype("int8")
+    artifact = get_target("cortex-m4").build(mod, tmp_path)
+    np.testing.assert_array_equal(artifact.run([x])[0], run(mod, [x])[0])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**16))
+def test_byte_planes_hold_both_channels(outputs: int, words: int, seed: int) -> None:
+    """raw = 256 A + B and the low bytes alone give B: checked in Python integers against the packed words."""
+    rng = np.random.default_rng(seed)
+    w = rng.integers(-127, 128, (outputs, 4 * words)).astype("int8")
+    x = rng.integers(-128, 128, 4 * words).astype("int8")
+    assert packing.planes_are_exact(w)
+    packed = packing.byte_planes(w)
+    order = np.array([0, 2, 1, 3])
+    for pair in range(-(-outputs // 2)):
+        halfwords = packed[pair].view(np.int16).astype(int).ravel()
+        activations = x.reshape(-1, 4)[:, order].astype(int).ravel()
+        raw = int((halfwords * activations).sum())
+        low = int((((halfwords & 0xFF) ^ 0x80) - 0x80) @ activations)
+        assert low == (int(w[2 * pair + 1].astype(int) @ x.astype(int)) if 2 * pair + 1 < outputs else 0)
+        assert (raw - low) >> 8 == int(w[2 * pair].astype(int) @ x.astype(int))
+        assert abs(raw) < 1 << 31
+
+
+def test_planes_are_refused_where_they_overflow() -> None:
+    assert not packing.planes_are_exact(np.full((2, 66000), 127, "int8"))
+    assert not packing.planes_are_exact(np.array([[-128], [-128]], "int8"))
+
+
+def test_plan_of_a_single_pixel_is_left_to_dense() -> None:
+    conv = panel.Convolution(1, 1, 8, 1, 1, 4, (1, 1), (1, 1), 0, 0, 0, Epilogue("double", 0))
+    assert plan_convolution(conv) is None
