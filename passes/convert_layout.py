@@ -19,4 +19,9 @@ class ConvertLayout:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return Converter(mod).run()
+        return convert_layout(mod)
+
+
+def convert_layout(mod: tvm.IRModule) -> tvm.IRModule:
+    """`ConvertLayout` as a function."""
+    return Converter(mod).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -116,7 +117,7 @@ class Converter:
         """The result of a dequantization in another form: its integers are converted, not its real values."""
         integers, scale, zero = source.args
         axis = int(source.attrs.axis)
-        if static_shape(scale) not in ((), (1,)):
+        if not is_single(scale):
             if form != LAST or self.build.param_value(integers) is None:
                 return None
             axis = TO_LAST.index(axis % 4)
@@ -158,9 +159,14 @@ def layout_rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def is_call(expr: relax.Expr | None, name: str) -> bool:
+def is_call(expr: relax.Expr | None, name: str) -> TypeGuard[Any]:
     """Whether an expression is a call of a Relax operator, named without its prefix."""
     return isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == f"relax.{name}"
+
+
+def is_single(expr: relax.Expr) -> bool:
+    """Whether a tensor has one element."""
+    return all(dim == 1 for dim in static_shape(expr))
 
 
 def permute(x: relax.Expr, axes: Sequence[int]) -> relax.Expr:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._tvm import Constant, relax, tvm
-from .layout_converter import LAST, SAME, TO_LAST, Converter, Form, is_call, layout_rule, permute
+from .layout_converter import LAST, SAME, TO_LAST, Converter, Form, is_call, is_single, layout_rule, permute
 from .meanings.registry import ints
 from .module_params import static_shape
 
@@ -102,7 +102,7 @@ def _affine(convert: Converter, call: relax.Call) -> Result:
         return None
     form = convert.form_of(x)
     args = [convert.get(x, form), convert.original(scale), convert.original(zero)]
-    if static_shape(scale) in ((), (1,)):
+    if is_single(scale):
         return relax.Call(call.op, args, call.attrs, call.ty_args), form
     if form != LAST:
         return None
@@ -197,7 +197,7 @@ def _matmul(convert: Converter, call: relax.Call) -> Result:
     order = np.arange(c * h * w).reshape(c, h, w).transpose(1, 2, 0).reshape(-1)
     source = convert.values.get(weight) if isinstance(weight, relax.Var) else None
     if is_call(source, "dequantize"):
-        if static_shape(source.args[1]) not in ((), (1,)) and int(source.attrs.axis) % 2 == 0:
+        if not is_single(source.args[1]) and int(source.attrs.axis) % 2 == 0:
             return None
         rows = _reordered(convert, source.args[0], order)
         new = convert.build.emit(

@@ -152,8 +152,9 @@ def _infer_depthwise(call: relax.Call) -> relax.TensorType:
     return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), "int8")
 
 
-def te_pad(x: Any, top: int, left: int, bottom: int, right: int, value: int) -> Any:
-    """An NHWC tensor with a border of `value`."""
+def te_pad(x: Any, padding: Sequence[int], value: int) -> Any:
+    """An NHWC tensor with a border of `value`: top, left, bottom, right."""
+    top, left, bottom, right = (int(pad) for pad in padding)
     if not (top or left or bottom or right):
         return x
     n, h, w, c = (int(dim) for dim in x.shape)
@@ -177,7 +178,7 @@ def te_epilogue(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) ->
 def _define_conv(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs = call.attrs
     zero = int(attrs.input_zero_point)
-    padded = te_pad(x, *(int(pad) for pad in attrs.padding), zero)
+    padded = te_pad(x, attrs.padding, zero)
     o, kh, kw, depth = static_shape(call.args[1])
     per_group = o // int(attrs.groups)
     (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
@@ -195,7 +196,7 @@ def _define_conv(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: A
 def _define_depthwise(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs = call.attrs
     zero = int(attrs.input_zero_point)
-    padded = te_pad(x, *(int(pad) for pad in attrs.padding), zero)
+    padded = te_pad(x, attrs.padding, zero)
     _, kh, kw, o = static_shape(call.args[1])
     factor = o // static_shape(call.args[0])[3]
     (sh, sw), (dh, dw) = attrs.strides, attrs.dilation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -142,7 +143,7 @@ def _strip_input(
     build: Rebuilder,
     index: int,
     values: dict[relax.Var, relax.Expr],
-    readers: dict[relax.Var, list[relax.Var]],
+    readers: Mapping[relax.Var, list[relax.Var]],
     remarks: list[Remark],
 ) -> TensorQuantization:
     old = input_vars(build.source)[index]

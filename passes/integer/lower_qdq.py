@@ -6,7 +6,7 @@ import json
 
 from .._tvm import relax, tvm
 from ..affine import Affine
-from ..convert_layout import ConvertLayout
+from ..convert_layout import convert_layout
 from ..errors import UserError
 from ..rebuild import bindings
 from ..remarks import add_remarks
@@ -54,7 +54,7 @@ def _lower(mod: tvm.IRModule, rounding: str) -> tvm.IRModule:
     calls = [value for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)]
     if not any(call.op.name == "relax.quantize" for call in calls):
         raise UserError("the model is not quantized; quantize it first")
-    lowering = Lowering(ConvertLayout()(mod), rounding)
+    lowering = Lowering(convert_layout(mod), rounding)
     lowered = lowering.run()
     names = {var.name for var, _ in bindings(lowered["main"])}
     scales = {name: [a.scale, a.zero_point] for name, a in lowering.scales.items() if name in names}

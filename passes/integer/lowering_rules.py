@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
                 return _layer(lower, first, layer, second, wanted)
     a, b = (_operand(lower, arg, call) for arg in call.args)
     qmin, qmax = wanted.limits
-    common = {
+    common: dict[str, Any] = {
         "input1_zero_point": a.affine.zero_point,
         "input2_zero_point": b.affine.zero_point,
         "output_zero_point": wanted.affine.zero_point,
@@ -109,7 +110,7 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
         lower.param(f"{stem}.shift", shift),
     ]
     qmin, qmax = wanted.limits
-    common = {
+    common: dict[str, Any] = {
         "input_zero_point": x.affine.zero_point,
         "output_zero_point": wanted.affine.zero_point,
         "qmin": qmin,
@@ -119,7 +120,7 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
     }
     if not convolution:
         return ops.qdense(*args, **common)
-    geometry = {key: ints(getattr(call.attrs, key)) for key in ("strides", "padding", "dilation")}
+    geometry: dict[str, Any] = {key: ints(getattr(call.attrs, key)) for key in ("strides", "padding", "dilation")}
     if depthwise:
         return ops.qdepthwise(*args, **geometry, **common)
     return ops.qconv2d(*args, **geometry, groups=int(call.attrs.groups), **common)
@@ -272,7 +273,7 @@ def _pad(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
     x = lower.integers(call.args[0])
     if str(call.attrs.pad_mode) != "constant":
         raise CannotLowerError(f"it pads by '{call.attrs.pad_mode}'")
-    value = int(x.affine.quantize(np.float32(call.attrs.pad_value)))
+    value = int(x.affine.quantize(np.asarray(float(call.attrs.pad_value))))
     padded = ops.qpad(x.expr, pad_width=ints(call.attrs.pad_width), value=value)
     return _then_rescaled(lower, padded, x.affine, wanted)
 
@@ -292,10 +293,10 @@ def _resize(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -
         raise CannotLowerError(str(error)) from None
     resized = ops.qresize(
         x.expr,
-        rows=rows,
-        columns=columns,
-        row_weights=None if down is None else np.rint(down * 1024).astype(int),
-        column_weights=None if right is None else np.rint(right * 1024).astype(int),
+        rows=rows.tolist(),
+        columns=columns.tolist(),
+        row_weights=None if down is None else np.rint(down * 1024).astype(int).tolist(),
+        column_weights=None if right is None else np.rint(right * 1024).astype(int).tolist(),
     )
     return _then_rescaled(lower, resized, x.affine, wanted)
 
