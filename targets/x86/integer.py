@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...passes._tvm import tvm
+from ...passes.integer.core import IntegerCore, TensorQuantization, get_io_quantization
 from ...passes.integer.registry import is_integer_op
 from ...passes.rebuild import bindings
 from ..base import TensorSpec
@@ -14,20 +15,27 @@ def is_integer(mod: tvm.IRModule) -> bool:
 
 
 def integer_core(mod: tvm.IRModule) -> tvm.IRModule:
-    """The integer operators alone, without quantizing the inputs and dequantizing the outputs."""
-    from ...passes.integer.core import IntegerCore, get_io_quantization
-
-    return mod if get_io_quantization(mod) is not None else IntegerCore()(mod)
+    """The integer program alone, without quantizing the inputs and dequantizing the outputs; float modules as they are."""
+    return IntegerCore()(mod) if is_integer(mod) else mod
 
 
-def io_specs(
-    mod: tvm.IRModule, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The inputs and outputs of an integer core.
+def io_specs(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of an integer program made by `integer_core`."""
+    ends = get_io_quantization(mod)
+    outputs = ends.outputs
+    names = ["output"] if len(outputs) == 1 else [tensor.name for tensor in outputs]
+    return tuple(_spec(t.name, t) for t in ends.inputs), tuple(_spec(n, t) for n, t in zip(names, outputs))
 
-    Args:
-        mod: What `integer_core` returns.
-        inputs: Of the model before, for their names.
-        outputs: The same.
-    """
-    raise NotImplementedError
+
+def _spec(name: str, tensor: TensorQuantization) -> TensorSpec:
+    if tensor.dtype == "float32":
+        layout = "NCHW" if len(tensor.shape) == 4 else None
+        return TensorSpec(name=name, shape=tensor.shape, dtype=tensor.dtype, layout=layout)
+    return TensorSpec(
+        name=name,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        layout=tensor.layout or None,
+        scale=tensor.scale,
+        zero_point=tensor.zero_point,
+    )

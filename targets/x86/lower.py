@@ -9,6 +9,7 @@ import numpy as np
 from ...passes._tvm import Constant, relax, tvm
 from ...passes.module_params import detach_params, get_params, param_vars
 from ...passes.rebuild import Rebuilder, rebuild
+from .integer import integer_core
 from .kernels.select import select_kernels
 
 
@@ -23,12 +24,12 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
         features: The instruction sets that integer kernels may use, as `host.cpu_features` names them.
 
     Returns:
-        A module whose `main` takes the model's inputs alone.
+        A module whose `main` takes the model's inputs alone; of an integer model the inputs of its integer program.
 
     Raises:
         ValueError: No parameter values are attached.
     """
-    mod = select_kernels(channels_last(mod), features)
+    mod = select_kernels(channels_last(integer_core(mod)), features)
     mod, params = detach_params(mod)
     mod = relax.transform.BindParams("main", params)(mod)
     passes = [

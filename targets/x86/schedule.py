@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
+from .choices import Defaults
 from .lower import prim_funcs, workload
-from .templates import Defaults, NotScheduledError, schedule_elementwise, tile_reduction
+from .templates import NotScheduledError, schedule_elementwise, tile_reduction
 
 
 class ScheduleSource(Protocol):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
+from .choices import Pinned, Survey
 from .host import cpu_features, log_target, resolve_cpu, tvm_target
 from .lower import lower
-from .templates import NotScheduledError, Pinned, Survey, registers, tile_reduction
+from .templates import NotScheduledError, registers, tile_reduction
 
 Point = tuple[int, ...]
-"""(channels of a tile, positions of a tile where there are any, unrolling of the innermost reduction)."""
+"""Channels of a tile; positions of a tile and whether channels are the outermost loop, where there are any; unrolling
+of the innermost reduction."""
 
 _MOST_REGISTERS = 28
 """AVX-512 has 32 registers; beyond them every tile spills."""
@@ -46,7 +48,7 @@ def candidate(mod: tvm.IRModule, point: Point) -> Schedule:
 
 
 def _fits(point: Point) -> bool:
-    lanes, *middle, repeat = point
+    lanes, *middle, repeat = point  # middle: positions, and perhaps the order of loops
     used = registers(lanes, middle[0] if middle else 1)
     # Unrolling long reductions of large tiles only costs instruction cache and compile time.
     return used <= _MOST_REGISTERS and used * repeat <= 4 * _MOST_REGISTERS

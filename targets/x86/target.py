@@ -67,10 +67,8 @@ class X86Target(Target):
         make_folder(output)
         name = resolve_cpu(cpu or self.description.tvm.get("mcpu", "native"))
         logs = [] if tuning_log is False else default_logs("x86", None if tuning_log in (None, True) else tuning_log)
-        inputs, outputs = float_specs(mod)
-        if is_integer(mod):
-            mod = integer_core(mod)
-            inputs, outputs = io_specs(mod, inputs, outputs)
+        mod = integer_core(mod)
+        inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
         compiled = compile_module(mod, name, logs, threads)
         partial = output / f"partial{os.getpid()}-{LIBRARY}"
         try:

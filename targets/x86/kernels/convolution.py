@@ -5,7 +5,8 @@ The operator `tvmcompress.x86_qconv2d` computes what `qconv2d` computes, from op
 - Activations: the padded input, shifted to unsigned where the instruction wants it so. Where channels fill groups it is
   `(N, H, W, C)`; otherwise rows are flattened to `(N, H, W * C)` and the columns of a kernel are one run of bytes,
   whose last group reaches into the next pixels and meets weights of zero there.
-- Weights: `(KH, KW, C / group, O, group)`, or flattened `(KH, 1, run / group, O, group)`; O padded to whole vectors. -
+- Weights: `(O / lanes, KH, KW, C / group, lanes, group)`, or flattened `(O / lanes, KH, 1, run / group, lanes, group)`;
+  O padded to whole vectors. -
 Bias: the zero point of the input and the shift to unsigned are folded in, so that the kernel is one plain dot product.
 """
 
@@ -29,7 +30,7 @@ class PackedWeights:
     """Operands of a kernel.
 
     Attributes:
-        weight: (KH, KW, groups, O, group).
+        weight: (O / lanes, KH, KW, groups, lanes, group).
         bias: int32 (O,), zero point folded in.
         flat: Whether the columns of the kernel are one run.
     """
@@ -54,7 +55,8 @@ def pack_weights(weight: np.ndarray, bias: np.ndarray, zero_point: int, dot: Dot
     rows = weight.reshape(o, kh, 1, kw * c) if flat else weight
     rest = -rows.shape[3] % dot.group
     rows = np.pad(rows, ((0, channels - o), (0, 0), (0, 0), (0, rest)))
-    groups = rows.reshape(channels, kh, rows.shape[2], -1, dot.group).transpose(1, 2, 3, 0, 4)
+    blocks = rows.reshape(channels // dot.lanes, dot.lanes, kh, rows.shape[2], -1, dot.group)
+    groups = blocks.transpose(0, 2, 3, 4, 1, 5)
     # int64: the products may leave int32 on the way, their sum modulo 2**32 is what counts.
     folded = bias.astype(np.int64) - (zero_point + dot.offset) * weight.astype(np.int64).sum((1, 2, 3))
     folded = np.pad(folded, (0, channels - o)).astype(np.int32)
@@ -113,14 +115,15 @@ def _infer(call: relax.Call) -> relax.TensorType:
     top, left, bottom, right = call.attrs.padding
     (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
     rows, cols = output_size(h, kh, sh, top, bottom, dh), output_size(w, kw, sw, left, right, dw)
-    return tensor_type((n, rows, cols, static_shape(call.args[1])[3]), "int8")
+    blocks, *_, lanes, _ = static_shape(call.args[1])
+    return tensor_type((n, rows, cols, blocks * lanes), "int8")
 
 
 def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs = call.attrs
     dot = DOTS[int(attrs.dot)]
     shape = _infer(call).shape
-    _, cols, groups, _, group = static_shape(call.args[1])
+    _, _, cols, groups, lanes, group = static_shape(call.args[1])
     kh = int(attrs.kernel[0])
     (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
     c = static_shape(call.args[0])[3]
@@ -134,7 +137,7 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
             value = padded[n, i * sh + row * dh, j * (int(sw) * c) + part * group + item]
         else:
             value = padded[n, i * sh + row * dh, j * sw + col * dw, part * group + item]
-        product = value.astype("int32") * weight[row, col, part, k, item].astype("int32")
+        product = value.astype("int32") * weight[k // lanes, row, col, part, k % lanes, item].astype("int32")
         return te.sum(product, axis=[row, col, part, item])
 
     acc = te.compute(shape, element, name="dot", attrs={DOT_ANNOTATION: dot.broadcast})

@@ -28,6 +28,9 @@ DOT_ANNOTATION = "x86.dot"
 """Annotation of a block: the tensor intrinsic that its schedule is to use."""
 
 
+BLOCK_ANNOTATION = "x86.block"
+"""Annotation of a block: output channels whose weights lie together; vectors may not reach beyond them."""
+
 LANES_SUFFIX = ".lanes"
 
 

@@ -1,4 +1,4 @@
-"""Replace integer operators by those that have a kernel for x86, with their weights packed."""
+"""Replace operators by those that have a kernel for x86, with their weights packed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ....passes.module_params import static_shape
 from ....passes.rebuild import Rebuilder, rebuild
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
+from .floating import block_size, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
 from .intrinsics import Dot, best_dot
 from .requantize import shifts_simply
 
@@ -22,11 +23,15 @@ def select_kernels(mod: tvm.IRModule, features: frozenset[str]) -> tvm.IRModule:
     """Use the kernels of this package wherever one fits; other operators keep their generic definition.
 
     Args:
-        mod: A model module with integer operators and its parameter values attached.
+        mod: A model module with its parameter values attached, convolutions of floats on NHWC.
         features: The instruction sets to use, as `host.cpu_features` names them.
     """
 
     def rewrite(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
+        if isinstance(value, relax.Call) and value.op == _CONV2D:
+            return _float_convolution(rebuilder, var, value)
+        if isinstance(value, relax.Call) and value.op == _MATMUL:
+            return _float_product(rebuilder, var, value)
         if is_integer_op(value, "qconv2d"):
             return _convolution(rebuilder, var, value, features)
         if is_integer_op(value, "qdepthwise"):
@@ -128,6 +133,34 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
     dot = best_dot(features, o)
     new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
     return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (shape[0], o))
+
+
+def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call) -> relax.Expr | None:
+    weight = rebuilder.param_value(call.args[1])
+    attrs = call.attrs
+    layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout)
+    if weight is None or layouts != ("NHWC", "HWIO", "NHWC") or int(attrs.groups) != 1 or weight.dtype != np.float32:
+        return None
+    block = block_size(weight.shape[3])
+    if block is None:
+        return None
+    packed = rebuilder.param(f"{var.name}.packed", pack_conv2d(weight, block))
+    return x86_conv2d(rebuilder.get(call.args[0]), packed, attrs)
+
+
+def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call) -> relax.Expr | None:
+    weight = rebuilder.param_value(call.args[1])
+    if weight is None or weight.ndim != 2 or len(static_shape(call.args[0])) != 2 or weight.dtype != np.float32:
+        return None
+    block = block_size(weight.shape[1])
+    if block is None:
+        return None
+    packed = rebuilder.param(f"{var.name}.packed", pack_matmul(weight, block))
+    return x86_matmul(rebuilder.get(call.args[0]), packed)
+
+
+_CONV2D = tvm.ir.Op.get("relax.nn.conv2d")
+_MATMUL = tvm.ir.Op.get("relax.matmul")
 
 
 def _padded(values: np.ndarray, channels: int) -> np.ndarray:

@@ -1,0 +1,121 @@
+"""Float convolution and matrix product with weights packed in blocks of output channels.
+
+A tile of output channels reads its weights as one stream from the first to the last byte. From the plain layout it
+would read a cache line in every row of a matrix, and where rows are a power of two apart those lines share few cache
+sets.
+
+| operator | activations | weights |
+|---|---|---|
+| `tvmcompress.x86_conv2d` | (N, H, W, C) | (O / block, KH, KW, C, block) |
+| `tvmcompress.x86_matmul` | (M, K) | (N / block, K, block) |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ....passes._tvm import relax, te, tirx
+from ....passes.integer.conv import output_size
+from ....passes.integer.registry import make_call, register_operator, tensor_type
+from ....passes.module_params import static_shape
+from .intrinsics import BLOCK_ANNOTATION
+
+
+def block_size(channels: int) -> int | None:
+    """Output channels of a block: whole vectors, None where they do not divide `channels`."""
+    return next((count for count in (16, 8) if channels % count == 0), None)
+
+
+def pack_conv2d(weight: np.ndarray, block: int) -> np.ndarray:
+    """(KH, KW, C, O) as (O / block, KH, KW, C, block)."""
+    *rest, channels = weight.shape
+    return np.ascontiguousarray(np.moveaxis(weight.reshape(*rest, channels // block, block), -2, 0))
+
+
+def pack_matmul(weight: np.ndarray, block: int) -> np.ndarray:
+    """(K, N) as (N / block, K, block)."""
+    return pack_conv2d(weight, block)
+
+
+def x86_conv2d(x: relax.Expr, packed: relax.Expr, attrs: Any) -> relax.Call:
+    """The convolution.
+
+    Args:
+        x: float32 (N, H, W, C).
+        packed: From `pack_conv2d`.
+        attrs: Of the `nn.conv2d` that it stands for.
+    """
+    return make_call(
+        _CONV,
+        [x, packed],
+        strides=list(attrs.strides),
+        padding=list(attrs.padding),
+        dilation=list(attrs.dilation),
+    )
+
+
+def x86_matmul(x: relax.Expr, packed: relax.Expr) -> relax.Call:
+    """The matrix product.
+
+    Args:
+        x: float32 (M, K).
+        packed: From `pack_matmul`.
+    """
+    return make_call(_MATMUL, [x, packed])
+
+
+def _infer_conv(call: relax.Call) -> relax.TensorType:
+    n, h, w, _ = static_shape(call.args[0])
+    blocks, kh, kw, _, block = static_shape(call.args[1])
+    top, left, bottom, right = call.attrs.padding
+    (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
+    rows, cols = output_size(h, kh, sh, top, bottom, dh), output_size(w, kw, sw, left, right, dw)
+    return tensor_type((n, rows, cols, blocks * block), "float32")
+
+
+def _define_conv(call: relax.Call, x: Any, weight: Any) -> Any:
+    _, kh, kw, c, block = static_shape(call.args[1])
+    (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
+    padded = _padded(x, *(int(pad) for pad in call.attrs.padding))
+    row, col, depth = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw"), te.reduce_axis((0, c), "ic")
+
+    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
+        value = padded[n, i * sh + row * dh, j * sw + col * dw, depth]
+        return te.sum(value * weight[k // block, row, col, depth, k % block], axis=[row, col, depth])
+
+    return te.compute(_infer_conv(call).shape, element, name="conv", attrs={BLOCK_ANNOTATION: block})
+
+
+def _padded(x: Any, top: int, left: int, bottom: int, right: int) -> Any:
+    if not (top or left or bottom or right):
+        return x
+    n, h, w, c = (int(dim) for dim in x.shape)
+
+    def element(b: Any, i: Any, j: Any, k: Any) -> Any:
+        inside = tirx.all(i >= top, i < top + h, j >= left, j < left + w)
+        return tirx.if_then_else(inside, x[b, i - top, j - left, k], tirx.const(0.0, "float32"))
+
+    return te.compute((n, h + top + bottom, w + left + right, c), element, name="padded")
+
+
+def _infer_matmul(call: relax.Call) -> relax.TensorType:
+    blocks, _, block = static_shape(call.args[1])
+    return tensor_type((static_shape(call.args[0])[0], blocks * block), "float32")
+
+
+def _define_matmul(call: relax.Call, x: Any, weight: Any) -> Any:
+    _, depth, block = static_shape(call.args[1])
+    axis = te.reduce_axis((0, depth), "k")
+
+    def element(i: Any, j: Any) -> Any:
+        return te.sum(x[i, axis] * weight[j // block, axis, j % block], axis=[axis])
+
+    return te.compute(_infer_matmul(call).shape, element, name="product", attrs={BLOCK_ANNOTATION: block})
+
+
+_CONV = register_operator("x86_conv2d", 2, "Float convolution, weights packed for x86", _infer_conv, _define_conv)
+_MATMUL = register_operator(
+    "x86_matmul", 2, "Float matrix product, weights packed for x86", _infer_matmul, _define_matmul
+)
