@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import sys
 import types
 
@@ -16,8 +15,8 @@ FFI_VERSION = "0.1.14.post1"
 def check_versions() -> None:
     """Refuse to load an ffi that is known to kill the process.
 
-    apache-tvm-ffi 0.1.15 and its post-releases crash in `tvm.ir.save_json` and `Schedule.tensorize`, and apache-tvm's own
-    requirement lets pip choose them.
+    apache-tvm-ffi 0.1.15 and its post-releases crash in `tvm.ir.save_json` and `Schedule.tensorize`, and apache-tvm's
+    own requirement lets pip choose them.
 
     Raises:
         UserError: Another version is installed than the one we pin.
@@ -36,13 +35,15 @@ def check_versions() -> None:
 
 check_versions()
 
-# Where torch is installed, the ffi would load all of it for a faster way of exchanging tensors that we do not need.
-os.environ.setdefault("TVM_FFI_DISABLE_TORCH_C_DLPACK", "1")
-
 # Importing these intrinsic tables takes from two seconds to half a minute and registers nothing that we use.
 for _family in ("cuda", "rocm", "metal", "hexagon", "riscv_cpu", "arm_cpu"):
     _name = f"tvm.s_tir.tensor_intrin.{_family}"
     sys.modules.setdefault(_name, types.ModuleType(_name))
+
+# tvm_ffi would import torch wherever it is installed, which takes longer than TVM itself.
+_torch_hidden = "torch" not in sys.modules
+if _torch_hidden:
+    sys.modules["torch"] = None  # type: ignore[assignment]
 
 import tvm  # noqa: E402
 import tvm_ffi  # noqa: E402
@@ -53,5 +54,8 @@ from tvm.relax.transform.legalize_ops.common import register_legalize  # noqa: E
 # A pass is called through the ffi, which turns errors that it does not know into RuntimeError.
 for _error in (UserError, UnsupportedOperatorError, MissingToolError):
     tvm_ffi.register_error(_error)
+
+if _torch_hidden:
+    del sys.modules["torch"]
 
 __all__ = ["Constant", "check_versions", "register_legalize", "relax", "te", "tirx", "topi", "tvm"]
