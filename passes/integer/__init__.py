@@ -1,6 +1,6 @@
 """Integer operators, their meaning, and lowering of quantized models to them."""
 
-from . import ops, reference
+from . import counting, ops, reference
 from .requantize import quantize_multiplier, quantize_multipliers, requantize
 
-__all__ = ["ops", "quantize_multiplier", "quantize_multipliers", "reference", "requantize"]
+__all__ = ["counting", "ops", "quantize_multiplier", "quantize_multipliers", "reference", "requantize"]

@@ -88,6 +88,13 @@ def get_io_quantization(mod: tvm.IRModule) -> IOQuantization:
     return IOQuantization(*(tuple(map(_tensor_quantization, entry[side])) for side in ("inputs", "outputs")))
 
 
+def set_io_quantization(mod: tvm.IRModule, io: IOQuantization) -> tvm.IRModule:
+    """Mark a module whose `main` already takes and returns integers, imported from elsewhere, as an integer program."""
+    return mod.with_attr(
+        IO_ATTR, json.dumps({side: [asdict(t) for t in getattr(io, side)] for side in ("inputs", "outputs")})
+    )
+
+
 def _tensor_quantization(entry: dict) -> TensorQuantization:
     lists = {key: tuple(entry[key]) for key in ("float_shape", "shape", "axes")}
     return TensorQuantization(**{**entry, **lists})

@@ -52,7 +52,7 @@ def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
     except ValueError as error:
         raise CannotLowerError(f"its scales do not fit: {error}") from None
     make = ops.qadd if call.op.name == "relax.add" else ops.qsub
-    return make(a.expr, b.expr, **common, **factors)
+    return make(a.expr, b.expr, **{**common, **factors})
 
 
 def _operand(lower: Lowering, expr: relax.Expr, call: relax.Call) -> Integers:
@@ -102,13 +102,12 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
         raise CannotLowerError(f"its scales do not fit: {error}") from None
     depthwise = convolution and int(call.attrs.groups) > 1 and integers.shape[3] == 1
     stored = integers[..., 0].transpose(1, 2, 0)[None] if depthwise else integers
-    args = [
-        x.expr,
+    arrays = (
         lower.param(weights.name, stored.astype(np.int8)),
         lower.param(bias_name or f"{stem}.bias", offsets.astype(np.int32)),
         lower.param(f"{stem}.multiplier", multiplier),
         lower.param(f"{stem}.shift", shift),
-    ]
+    )
     qmin, qmax = wanted.limits
     common: dict[str, Any] = {
         "input_zero_point": x.affine.zero_point,
@@ -119,11 +118,11 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
         "max_shift": int(shift.max()),
     }
     if not convolution:
-        return ops.qdense(*args, **common)
+        return ops.qdense(x.expr, *arrays, **common)
     geometry: dict[str, Any] = {key: ints(getattr(call.attrs, key)) for key in ("strides", "padding", "dilation")}
     if depthwise:
-        return ops.qdepthwise(*args, **geometry, **common)
-    return ops.qconv2d(*args, **geometry, groups=int(call.attrs.groups), **common)
+        return ops.qdepthwise(x.expr, *arrays, **{**geometry, **common})
+    return ops.qconv2d(x.expr, *arrays, **{**geometry, **common}, groups=int(call.attrs.groups))
 
 
 def _integer_bias(

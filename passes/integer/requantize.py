@@ -85,12 +85,18 @@ def multiply(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | in
         total = 31 - s
         return (x64 * q + (np.int64(1) << (total - 1))) >> total
     left, right = np.maximum(s, 0), np.maximum(-s, 0)
-    shifted = np.clip(x64 << left, INT32_MIN, INT32_MAX)
+    if left.any():
+        x64 = np.clip(x64 << left, INT32_MIN, INT32_MAX)
     # Rounds half up, which is what TensorFlow Lite's nudge and truncating division come to.
-    high = (shifted * q + (1 << 30)) >> 31
+    high: np.ndarray = np.asarray(x64 * q)
+    high += 1 << 30
+    high >>= 31
     # Rounds half away from zero.
     half = (np.int64(1) << right) >> 1
-    return (high + half - ((high < 0) & (right > 0))) >> right
+    negative = high < 0
+    if not right.all():
+        negative = negative & (right > 0)
+    return (high + half - negative) >> right
 
 
 def requantize(
