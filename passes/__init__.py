@@ -7,6 +7,7 @@ The passes know no target, no file and no terminal. Parameter values ride along 
 from . import (
     _tvm,  # noqa: F401  (checks the pinned versions before anything else loads TVM)
     integer,  # noqa: F401  (registers the integer operators)
+    pipeline,  # noqa: F401  (registers the named pipelines)
 )
 from .affine import Affine, Range
 from .calibrate import calibrate
@@ -30,6 +31,7 @@ from .prune_blocks import PruneBlocks
 from .prune_channels import PruneChannels
 from .prune_heads import PruneHeads
 from .quantize import Quantize
+from .reconstruct import Reconstruct
 from .remarks import Remark, get_remarks
 from .sparsify import Sparsify
 from .surgery import SurgeryReport, get_surgery, zero_channels
@@ -49,6 +51,7 @@ __all__ = [
     "PruneHeads",
     "Quantize",
     "Range",
+    "Reconstruct",
     "Remark",
     "Sparsify",
     "SurgeryReport",

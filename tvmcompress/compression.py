@@ -16,9 +16,18 @@ from .data import DataLike, Dataset, load_data
 from .errors import UserError
 from .importing import load
 from .model import Model, Preprocessing
-from .passes import PruneChannels, Remark, SurgeryReport, get_remarks, get_surgery
+from .passes import (
+    LowerQDQ,
+    PruneChannels,
+    Quantize,
+    Reconstruct,
+    Remark,
+    SurgeryReport,
+    calibrate,
+    get_remarks,
+    get_surgery,
+)
 from .passes.analysis import count_macs, count_params, layers
-from .passes.reconstruct import Reconstruct
 from .recipe import PruneRecipe, QuantizeRecipe, Recipe, as_prune_recipe, as_quantize_recipe
 
 Progress = Callable[[str, int, int], None]
@@ -216,22 +225,18 @@ def _repair_samples(model: Model) -> int:
 
 
 def _quantize(road: _Road, model: Model, data: Dataset, options: QuantizeRecipe) -> tuple[Model, Model, dict[str, Any]]:
-    from .passes import LowerQDQ, Quantize, calibrate
-
     with road.step("calibrate") as say:
-
-        def batches() -> Iterator[list[Any]]:
-            done = 0
-            for batch in data.batches(_BATCH):
-                yield batch
-                done += len(batch[0])
-                road.tell("calibrate", done, len(data))
-
-        ranges = calibrate(model.module, batches(), observer=options.observer)
+        ranges = calibrate(
+            model.module,
+            data.batches(_BATCH),
+            options.observer,
+            options=options.observer_options,
+            on_progress=lambda done: road.tell("calibrate", done, len(data)),
+        )
         say(f"{len(ranges)} tensors on {len(data)} samples, {options.observer}")
     with road.step("quantize") as say:
         qdq = model.apply(
-            Quantize(ranges, weights=options.weights),
+            Quantize(ranges, weights=options.weights, exclude=options.exclude),
             note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",
         )
         lowered = qdq.apply(LowerQDQ(rounding=options.rounding), note=f"integer operators, {options.rounding} rounding")

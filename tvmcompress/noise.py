@@ -54,7 +54,7 @@ def layer_noise(
     """
     dataset = load_data(data, reference.inputs, limit=samples)
     kept = kept_channels(model.module)
-    ops = {var.name: value for var, value in bindings(reference.module["main"])}
+    ops = {var.name: value for var, value in bindings(reference.module["main"]) if isinstance(value, relax.Call)}
     wanted = [name for name in ops if name in kept]
     signal = dict.fromkeys(wanted, 0.0)
     noise = dict.fromkeys(wanted, 0.0)
@@ -83,7 +83,7 @@ def layer_noise(
     return [
         LayerNoise(
             name=name,
-            op=getattr(getattr(ops[name], "op", None), "name", "").removeprefix("relax.").removeprefix("nn."),
+            op=getattr(ops[name].op, "name", "").removeprefix("relax.").removeprefix("nn."),
             snr_db=decibel(signal[name], noise[name]),
             channels=counts[name][0],
             of_channels=counts[name][1],

@@ -56,16 +56,18 @@ class QuantizeRecipe(_Table):
     Attributes:
         precision: The integer type of weights and activations.
         observer: How the range of an activation is found.
-        percentile: Percentage of an activation's values that the percentile observer keeps inside the range.
+        observer_options: Its options, for instance the percentage that stays inside: {percentile = 99.9}.
         weights: One scale for each output channel, or one for each tensor.
         rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
+        exclude: Patterns of layers that stay in float.
     """
 
     precision: Literal["int8"] = "int8"
     observer: str = "minmax"
-    percentile: float = Field(99.99, gt=50, le=100)
+    observer_options: dict[str, float] = {}
     weights: Literal["per_channel", "per_tensor"] = "per_channel"
     rounding: Literal["double", "single"] = "double"
+    exclude: tuple[str, ...] = ()
 
 
 class Recipe(_Table):

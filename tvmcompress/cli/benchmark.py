@@ -41,6 +41,7 @@ def benchmark(
     quantize: opt.QuantizeOption = None,
     observer: opt.ObserverOption = None,
     weights: opt.WeightsOption = None,
+    keep_float: opt.KeepFloatOption = None,
     rounding: opt.RoundingOption = None,
     tune: opt.TuneOption = 0,
     threads: opt.ThreadsOption = None,
@@ -84,7 +85,7 @@ def benchmark(
         prune,
         {"scope": scope, "importance": importance, "round_to": round_to, "exclude": exclude, "reconstruct": repair},
         quantize,
-        {"observer": observer, "weights": weights, "rounding": rounding},
+        {"observer": observer, "weights": weights, "rounding": rounding, "exclude": keep_float},
         calib_samples,
     )
     compressing = plan.prune is not None or plan.quantize is not None

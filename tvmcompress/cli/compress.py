@@ -41,6 +41,7 @@ def compress(
     quantize: opt.QuantizeOption = None,
     observer: opt.ObserverOption = None,
     weights: opt.WeightsOption = None,
+    keep_float: opt.KeepFloatOption = None,
     rounding: opt.RoundingOption = None,
     target: opt.TargetOption = None,
     tune: opt.TuneOption = 0,
@@ -71,7 +72,7 @@ def compress(
         prune,
         {"scope": scope, "importance": importance, "round_to": round_to, "exclude": exclude, "reconstruct": repair},
         quantize,
-        {"observer": observer, "weights": weights, "rounding": rounding},
+        {"observer": observer, "weights": weights, "rounding": rounding, "exclude": keep_float},
         calib_samples,
     )
     for name in target or []:

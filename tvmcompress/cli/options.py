@@ -65,6 +65,12 @@ ObserverOption = Annotated[
     str | None,
     typer.Option("--observer", help="How ranges are found: minmax or percentile.", rich_help_panel=_QUANTIZATION),
 ]
+KeepFloatOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep-float", metavar="PATTERN", help="Layers that stay in float (repeatable).", rich_help_panel=_QUANTIZATION
+    ),
+]
 WeightsOption = Annotated[
     str | None,
     typer.Option("--weights", help="One scale per_channel or per_tensor.", rich_help_panel=_QUANTIZATION),

@@ -1,0 +1,144 @@
+"""The table of contents: in which order the passes go together. Each pipeline is registered with TVM under its name.
+
+    from tvm import relax
+    import tvmcompress.passes
+
+    mod = relax.get_pipeline("tvmcompress.int8", samples=[images])(mod)
+
+A pipeline takes a model module with its parameter values attached (`attach_params`) and gives one. It is a
+`tvm.transform.Pass` like any other and can stand in a `tvm.transform.Sequential`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ._tvm import relax, tvm
+from .calibrate import calibrate
+from .canonicalize import Canonicalize
+from .fold_batch_norm import FoldBatchNorm
+from .integer.lower_qdq import LowerQDQ
+from .prune_channels import PruneChannels
+from .quantize import Granularity, Quantize
+from .reconstruct import Reconstruct
+
+Samples = Sequence[np.ndarray]
+"""One float array for each input of `main`, axis 0 the samples."""
+
+
+@relax.register_pipeline("tvmcompress.canonical")
+def canonical() -> tvm.transform.Pass:
+    """The form that the other passes expect, batch normalization folded."""
+    return tvm.transform.Sequential(
+        [
+            Canonicalize(),
+            FoldBatchNorm(),
+            # Folding leaves biases where there were none.
+            Canonicalize(),
+        ],
+        name="tvmcompress.canonical",
+    )
+
+
+@relax.register_pipeline("tvmcompress.prune")
+def prune(ratio: float = 0.5, samples: Samples | None = None, **options: Any) -> tvm.transform.Pass:
+    """Remove channels, and repair the weights that stay.
+
+    Args:
+        ratio: Fraction of the channels to remove, in (0, 1).
+        samples: For the repair, which is left out without them.
+        options: More options of `PruneChannels`.
+    """
+    return PruneAndRepair(PruneChannels(ratio, **options), samples)
+
+
+@relax.register_pipeline("tvmcompress.int8")
+def int8(
+    samples: Samples,
+    observer: str = "minmax",
+    weights: Granularity = "per_channel",
+    rounding: str = "double",
+    **options: Any,
+) -> tvm.transform.Pass:
+    """From a float module in canonical form to integer operators.
+
+    Args:
+        samples: What activations' ranges are found on.
+        observer: See `observers.list_observers`.
+        weights: "per_channel" or "per_tensor".
+        rounding: "double", TFLite's, or "single".
+        options: Of the observer.
+    """
+    return tvm.transform.Sequential(
+        [
+            CalibrateAndQuantize(samples, observer, weights, options),
+            LowerQDQ(rounding=rounding),
+        ],
+        name="tvmcompress.int8",
+    )
+
+
+@relax.register_pipeline("tvmcompress.compress")
+def compress(samples: Samples, ratio: float = 0.5, **options: Any) -> tvm.transform.Pass:
+    """Everything: canonical form, pruning, repair, quantization.
+
+    Args:
+        samples: For the repair and the ranges.
+        ratio: Fraction of the channels to remove, in (0, 1).
+        options: Of `PruneChannels`.
+    """
+    return tvm.transform.Sequential(
+        [
+            canonical(),
+            prune(ratio, samples, **options),
+            int8(samples),
+        ],
+        name="tvmcompress.compress",
+    )
+
+
+@tvm.transform.module_pass(opt_level=0, name="PruneAndRepair")
+class PruneAndRepair:
+    """Prune a module, and repair it towards what it was.
+
+    Args:
+        removal: The pruning pass.
+        samples: For the repair, which is left out without them.
+    """
+
+    def __init__(self, removal: tvm.transform.Pass, samples: Samples | None) -> None:
+        self.removal = removal
+        self.samples = samples
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the smaller module."""
+        pruned = self.removal(mod)
+        return pruned if self.samples is None else Reconstruct(mod, self.samples)(pruned)
+
+
+@tvm.transform.module_pass(opt_level=0, name="CalibrateAndQuantize")
+class CalibrateAndQuantize:
+    """Find the ranges of a module's activations on samples, and quantize it.
+
+    Args:
+        samples: One array for each input, axis 0 the samples.
+        observer: See `observers.list_observers`.
+        weights: "per_channel" or "per_tensor".
+        options: Of the observer.
+    """
+
+    def __init__(
+        self, samples: Samples, observer: str = "minmax", weights: Granularity = "per_channel", options: Any = None
+    ) -> None:
+        self.samples = samples
+        self.observer = observer
+        self.weights: Granularity = weights
+        self.options = dict(options or {})
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module in QDQ form."""
+        ranges = calibrate(mod, [list(self.samples)], self.observer, options=self.options)
+        return Quantize(ranges, weights=self.weights)(mod)

@@ -1,0 +1,100 @@
+"""Recipes: TOML out and in again, defaults, and refusals that name the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvmcompress import PruneRecipe, QuantizeRecipe, Recipe, UserError
+from tvmcompress.recipe import as_prune_recipe, as_quantize_recipe
+
+ratios = st.floats(0.001, 0.999)
+prunes = st.builds(
+    PruneRecipe,
+    ratio=ratios,
+    scope=st.sampled_from(["local", "global"]),
+    importance=st.text(max_size=8),
+    round_to=st.integers(1, 64),
+    min_channels=st.integers(1, 8),
+    exclude=st.lists(st.text(max_size=8), max_size=3).map(tuple),
+    ratios=st.dictionaries(st.text(min_size=1, max_size=8), ratios, max_size=3),
+    reconstruct=st.booleans(),
+)
+quantizes = st.builds(QuantizeRecipe, observer=st.text(max_size=8), rounding=st.sampled_from(["double", "single"]))
+recipes = st.builds(
+    Recipe,
+    prune=st.none() | prunes,
+    quantize=st.none() | quantizes,
+    calibration_samples=st.none() | st.integers(1, 1000),
+)
+
+
+@given(recipe=recipes)
+@settings(max_examples=200, deadline=None)
+def test_toml_round_trip(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "recipe.toml"
+    recipe.save(path)
+    assert Recipe.load(path) == recipe
+
+
+def test_a_table_written_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('[prune]\nratio = 0.3\nscope = "global"\n\n[prune.ratios]\n"conv1*" = 0.1\n\n[quantize]\n')
+    recipe = Recipe.load(path)
+    assert recipe.prune == PruneRecipe(ratio=0.3, scope="global", ratios={"conv1*": 0.1})
+    assert recipe.quantize == QuantizeRecipe()
+
+
+@pytest.mark.parametrize(
+    ("table", "place"),
+    [
+        ({"prune": {"ratio": 0}}, "prune.ratio"),
+        ({"prune": {"ratio": 1}}, "prune.ratio"),
+        ({"prune": {"ratio": "half"}}, "prune.ratio"),
+        ({"prune": {"scope": "everywhere"}}, "prune.scope"),
+        ({"prune": {"round_to": 0}}, "prune.round_to"),
+        ({"quantize": {"precision": "int3"}}, "quantize.precision"),
+        ({"prune": {"colour": 1}}, "prune.colour is unknown"),
+        ({"trim": {}}, "trim is unknown"),
+        ({"calibration_samples": 0}, "calibration_samples"),
+    ],
+)
+def test_refusals_name_the_place(table: dict[str, Any], place: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Recipe.of(table)
+    assert place in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[prune", b"\xff\xfe\x00", b"[prune]\nratio = 2"])
+def test_faulty_files(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="recipe"):
+        Recipe.load(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        Recipe.load(tmp_path / "none.toml")
+    with pytest.raises(UserError, match="cannot be written"):
+        Recipe().save(tmp_path / "no" / "such" / "folder.toml")
+
+
+@pytest.mark.parametrize("ratio", [0, 1, -0.5, 1.5, float("nan"), "much"])
+def test_ratios_outside(ratio: Any) -> None:
+    with pytest.raises(UserError, match="between 0 and 1"):
+        as_prune_recipe(ratio)
+
+
+def test_short_forms() -> None:
+    assert as_prune_recipe(0.25) == PruneRecipe(ratio=0.25)
+    assert as_prune_recipe({"scope": "global"}) == PruneRecipe(scope="global")
+    assert as_prune_recipe(None) is None
+    assert as_quantize_recipe("int8") == QuantizeRecipe()
+    with pytest.raises(UserError, match="int5"):
+        as_quantize_recipe("int5")
