@@ -15,6 +15,7 @@ class Histogram:
         low: The smallest value so far, exactly; 0 before the first.
         high: The largest value so far, exactly; 0 before the first.
         count: How many values there were.
+        zeros: How many of them were exactly zero.
     """
 
     def __init__(self, bins: int = 2048) -> None:
@@ -23,6 +24,7 @@ class Histogram:
         self._counts = np.zeros(2 * bins, np.int64)
         self.low = self.high = 0.0
         self.count = 0
+        self.zeros = 0
 
     def add(self, values: np.ndarray) -> None:
         """Count the elements of an array of finite floats."""
@@ -32,6 +34,7 @@ class Histogram:
         self.low = min(self.low, low) if self.count else low
         self.high = max(self.high, high) if self.count else high
         self.count += values.size
+        self.zeros += values.size - int(np.count_nonzero(values))
         self._reach(max(abs(low), abs(high)))
         if self._width == 0.0:
             # Nothing but zeros so far.
@@ -64,14 +67,20 @@ class Histogram:
         return np.clip(centres[part], self.low, self.high), self._counts[part]
 
     def quantile(self, fraction: float) -> float:
-        """The value below which a fraction of all values lies, to the width of a bin; exact at 0 and 1."""
-        if fraction <= 0.0 or self.count == 0:
+        """The value below which a fraction of the values other than zero lies, to the width of a bin; exact at 0 and 1.
+
+        Zero is always representable, and would hide the distribution of a tensor that is sparse.
+        """
+        if fraction <= 0.0 or self.count == self.zeros:
             return self.low
         if fraction >= 1.0:
             return self.high
-        reached = np.cumsum(self._counts)
-        index = int(np.searchsorted(reached, fraction * self.count))
+        counts = self._counts.copy()
+        counts[self._bins] -= self.zeros
+        wanted = fraction * (self.count - self.zeros)
+        reached = np.cumsum(counts)
+        index = int(np.searchsorted(reached, wanted))
         before = float(reached[index - 1]) if index else 0.0
-        inside = (fraction * self.count - before) / max(float(self._counts[index]), 1.0)
+        inside = (wanted - before) / max(float(counts[index]), 1.0)
         value = (index - self._bins + inside) * self._width
         return float(np.clip(value, self.low, self.high))

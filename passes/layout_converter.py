@@ -43,6 +43,9 @@ class Converter:
 
     def run(self) -> tvm.IRModule:
         for var, value in bindings(self.build.source):
+            if isinstance(value, relax.Var) or self._is_dequantized_constant(value):
+                # A mere name is looked through; a constant is made when it is read, in the form in which it is read.
+                continue
             new, form = self._convert(var, value)
             if not isinstance(new, (relax.Var, Constant)):
                 new = self.build.emit(new, var.name)
@@ -54,18 +57,32 @@ class Converter:
 
     def form_of(self, expr: relax.Expr) -> Form:
         """The form that an operand was computed in; parameters, inputs and constants are as they were."""
+        expr = self._named(expr)
         return self.native.get(expr, SAME) if isinstance(expr, relax.Var) else SAME
+
+    def _named(self, expr: relax.Expr) -> relax.Expr:
+        """What a variable that is only another name stands for."""
+        while isinstance(expr, relax.Var) and isinstance(self.values.get(expr), relax.Var):
+            expr = self.values[expr]
+        return expr
 
     def get(self, expr: relax.Expr, form: Form) -> relax.Expr:
         """An operand of the old function in a form, converted if need be."""
+        expr = self._named(expr)
+        if self.build.param_value(expr) is not None:
+            return self._constant(expr, form)
         if not isinstance(expr, relax.Var):
-            return self.build.get(expr) if form == SAME else self._constant(expr)
-        if form == LAST and self.build.param_value(expr) is not None:
-            return self._constant(expr)
-        made = self.made.setdefault(expr, {SAME: self.build.get(expr)} if expr not in self.native else {})
+            return self.build.get(expr)
+        if expr not in self.made:
+            lazy = self._is_dequantized_constant(self.values.get(expr))
+            self.made[expr] = {} if lazy else {SAME: self.build.get(expr)}
+        made = self.made[expr]
         if form not in made:
             made[form] = self._converted(expr, form)
         return made[form]
+
+    def _is_dequantized_constant(self, value: relax.Expr | None) -> bool:
+        return is_call(value, "dequantize") and self.build.param_value(value.args[0]) is not None
 
     def original(self, expr: relax.Expr) -> relax.Expr:
         """An operand as it was in the old function."""
@@ -75,19 +92,17 @@ class Converter:
             return self.get(expr, SAME)
         return self.build.get(expr)
 
-    def _constant(self, expr: relax.Expr) -> relax.Expr:
-        """A parameter or constant with its axes in the order of an NHWC tensor."""
+    def _constant(self, expr: relax.Expr, form: Form) -> relax.Expr:
+        """A parameter or constant, with its axes in the order of an NHWC tensor if `form` says so."""
         value = self.build.param_value(expr)
         assert value is not None
-        if value.ndim != 4:
-            return self.build.get(expr)
-        return self.permuted(expr, value.transpose(TO_LAST))
+        return self.permuted(expr, value.transpose(TO_LAST) if form == LAST and value.ndim == 4 else value)
 
     def permuted(self, expr: relax.Expr, value: np.ndarray) -> relax.Expr:
         """A parameter or constant with another value under its old name."""
         name = self.build.param_name(expr)
         if name is None:
-            return relax.const(np.ascontiguousarray(value) if value.ndim else value)
+            return relax.const(np.array(value, order="C"))
         unique, count = name, 1
         while unique in self.taken and not _equal(self.taken[unique], value):
             unique, count = f"{name}.{count}", count + 1
@@ -118,17 +133,15 @@ class Converter:
         integers, scale, zero = source.args
         axis = int(source.attrs.axis)
         if not is_single(scale):
-            if form != LAST or self.build.param_value(integers) is None:
+            if self.build.param_value(integers) is None:
                 return None
-            axis = TO_LAST.index(axis % 4)
+            axis = TO_LAST.index(axis % 4) if form == LAST else axis
         moved = self.get(integers, form)
         return relax.op.dequantize(moved, self.build.get(scale), self.build.get(zero), axis=axis)
 
     # Converting
 
     def _convert(self, var: relax.Var, value: relax.Expr) -> tuple[relax.Expr, Form]:
-        if isinstance(value, relax.Var):
-            return self.get(value, self.form_of(value)), self.form_of(value)
         if isinstance(value, relax.TupleGetItem):
             form = self.form_of(value.tuple_value)
             return relax.TupleGetItem(self.get(value.tuple_value, form), value.index), form

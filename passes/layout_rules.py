@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._tvm import Constant, relax, tvm
+from ._tvm import Constant, relax, tirx, tvm
 from .layout_converter import LAST, SAME, TO_LAST, Converter, Form, is_call, is_single, layout_rule, permute
 from .meanings.registry import ints
 from .module_params import static_shape
@@ -150,7 +150,7 @@ def _split(convert: Converter, call: relax.Call) -> Result:
 def _strided_slice(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(call.args[0]) != LAST or not isinstance(call.args[1], relax.Tuple):
         return None
-    axes = relax.Tuple([_last_axis(int(axis.value)) for axis in call.args[1].fields])
+    axes = relax.Tuple([tirx.IntImm("int64", _last_axis(int(axis.value))) for axis in call.args[1].fields])
     args = [convert.get(call.args[0], LAST), axes, *call.args[2:]]
     return relax.Call(call.op, args, call.attrs, call.ty_args), LAST
 

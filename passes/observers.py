@@ -121,10 +121,10 @@ class HistogramObserver(Observer):
 
 @register_observer("percentile")
 class Percentile(HistogramObserver):
-    """Leaves out the outermost values, the same share on both sides.
+    """Leaves out the outermost values other than zero, the same share on both sides.
 
     Args:
-        percentile: How much of all values lies below the upper end, in percent, in (50, 100].
+        percentile: How much of them lies below the upper end, in percent, in (50, 100].
     """
 
     def __init__(self, percentile: float = 99.99) -> None:
@@ -136,11 +136,7 @@ class Percentile(HistogramObserver):
     def range(self) -> Range:
         """Between the two percentiles."""
         fraction = self.percentile / 100.0
-        low, high = self.histogram.quantile(1.0 - fraction), self.histogram.quantile(fraction)
-        # A tensor that is nearly always zero still needs a range for what is not.
-        if low == high:
-            return Range(self.histogram.low, self.histogram.high)
-        return Range(low, high)
+        return Range(self.histogram.quantile(1.0 - fraction), self.histogram.quantile(fraction))
 
 
 @register_observer("mse")
