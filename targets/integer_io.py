@@ -22,7 +22,7 @@ def core_and_specs(
     mod: tvm.IRModule,
 ) -> tuple[tvm.IRModule, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """The module to compile, and what its inputs and outputs are."""
-    if not is_integer(mod):
+    if not is_integer(mod) or not _has_boundary(mod):
         return mod, *specs_of(mod)
     from ..passes.integer.core import IntegerCore, get_io_quantization
 
@@ -38,6 +38,12 @@ def core_and_specs(
     inputs = tuple(merge(spec, q) for spec, q in zip(plain_inputs, io.inputs))
     outputs = tuple(merge(spec, q) for spec, q in zip(plain_outputs, io.outputs))
     return core, inputs, outputs
+
+
+def _has_boundary(mod: tvm.IRModule) -> bool:
+    """Whether `main` still quantizes or dequantizes."""
+    names = {getattr(value.op, "name", "") for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)}
+    return bool(names & {"relax.quantize", "relax.dequantize"})
 
 
 def specs_of(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -15,11 +15,13 @@ from tvm.tirx.build import codegen_build
 from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ..base import TensorSpec
-from ..integer_io import core_and_specs
+from ..integer_io import core_and_specs, is_integer
+from ..x86.lower import channels_last
 from .arena import Arena, plan_arena
 from .lower import LLVM_OPTIONS_ATTR, Lowered, lower
 from .plan import ALIGNMENT
 from .program import Legalize, Program, make_program
+from .schedule import Registers
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
@@ -70,6 +72,7 @@ def generate(
     target: dict[str, Any],
     folder: Path,
     *,
+    registers: Registers,
     prefix: str = "model",
     version: str = "0",
     emit: str = "object",
@@ -81,6 +84,7 @@ def generate(
         mod: A model module, parameters attached; an integer one becomes its integer core, int8 in and out.
         target: The TVM target of the kernels.
         folder: Where to write; it must exist.
+        registers: Of the core, for scheduling what has no kernel.
         prefix: A C identifier that starts every symbol and file name.
         version: Written into the header.
         emit: "object" for kernels as an LLVM object, "c" for kernels as C source.
@@ -92,7 +96,7 @@ def generate(
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
         raise UserError(f"'{prefix}' cannot start C names; use lower-case letters, digits and underscores")
     core, inputs, outputs = core_and_specs(mod)
-    program = make_program(core, prefix, legalize)
+    program = make_program(core if is_integer(core) else channels_last(core), prefix, registers, legalize)
     tvm_target = tvm.target.Target(target if emit == "object" else {"kind": "c"})
     lowered = lower(program.functions, tvm_target)
     arena = plan_arena(program, lowered.workspaces)

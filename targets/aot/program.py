@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tvm_ffi
@@ -12,6 +13,9 @@ from ...passes._tvm import Constant, relax, tirx, tvm
 from ...passes.errors import UserError
 from ...passes.module_params import detach_params, input_vars
 from ...passes.rebuild import bindings
+from .inplace import inplace_argument
+from .permutations import PermutationsToReshapes
+from .schedule import Registers, schedule
 
 INPLACE_ATTR = "tvmcompress.inplace"
 """PrimFunc attribute: the argument whose memory the output may take (element i of the output is written after element i of
@@ -21,6 +25,7 @@ _VIEWS = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"
 """Operators that leave every byte where it is."""
 
 Legalize = Callable[[tvm.IRModule], tvm.IRModule]
+_UNNAMED = re.compile(r"(lv|gv)\d*")
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,15 @@ class Program:
         return name
 
 
-def make_program(mod: tvm.IRModule, prefix: str, legalize: Sequence[Legalize] = ()) -> Program:
+def make_program(
+    mod: tvm.IRModule, prefix: str, registers: Registers, legalize: Sequence[Legalize] = ()
+) -> Program:
     """Lower a model module to a program.
 
     Args:
         mod: A model module, parameters attached.
         prefix: Starts the name of every function.
+        registers: Of the core, for scheduling what has no kernel.
         legalize: Passes of the target that replace operators by its own kernels; what they leave gets TVM's default.
 
     Raises:
@@ -117,21 +125,37 @@ def make_program(mod: tvm.IRModule, prefix: str, legalize: Sequence[Legalize] = 
         relax.transform.DecomposeOpsForInference(),
         relax.transform.CanonicalizeBindings(),
         relax.transform.FoldConstant(),
+        PermutationsToReshapes(),
         relax.transform.LegalizeOps(skip_ops=sorted(_VIEWS)),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
-        relax.transform.DeadCodeElimination(["main"]),
     ]
     with tvm.transform.PassContext(opt_level=3):
-        lowered = tvm.transform.Sequential(passes)(bound)
-    return _Builder(lowered, prefix).build()
+        grouped = tvm.transform.Sequential(passes)(bound)
+        lowered = relax.transform.FuseTIR()(grouped)
+        lowered = relax.transform.DeadCodeElimination(["main"])(lowered)
+    return _Builder(lowered, prefix, registers, _layer_names(grouped)).build()
+
+
+def _layer_names(mod: tvm.IRModule) -> dict[str, str]:
+    """For each group of fused operators the variable of the last one; FuseTIR loses it."""
+    names = {}
+    for var, func in mod.functions.items():
+        if isinstance(func, relax.Function) and var.name_hint != "main":
+            named = [bound.name for bound, _ in bindings(func) if not _UNNAMED.fullmatch(bound.name)]
+            if named:
+                names[var.name_hint] = named[-1]
+    return names
 
 
 class _Builder:
-    def __init__(self, mod: tvm.IRModule, prefix: str) -> None:
+    def __init__(self, mod: tvm.IRModule, prefix: str, registers: Registers, layers: Mapping[str, str]) -> None:
         self._mod = mod
+        self._registers = registers
+        self._layers = layers
+        self._unscheduled: dict[str, tirx.PrimFunc] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._main: relax.Function = mod["main"]
         self._prefix = prefix
         self._program = Program()
@@ -170,6 +194,7 @@ class _Builder:
             assert isinstance(source, str)
             name = self._tensor(f"t{len(self._program.tensors)}", var.ty)
             self._program.views[name] = source
+            self._name_layer(source, var.name)
             return name
         if op != "relax.call_tir":
             raise UserError(f"operator {op or value.op} at '{var.name}' cannot be compiled ahead of time")
@@ -181,14 +206,14 @@ class _Builder:
             arguments.append(name)
         types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
         results = tuple(self._tensor(f"t{len(self._program.tensors)}", ty) for ty in types)
-        func = self._mod[function]
-        index = int(func.attrs[INPLACE_ATTR]) if func.attrs is not None and INPLACE_ATTR in func.attrs else None
+        called = self._function(function)
+        index = self._inplace(called)
         self._program.steps.append(
             Step(
-                function=self._function(function),
+                function=called,
                 arguments=tuple(arguments),
                 results=results,
-                layer=var.name,
+                layer=self._layers.get(function.name_hint, var.name),
                 inplace=arguments[index] if index is not None else None,
             )
         )
@@ -213,22 +238,34 @@ class _Builder:
         return name
 
     def _constant(self, value: np.ndarray) -> str:
-        for name, known in self._program.constants.items():
-            if known.dtype == value.dtype and known.shape == value.shape and known.tobytes() == value.tobytes():
-                return name
-        name = f"constant{len(self._program.constants)}"
-        self._program.constants[name] = value
-        return name
+        key = (value.dtype.name, value.shape, value.tobytes())
+        if key not in self._constants:
+            self._constants[key] = f"constant{len(self._constants)}"
+            self._program.constants[self._constants[key]] = value
+        return self._constants[key]
 
     def _function(self, var: tvm.ir.GlobalVar) -> str:
         if var in self._function_names:
             return self._function_names[var]
         func = self._mod[var].without_attr("global_symbol")
-        for name, known in self._program.functions.items():
+        for name, known in self._unscheduled.items():
             if tvm_ffi.structural_equal(known, func, map_free_vars=True):
                 self._function_names[var] = name
                 return name
         name = f"{self._prefix}_{var.name_hint}"
         self._function_names[var] = name
-        self._program.functions[name] = func
+        self._unscheduled[name] = func
+        self._program.functions[name] = schedule(func, self._registers)
         return name
+
+    def _inplace(self, name: str) -> int | None:
+        func = self._program.functions[name]
+        if func.attrs is not None and INPLACE_ATTR in func.attrs:
+            return int(func.attrs[INPLACE_ATTR])
+        return inplace_argument(func)
+
+    def _name_layer(self, source: str, name: str) -> None:
+        """Kernels compute flat tensors; it is the view of the result that bears the layer's name."""
+        steps = self._program.steps
+        if steps and source in steps[-1].results and _UNNAMED.fullmatch(steps[-1].layer):
+            steps[-1] = replace(steps[-1], layer=name)

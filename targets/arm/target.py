@@ -12,6 +12,7 @@ from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
+from ..aot.schedule import NEON
 from ..aot.staging import staged
 from ..aot.toolchain import Toolchain
 from ..base import Target
@@ -54,7 +55,9 @@ class CortexATarget(Target):
         require(_BUILDING, f"building for {self.description.name}")
         description, output = self.description, Path(output)
         with staged(output) as work:
-            generated = generate(mod, description.tvm, work, prefix=prefix, version=package_version(), emit=emit)
+            generated = generate(
+                mod, description.tvm, work, registers=NEON, prefix=prefix, version=package_version(), emit=emit
+            )
             code, constants = self._compile(generated, output)
             info = BuildInfo(
                 prefix=prefix,

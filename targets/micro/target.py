@@ -10,6 +10,7 @@ from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
+from ..aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, HELIUM, Registers
 from ..aot.staging import staged
 from ..aot.toolchain import Toolchain
 from ..base import Target, TargetDescription
@@ -66,6 +67,7 @@ class CortexMTarget(Target):
                 mod,
                 description.tvm,
                 work,
+                registers=_registers(description),
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
@@ -119,6 +121,12 @@ class CortexMTarget(Target):
             tools.archive(compiled, generated.folder / f"lib{generated.prefix}.a")
             support = sum(tools.flash_bytes(path) for path in compiled.support)
             return tools.flash_bytes(program) - support - generated.constant_bytes
+
+
+def _registers(description: TargetDescription) -> Registers:
+    if description.helium:
+        return HELIUM
+    return FLOAT_REGISTERS if description.fpu else CORE_REGISTERS
 
 
 def _check_fit(description: TargetDescription, flash: int, arena: int) -> None:
