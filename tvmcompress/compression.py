@@ -28,6 +28,7 @@ from .passes import (
     get_surgery,
 )
 from .passes.analysis import count_macs, count_params, layers
+from .passes.rebuild import bindings
 from .recipe import PruneRecipe, QuantizeRecipe, Recipe, as_prune_recipe, as_quantize_recipe
 
 Progress = Callable[[str, int, int], None]
@@ -114,6 +115,8 @@ def compress(
     plan = _plan(recipe, prune, quantize, calibration_samples)
     road = _Road(on_progress)
     original = model if isinstance(model, Model) else load(model)
+    if is_quantized(original):
+        raise UserError("the model is quantized already; compress the float model that it was made from")
     data = None
     if calibration is not None:
         limit = plan.calibration_samples or DEFAULT_SAMPLES
@@ -142,6 +145,12 @@ def compress(
         remarks=tuple(get_remarks(current.module)),
         recipe=plan,
     )
+
+
+def is_quantized(model: Model) -> bool:
+    """Whether a model computes with integers: in QDQ form, or in integer operators."""
+    names = {getattr(getattr(value, "op", None), "name", "") for _, value in bindings(model.module["main"])}
+    return any(name == "relax.quantize" or name.startswith("tvmcompress.q") for name in names)
 
 
 def _plan(
@@ -202,7 +211,9 @@ def _prune(road: _Road, original: Model, data: Dataset | None, options: PruneRec
             f"{before:,} to {after:,} multiply-accumulates, "
             f"{count_params(original.module):,} to {count_params(pruned.module):,} parameters"
         )
-    if get_surgery(pruned.module) is None or not options.reconstruct:
+        if get_surgery(pruned.module) is None:
+            raise UserError(_nothing_to_prune(pruned))
+    if not options.reconstruct:
         return pruned
     if data is None:
         with road.step("repair") as say:
@@ -216,6 +227,11 @@ def _prune(road: _Road, original: Model, data: Dataset | None, options: PruneRec
         pruned = pruned.apply(repair, note=f"weights repaired by least squares on {len(samples)} samples")
         say(f"by least squares on {len(samples)} samples")
     return pruned
+
+
+def _nothing_to_prune(model: Model) -> str:
+    reasons = [f"{remark.subject}: {remark.message}" for remark in get_remarks(model.module)]
+    return "no channel could be removed" + (f" ({reasons[0]})" if reasons else "; ask for a larger ratio")
 
 
 def _repair_samples(model: Model) -> int:

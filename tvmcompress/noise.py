@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from .data import DataLike, Dataset, load_data
 from .model import Model
 from .passes._tvm import relax, tvm
+from .passes.integer.lower_qdq import get_scales
 from .passes.interpreter import Interpreter
 from .passes.module_params import param_vars, static_shape
 from .passes.rebuild import bindings
@@ -44,107 +47,124 @@ def layer_noise(
     """Compare two versions of a model layer by layer on the same inputs.
 
     Layers are matched by the names of their tensors, which passes keep; of a pruned layer the channels kept are
-    compared. A tensor that only one version has, or whose channels cannot be matched, is left out.
+    compared, and integers as the real numbers that they stand for. A tensor that only one version has, or whose
+    channels cannot be matched, is left out.
 
     Args:
-        reference: The original.
-        model: A version of it: pruned, quantized (QDQ), or both; float tensors are compared.
+        reference: The original, float.
+        model: A version of it: pruned, quantized (QDQ or integer), or both.
         data: Samples; see `tvmcompress.data.load_data`.
         samples: How many to use at most.
     """
     dataset = load_data(data, reference.inputs, limit=samples)
-    kept = kept_channels(model.module)
     ops = {var.name: value for var, value in bindings(reference.module["main"]) if isinstance(value, relax.Call)}
-    wanted = [name for name in ops if name in kept]
-    signal = dict.fromkeys(wanted, 0.0)
-    noise = dict.fromkeys(wanted, 0.0)
-    counts: dict[str, tuple[int, int]] = {}
+    read = _Reader(model.module)
+    sums: dict[str, _Sums] = {}
     first, second = Interpreter(reference.module), Interpreter(model.module)
     for batch in dataset.batches(_BATCH):
         values: dict[str, np.ndarray] = {}
-        first(batch, lambda name, value: values.update({name: value}) if name in signal else None)  # noqa: B023
 
-        def compare(name: str, value: np.ndarray) -> None:
-            original = values.get(name)  # noqa: B023
-            if original is None or value.dtype.kind != "f" or value.ndim != original.ndim:
-                return
-            axis = channel_axis(value.ndim)
-            index = kept[name]
-            total = original.shape[axis]
-            if index is not None:
-                original = original.take(index, axis)
-            if original.shape != value.shape:
-                return
-            counts[name] = (original.shape[axis], total)
-            signal[name] += float(np.square(original, dtype=np.float64).sum())
-            noise[name] += float(np.square(value - original, dtype=np.float64).sum())
+        def keep(name: str, value: np.ndarray, values: dict[str, np.ndarray] = values) -> None:
+            if name in ops and name in read.kept:
+                values[name] = value
 
+        def compare(name: str, value: np.ndarray, values: dict[str, np.ndarray] = values) -> None:
+            if name in values:
+                sums.setdefault(name, _Sums()).add(values[name], read.real(name, value), read.kept[name])
+
+        first(batch, keep)
         second(batch, compare)
     return [
         LayerNoise(
             name=name,
             op=getattr(ops[name].op, "name", "").removeprefix("relax.").removeprefix("nn."),
-            snr_db=decibel(signal[name], noise[name]),
-            channels=counts[name][0],
-            of_channels=counts[name][1],
+            snr_db=decibel(sums[name].signal, sums[name].noise),
+            channels=sums[name].channels,
+            of_channels=sums[name].of_channels,
         )
-        for name in wanted
-        if name in counts
+        for name in ops
+        if name in sums and sums[name].of_channels
     ]
+
+
+@dataclass
+class _Sums:
+    """Energies of a tensor and of its error, over batches."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    channels: int = 0
+    of_channels: int = 0
+
+    def add(self, original: np.ndarray, value: np.ndarray | None, kept: np.ndarray | None) -> None:
+        if value is None or value.ndim != original.ndim or original.ndim == 0:
+            return
+        axis = channel_axis(original.ndim)
+        total = original.shape[axis]
+        if kept is not None:
+            original = original.take(kept, axis)
+        if original.shape != value.shape:
+            return
+        self.channels, self.of_channels = original.shape[axis], total
+        self.signal += float(np.square(original, dtype=np.float64).sum())
+        self.noise += float(np.square(value - original, dtype=np.float64).sum())
+
+
+class _Reader:
+    """What the tensors of a module are in terms of the original: real numbers, channels first.
+
+    Attributes:
+        kept: For every tensor the channels of the unpruned model that it still has; None where it has all.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self.scales = get_scales(mod)
+        self.kept: dict[str, np.ndarray | None] = {}
+        report = get_surgery(mod)
+        self._positions = {} if report is None else report.kept_positions()
+        self._shapes = {} if report is None else report.shapes
+        # The weights of a module in QDQ form are read through a dequantize.
+        self._weights = {var: var.name for var in param_vars(mod["main"])}
+        for var, value in bindings(mod["main"]):
+            self.kept[var.name] = None
+            if isinstance(value, relax.Call) and isinstance(var.ty, relax.TensorType):
+                if value.op.name == "relax.dequantize" and value.args[0] in self._weights:
+                    self._weights[var] = self._weights[value.args[0]]
+                else:
+                    self.kept[var.name] = self._find(var, value)
+
+    def real(self, name: str, value: np.ndarray) -> np.ndarray | None:
+        """A tensor's value as real numbers, channels first; None where that is not known."""
+        if value.dtype.kind == "f":
+            return value
+        affine = self.scales.get(name)
+        if affine is None:
+            return None
+        real = (value.astype(np.float32) - np.float32(affine.zero_point)) * np.float32(affine.scale)
+        return np.moveaxis(real, -1, 1) if real.ndim >= 3 else real
+
+    def _find(self, var: relax.Var, call: relax.Call) -> np.ndarray | None:
+        """The channels left: those of its weight, or of an operand that has as many."""
+        shape = static_shape(var)
+        if not shape:
+            return None
+        channels = shape[-1] if var.name in self.scales else shape[channel_axis(len(shape))]
+        for arg in call.args:
+            name = self._weights.get(arg) if isinstance(arg, relax.Var) else None
+            rank = len(self._shapes.get(name, ())) if name is not None else 0
+            index = self._positions.get((name, 1 if rank == 2 else 0)) if name is not None and rank >= 2 else None
+            if index is not None and len(index) == channels:
+                return index
+        for arg in call.args:
+            index = self.kept.get(arg.name) if isinstance(arg, relax.Var) else None
+            if index is not None and len(index) == channels:
+                return index
+        return None
 
 
 def channel_axis(rank: int) -> int:
     """The axis of the channels of a tensor in canonical form."""
     return 1 if rank >= 3 else rank - 1
-
-
-def kept_channels(mod: tvm.IRModule) -> dict[str, np.ndarray | None]:
-    """For every tensor the channels of the unpruned model that it still has; None where it has all.
-
-    Channels are followed from each layer through the operators behind it that leave them in place. A tensor in which
-    that cannot be seen keeps its entry None, and does not fit the original's shape.
-    """
-    report = get_surgery(mod)
-    positions = {} if report is None else report.kept_positions()
-    params = set(param_vars(mod["main"]))
-    found: dict[str, np.ndarray | None] = {}
-    for var, value in bindings(mod["main"]):
-        found[var.name] = _kept(var, value, params, positions, found)
-    return found
-
-
-def _kept(
-    var: relax.Var,
-    value: relax.Expr,
-    params: set[relax.Var],
-    positions: dict[tuple[str, int], np.ndarray],
-    found: dict[str, np.ndarray | None],
-) -> np.ndarray | None:
-    if not isinstance(value, relax.Call) or not isinstance(var.ty, relax.TensorType):
-        return None
-    shape = static_shape(var)
-    if not shape:
-        return None
-    channels = shape[channel_axis(len(shape))]
-    for arg in value.args:
-        weight = _weight(arg, params)
-        if weight is not None:
-            rank = len(static_shape(weight))
-            index = positions.get((weight.name, rank - 1 if rank == 2 else 0))
-            if index is not None and len(index) == channels:
-                return index
-    for arg in value.args:
-        index = found.get(arg.name) if isinstance(arg, relax.Var) else None
-        if index is not None and len(index) == channels:
-            return index
-    return None
-
-
-def _weight(arg: relax.Expr, params: set[relax.Var]) -> relax.Var | None:
-    """The parameter that an argument is, if it has the rank of a weight."""
-    if isinstance(arg, relax.Var) and arg in params and len(static_shape(arg)) >= 2:
-        return arg
-    return None
 
 
 def decibel(signal: float, noise: float) -> float:

@@ -1,4 +1,4 @@
-"""Pipelines: registered by name, equal to their passes one by one, at home in a Sequential, and compiled by TVM alone."""
+"""Pipelines: registered by name, equal to their passes one by one, at home in a Sequential, compiled by TVM alone."""
 
 from __future__ import annotations
 

@@ -126,3 +126,30 @@ def test_noise_of_a_model_against_itself_is_none(digits: Path, digits_model: Mod
     noise = tvmcompress.layer_noise(digits_model, digits_model, digits / "digits_test.npz", samples=4)
     assert len(noise) == 26
     assert all(layer.snr_db == float("inf") for layer in noise)
+
+
+@pytest.mark.parametrize("form", ["qdq", "integer"])
+def test_noise_of_a_quantized_and_pruned_model(form: str, digits: Path, digits_model: Model) -> None:
+    """Every layer is matched, and quantization to 8 bits alone leaves a signal of 25 dB or more above the noise."""
+    data = digits / "digits_calib.npz"
+    for prune in (None, 0.25):
+        result = tvmcompress.compress(digits_model, data, prune=prune, quantize="int8", calibration_samples=100)
+        model = result.qdq_model if form == "qdq" else result.model
+        assert model is not None
+        found = {layer.name: layer for layer in tvmcompress.layer_noise(result.original, model, data)}
+        behind = {
+            "stem.relu",
+            "res1.relu",
+            "res2.bias_add",
+            "stem.relu_1",
+            "dw1.clip",
+            "pw1.clip",
+            "dw2.clip",
+            "pw2.clip",
+        }
+        assert behind | {"pw2.mean", "classifier.bias_add"} <= set(found)
+        if prune is None:
+            assert all(25 < layer.snr_db < 80 for layer in found.values()), found
+        else:
+            assert (found["pw1.clip"].channels, found["pw1.clip"].of_channels) == (48, 64)
+            assert all(layer.snr_db > 1 for layer in found.values()), found

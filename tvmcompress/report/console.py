@@ -25,6 +25,7 @@ def _table(title: str | None = None) -> Table:
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
         collapse_padding=True,
         header_style="bold",
@@ -76,6 +77,8 @@ def groups_table(record: Inspection) -> RenderableType:
     table.add_column("group", overflow="fold", max_width=30)
     table.add_column("channels", justify="right")
     table.add_column("removed from, or why not", overflow="fold")
+    if not record.groups:
+        return Text("No channels can be removed: the model is quantized already; prune the float model.")
     for group in record.groups:
         table.add_row(Text(group.name), str(group.size), _members(group))
     return table

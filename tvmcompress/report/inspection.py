@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from ..compression import is_quantized
 from ..model import InputSpec, Model
 from ..passes.analysis import layers
 from ..passes.channels import groups
-from ..passes.errors import UserError
+from .record import count_weights
 
 
 class LayerRecord(BaseModel):
@@ -61,16 +62,13 @@ class Inspection(BaseModel):
 def inspection(name: str, model: Model) -> Inspection:
     """The record of a model."""
     found = layers(model.module)
-    try:
-        channel_groups = groups(model.module)
-    except UserError:
-        channel_groups = []
+    channel_groups = [] if is_quantized(model) else groups(model.module)
     return Inspection(
         name=name,
         inputs=model.inputs,
         outputs=model.outputs,
         macs=sum(layer.macs for layer in found),
-        params=sum(value.size for value in model.params.values()),
+        params=count_weights(model),
         param_bytes=sum(value.nbytes for value in model.params.values()),
         provenance=model.provenance,
         layers=tuple(

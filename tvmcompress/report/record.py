@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from .. import __version__
-from ..compression import CompressionResult
+from ..compression import CompressionResult, is_quantized
 from ..errors import UserError
 from ..evaluation import Evaluation
 from ..model import Model
 from ..noise import LayerNoise
 from ..passes._tvm import TVM_VERSION
-from ..passes.analysis import count_macs, count_params, param_bytes
+from ..passes.analysis import count_macs, param_bytes
 from ..recipe import Recipe
 from ..targets.base import Measurement
 
@@ -158,12 +158,18 @@ def model_record(
     return ModelRecord(
         name=name,
         macs=count_macs(model.module),
-        params=count_params(model.module),
+        params=count_weights(model),
         weight_bytes=param_bytes(model.module),
         evaluation=evaluation,
         layers=layers,
         provenance=model.provenance,
     )
+
+
+def count_weights(model: Model) -> int:
+    """Weights and biases of a model, without what requantization adds to a layer of an integer model."""
+    requantization = (".multiplier", ".shift") if is_quantized(model) else ()
+    return sum(value.size for name, value in model.params.items() if not name.endswith(requantization))
 
 
 def compression_records(result: CompressionResult) -> tuple[tuple[StepRecord, ...], tuple[RemarkRecord, ...]]:
