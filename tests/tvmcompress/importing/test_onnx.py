@@ -41,7 +41,9 @@ def weight(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype("float32")
 
 
-def assert_agrees(proto: onnx.ModelProto, shape: tuple[int, ...] = (1, 3, 8, 8), **options: object) -> tvmcompress.Model:
+def assert_agrees(
+    proto: onnx.ModelProto, shape: tuple[int, ...] = (1, 3, 8, 8), **options: object
+) -> tvmcompress.Model:
     """The imported model computes what ONNX Runtime computes."""
     imported = from_onnx(proto, **options)  # type: ignore[arg-type]
     x = RNG.standard_normal(shape).astype("float32")

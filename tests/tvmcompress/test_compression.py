@@ -1,0 +1,114 @@
+"""The whole road on the digits example: what it costs in accuracy, what it saves, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvmcompress
+from tvmcompress import Model, UserError, compress, evaluate
+from tvmcompress.compression import CompressionResult, is_quantized
+from tvmcompress.passes import get_params
+
+
+@pytest.fixture(scope="module")
+def both(digits: Path, digits_model: Model) -> CompressionResult:
+    """Pruned and quantized."""
+    return compress(digits_model, digits / "digits_calib.npz", prune=0.5, quantize="int8")
+
+
+def accuracy(model: Model, digits: Path) -> float:
+    found = evaluate(model, digits / "digits_test.npz").accuracy
+    assert found is not None
+    return found
+
+
+def test_int8_costs_less_than_a_percent(digits: Path, digits_model: Model) -> None:
+    result = compress(digits_model, digits / "digits_calib.npz", quantize="int8")
+    assert abs(accuracy(result.model, digits) - accuracy(digits_model, digits)) <= 0.01
+    assert result.surgery is None
+    assert result.float_model is digits_model
+    assert is_quantized(result.model)
+    assert not is_quantized(digits_model)
+    assert {value.dtype.name for name, value in result.model.params.items() if name.endswith("weight")} == {"int8"}
+
+
+def test_repair_is_what_makes_pruning_usable(digits: Path, digits_model: Model) -> None:
+    broken = compress(digits_model, prune={"ratio": 0.5, "reconstruct": False})
+    repaired = compress(digits_model, digits / "digits_calib.npz", prune=0.5)
+    assert broken.surgery is not None
+    assert repaired.surgery is not None
+    assert broken.surgery.groups == repaired.surgery.groups
+    assert accuracy(broken.model, digits) < 0.5
+    assert accuracy(repaired.model, digits) >= 0.965
+
+
+def test_both_together(both: CompressionResult, digits: Path) -> None:
+    assert accuracy(both.model, digits) >= 0.96
+    assert both.surgery is not None
+    assert both.surgery.macs_before / both.surgery.macs_after > 3.5
+    assert [step.name for step in both.steps] == ["prune", "repair", "calibrate", "quantize"]
+    assert all(step.seconds >= 0 and step.message for step in both.steps)
+    assert any(remark.subject == "classifier" for remark in both.remarks)
+    assert len(both.model.provenance) == 5
+
+
+def test_the_original_is_left_alone(both: CompressionResult, digits: Path) -> None:
+    fresh = tvmcompress.load(digits / "digits.onnx")
+    for name, value in fresh.params.items():
+        np.testing.assert_array_equal(both.original.params[name], value)
+
+
+def test_same_again(both: CompressionResult, digits: Path) -> None:
+    again = compress(digits / "digits.onnx", digits / "digits_calib.npz", recipe=both.recipe)
+    for name, value in get_params(both.model.module).items():
+        np.testing.assert_array_equal(again.model.params[name], value)
+
+
+def test_saved_and_loaded_it_computes_the_same(both: CompressionResult, digits: Path, tmp_path: Path) -> None:
+    both.model.save(tmp_path / "model.tvmc")
+    images = np.load(digits / "digits_test.npz")["x_uint8"][:20].astype(np.float32)
+    again = tvmcompress.load(tmp_path / "model.tvmc")
+    np.testing.assert_array_equal(again.run(images)[0], both.model.run(images)[0])
+    noise = tvmcompress.layer_noise(both.original, again, digits / "digits_test.npz", samples=8)
+    assert len(noise) >= 10, "surgery and scales travel with the file"
+
+
+def test_progress_is_told(digits: Path, digits_model: Model) -> None:
+    seen: list[tuple[str, int, int]] = []
+    compress(digits_model, digits / "digits_calib.npz", prune=0.5, quantize="int8", calibration_samples=40,
+             on_progress=lambda *at: seen.append(at))  # fmt: skip
+    assert list(dict.fromkeys(name for name, _, _ in seen)) == ["prune", "repair", "calibrate", "quantize"]
+    assert all(0 <= done <= total for _, done, total in seen)
+    assert ("calibrate", 40, 40) in seen
+
+
+def test_layers_that_stay_in_float(digits: Path, digits_model: Model) -> None:
+    result = compress(
+        digits_model, digits / "digits_calib.npz", quantize={"exclude": ["classifier*"]}, calibration_samples=64
+    )
+    params = result.model.params
+    assert params["classifier.weight"].dtype == np.float32
+    assert params["pw2.weight"].dtype == np.int8
+
+
+class TestRefusals:
+    def test_quantized_already(self, both: CompressionResult, digits: Path) -> None:
+        for model in (both.model, both.qdq_model):
+            assert model is not None
+            with pytest.raises(UserError, match="quantized already"):
+                compress(model, digits / "digits_calib.npz", quantize="int8")
+
+    def test_nothing_to_do(self, digits_model: Model) -> None:
+        with pytest.raises(UserError, match="nothing to do"):
+            compress(digits_model)
+
+    def test_nothing_that_can_be_pruned(self, digits_model: Model) -> None:
+        with pytest.raises(UserError, match="no channel could be removed"):
+            compress(digits_model, prune={"ratio": 0.001})
+
+    def test_no_data(self, digits_model: Model) -> None:
+        with pytest.raises(UserError, match="calibration data"):
+            compress(digits_model, quantize="int8")
