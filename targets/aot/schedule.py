@@ -53,7 +53,8 @@ def schedule(func: tirx.PrimFunc, registers: Registers) -> tirx.PrimFunc:
     try:
         made = Schedule(tvm.IRModule({"main": func.without_attr("global_symbol")}))
         blocks = made.get_child_blocks(made.get_sblock("root"))
-        if not blocks:
+        # Several reductions, as in softmax, feed one another through stages that inlining would multiply.
+        if not blocks or sum(_is_reduction(made, block) for block in blocks) > 1:
             return func
         _inline(made)
         blocks = made.get_child_blocks(made.get_sblock("root"))
