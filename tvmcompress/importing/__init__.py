@@ -16,7 +16,7 @@ __all__ = ["from_onnx", "load", "load_onnx"]
 def load(
     path: str | PathLike[str], *, shapes: Mapping[str, Sequence[int]] | None = None, batch: int = 1
 ) -> Model:
-    """Load a model by the kind of its file: ONNX (.onnx) or one that `Model.save` wrote (.tvmc).
+    """Load a model by the kind of its file: ONNX (.onnx), integer TFLite (.tflite) or one that `Model.save` wrote (.tvmc).
 
     Args:
         path: The file.
@@ -31,9 +31,13 @@ def load(
     """
     place = Path(path)
     if not place.exists():
-        raise UserError(f"{place} does not exist; give the path of an .onnx or .tvmc file")
+        raise UserError(f"{place} does not exist; give the path of an .onnx, .tflite or .tvmc file")
     if place.suffix == ".onnx":
         return load_onnx(place, shapes=shapes, batch=batch)
+    if place.suffix == ".tflite":
+        from .tflite import load_tflite
+
+        return load_tflite(place)
     if place.suffix == Model.SUFFIX:
         return Model.load(place)
-    raise UserError(f"{place} is of unknown kind '{place.suffix}'; give an .onnx file or a {Model.SUFFIX} file")
+    raise UserError(f"{place} is of unknown kind '{place.suffix}'; give an .onnx, .tflite or {Model.SUFFIX} file")
