@@ -15,8 +15,8 @@ def is_integer(mod: tvm.IRModule) -> bool:
 
 
 def integer_core(mod: tvm.IRModule) -> tvm.IRModule:
-    """The integer program alone, without quantizing the inputs and dequantizing the outputs; float modules as they are."""
-    return IntegerCore()(mod) if is_integer(mod) else mod
+    """The integer program without the conversions at its ends; a float module as it is."""
+    return tvm.transform.Sequential([IntegerCore()])(mod) if is_integer(mod) else mod
 
 
 def io_specs(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

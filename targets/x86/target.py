@@ -66,7 +66,8 @@ class X86Target(Target):
         output = Path(output)
         make_folder(output)
         name = resolve_cpu(cpu or self.description.tvm.get("mcpu", "native"))
-        logs = [] if tuning_log is False else default_logs("x86", None if tuning_log in (None, True) else tuning_log)
+        directory = None if isinstance(tuning_log, bool) else tuning_log
+        logs = [] if tuning_log is False else default_logs("x86", directory)
         mod = integer_core(mod)
         inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
         compiled = compile_module(mod, name, logs, threads)

@@ -207,11 +207,15 @@ def _tile_sum(schedule: Schedule, chooser: Chooser, layer: _Layer, outside: int)
         schedule.tensorize(tile[-1], layer.intrinsic)
 
 
-def vectorize_elementwise(schedule: Schedule, block: Any, parallel: bool) -> None:
-    """Vectorize an element-wise block along its last axis and give its outer axes to the threads."""
+def vectorize_elementwise(schedule: Schedule, block: Any, parallel: bool) -> list[Any]:
+    """Vectorize an element-wise block along its last axis and give its outer axes to the threads.
+
+    Returns:
+        The loops outside the vectors.
+    """
     loops = list(schedule.get_loops(block))
     if not loops:
-        return
+        return []
     work = _product(int(iv.dom.extent) for iv in schedule.get(block).iter_vars)
     # Vectors over several axes would make the condition of a padding differ from lane to lane.
     lanes = max(count for count in range(1, 4 * VECTOR + 1) if _extent(schedule, loops[-1]) % count == 0)
@@ -221,7 +225,8 @@ def vectorize_elementwise(schedule: Schedule, block: Any, parallel: bool) -> Non
         schedule.vectorize(inner)
         outer.append(rest)
     if parallel and outer and work >= _PARALLEL_WORK:
-        schedule.parallel(schedule.fuse(*outer[:-1]) if len(outer) > 1 else outer[0])
+        schedule.parallel(next((loop for loop in outer if _extent(schedule, loop) > 1), outer[0]))
+    return outer
 
 
 def schedule_elementwise(schedule: Schedule, parallel: bool = True) -> None:
@@ -233,9 +238,17 @@ def schedule_elementwise(schedule: Schedule, parallel: bool = True) -> None:
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     if any(_is_reduction(schedule, block) for block in blocks):
         raise NotScheduledError("the function has a reduction")
+    stages = [block for block in blocks[:-1] if _stays(schedule, block)]
     for block in blocks[:-1]:
-        schedule.compute_inline(block)
-    vectorize_elementwise(schedule, blocks[-1], parallel)
+        if block not in stages:
+            schedule.compute_inline(block)
+    outer = vectorize_elementwise(schedule, blocks[-1], parallel)
+    for stage in reversed(stages):
+        if not outer:
+            schedule.compute_inline(stage)
+            continue
+        schedule.compute_at(stage, outer[-1], preserve_unit_loops=True)
+        _unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])
 
 
 def registers(lanes: int, width: int) -> int:

@@ -12,6 +12,9 @@ import numpy as np
 from ..passes._tvm import tvm
 from ..targets.x86.lower import call_sites, constant_arguments, prim_funcs, workload
 
+_LEAST_SHARE = 0.01
+"""Of a model's work: functions below it cannot change its latency."""
+
 
 class TunableTarget(Protocol):
     """What the tuner asks of a target."""
@@ -55,7 +58,7 @@ class TuningTask:
 
 
 def extract_tasks(mod: tvm.IRModule, target: TunableTarget) -> list[TuningTask]:
-    """The functions of a model module that have something to tune, those with most work first.
+    """The functions of a model module that have something to tune and a share in its work, those with most work first.
 
     Args:
         mod: A model module with its parameter values attached.
@@ -72,7 +75,9 @@ def extract_tasks(mod: tvm.IRModule, target: TunableTarget) -> list[TuningTask]:
             tasks.append(
                 TuningTask(name, task_mod, points, len(calls), count_work(task_mod), constant_arguments(calls[0]))
             )
-    return sorted(tasks, key=lambda task: (-task.work * task.calls, task.name))
+    total = sum(task.work * task.calls for task in tasks)
+    worthwhile = [task for task in tasks if task.work * task.calls >= _LEAST_SHARE * total]
+    return sorted(worthwhile, key=lambda task: (-task.work * task.calls, task.name))
 
 
 def count_work(mod: tvm.IRModule) -> int:

@@ -19,14 +19,21 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 Reply = tuple[str, Any]
 
 
-def read_frame(stream: BinaryIO) -> Any:
+class Readable(Protocol):
+    """A stream of which one can read exactly so many bytes."""
+
+    def read(self, count: int, /) -> bytes:
+        """`count` bytes, fewer only at the end."""
+
+
+def read_frame(stream: Readable) -> Any:
     """The next object of a stream; EOFError at its end."""
     header = stream.read(8)
     if len(header) < 8:
@@ -38,7 +45,7 @@ def read_frame(stream: BinaryIO) -> Any:
     return pickle.loads(data)
 
 
-def write_frame(stream: BinaryIO, value: Any) -> None:
+def write_frame(stream: IO[bytes], value: Any) -> None:
     """Write an object to a stream, at once."""
     data = pickle.dumps(value)
     stream.write(struct.pack("<Q", len(data)) + data)
@@ -143,7 +150,7 @@ def _json(text: str) -> Any:
 _COMMANDS: dict[str, Callable[..., Reply]] = {"build": build, "reference": reference, "run": run}
 
 
-def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
+def _serve(requests: Readable, replies: IO[bytes]) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
         try:
@@ -201,7 +208,7 @@ class _Whole:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int, /) -> bytes:
         parts = []
         while count > 0:
             part = self._raw.read(count)

@@ -18,11 +18,11 @@ from tvm.s_tir import Schedule
 from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
+
+from tvmcompress.errors import UserError
 from tvmcompress.passes import attach_params
 from tvmcompress.targets.tuning_log import TuningLog
 from tvmcompress.targets.x86.space import X86Tuning
-
-from tvmcompress.errors import UserError
 from tvmcompress.tuning.tasks import TuningTask, extract_tasks, task_inputs
 from tvmcompress.tuning.tune import allot, tune
 
@@ -48,7 +48,7 @@ def dense():
 @T.prim_func(s_tir=True)
 def twice(
     A: T.Buffer((4, 24), "float32"),
-    B: T.Buffer((24, 16), "float32"),
+    B: T.Buffer((1, 24, 16), "float32"),
     C: T.Buffer((16,), "float32"),
     D: T.Buffer((4, 16), "float32"),
 ):
@@ -56,7 +56,7 @@ def twice(
     for i, j in T.grid(4, 16):
         with T.sblock("wrong"):
             vi, vj = T.axis.remap("SS", [i, j])
-            D[vi, vj] = A[vi, vj] + B[vi, vj] + C[vj]
+            D[vi, vj] = A[vi, vj] + B[0, vi, vj] + C[vj]
 
 
 def calling(name, *arguments):
@@ -65,7 +65,7 @@ def calling(name, *arguments):
     @T.prim_func(s_tir=True)
     def function(
         A: T.Buffer((4, 24), "float32"),
-        B: T.Buffer((24, 16), "float32"),
+        B: T.Buffer((1, 24, 16), "float32"),
         C: T.Buffer((16,), "float32"),
         D: T.Buffer((4, 16), "float32"),
     ):
@@ -218,11 +218,11 @@ def test_tasks_name_work_calls_and_constants() -> None:
     inputs, output = task_inputs(task, seed=3)
     again, _ = task_inputs(task, seed=3)
     other, _ = task_inputs(task, seed=4)
-    assert [array.shape for array in inputs] == [(4, 24), (24, 16), (16,)]
+    assert [array.shape for array in inputs] == [(4, 24), (1, 24, 16), (16,)]
     assert output.shape == (4, 16)
     assert all(np.array_equal(a, b) for a, b in zip(inputs, again))
     assert not np.array_equal(inputs[0], other[0])
-    assert np.array_equal(inputs[1], np.random.default_rng(0).normal(size=(24, 16)).astype("float32"))
+    assert np.array_equal(inputs[1][0], np.random.default_rng(0).normal(size=(24, 16)).astype("float32"))
 
 
 @pytest.mark.parametrize("trials", [1, 2, 7, 30, 1000])
