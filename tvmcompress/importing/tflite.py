@@ -66,8 +66,13 @@ class _Operator:
     options: Any
 
 
-def load_tflite(path: Path) -> Model:
+def load_tflite(path: Path, *, dense_rounding: str = "double") -> Model:
     """Import a fully integer TFLite file (int8 weights and activations).
+
+    Args:
+        path: The file.
+        dense_rounding: How fully connected layers round. TFLite up to 2.14, TFLite Micro and CMSIS-NN round them twice
+            as they round convolutions ("double"); the reference kernel of LiteRT 2 rounds them once ("single").
 
     Returns:
         An integer model: `main` takes and gives int8, NHWC; its scales and zero points are recorded with it.
@@ -88,7 +93,7 @@ def load_tflite(path: Path) -> Model:
     if data[4:8] != b"TFL3":
         raise UserError(f"{path} is not a TFLite file; convert the model again")
     try:
-        return _Importer(tflite, data, path.name).run()
+        return _Importer(tflite, data, path.name, dense_rounding).run()
     except (UserError, MissingToolError):
         raise
     except Exception as error:  # the format has no checks of its own: damage shows as any error
@@ -96,8 +101,8 @@ def load_tflite(path: Path) -> Model:
 
 
 class _Importer:
-    def __init__(self, tflite: Any, data: bytes, source: str) -> None:
-        self._tflite, self._source = tflite, source
+    def __init__(self, tflite: Any, data: bytes, source: str, dense_rounding: str) -> None:
+        self._tflite, self._source, self.dense_rounding = tflite, source, dense_rounding
         self._model = tflite.Model.GetRootAsModel(data, 0)
         if self._model.SubgraphsLength() != 1:
             raise UserError(f"{source} has {self._model.SubgraphsLength()} subgraphs; only one can be imported")
@@ -356,6 +361,7 @@ def _fully_connected(importer: _Importer, operator: _Operator) -> relax.Expr:
         input_zero_point=x.zero_point,
         output_zero_point=out.zero_point,
         max_shift=int(shift.max(initial=0)),
+        rounding=importer.dense_rounding,
         **_clip(options.FusedActivationFunction(), out),
     )
     return call
