@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .building import build
+from .building import build, executable
 from .compression import CompressionResult, compress
 from .data import DataLike, Dataset
 from .errors import MissingToolError, UserError
@@ -171,6 +171,7 @@ def _measure(
     tell: Callable[[str], None],
 ) -> BuildRecord:
     what = f"'{model_name}' built for {target}"
+    model = executable(model)
     start = time.perf_counter()
     tell("build")
     try:

@@ -122,9 +122,10 @@ def benchmark(
     if json:
         print(report.model_dump_json(indent=1))
         return
-    from ..report.console import builds_table
+    from ..report.console import report_tables
 
-    common.output().print(builds_table(report))
+    console = common.output()
+    console.print(report_tables(report, common.is_wide(console)))
 
 
 def _name(path: Path, all_paths: list[Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ R = TypeVar("R")
 
 USER_ERROR = 2
 INTERRUPTED = 130
+WIDE = 100
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON; nothing else goes to standard output.")
@@ -86,8 +88,14 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def output() -> Console:
-    """Where results go."""
-    return Console()
+    """Where results go; a file or a pipe gets tables of 100 columns."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE)
+
+
+def is_wide(console: Console) -> bool:
+    """Whether the widest tables fit."""
+    return console.width >= WIDE
 
 
 def errors() -> Console:

@@ -156,9 +156,12 @@ def _show(report: Report, output: Path) -> None:
 
     console = common.output()
     console.print(steps_table(report))
-    console.print(models_table(report.models))
+    console.print()
+    console.print(models_table(report.models, common.is_wide(console)))
     if report.builds:
-        console.print(builds_table(report, compared=False))
+        console.print()
+        console.print(builds_table(report, with_models=False))
+    console.print()
     if report.remarks:
         console.print(remarks_list(report))
     console.print(

@@ -117,8 +117,8 @@ def targets_table(rows: Sequence[tuple[TargetDescription, list[str]]]) -> Render
     return Group(table, *notes)
 
 
-def models_table(models: Sequence[ModelRecord]) -> RenderableType:
-    """One row a model: quality, work, size; the first is what the others are compared with."""
+def models_table(models: Sequence[ModelRecord], wide: bool = True) -> RenderableType:
+    """One row a model: quality, work, size; if `wide` with how much less than the first model's they are."""
     table = _table()
     table.add_column("model", style="bold", no_wrap=True)
     for heading in _quality_headings(models):
@@ -130,23 +130,29 @@ def models_table(models: Sequence[ModelRecord]) -> RenderableType:
         table.add_row(
             record.name,
             *_quality(record.evaluation, models),
-            _with_ratio(count(record.params), first.params, record.params),
-            _with_ratio(count(record.macs), first.macs, record.macs),
-            _with_ratio(size(record.weight_bytes), first.weight_bytes, record.weight_bytes),
+            count(record.params) + (_less(first.params, record.params) if wide else ""),
+            count(record.macs) + (_less(first.macs, record.macs) if wide else ""),
+            size(record.weight_bytes) + (_less(first.weight_bytes, record.weight_bytes) if wide else ""),
         )
     return table
 
 
-def builds_table(report: Report, compared: bool = True) -> RenderableType:
-    """One row for each model on each target, with the model's figures in front and the gain over the first model."""
+def report_tables(report: Report, wide: bool) -> RenderableType:
+    """Models on targets: in one table where it fits, else in two."""
+    if wide:
+        return builds_table(report, with_models=True)
+    return Group(models_table(report.models, wide=False), Text(), builds_table(report, with_models=False))
+
+
+def builds_table(report: Report, *, with_models: bool) -> RenderableType:
+    """One row for each model on each target, if asked with the model's figures in front; gains are over the first."""
     table = _table()
     scored = any(record.evaluation is not None and record.evaluation.accuracy is not None for record in report.models)
+    compared = len({build.model for build in report.builds}) > 1
     table.add_column("model", style="bold", no_wrap=True)
-    if scored:
-        table.add_column("accuracy", justify="right", no_wrap=True)
-    table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    table.add_column("weights", justify="right", no_wrap=True)
+    if with_models:
+        for heading in (*(("accuracy",) if scored else ()), "params", "MACs", "weights"):
+            table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("target", no_wrap=True)
     table.add_column("an inference", justify="right", no_wrap=True)
     if compared:
@@ -156,24 +162,22 @@ def builds_table(report: Report, compared: bool = True) -> RenderableType:
     reference = {build.target: build.measurement for build in report.builds if build.model == report.models[0].name}
     for record in report.models:
         builds = [build for build in report.builds if build.model == record.name]
+        own = [record.name, *(_own_cells(record, scored) if with_models else [])]
         for index, build in enumerate(builds):
-            own = _own_cells(record, scored)
-            if index:
-                own = [""] * len(own)
             cells = _build_cells(build, reference.get(build.target))
-            table.add_row(
-                *own, *(cells if compared else [*cells[:2], *cells[3:]]), end_section=index == len(builds) - 1
-            )
+            shown = cells if compared else [*cells[:2], *cells[3:]]
+            last = index == len(builds) - 1 and len(report.targets) > 1
+            table.add_row(*(own if index == 0 else [""] * len(own)), *shown, end_section=last)
     return Group(table, *_problems(report.builds), Text(_SOURCES, style="dim"))
 
 
 def _own_cells(record: ModelRecord, scored: bool) -> list[str]:
     accuracy = [_accuracy(record.evaluation)] if scored else []
-    return [record.name, *accuracy, count(record.params), count(record.macs), size(record.weight_bytes)]
+    return [*accuracy, count(record.params), count(record.macs), size(record.weight_bytes)]
 
 
 _SOURCES = (
-    "ms, us: time on this machine, median.  instr: instructions executed under an emulator; exact, but not a time.\n"
+    "us, ms: median time on this machine.  instr: instructions executed under an emulator; exact, not a time.\n"
     "Every build was run and compared with its model first; integer builds are equal byte for byte."
 )
 
@@ -319,8 +323,8 @@ def _accuracy(evaluation: Evaluation | None) -> str:
     return percent(evaluation.accuracy) if evaluation is not None and evaluation.accuracy is not None else ""
 
 
-def _with_ratio(text: str, first: int, own: int) -> str:
-    return text if own == first or not own else f"{text} ({factor(first / own)} less)"
+def _less(first: int, own: int) -> str:
+    return f" ({factor(first / own)} less)" if own and own != first else ""
 
 
 def _bar(part: float, width: int = 10) -> str:

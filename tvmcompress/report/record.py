@@ -139,6 +139,11 @@ class Report(_Record):
     remarks: tuple[RemarkRecord, ...] = ()
     files: tuple[str, ...] = ()
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets, in the order of the builds."""
+        return tuple(dict.fromkeys(build.target for build in self.builds))
+
     def save(self, path: Path) -> None:
         """Write the report as JSON.
 
