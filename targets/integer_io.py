@@ -1,16 +1,20 @@
 """What a built model takes and gives: float as it stands, or the integer core of an integer model.
 
-Devices keep no float tensors around an integer network: quantizing the input and dequantizing the output are the caller's.
+Devices keep no float tensors around an integer network: quantizing the input and dequantizing the output are the
+caller's.
 """
 
 from __future__ import annotations
 
 from ..passes._tvm import relax, tvm
 from ..passes.errors import UserError
+from ..passes.integer.core import IntegerCore, TensorQuantization, get_io_quantization
 from ..passes.integer.registry import is_integer_op
 from ..passes.module_params import input_vars
 from ..passes.rebuild import bindings
 from .base import TensorSpec
+
+Specs = tuple[TensorSpec, ...]
 
 
 def is_integer(mod: tvm.IRModule) -> bool:
@@ -18,35 +22,32 @@ def is_integer(mod: tvm.IRModule) -> bool:
     return any(is_integer_op(value) for _, value in bindings(mod["main"]))
 
 
-def core_and_specs(
-    mod: tvm.IRModule,
-) -> tuple[tvm.IRModule, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def core_and_specs(mod: tvm.IRModule) -> tuple[tvm.IRModule, Specs, Specs]:
     """The module to compile, and what its inputs and outputs are."""
-    if not is_integer(mod) or not _has_boundary(mod):
-        return mod, *specs_of(mod)
-    from ..passes.integer.core import IntegerCore, get_io_quantization
-
+    if not is_integer(mod):
+        return mod, *_float_specs(mod)
     core = IntegerCore()(mod)
     io = get_io_quantization(core)
-    plain_inputs, plain_outputs = specs_of(core)
-
-    def merge(spec: TensorSpec, quantization: object) -> TensorSpec:
-        scale, zero_point = getattr(quantization, "scale", None), getattr(quantization, "zero_point", None)
-        layout = getattr(quantization, "layout", None)
-        return spec.model_copy(update={"scale": scale, "zero_point": zero_point, "layout": layout})
-
-    inputs = tuple(merge(spec, q) for spec, q in zip(plain_inputs, io.inputs))
-    outputs = tuple(merge(spec, q) for spec, q in zip(plain_outputs, io.outputs))
-    return core, inputs, outputs
+    names = ["output"] if len(io.outputs) == 1 else [f"output{index}" for index in range(len(io.outputs))]
+    inputs = tuple(_integer_spec(tensor.name, tensor) for tensor in io.inputs)
+    return core, inputs, tuple(_integer_spec(name, tensor) for name, tensor in zip(names, io.outputs))
 
 
-def _has_boundary(mod: tvm.IRModule) -> bool:
-    """Whether `main` still quantizes or dequantizes."""
-    names = {getattr(value.op, "name", "") for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)}
-    return bool(names & {"relax.quantize", "relax.dequantize"})
+def _integer_spec(name: str, tensor: TensorQuantization) -> TensorSpec:
+    if tensor.dtype.startswith("float"):
+        layout = "NCHW" if len(tensor.shape) == 4 else None
+        return TensorSpec(name=name, shape=tensor.shape, dtype=tensor.dtype, layout=layout)
+    return TensorSpec(
+        name=name,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        layout=tensor.layout or None,
+        scale=tensor.scale,
+        zero_point=tensor.zero_point,
+    )
 
 
-def specs_of(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _float_specs(mod: tvm.IRModule) -> tuple[Specs, Specs]:
     """Inputs and outputs of `main` as it stands."""
     main = mod["main"]
     inputs = tuple(_spec(var.name, var.ty) for var in input_vars(main))
