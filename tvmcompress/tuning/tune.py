@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tvm.s_tir import meta_schedule as ms
 
+from ..model import Model
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
 from ..targets.tuning_log import FAILED_SECONDS, TuningLog, default_logs, trace_key, user_log_directory
@@ -38,7 +39,7 @@ _PREDICTED = 96
 
 
 def tune(
-    mod: tvm.IRModule,
+    model: Model | tvm.IRModule,
     target: str | TunableTarget = "x86",
     trials: int = 200,
     database_dir: str | os.PathLike[str] | None = None,
@@ -59,7 +60,7 @@ def tune(
     what it has measured; the next one goes on there.
 
     Args:
-        mod: A model module with its parameter values attached: float, or integer.
+        model: A model, or its module with the parameter values attached: float, or integer.
         target: `x86`, or an object that says how to lower and what to try.
         trials: Candidates to measure in total; functions with more work get more of them.
         database_dir: The log's folder; by default the user's, see `tvmcompress.targets.tuning_log.user_log_directory`.
@@ -85,7 +86,7 @@ def tune(
     directory = Path(database_dir) if database_dir is not None else user_log_directory(tunable.name)
     log = TuningLog(directory)
     known = default_logs(tunable.name, directory)
-    tasks = extract_tasks(mod, tunable)
+    tasks = extract_tasks(model.module if isinstance(model, Model) else model, tunable)
     results = [TaskResult(task.name, task.calls) for task in tasks]
     open_tasks = []
     for task, result in zip(tasks, results, strict=True):
