@@ -138,11 +138,11 @@ def test_wrong_candidates_are_rejected(tmp_path) -> None:
 
 
 def test_crashing_and_hanging_candidates_cost_only_themselves(tmp_path) -> None:
-    spoiled = {1: calling("abort"), 2: calling("sleep", 60)}
+    spoiled = {1: calling("abort"), 2: calling("sleep", 600)}
     start = time.monotonic()
-    result = tune(dense(), Spoiled(spoiled), trials=6, database_dir=tmp_path, workers=1, candidate_limit=1.0)
+    result = tune(dense(), Spoiled(spoiled), trials=6, database_dir=tmp_path, workers=1, candidate_limit=5.0)
     assert result.tasks[0].outcomes == {"ok": 4, "crash": 1, "timeout": 1}
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 300
     assert result.tasks[0].best_seconds > 0
 
 
