@@ -19,6 +19,8 @@ from .words import even_bytes, i32, load_word, odd_bytes, qadd, smlad
 
 # mypy: ignore-errors
 
+_STACK_BYTES = 256
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -144,4 +146,6 @@ def dense(layer: Dense) -> tirx.PrimFunc:
                 else:
                     out[n * 2 * TN + t] = result[t]
 
-    return fully_connected.with_attr("tvmcompress.workspaces", {"unpacked": layer.inputs * 2} if UNPACK else {"": 0})
+    # Scalar accesses only, so a small workspace may stay on the stack.
+    workspaces = {"unpacked": layer.inputs * 2} if UNPACK and layer.inputs * 2 > _STACK_BYTES else {"": 0}
+    return fully_connected.with_attr("tvmcompress.workspaces", workspaces)

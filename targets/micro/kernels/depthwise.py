@@ -100,6 +100,10 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
     STRIDE1 = S == 1
     step = 1 if S == 1 else 2
 
+    def columns(q):
+        """Pairs of outputs in a row: unrolled when few; otherwise from memory, so that LLVM does not know how many."""
+        return T.unroll(OW // 2) if OW // 2 <= 3 else T.serial(q[0])
+
     def first_row(band):
         return T.min(band * R, OH - R)
 
@@ -174,7 +178,7 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
                                 planes[ch * PLANE + r * NW + j] = i32(ZERO)
                 for ch in range(4):
                     for y in range(R):
-                        for j in range(q[0]):
+                        for j in columns(q):
                             acc[0] = q[2 + (c * 4 + ch) * QW]
                             acc[1] = q[2 + (c * 4 + ch) * QW]
                             for ky in T.unroll(3):
@@ -225,7 +229,9 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
                                 )
                             out[((first_row(band) + y) * OW + OW - 1) * C + c * 4 + ch] = output(q, c * 4 + ch, acc[0])
 
-    return depthwise.with_attr("tvmcompress.workspaces", {"planes": layer.workspace_bytes})
+    depthwise = depthwise.with_attr("tvmcompress.workspaces", {"planes": layer.workspace_bytes})
+    # With all rows unpacked before any is written, four channels of the output may lie where those of the input lay.
+    return depthwise.with_attr("tvmcompress.inplace", 0) if BANDS == 1 and (H, W) == (OH, OW) else depthwise
 
 
 __all__ = ["Depthwise", "depthwise_3x3", "pack_parameters", "pack_weights"]

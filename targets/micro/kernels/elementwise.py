@@ -1,57 +1,130 @@
-"""Addition of two int8 tensors, exactly as TFLite computes it, through tables.
+"""Addition of two int8 tensors, exactly as TFLite computes it.
 
-Each operand is shifted left by 20 and multiplied by its own scale before the sum: a function of one byte, so two tables of
-256 words replace two requantizations per element. The sum is requantized as any accumulator.
+Each operand, less its zero point and shifted left by 20, is multiplied onto twice the larger of the two scales. For the
+operand of the larger scale the factor is 1/2: a shift by 19. For the other one the product is a function of one byte: a table
+of 256 words, which also takes in the zero point of the first. The sum is requantized as any accumulator.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ....passes.integer.requantize import multiply
 from .epilogue import Epilogue
-from .words import i32
+from .words import i32, qadd
 
 # mypy: ignore-errors
 
+_HALF = (1 << 30, 0)
+_BYTES = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int64)
 
-def add_tables(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The two tables, indexed by the byte as unsigned, flat int32.
 
-    Args:
-        first, second: (256,) int32, the scaled values of -128 .. 127.
+@dataclass(frozen=True)
+class Operand:
+    """One operand of a sum.
+
+    Attributes:
+        zero_point: Its zero point.
+        multiplier, shift: Its factor.
     """
-    order = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int64) + 128
-    return np.concatenate([first[order], second[order]]).astype(np.int32)
+
+    zero_point: int
+    multiplier: int
+    shift: int
+
+    @property
+    def shifted(self) -> bool:
+        """Whether its factor is 1/2, so that a shift does."""
+        return (self.multiplier, self.shift) == _HALF
+
+    def table(self, left_shift: int, rounding: str) -> np.ndarray:
+        """Its scaled values by the byte as unsigned, (256,) int64."""
+        return multiply((_BYTES - self.zero_point) << left_shift, self.multiplier, self.shift, rounding)
 
 
-def sum_expression(epilogue: Epilogue, table, parameters, a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
-    """The int8 sum of two int8 values."""
-    total = table[a.astype("uint8").astype("int32")] + table[b.astype("uint8").astype("int32") + 256]
-    return epilogue.apply(total, [i32(int(word)) for word in parameters])
+@dataclass(frozen=True)
+class Sum:
+    """A sum of two operands.
 
-
-def add(elements: int, epilogue: Epilogue, parameters: np.ndarray) -> tirx.PrimFunc:
-    """The function of (a, b, tables, output), all flat; the output may lie where a lies.
-
-    Args:
-        elements: How many.
+    Attributes:
+        first, second: The operands.
+        left_shift: Of both, before they are multiplied.
         epilogue: How the sum becomes an output.
-        parameters: (words,) int32 of the epilogue.
     """
+
+    first: Operand
+    second: Operand
+    left_shift: int
+    epilogue: Epilogue
+
+    @property
+    def tables(self) -> int:
+        """How many operands need a table."""
+        return 2 - self.first.shifted - self.second.shifted
+
+    def constants(self, multiplier: int, shift: int) -> np.ndarray:
+        """The tables, the zero points of shifted operands, and the epilogue's words; flat int32.
+
+        Args:
+            multiplier, shift: The output's factor.
+
+        Raises:
+            NotRepresentable: The factor does not fit the fast arithmetic.
+        """
+        parts, offset = [], 0
+        for operand in (self.first, self.second):
+            if operand.shifted:
+                offset -= operand.zero_point << (self.left_shift - 1)
+            else:
+                parts.append(operand.table(self.left_shift, self.epilogue.rounding))
+        if parts:
+            parts[0] = parts[0] + offset
+            offset = 0
+        words = self.epilogue.parameters(np.array([multiplier]), np.array([shift]))[:, 0]
+        return np.concatenate([*parts, [offset], words]).astype(np.int32)
+
+    @property
+    def words(self) -> int:
+        """Length of the constants."""
+        return 256 * self.tables + 1 + self.epilogue.words
+
+    def expression(self, constants, a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+        """The int8 sum of two int8 values.
+
+        The epilogue's words are read from memory: of constants LLVM would make 64-bit shifts.
+        """
+        terms, table = [], 0
+        for operand, value in ((self.first, a), (self.second, b)):
+            if operand.shifted:
+                terms.append(value.astype("int32") << i32(self.left_shift - 1))
+            else:
+                terms.append(constants[256 * table + value.astype("uint8").astype("int32")])
+                table += 1
+        total = qadd(terms[0], terms[1])
+        if not table:
+            total = qadd(total, constants[0])
+        start = 256 * self.tables + 1
+        return self.epilogue.apply(total, [constants[start + i] for i in range(self.epilogue.words)])
+
+
+def add(elements: int, total: Sum) -> tirx.PrimFunc:
+    """The function of (a, b, constants, output), all flat; the output may lie where a lies."""
     unroll = 4 if elements % 4 == 0 else 1
 
     @T.prim_func(s_tir=True)
     def add_int8(
         a: T.Buffer((elements,), "int8"),
         b: T.Buffer((elements,), "int8"),
-        table: T.Buffer((512,), "int32"),
+        constants: T.Buffer((total.words,), "int32"),
         out: T.Buffer((elements,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
         for i in range(elements // unroll):
             for j in T.unroll(unroll):
-                out[i * unroll + j] = sum_expression(epilogue, table, parameters, a[i * unroll + j], b[i * unroll + j])
+                out[i * unroll + j] = total.expression(constants, a[i * unroll + j], b[i * unroll + j])
 
     return add_int8.with_attr("tvmcompress.workspaces", {"": 0}).with_attr("tvmcompress.inplace", 0)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ....passes._tvm import Constant, relax, tirx, tvm
 from ....passes.integer.registry import PREFIX
-from ....passes.integer.requantize import multiply
 from ....passes.module_params import static_shape
+from ....passes.rebuild import bindings, users
 from ...aot.lower import LLVM_OPTIONS_ATTR
 from . import dense, depthwise, elementwise, panel, pool
 from .epilogue import Epilogue, NotRepresentable
@@ -33,39 +33,98 @@ class UseDspKernels:
         return rewriter.builder_.get()
 
 
+@dataclass(frozen=True)
 class _Kernel:
-    """A function and its constants."""
+    """A function with its constants.
 
-    def __init__(self, name: str, func: tirx.PrimFunc, constants: list[np.ndarray], *, plain_lsr: bool = False) -> None:
-        self.name = name
-        self.func = func if plain_lsr else func.with_attr(LLVM_OPTIONS_ATTR, _NO_STRENGTH_REDUCTION)
-        self.constants = constants
+    Attributes:
+        name: Starts the function's name.
+        func: The function.
+        constants: Its constants.
+        plain_lsr: Whether LLVM's loop strength reduction helps it; mostly it does not.
+        repeat: Whether the tensor and the last constant are given a second time, for parameters that are not read.
+    """
+
+    name: str
+    func: tirx.PrimFunc
+    constants: list[np.ndarray]
+    plain_lsr: bool = False
+    repeat: bool = False
 
 
 @mutator
 class _Rewriter(PyExprMutator):  # type: ignore[misc]
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        main = mod["main"]
+        self._values = dict(bindings(main))
+        self._readers = users(main)
+        self._order = {var: index for index, var in enumerate(self._values)}
+
     def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = self.visit_expr_post_order(call)
         name = getattr(call.op, "name", "")
-        make = _MAKERS.get(name)
-        if make is None:
+        if static_shape(call)[:1] != (1,) if name in _MAKERS else False:
+            return self.visit_expr_post_order(call)
+        if name == f"{PREFIX}qadd":
+            fused = self._convolution_and_sum(call)
+            if fused is not None:
+                return fused
+        call = self.visit_expr_post_order(call)
+        if name not in _MAKERS:
             return call
-        tensors = [arg for arg in call.args if not isinstance(arg, Constant)]
         try:
-            kernel = make(call)
+            kernel = _MAKERS[name](call)
         except NotRepresentable:
             return call
-        if kernel is None or static_shape(call)[0] != 1:
+        if kernel is None:
             return call
+        tensors = [self._flat(arg) for arg in call.args if not isinstance(arg, Constant)]
+        constants = [relax.const(value) for value in kernel.constants]
+        args = [*tensors, *constants]
+        if kernel.repeat:
+            args += [tensors[0], constants[-1]]
+        return self._call(kernel, args, static_shape(call))
+
+    def _convolution_and_sum(self, call: relax.Call) -> relax.Expr | None:
+        """A sum fused into the convolution that makes one of its operands, for no one else, after the other one."""
+        for index in (1, 0):
+            own, other = call.args[index], call.args[1 - index]
+            conv = self._values.get(own)
+            made_last = self._order.get(other, -1) < self._order.get(own, -1)
+            if not (isinstance(conv, relax.Call) and getattr(conv.op, "name", "") == f"{PREFIX}qconv2d" and made_last):
+                continue
+            if len(self._readers[own]) != 1 or own.same_as(other):
+                continue
+            try:
+                kernel = _convolution(conv, _swapped(call) if index == 1 else call)
+            except NotRepresentable:
+                continue
+            if kernel is None or kernel.name != "conv2d_add":
+                continue
+            weight, parameters, table = (relax.const(value) for value in kernel.constants)
+            x, skip = self._flat(self.visit_expr(conv.args[0])), self._flat(self.visit_expr(other))
+            return self._call(kernel, [x, weight, parameters, skip, table], static_shape(call))
+        return None
+
+    def _flat(self, tensor: relax.Expr) -> relax.Expr:
+        return self.builder_.emit(relax.op.reshape(tensor, (int(np.prod(static_shape(tensor))),)))
+
+    def _call(self, kernel: _Kernel, args: list[relax.Expr], shape: tuple[int, ...]) -> relax.Expr:
+        func = kernel.func if kernel.plain_lsr else kernel.func.with_attr(LLVM_OPTIONS_ATTR, _NO_STRENGTH_REDUCTION)
         # Opaque to fusion: the body is a loop nest of its own, not a block.
-        function = self.builder_.add_func(kernel.func.with_attr("op_pattern", 8), kernel.name)
-        flat = [relax.op.reshape(tensor, (int(np.prod(static_shape(tensor))),)) for tensor in tensors]
-        flat = [self.builder_.emit(tensor) for tensor in flat]
-        shape = static_shape(call)
-        args = [*flat, *(relax.const(value) for value in kernel.constants)]
+        function = self.builder_.add_func(func.with_attr("op_pattern", 8), kernel.name)
         out_type = relax.TensorType((int(np.prod(shape)),), "int8")
         result = self.builder_.emit(relax.call_tir(function, relax.Tuple(args), out_ty=out_type))
         return relax.op.reshape(result, shape)
+
+
+def _swapped(call: relax.Call) -> relax.Call:
+    """The same sum with its operands exchanged."""
+    attrs = {str(key): value for key, value in call.attrs.items()}
+    for name in ("zero_point", "multiplier", "shift"):
+        one, two = f"input1_{name}", f"input2_{name}"
+        attrs[one], attrs[two] = attrs[two], attrs[one]
+    return relax.Call(call.op, [call.args[1], call.args[0]], tvm.ir.make_node("ir.DictAttrs", **attrs))
 
 
 def _constants(call: relax.Call) -> list[np.ndarray] | None:
@@ -86,7 +145,7 @@ def _folded_bias(call: relax.Call, weight: np.ndarray, bias: np.ndarray) -> np.n
     return folded.astype(np.int32)
 
 
-def _convolution(call: relax.Call) -> _Kernel | None:
+def _convolution(call: relax.Call, addition: relax.Call | None = None) -> _Kernel | None:
     attrs = call.attrs
     constants = _constants(call)
     if constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
@@ -118,10 +177,13 @@ def _convolution(call: relax.Call) -> _Kernel | None:
     plan = plan_convolution(conv, wide_weights=not planes_are_exact(flat))
     if plan is None:
         return None
-    kernel = panel.PanelConvolution(conv, plan)
-    parameters = kernel.parameters(folded, multiplier, shift)
+    made = _sum(addition) if addition is not None else None
+    kernel = panel.PanelConvolution(conv, plan, made[0] if made is not None else None)
+    constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
     single_round = kernel.words == plan.unroll and kernel.words <= 8
-    return _Kernel("conv2d", kernel.function(), [kernel.weights(weight), parameters], plain_lsr=single_round)
+    if made is not None:
+        return _Kernel("conv2d_add", kernel.function(), [*constants, made[1]], plain_lsr=single_round)
+    return _Kernel("conv2d", kernel.function(), constants, plain_lsr=single_round, repeat=True)
 
 
 def _depthwise(call: relax.Call) -> _Kernel | None:
@@ -172,23 +234,28 @@ def _fully_connected(
     return _Kernel("dense", dense.dense(layer), constants, plain_lsr=not unpacked)
 
 
-def _add(call: relax.Call) -> _Kernel | None:
+def _sum(call: relax.Call) -> tuple[elementwise.Sum, np.ndarray] | None:
+    """The sum that a `qadd` computes, and its constants."""
     attrs = call.attrs
     shapes = [static_shape(arg) for arg in call.args]
     if shapes[0] != shapes[1] or any(isinstance(arg, Constant) for arg in call.args):
         return None
-    rounding = str(attrs.rounding)
-    tables = [
-        multiply(
-            (np.arange(-128, 128, dtype=np.int64) - int(attrs[f"input{i}_zero_point"])) << int(attrs.left_shift),
-            int(attrs[f"input{i}_multiplier"]), int(attrs[f"input{i}_shift"]), rounding,
+    first, second = (
+        elementwise.Operand(
+            int(attrs[f"input{i}_zero_point"]), int(attrs[f"input{i}_multiplier"]), int(attrs[f"input{i}_shift"])
         )
         for i in (1, 2)
-    ]  # fmt: skip
-    epilogue = _epilogue(call)
-    parameters = epilogue.parameters(np.array([int(attrs.output_multiplier)]), np.array([int(attrs.output_shift)]))
-    func = elementwise.add(int(np.prod(shapes[0])), epilogue, parameters[:, 0])
-    return _Kernel("add", func, [elementwise.add_tables(*tables)])
+    )
+    total = elementwise.Sum(first, second, int(attrs.left_shift), _epilogue(call))
+    return total, total.constants(int(attrs.output_multiplier), int(attrs.output_shift))
+
+
+def _add(call: relax.Call) -> _Kernel | None:
+    made = _sum(call)
+    if made is None:
+        return None
+    total, constants = made
+    return _Kernel("add", elementwise.add(int(np.prod(static_shape(call))), total), [constants])
 
 
 def _average(call: relax.Call) -> _Kernel | None:

@@ -21,11 +21,15 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from .elementwise import Sum
 from .epilogue import Epilogue
 from .packing import byte_planes, pair_parameters, planes_are_exact, wide
 from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, qadd, smlad
 
 # mypy: ignore-errors
+
+_STACK_BYTES = 256
+"""Panels up to this size live on the stack."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,14 @@ class PanelPlan:
 
 
 class PanelConvolution:
-    """One convolution by one plan: the packed constants and the function."""
+    """One convolution by one plan: the packed constants and the function.
 
-    def __init__(self, conv: Convolution, plan: PanelPlan) -> None:
-        self.conv, self.plan = conv, plan
+    With `residual` the convolution's output is the first operand of a sum, whose second one is a tensor of the output's
+    shape; the result may lie where that tensor lies.
+    """
+
+    def __init__(self, conv: Convolution, plan: PanelPlan, residual: Sum | None = None) -> None:
+        self.conv, self.plan, self.residual = conv, plan, residual
         row = conv.kernel[1] * conv.channels
         self.row_words = row // 4
         self.rest = row % 4
@@ -133,8 +141,22 @@ class PanelConvolution:
         return np.concatenate([np.array([self.words // self.plan.unroll, 0], np.int32), packed])
 
     def function(self) -> tirx.PrimFunc:
-        """The function of (input, weights, parameters, output), all flat."""
+        """The function of (input, weights, parameters, other operand, constants of the sum, output), all flat.
+
+        Without a residual the other operand and the constants are not read: any tensor will do.
+        """
         return _build(self)
+
+    @property
+    def inplace_pointwise(self) -> bool:
+        """Whether the output may lie where the input lies: every pixel is unpacked before it is written."""
+        c = self.conv
+        return (
+            self.plan.source == "direct"
+            and c.strides == (1, 1)
+            and (c.out_height, c.out_width) == (c.height, c.width)
+            and c.out_channels == c.channels
+        )
 
 
 def _build(k: PanelConvolution) -> tirx.PrimFunc:
@@ -167,8 +189,21 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     RU = 4 if RW % 4 == 0 else (3 if RW % 3 == 0 else (2 if RW % 2 == 0 else 1))
     SIZE = ROWS * PITCH if COPY else 4
 
+    ADD = k.residual is not None
+    RN = OH * OW * CO if ADD else H * W * C
+    TN = k.residual.words if ADD else 2 + N * QW
+
     def pixel(panel, pair, px):
-        return T.min(panel * (2 * PB), M - 2 * PB) + pair * 2 + px
+        # The last panel repeats its last pixel rather than earlier ones, which may be overwritten by now.
+        position = panel * (2 * PB) + pair * 2 + px
+        return T.min(position, M - 1) if M % (2 * PB) else position
+
+    def output(value, skip, constants, index):
+        return k.residual.expression(constants, value, skip[index]) if ADD else value
+
+    def at(step, panel, pair, px, n, which):
+        """Offset of an output."""
+        return (step * OW + pixel(panel, pair, px)) * CO + n * 2 + which
 
     def base(p):
         """Offset of a pixel's receptive field in the source."""
@@ -180,7 +215,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
 
     def trips(q):
         """Rounds of the inner loop: from memory, so that LLVM does not know them, unless there is but one."""
-        return 1 if K4 == UK else q[0]
+        return 1 if K4 == UK and K4 <= 8 else q[0]
 
     def rest_byte(buf, start, index):
         """Byte `index` of those at the ends of the kernel's rows, as a word; past the last one, where weights are zero, the last."""
@@ -205,6 +240,8 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
         x: T.Buffer((H * W * C,), "int8"),
         w: T.Buffer((N * K4 * WW,), "int32"),
         q: T.Buffer((2 + N * QW,), "int32"),
+        skip: T.Buffer((RN,), "int8"),
+        constants: T.Buffer((TN,), "int32"),
         out: T.Buffer((OH * OW * CO,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
@@ -309,22 +346,30 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                             result[px * 2] = finish(q, l0 if NOUT else l1, acc[px * 2], acc[px * 2 + 1], 0)
                             result[px * 2 + 1] = finish(q, l0 if NOUT else l1, acc[px * 2], acc[px * 2 + 1], 1)
                         for px in T.unroll(2):
-                            out[(step * OW + pixel(p, l1 if NOUT else l0, px)) * CO + (l0 if NOUT else l1) * 2] = result[
-                                px * 2
-                            ]
+                            out[at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 0)] = output(
+                                result[px * 2], skip, constants, at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 0)
+                            )
                             if ODD:
                                 if (l0 if NOUT else l1) * 2 + 1 < CO:
-                                    out[
-                                        (step * OW + pixel(p, l1 if NOUT else l0, px)) * CO
-                                        + (l0 if NOUT else l1) * 2
-                                        + 1
-                                    ] = result[px * 2 + 1]
+                                    out[at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1)] = output(
+                                        result[px * 2 + 1],
+                                        skip,
+                                        constants,
+                                        at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1),
+                                    )
                             else:
-                                out[
-                                    (step * OW + pixel(p, l1 if NOUT else l0, px)) * CO + (l0 if NOUT else l1) * 2 + 1
-                                ] = result[px * 2 + 1]
+                                out[at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1)] = output(
+                                    result[px * 2 + 1],
+                                    skip,
+                                    constants,
+                                    at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1),
+                                )
 
-    workspaces = {"panel": PB * K4 * 16}
+    # Scalar accesses only, so a small panel may stay on the stack; the source is filled by vectors.
+    workspaces = {} if PB * K4 * 16 <= _STACK_BYTES else {"panel": PB * K4 * 16}
     if COPY:
         workspaces["source"] = SIZE
-    return conv.with_attr("tvmcompress.workspaces", workspaces)
+    conv = conv.with_attr("tvmcompress.workspaces", workspaces or {"": 0})
+    if ADD:
+        return conv.with_attr("tvmcompress.inplace", 3)
+    return conv.with_attr("tvmcompress.inplace", 0) if k.inplace_pointwise else conv

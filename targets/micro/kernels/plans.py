@@ -43,7 +43,13 @@ def round_length(words: int) -> int:
 
 
 def plan_band(height: int, layer: Depthwise) -> int:
-    """How many output rows a depthwise band makes: the largest number that fits the workspace and divides evenly."""
+    """How many output rows a depthwise band makes: the largest number that fits the workspace and divides evenly.
+
+    One band of all rows lets the output lie where the input lies, so it may be larger.
+    """
+    whole = 16 * ((height - 1) * layer.stride + 3) * layer.row_words
+    if layer.stride == 1 and whole <= layer.height * layer.width * layer.channels // 2:
+        return height
     best = 1
     for rows in range(1, height + 1):
         words = 16 * ((rows - 1) * layer.stride + 3) * layer.row_words
