@@ -107,7 +107,6 @@ class _Planner:
 
     def run(self) -> Plan:
         self._find_units()
-        self._find_chains()
         self._find_wanted()
         for var in input_vars(self.main):
             if var in self.wanted:
@@ -131,22 +130,42 @@ class _Planner:
         return (readers[0], value) if isinstance(value, relax.Call) else None
 
     def _find_units(self) -> None:
+        """Units, and chains of pointwise operators on one tensor: their roots, and which members are inside."""
         for var, value in self.program:
-            if not self._is_head(value) or var in self.inside or self._excluded(var):
+            if var in self.inside or var in self.unit_of or self._excluded(var):
                 continue
-            end = var
-            if value.op.name in WEIGHTED:
-                bias = None
-                follower = self._sole_reader(end)
-                if follower is not None and self._is_bias(follower[1], end):
-                    self.inside.add(end)
-                    bias = end = follower[0]
-                self.plan.layers[var] = bias
+            root = self._root(value)
+            if root is not None:
+                self.roots[var] = root
+            elif self._is_head(value):
+                self._add_unit(var, value)
+        for var, root in self.roots.items():
+            readers = self.readers.get(var, [])
+            if readers and all(not r.same_as(var) and self.roots.get(r) is root for r in readers):
+                self.inside.add(var)
+
+    def _add_unit(self, var: relax.Var, value: relax.Call) -> None:
+        end = var
+        if value.op.name in WEIGHTED:
+            bias = None
             follower = self._sole_reader(end)
-            if follower is not None and follower[1].op.name in _CLIPS and not self._excluded(follower[0]):
+            if follower is not None and self._is_bias(follower[1], end):
                 self.inside.add(end)
-                end = follower[0]
-            self.unit_of[end] = var
+                bias = end = follower[0]
+            self.plan.layers[var] = bias
+        follower = self._sole_reader(end)
+        if follower is not None and follower[1].op.name in _CLIPS and not self._excluded(follower[0]):
+            self.inside.add(end)
+            end = follower[0]
+        self.unit_of[end] = var
+
+    def _root(self, value: relax.Expr) -> relax.Var | None:
+        """The one tensor that a pointwise operator, and those before it, are a function of."""
+        operands = pointwise_operands(value, self.params)
+        if operands is None or not _is_float(value):
+            return None
+        roots = {self.roots.get(operand, operand) for operand in operands}
+        return roots.pop() if len(roots) == 1 else None
 
     def _is_head(self, value: relax.Expr) -> bool:
         """Whether a unit may begin here: an operator that requantizes its result."""
@@ -168,8 +187,6 @@ class _Planner:
 
     def _sum_constant(self, call: relax.Call) -> int | None:
         """-1 for a sum of two tensors; the position of the constant tensor when one is constant; None for others."""
-        if pointwise_operands(call, self.params) is not None and len(set(call.args)) == 1:
-            return None
         if any(scalar_value(arg, self.params) is not None for arg in call.args):
             return None
         constant = [isinstance(arg, Constant) or arg in self.params for arg in call.args]
@@ -192,20 +209,6 @@ class _Planner:
 
     def _excluded(self, var: relax.Var) -> bool:
         return any(fnmatchcase(var.name, pattern) for pattern in self.exclude)
-
-    def _find_chains(self) -> None:
-        """Chains of pointwise operators on one tensor: their roots, and which members are inside."""
-        for var, value in self.program:
-            operands = pointwise_operands(value, self.params)
-            if operands is None or var in self.unit_of or not _is_float(value) or self._excluded(var):
-                continue
-            roots = {self.roots.get(operand, operand) for operand in operands}
-            if len(roots) == 1:
-                self.roots[var] = roots.pop()
-        for var, root in self.roots.items():
-            readers = self.readers.get(var, [])
-            if readers and all(not r.same_as(var) and self.roots.get(r) is root for r in readers):
-                self.inside.add(var)
 
     # What is wanted as an integer by some reader
 

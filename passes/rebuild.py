@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+
 from ._tvm import Constant, relax, tvm
 from .module_params import attach_params, get_params, input_vars, param_vars
 

@@ -223,4 +223,5 @@ def _portable(source: str) -> str:
     source = re.sub(r'#include "tvm/[^"]*"\n', "", source)
     source = re.sub(r"void\* __tvm_ffi__library_ctx.*\n", "", source)
     source = source.replace("#define TVM_EXPORTS\n", "")
-    return "#include <math.h>\n#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n#define TVM_DLL\n" + source
+    headers = ("math.h", "stdbool.h", "stddef.h", "stdint.h", "string.h")
+    return "".join(f"#include <{header}>\n" for header in headers) + "#define TVM_DLL\n" + source

@@ -1,7 +1,6 @@
 """Counting layers, operations and parameters."""
 
 # mypy: ignore-errors
-# ruff: noqa: F821
 
 from __future__ import annotations
 

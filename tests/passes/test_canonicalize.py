@@ -15,7 +15,6 @@ from tvmcompress.passes.module_params import PARAMS_ATTR
 
 # TVMScript annotations are no Python annotations.
 # mypy: ignore-errors
-# ruff: noqa: F821
 
 
 def random_params(mod: tvm.IRModule, seed: int = 0) -> dict[str, np.ndarray]:
@@ -113,7 +112,12 @@ def test_dequantized_weights_stay_integers() -> None:
     @I.ir_module
     class Quantized:
         @R.function
-        def main(x: R.Tensor((1, 4), "float32"), w: R.Tensor((4, 2), "int8"), s: R.Tensor((2,), "float32"), z: R.Tensor((2,), "int8")):
+        def main(
+            x: R.Tensor((1, 4), "float32"),
+            w: R.Tensor((4, 2), "int8"),
+            s: R.Tensor((2,), "float32"),
+            z: R.Tensor((2,), "int8"),
+        ):
             R.func_attr({"num_input": 1})
             with R.dataflow():
                 d = R.dequantize(w, s, z, axis=1)

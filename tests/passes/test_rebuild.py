@@ -1,7 +1,6 @@
 """Rebuilding main: parameters, names, dropped bindings."""
 
 # mypy: ignore-errors
-# ruff: noqa: F821
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Reconstruct: what can be repaired exactly is, and the rest gets better."""
 
 # mypy: ignore-errors
-# ruff: noqa: F821
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 from tvm.s_tir import Schedule
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 from tvm.script import tirx as T
+
 from tvmcompress.passes import UserError
 from tvmcompress.passes._tvm import tvm
 from tvmcompress.targets.tuning_log import LOGS_VARIABLE, TuningLog, default_logs, trace_key, user_log_directory

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tvm.script import ir as I
 from tvm.script import relax as R
+
 from tvmcompress.passes import UserError, attach_params
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.module_params import param_vars, static_shape

@@ -72,7 +72,7 @@ def from_onnx(
         mod = _Importer(source).convert(proto.graph, opset)
     main = mod["main"]
     count = int(main.attrs["num_input"])
-    tensors = main.attrs["params"] if "params" in main.attrs else []
+    tensors = main.attrs.get("params", [])
     params = {var.name: tensor.numpy() for var, tensor in zip(list(main.params)[count:], tensors)}
     mod["main"] = main.without_attr("params") if "params" in main.attrs else main
     mod = attach_params(mod, params)

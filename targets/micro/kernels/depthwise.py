@@ -17,7 +17,6 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-
 from .epilogue import Epilogue
 from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, pack_tops, smlabt, smlad, smlatb
 

@@ -218,7 +218,10 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
         return 1 if K4 == UK and K4 <= 8 else q[0]
 
     def rest_byte(buf, start, index):
-        """Byte `index` of those at the ends of the kernel's rows, as a word; past the last one, where weights are zero, the last."""
+        """Byte `index` of those at the ends of the kernel's rows, as a word.
+
+        Past the last one, where weights are zero, it is the last.
+        """
         index = tirx.min(index, KH * REST - 1)
         return buf[start + index // REST * PITCH + 4 * RW + index % REST].astype("int32")
 

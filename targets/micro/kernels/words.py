@@ -11,6 +11,7 @@ import functools
 from tvm import tirx
 from tvm.target import codegen
 
+
 @functools.cache
 def _intrinsic(name: str) -> int:
     return int(codegen.llvm_lookup_intrinsic_id(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.interpreter import run

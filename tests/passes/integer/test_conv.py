@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.ops import qconv2d, qdense, qdepthwise
 from tvmcompress.passes.integer.requantize import quantize_multipliers

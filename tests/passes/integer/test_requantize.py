@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tvmcompress.passes._tvm import te
 from tvmcompress.passes.integer.requantize import (
     multiply,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.ops import IDENTITY, qconcat, qpad, qresize
 from tvmcompress.passes.integer.requantize import quantize_multiplier

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.fixed_point import exp_of_negative, reciprocal_of_one_plus
 from tvmcompress.passes.integer.ops import exponentials, qsoftmax
