@@ -324,7 +324,7 @@ def _accuracy(evaluation: Evaluation | None) -> str:
 
 
 def _less(first: int, own: int) -> str:
-    return f" ({factor(first / own)} less)" if own and own != first else ""
+    return f" ({factor(first / own)} less)" if own and first / own > 1.05 else ""
 
 
 def _bar(part: float, width: int = 10) -> str:

@@ -172,9 +172,9 @@ def model_record(
 
 
 def count_weights(model: Model) -> int:
-    """Weights and biases of a model, without what requantization adds to a layer of an integer model."""
-    requantization = (".multiplier", ".shift") if is_quantized(model) else ()
-    return sum(value.size for name, value in model.params.items() if not name.endswith(requantization))
+    """Weights and biases of a model, without the constants that integer operators have besides."""
+    own = (".multiplier", ".shift", ".exponentials") if is_quantized(model) else ()
+    return sum(value.size for name, value in model.params.items() if not name.endswith(own))
 
 
 def compression_records(result: CompressionResult) -> tuple[tuple[StepRecord, ...], tuple[RemarkRecord, ...]]:
