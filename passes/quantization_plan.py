@@ -141,7 +141,7 @@ class _Planner:
                 self._add_unit(var, value)
         for var, root in self.roots.items():
             readers = self.readers.get(var, [])
-            if readers and all(not r.same_as(var) and self.roots.get(r) is root for r in readers):
+            if readers and all(not r.same_as(var) and self.roots.get(r) == root for r in readers):
                 self.inside.add(var)
 
     def _add_unit(self, var: relax.Var, value: relax.Call) -> None:
