@@ -101,9 +101,7 @@ class X86Artifact(Artifact):
         if inputs is None:
             inputs = random_inputs(self.inputs)
         self._check(inputs)
-        tensors = [
-            tvm.runtime.tensor(np.ascontiguousarray(array[: spec.shape[0]])) for array, spec in zip(inputs, self.inputs)
-        ]
+        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array[: spec.shape[0]])) for array, spec in zip(inputs, self.inputs)]
         memory = self._memory
         arena = memory["activations"] + memory["workspace"]
         return Measurement(
@@ -114,9 +112,7 @@ class X86Artifact(Artifact):
             constant_bytes=memory["constants"],
             arena_bytes=arena,
             ram_bytes=arena + memory["io"],
-            notes=(
-                "RAM is what the compiler planned: activations, workspace, inputs and outputs; TVM itself not counted",
-            ),
+            notes=("RAM is what the compiler planned: activations, workspace, inputs and outputs; TVM itself not counted",),
         )
 
     def _check(self, inputs: Sequence[np.ndarray]) -> int:
@@ -129,9 +125,7 @@ class X86Artifact(Artifact):
                 raise UserError(f"input {spec.name} must be {spec.dtype}, got {array.dtype}")
             batches, rest = divmod(array.shape[0] if array.ndim else 0, spec.shape[0])
             if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or rest or not batches:
-                raise UserError(
-                    f"input {spec.name} must have shape {spec.shape} or a multiple of it, got {array.shape}"
-                )
+                raise UserError(f"input {spec.name} must have shape {spec.shape} or a multiple of it, got {array.shape}")
             counts.add(batches)
         if len(counts) != 1:
             raise UserError(f"the inputs hold different numbers of samples: {[array.shape[0] for array in inputs]}")

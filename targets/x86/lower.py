@@ -70,9 +70,7 @@ def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> rel
     if value.op == _PERMUTE:
         axes = None if value.attrs.axes is None else [int(axis) for axis in value.attrs.axes]
         array = np.transpose(array, axes)
-    return rebuilder.param(
-        f"{source.name}.{'x'.join(str(dim) for dim in shape)}", np.ascontiguousarray(array).reshape(shape)
-    )
+    return rebuilder.param(f"{source.name}.{'x'.join(str(dim) for dim in shape)}", np.ascontiguousarray(array).reshape(shape))
 
 
 _PERMUTE = tvm.ir.Op.get("relax.permute_dims")

@@ -182,9 +182,7 @@ def test_whole_range_of_outputs_is_reached() -> None:
     layer = Layer((1, 8, 8, 16), 0)
     operands, max_shift = layer.operands((16, 3, 3, 16), 16, 144, "double")
     padding = (1, 1, 1, 1)
-    call = ops.qconv2d(
-        layer.x, *operands, padding=padding, input_zero_point=-3, output_zero_point=0, max_shift=max_shift
-    )
+    call = ops.qconv2d(layer.x, *operands, padding=padding, input_zero_point=-3, output_zero_point=0, max_shift=max_shift)
     expected = check(layer, layer.finish(call), "native")
     assert np.unique(expected).size > 200
 
@@ -217,6 +215,38 @@ def test_every_candidate_of_the_tuner_is_exact(kind) -> None:
     assert len(results) >= 4
     for result in results:
         np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("scales", "zeros", "limits"),
+    [
+        ((0.02, 0.02, 0.03), (-128, -128, -128), (-128, 127)),
+        ((0.9, 0.0004, 0.5), (127, -3, 0), (-128, 127)),
+        ((0.01, 0.07, 0.002), (5, -128, 100), (-100, 90)),
+    ],
+)
+def test_addition_of_every_pair(scales, zeros, limits) -> None:
+    layer = Layer((1, 256, 256), 0)
+    other = relax.Var("other", relax.TensorType((1, 256, 256), "int8"))
+    call = ops.qadd(
+        layer.x,
+        other,
+        **ops.add_parameters(*scales),
+        input1_zero_point=zeros[0],
+        input2_zero_point=zeros[1],
+        output_zero_point=zeros[2],
+        qmin=limits[0],
+        qmax=limits[1],
+    )
+    layer.vars.append(other)
+    layer.params["other"] = np.broadcast_to(np.arange(-128, 128, dtype="int8"), (1, 256, 256)).copy()
+    mod = layer.finish(call)
+    assert kernel_names(mod, NATIVE) == ["x86_qadd"]
+    x = layer.params["other"].transpose(0, 2, 1).copy()
+    machine = relax.VirtualMachine(compile_module(mod).executable, tvm.cpu())
+    (expected,) = run(mod, [x])
+    np.testing.assert_array_equal(machine["main"](tvm.runtime.tensor(x)).numpy(), expected)
+    assert np.unique(expected).size > 30
 
 
 def test_the_widest_instruction_is_chosen() -> None:

@@ -134,6 +134,4 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
     return requantized(acc, bias, multiplier, shift, attrs)
 
 
-_DEPTHWISE = register_operator(
-    "x86_qdepthwise", 5, "Integer depthwise convolution, rows packed for x86", _infer, _define
-)
+_DEPTHWISE = register_operator("x86_qdepthwise", 5, "Integer depthwise convolution, rows packed for x86", _infer, _define)

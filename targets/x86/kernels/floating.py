@@ -116,6 +116,4 @@ def _define_matmul(call: relax.Call, x: Any, weight: Any) -> Any:
 
 
 _CONV = register_operator("x86_conv2d", 2, "Float convolution, weights packed for x86", _infer_conv, _define_conv)
-_MATMUL = register_operator(
-    "x86_matmul", 2, "Float matrix product, weights packed for x86", _infer_matmul, _define_matmul
-)
+_MATMUL = register_operator("x86_matmul", 2, "Float matrix product, weights packed for x86", _infer_matmul, _define_matmul)

@@ -32,6 +32,22 @@ def shifts_simply(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, round
     return bool((largest + half < 2**31).all())
 
 
+def te_multiply_small(x: Any, multiplier: int, right: int) -> Any:
+    """x * multiplier * 2**(-31 - right), rounded twice, for x of magnitude below 2**30, as an expression.
+
+    Args:
+        x: An int32 expression; let it be a plain read of a buffer, see `passes.integer.requantize.te_multiply`.
+        multiplier: In [0, 2**31).
+        right: In [0, 31].
+    """
+    product = x.astype("int64") * tirx.const(multiplier, "int64") + tirx.const(1 << 30, "int64")
+    high = tirx.shift_right(product, tirx.const(31, "int64")).astype("int32")
+    if right == 0:
+        return high
+    sign = tirx.shift_right(high, tirx.const(31, "int32"))
+    return tirx.shift_right(high + tirx.const(1 << (right - 1), "int32") + sign, tirx.const(right, "int32"))
+
+
 def requantized(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
     """Bias and requantization along the last axis.
 

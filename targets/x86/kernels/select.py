@@ -12,6 +12,7 @@ from ....passes._tvm import relax, tvm
 from ....passes.integer.registry import is_integer_op
 from ....passes.module_params import static_shape
 from ....passes.rebuild import Rebuilder, rebuild
+from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
@@ -34,6 +35,8 @@ def select_kernels(mod: tvm.IRModule, features: frozenset[str]) -> tvm.IRModule:
             return _float_product(rebuilder, var, value)
         if is_integer_op(value, "qconv2d"):
             return _convolution(rebuilder, var, value, features)
+        if is_integer_op(value, "qadd") and adds_simply(value):
+            return x86_qadd(value, rebuilder.get(value.args[0]), rebuilder.get(value.args[1]))
         if is_integer_op(value, "qdepthwise"):
             return _depthwise(rebuilder, var, value, features)
         if is_integer_op(value, "qdense"):
