@@ -116,7 +116,7 @@ class PruneAndRepair:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the smaller module."""
         pruned = self.removal(mod)
-        return pruned if self.samples is None else Reconstruct(mod, self.samples)(pruned)
+        return pruned if self.samples is None else tvm.transform.Sequential([Reconstruct(mod, self.samples)])(pruned)
 
 
 @tvm.transform.module_pass(opt_level=0, name="CalibrateAndQuantize")
@@ -141,4 +141,4 @@ class CalibrateAndQuantize:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module in QDQ form."""
         ranges = calibrate(mod, [list(self.samples)], self.observer, options=self.options)
-        return Quantize(ranges, weights=self.weights)(mod)
+        return tvm.transform.Sequential([Quantize(ranges, weights=self.weights)])(mod)

@@ -122,16 +122,16 @@ def compress(
         limit = plan.calibration_samples or DEFAULT_SAMPLES
         data = load_data(calibration, original.inputs, preprocessing=preprocessing, limit=limit)
     elif plan.quantize is not None:
-        raise UserError(
-            "quantization needs calibration data; give samples of what the model will see (--calib data.npz)"
-        )
+        raise UserError("quantization needs calibration data; give samples of what the model will see (--calib data.npz)")
     if preprocessing is not None:
         original = original.with_preprocessing(preprocessing)
 
     current = original
     if plan.prune is not None:
         current = _prune(road, original, data, plan.prune)
-    float_model, qdq, ranges = current, None, {}
+    float_model = current
+    qdq: Model | None = None
+    ranges: dict[str, Any] = {}
     if plan.quantize is not None and data is not None:
         current, qdq, ranges = _quantize(road, float_model, data, plan.quantize)
     return CompressionResult(
@@ -153,9 +153,7 @@ def is_quantized(model: Model) -> bool:
     return any(name == "relax.quantize" or name.startswith("tvmcompress.q") for name in names)
 
 
-def _plan(
-    recipe: Recipe | str | PathLike[str] | None, prune: Any, quantize: Any, calibration_samples: int | None
-) -> Recipe:
+def _plan(recipe: Recipe | str | PathLike[str] | None, prune: Any, quantize: Any, calibration_samples: int | None) -> Recipe:
     base = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     changes: dict[str, Any] = {}
     if prune is not None:

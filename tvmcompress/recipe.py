@@ -40,11 +40,11 @@ class PruneRecipe(_Table):
         reconstruct: Whether the remaining weights are repaired from the calibration data.
     """
 
-    ratio: float = Field(0.5, gt=0, lt=1)
+    ratio: float = Field(default=0.5, gt=0, lt=1)
     scope: Literal["local", "global"] = "local"
     importance: str = "l2"
-    round_to: int = Field(1, ge=1)
-    min_channels: int = Field(1, ge=1)
+    round_to: int = Field(default=1, ge=1)
+    min_channels: int = Field(default=1, ge=1)
     exclude: tuple[str, ...] = ()
     ratios: dict[str, float] = {}
     reconstruct: bool = True
@@ -81,7 +81,7 @@ class Recipe(_Table):
 
     prune: PruneRecipe | None = None
     quantize: QuantizeRecipe | None = None
-    calibration_samples: int | None = Field(None, ge=1)
+    calibration_samples: int | None = Field(default=None, ge=1)
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Recipe:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,13 +51,9 @@ def benchmark(
     ] = None,
     skip_missing: Annotated[
         bool,
-        typer.Option(
-            "--skip-missing", help="Go on without targets whose tools are missing.", rich_help_panel="Targets"
-        ),
+        typer.Option("--skip-missing", help="Go on without targets whose tools are missing.", rich_help_panel="Targets"),
     ] = False,
-    save: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Keep the builds and report.json in this folder.")
-    ] = None,
+    save: Annotated[Path | None, typer.Option("-o", "--output", help="Keep the builds and report.json in this folder.")] = None,
     data_key: common.DataKeyOption = None,
     label_key: common.LabelKeyOption = None,
     layout: common.LayoutOption = None,
@@ -101,15 +98,13 @@ def benchmark(
         loaded = {_name(path, models): common.load_model(path, shape, batch) for path in models}
         first = next(iter(loaded.values()))
         common.check_channels(steps, first.inputs)
-        read = {"key": data_key, "label_key": label_key, "layout": layout, "preprocessing": steps}
+        read: dict[str, Any] = {"key": data_key, "label_key": label_key, "layout": layout, "preprocessing": steps}
         samples = None if eval_data is None else load_data(eval_data, first.inputs, **read).between(eval_skip, None)
         if compressing:
             calibration = None if calib is None else load_data(calib, first.inputs, **read)
             loaded = _versions(first, calibration, plan)
         records = _records(loaded, samples)
-        builds = measure_all(
-            loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing
-        )
+        builds = measure_all(loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing)
         report = Report(
             source=", ".join(path.name for path in models),
             host=Host.this(),
@@ -151,11 +146,7 @@ def _records(models: dict[str, Model], samples: Dataset | None) -> list[ModelRec
     records = []
     with bars() as bar:
         for name, model in models.items():
-            evaluation = evaluate(
-                model,
-                samples,
-                reference=first,
-                on_progress=lambda done, all_, name=name: bar(f"evaluate {name}", done, all_),
-            )
+            tell = functools.partial(bar, f"evaluate {name}")
+            evaluation = evaluate(model, samples, reference=first, on_progress=tell)
             records.append(model_record(name, model, evaluation))
     return records

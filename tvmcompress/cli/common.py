@@ -23,17 +23,13 @@ USER_ERROR = 2
 INTERRUPTED = 130
 WIDE = 100
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON; nothing else goes to standard output.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; nothing else goes to standard output.")]
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME:DIMS", help="Shape of an input that the file leaves open: image:1,3,224,224.",
                  rich_help_panel="Model"),
 ]  # fmt: skip
-BatchOption = Annotated[
-    int, typer.Option("--batch", min=1, help="Size of an open leading dimension.", rich_help_panel="Model")
-]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Size of an open leading dimension.", rich_help_panel="Model")]
 DataKeyOption = Annotated[
     str | None, typer.Option("--data-key", help="Name of the data in an .npz file.", rich_help_panel="Data")
 ]
@@ -42,9 +38,7 @@ LabelKeyOption = Annotated[
 ]
 LayoutOption = Annotated[
     str | None,
-    typer.Option(
-        "--layout", help="Layout of the data: NCHW or NHWC; seen from its shape by default.", rich_help_panel="Data"
-    ),
+    typer.Option("--layout", help="Layout of the data: NCHW or NHWC; seen from its shape by default.", rich_help_panel="Data"),
 ]
 ScaleOption = Annotated[
     float | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,9 +24,7 @@ _DEFAULT_OUTPUT = Path("out")
 @command
 def compress(
     model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for everything that comes out.")
-    ] = _DEFAULT_OUTPUT,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that comes out.")] = _DEFAULT_OUTPUT,
     recipe: opt.RecipeOption = None,
     calib: opt.CalibOption = None,
     calib_samples: opt.CalibSamplesOption = None,
@@ -83,15 +81,13 @@ def compress(
         common.check_channels(steps, original.inputs)
         if steps is not None:
             original = original.with_preprocessing(steps)
-        read = {"key": data_key, "label_key": label_key, "layout": layout}
+        read: dict[str, Any] = {"key": data_key, "label_key": label_key, "layout": layout}
         calibration = evaluation = None
         if calib is not None:
             limit = plan.calibration_samples or DEFAULT_SAMPLES
             calibration = load_data(calib, original.inputs, limit=limit, **read)
         if eval_data is not None:
-            evaluation = _skip(
-                load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip
-            )
+            evaluation = _skip(load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip)
         with bars() as bar:
             result = run(original, calibration, recipe=plan, on_progress=bar)
             models = _records(result, evaluation, bar)
@@ -125,18 +121,14 @@ def _records(result: CompressionResult, data: Dataset | None, bar: Bars) -> tupl
 
     if data is None:
         return model_record("original", result.original), model_record("compressed", result.model)
-    after = evaluate(
-        result.model, data, reference=result.original, on_progress=lambda done, all_: bar("evaluate", done, all_)
-    )
+    after = evaluate(result.model, data, reference=result.original, on_progress=lambda done, all_: bar("evaluate", done, all_))
     return (
         model_record("original", result.original, after.of_reference()),
         model_record("compressed", result.model, after),
     )
 
 
-def _report(
-    path: Path, result: CompressionResult, models: tuple[ModelRecord, ...], builds: list[BuildRecord]
-) -> Report:
+def _report(path: Path, result: CompressionResult, models: tuple[ModelRecord, ...], builds: list[BuildRecord]) -> Report:
     from ..report.record import Host, Report, compression_records
 
     steps, remarks = compression_records(result)

@@ -16,12 +16,8 @@ from .progress import bars
 def evaluate(
     model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
     data: Annotated[Path, typer.Argument(help="Data: .npz, .npy, or a folder of .npy.", show_default=False)],
-    against: Annotated[
-        Path | None, typer.Option("--against", help="The original: compare outputs with this model's.")
-    ] = None,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="With --against: signal-to-noise ratio of each layer.")
-    ] = False,
+    against: Annotated[Path | None, typer.Option("--against", help="The original: compare outputs with this model's.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="With --against: signal-to-noise ratio of each layer.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use at most so many samples.")] = None,
     skip: Annotated[int, typer.Option("--skip", min=0, help="Leave out the first samples (those calibrated on).")] = 0,
     data_key: common.DataKeyOption = None,
@@ -52,9 +48,7 @@ def evaluate(
         raise UserError(f"--skip {skip} leaves none of the {len(samples)} samples of {data}")
     samples = samples.between(skip, None if limit is None else skip + limit)
     with bars() as bar:
-        evaluation = run(
-            subject, samples, reference=reference, on_progress=lambda done, all_: bar("evaluate", done, all_)
-        )
+        evaluation = run(subject, samples, reference=reference, on_progress=lambda done, all_: bar("evaluate", done, all_))
     noise = tuple(layer_noise(reference, subject, samples)) if layers and reference is not None else ()
     record = model_record(model.name, subject, evaluation, noise)
     if json:

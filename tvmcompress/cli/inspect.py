@@ -13,9 +13,7 @@ from .common import BatchOption, JsonOption, ShapeOption, command, load_model, o
 @command
 def inspect(
     model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
-    groups: Annotated[
-        bool, typer.Option("--groups", help="Show the groups of channels that pruning can remove.")
-    ] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="Show the groups of channels that pruning can remove.")] = False,
     shape: ShapeOption = None,
     batch: BatchOption = 1,
     json: JsonOption = False,

@@ -14,9 +14,7 @@ _PRUNING, _QUANTIZATION, _TARGETS, _DATA = "Pruning", "Quantization", "Targets",
 
 CalibOption = Annotated[
     Path | None,
-    typer.Option(
-        "--calib", help="Samples of what the model will see: .npz, .npy or a folder of .npy.", rich_help_panel=_DATA
-    ),
+    typer.Option("--calib", help="Samples of what the model will see: .npz, .npy or a folder of .npy.", rich_help_panel=_DATA),
 ]
 CalibSamplesOption = Annotated[
     int | None,
@@ -34,9 +32,7 @@ PruneOption = Annotated[
 ]
 ScopeOption = Annotated[
     str | None,
-    typer.Option(
-        "--scope", help="local: the fraction from every layer; global: from all together.", rich_help_panel=_PRUNING
-    ),
+    typer.Option("--scope", help="local: the fraction from every layer; global: from all together.", rich_help_panel=_PRUNING),
 ]
 ImportanceOption = Annotated[
     str | None, typer.Option("--importance", help="Rank channels by l1 or l2 norm.", rich_help_panel=_PRUNING)
@@ -88,9 +84,7 @@ TargetOption = Annotated[
 ]
 TuneOption = Annotated[
     int,
-    typer.Option(
-        "--tune", min=0, metavar="N", help="Try N schedules on this machine first (x86).", rich_help_panel=_TARGETS
-    ),
+    typer.Option("--tune", min=0, metavar="N", help="Try N schedules on this machine first (x86).", rich_help_panel=_TARGETS),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of an inference on x86.", rich_help_panel=_TARGETS)
