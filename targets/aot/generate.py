@@ -219,9 +219,8 @@ def _c_float(value: float) -> str:
 
 
 def _portable(source: str) -> str:
-    """TVM's C source without its headers and its module context."""
-    source = re.sub(r'#include "tvm/[^"]*"\n', "", source)
-    source = re.sub(r"void\* __tvm_ffi__library_ctx.*\n", "", source)
-    source = source.replace("#define TVM_EXPORTS\n", "")
-    headers = ("math.h", "stdbool.h", "stddef.h", "stdint.h", "string.h")
-    return "".join(f"#include <{header}>\n" for header in headers) + "#define TVM_DLL\n" + source
+    """TVM's C source without its headers, its macros and its module context."""
+    source = re.sub(r'#include "tvm/[^"]*"\n|// tvm target: .*\n|void\* __tvm_ffi__library_ctx.*\n', "", source)
+    source = source.replace("#define TVM_EXPORTS\n", "").replace("TVM_DLL ", "")
+    headers = "".join(f"#include <{name}.h>\n" for name in ("math", "stdbool", "stddef", "stdint", "string"))
+    return headers + source

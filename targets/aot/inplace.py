@@ -38,9 +38,7 @@ def inplace_argument(func: tirx.PrimFunc) -> int | None:
         if [int(dim) for dim in param.shape] != [int(dim) for dim in result.shape]:
             continue
         reads = [(block, load) for block in blocks for load in _loads(block, param)]
-        if reads and all(
-            block.same_as(writers[0]) and _same(load.indices, stores[0].indices) for block, load in reads
-        ):
+        if reads and all(block.same_as(writers[0]) and _same(load.indices, stores[0].indices) for block, load in reads):
             return position
     return None
 
@@ -59,4 +57,5 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _bytes(buffer: Any) -> int:
-    return int(np.prod([int(dim) for dim in buffer.shape], dtype=np.int64)) * (tvm.DataType(str(buffer.dtype)).bits // 8)
+    count = int(np.prod([int(dim) for dim in buffer.shape], dtype=np.int64))
+    return count * (tvm.DataType(str(buffer.dtype)).bits // 8)

@@ -18,8 +18,8 @@ from .permutations import PermutationsToReshapes
 from .schedule import Registers, schedule
 
 INPLACE_ATTR = "tvmcompress.inplace"
-"""PrimFunc attribute: the argument whose memory the output may take (element i of the output is written after element i of
-that argument was last read)."""
+"""PrimFunc attribute: the argument whose memory the output may take (element i of the output is written after element i
+of that argument was last read)."""
 
 _VIEWS = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"}
 """Operators that leave every byte where it is."""
@@ -103,9 +103,7 @@ class Program:
         return name
 
 
-def make_program(
-    mod: tvm.IRModule, prefix: str, registers: Registers, legalize: Sequence[Legalize] = ()
-) -> Program:
+def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize: Sequence[Legalize] = ()) -> Program:
     """Lower a model module to a program.
 
     Args:

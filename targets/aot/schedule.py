@@ -1,11 +1,11 @@
 """Schedules for the functions that no kernel of a target covers.
 
-Pattern: [padding] -> one reduction -> element-wise tail, the last output axis contiguous: convolutions on NHWC, depthwise
-and grouped ones, dense layers, pools and means, float or integer.
+Pattern: [padding] -> one reduction -> element-wise tail, the last output axis contiguous: convolutions on NHWC,
+depthwise and grouped ones, dense layers, pools and means, float or integer.
 
-Strategy: an outer loop over tiles of some positions times some channels. The whole reduction of a tile runs with its sums
-in registers, and the tail is applied to the tile at once, so that nothing of the size of a feature map is kept but the
-padded input. A core with vector registers holds the channels of a tile in vectors, another one in scalars.
+Strategy: an outer loop over tiles of some positions times some channels. The whole reduction of a tile runs with its
+sums in registers, and the tail is applied to the tile at once, so that nothing of the size of a feature map is kept but
+the padded input. A core with vector registers holds the channels of a tile in vectors, another one in scalars.
 
 Every sum is formed in the order of the definition, so float results do not depend on the tile.
 """
@@ -31,7 +31,8 @@ class Registers:
     Attributes:
         lanes: 32-bit lanes of a vector register; 1 for a core without vectors.
         float_sums, integer_sums: Registers that the sums of a tile may take.
-        rowwise_padding: Whether inputs are padded anew for each row of the output: a few copies more for much less memory.
+        rowwise_padding: Whether inputs are padded anew for each row of the output: a few copies more for much less
+            memory.
     """
 
     lanes: int
@@ -74,7 +75,7 @@ class _Unfit(Exception):
 
 
 def _inline(made: Schedule) -> None:
-    """Inline what is cheap: everything element-wise but padding, stored sums, and transcendental functions used in a sum."""
+    """Inline what is cheap: all element-wise blocks but padding, stored sums, and what is expensive inside a sum."""
     for block in made.get_child_blocks(made.get_sblock("root"))[:-1]:
         if _is_reduction(made, block) or not made.get_consumers(block):
             continue

@@ -1,4 +1,4 @@
-"""64-bit Cortex-A: the same library as for microcontrollers, cross-compiled, run and counted by the user-mode emulator."""
+"""64-bit Cortex-A: the same library as for microcontrollers, run and counted by the user-mode emulator."""
 
 from __future__ import annotations
 

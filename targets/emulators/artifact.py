@@ -68,9 +68,7 @@ class EmulatedArtifact(Artifact):
         """
         return self._emulate(inputs, timeout, count=False).outputs
 
-    def measure(
-        self, inputs: Sequence[np.ndarray] | None = None, *, timeout: float = 300, **options: Any
-    ) -> Measurement:
+    def measure(self, inputs: Sequence[np.ndarray] | None = None, *, timeout: float = 300, **options: Any) -> Measurement:
         """Count the executed instructions of one inference.
 
         Args:

@@ -42,9 +42,7 @@ def plugin_path() -> Path:
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
         partial = library.with_suffix(f".{os.getpid()}")
-        run(
-            ["cc", "-shared", "-fPIC", "-O2", "-o", partial, _SOURCE], what="compiling the counting plugin", timeout=60
-        )
+        run(["cc", "-shared", "-fPIC", "-O2", "-o", partial, _SOURCE], what="compiling the counting plugin", timeout=60)
         partial.replace(library)
     return library
 

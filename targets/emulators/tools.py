@@ -29,11 +29,7 @@ PACKAGES = {
 
 def missing(programs: Sequence[str]) -> list[str]:
     """A sentence for each program that is not on the PATH."""
-    return [
-        f"{name} is not installed; run: apt-get install {PACKAGES[name]}."
-        for name in programs
-        if not shutil.which(name)
-    ]
+    return [f"{name} is not installed; run: apt-get install {PACKAGES[name]}." for name in programs if not shutil.which(name)]
 
 
 def require(programs: Sequence[str], what: str) -> None:

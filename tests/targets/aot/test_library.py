@@ -1,0 +1,196 @@
+"""The generated C library, compiled for this machine: what it computes, its interface, and that it stays in its arena."""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tvmcompress.passes import UserError, attach_params
+from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.integer.core import IntegerCore
+from tvmcompress.passes.interpreter import run
+from tvmcompress.targets.aot.generate import generate
+from tvmcompress.targets.aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, NEON
+
+HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"}
+GUARD = 256
+
+
+class Library:
+    """A generated library in this process."""
+
+    def __init__(self, mod, folder: Path, registers=FLOAT_REGISTERS, emit="object", prefix="net") -> None:
+        self.made = generate(mod, HOST, folder, registers=registers, emit=emit, prefix=prefix, version="1.2.3")
+        shared = folder / "net.so"
+        # -Wl,-z,defs would accept libc and libm only: nothing else may be undefined.
+        command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wno-maybe-uninitialized"]
+        command += ["-Wl,-z,defs", "-I", folder, "-o", shared]
+        subprocess.run([*command, *self.made.sources, *self.made.objects, "-lm"], check=True)
+        self.library = ctypes.CDLL(str(shared))
+        self.prefix = prefix
+        for name in ("input", "output"):
+            getattr(self.library, f"{prefix}_{name}").restype = ctypes.c_void_p
+        self.bytes = self.made.arena.plan.size
+
+    def call(self, name, *args):
+        return getattr(self.library, f"{self.prefix}_{name}")(*args)
+
+    def instance(self):
+        return Instance(self)
+
+
+class Instance:
+    """One arena between guards."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.memory = np.full(library.bytes + 2 * GUARD + 64, 0x5A, np.uint8)
+        self.start = -self.memory.ctypes.data % 64 + GUARD
+        self.handle = (ctypes.c_void_p * 1)()
+        where = ctypes.c_void_p(self.memory.ctypes.data + self.start)
+        assert library.call("init", self.handle, where, ctypes.c_size_t(library.bytes)) == 0
+
+    def set(self, index, value):
+        place = self.library.call("input", self.handle, index)
+        ctypes.memmove(place, np.ascontiguousarray(value).ctypes.data, value.nbytes)
+
+    def run(self):
+        assert self.library.call("run", self.handle) == 0
+
+    def get(self, index, spec):
+        value = np.empty(spec.shape, spec.dtype)
+        ctypes.memmove(value.ctypes.data, self.library.call("output", self.handle, index), value.nbytes)
+        return value
+
+    def intact(self):
+        end = self.start + self.library.bytes
+        return (self.memory[: self.start] == 0x5A).all() and (self.memory[end:] == 0x5A).all()
+
+
+def infer(library: Library, *inputs):
+    instance = library.instance()
+    for index, value in enumerate(inputs):
+        instance.set(index, value)
+    instance.run()
+    assert instance.intact()
+    return [instance.get(index, spec) for index, spec in enumerate(library.made.outputs)]
+
+
+@pytest.mark.parametrize("registers", [CORE_REGISTERS, FLOAT_REGISTERS, NEON], ids=["core", "fpu", "vector"])
+def test_float_outputs_do_not_depend_on_the_tile(float_net, samples, tmp_path, registers) -> None:
+    library = Library(float_net, tmp_path, registers)
+    for sample in samples:
+        (want,) = run(float_net, [sample[None]])
+        np.testing.assert_allclose(infer(library, sample[None])[0], want, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("emit", ["object", "c"])
+@pytest.mark.parametrize("registers", [FLOAT_REGISTERS, NEON], ids=["fpu", "vector"])
+def test_integer_outputs_equal_the_reference(integer_net, samples, tmp_path, registers, emit) -> None:
+    if emit == "c" and registers is NEON:
+        pytest.skip("C source has no vectors")
+    library = Library(integer_net, tmp_path, registers, emit)
+    spec = library.made.inputs[0]
+    assert (spec.dtype, spec.layout, spec.shape) == ("int8", "NHWC", (1, 13, 11, 3))
+    core = IntegerCore()(integer_net)
+    for sample in samples:
+        x = spec.quantize(sample[None])
+        np.testing.assert_array_equal(infer(library, x)[0], run(core, [x])[0])
+
+
+def test_two_instances_do_not_disturb_each_other(float_net, samples, tmp_path) -> None:
+    library = Library(float_net, tmp_path)
+    one, other = library.instance(), library.instance()
+    one.set(0, samples[:1])
+    other.set(0, samples[1:2])
+    one.run()
+    other.run()
+    spec = library.made.outputs[0]
+    np.testing.assert_array_equal(one.get(0, spec), infer(library, samples[:1])[0])
+    np.testing.assert_array_equal(other.get(0, spec), infer(library, samples[1:2])[0])
+
+
+def test_a_second_inference_gives_the_same(float_net, samples, tmp_path) -> None:
+    library = Library(float_net, tmp_path)
+    instance = library.instance()
+    results = []
+    for _ in range(2):
+        instance.set(0, samples[:1])
+        instance.run()
+        results.append(instance.get(0, library.made.outputs[0]))
+    np.testing.assert_array_equal(*results)
+
+
+def test_an_arena_that_is_too_small_or_not_aligned_is_refused(float_net, tmp_path) -> None:
+    library = Library(float_net, tmp_path)
+    memory = np.zeros(library.bytes + 128, np.uint8)
+    aligned = memory.ctypes.data + -memory.ctypes.data % 64
+    handle = (ctypes.c_void_p * 1)()
+    for place, size in ((aligned, library.bytes - 1), (aligned + 4, library.bytes + 8), (None, library.bytes)):
+        assert library.call("init", handle, ctypes.c_void_p(place), ctypes.c_size_t(size)) == -1
+    assert library.call("input", library.instance().handle, 1) is None
+
+
+def test_the_header_says_what_there_is(integer_net, tmp_path) -> None:
+    library = Library(integer_net, tmp_path)
+    header = (tmp_path / "net.h").read_text()
+    assert f"#define NET_ARENA_BYTES {library.bytes}" in header
+    assert '#define NET_VERSION "1.2.3"' in header
+    assert "#define NET_INPUT0_BYTES 429" in header
+    program = tmp_path / "check.cpp"
+    program.write_text('#include "net.h"\nint main() { return net_inputs[0].scale > 0 && net_inputs[0].rank == 4 ? 0 : 1; }\n')
+    made = tmp_path / "check"
+    subprocess.run(["c++", "-Wall", "-Werror", "-I", tmp_path, program, tmp_path / "net.so", "-o", made], check=True)
+    assert subprocess.run([made], env={"LD_LIBRARY_PATH": str(tmp_path)}).returncode == 0
+
+
+def test_equal_layers_share_code_and_views_copy_nothing(tmp_path) -> None:
+    x = relax.Var("x", relax.TensorType((1, 8, 6, 6), "float32"))
+    weights = [relax.Var(f"w{i}", relax.TensorType((8, 8, 3, 3), "float32")) for i in range(4)]
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x, *weights], attrs={"num_input": 1}):
+        with builder.dataflow():
+            value = x
+            for weight in weights:
+                value = builder.emit(relax.op.nn.relu(relax.op.nn.conv2d(value, weight, padding=[1, 1, 1, 1])))
+            out = builder.emit_output(relax.op.reshape(value, (1, 288)))
+        builder.emit_func_output(out)
+    random = np.random.default_rng(0)
+    values = {w.name: (random.normal(size=(8, 8, 3, 3)) / 9).astype("float32") for w in weights}
+    mod = attach_params(builder.get(), values)
+    library = Library(mod, tmp_path)
+    program = library.made.program
+    assert len([step for step in program.steps if "conv" in step.function]) == 4
+    assert len([name for name in program.functions if "conv" in name]) == 1
+    sample = random.normal(size=(1, 8, 6, 6)).astype("float32")
+    np.testing.assert_allclose(infer(library, sample)[0], run(mod, [sample])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_results_take_the_place_of_inputs_that_die(tmp_path) -> None:
+    x = relax.Var("x", relax.TensorType((1, 64, 8, 8), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x], attrs={"num_input": 1}):
+        with builder.dataflow():
+            pooled = builder.emit(relax.op.nn.max_pool2d(x, pool_size=(1, 1)))
+            first = builder.emit(relax.op.sigmoid(pooled))
+            out = builder.emit_output(relax.op.nn.softmax(relax.op.add(first, pooled)))
+        builder.emit_func_output(out)
+    library = Library(attach_params(builder.get(), {}), tmp_path)
+    # Input, its activation and the sum share two places; softmax along the last axis keeps what it needs elsewhere.
+    assert any(step.inplace for step in library.made.program.steps)
+    assert library.bytes < 4 * 16384
+    sample = np.random.default_rng(0).normal(size=(1, 64, 8, 8)).astype("float32")
+    (want,) = run(attach_params(builder.get(), {}), [sample])
+    np.testing.assert_allclose(infer(library, sample)[0], want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["Net", "1net", "ne-t", ""])
+def test_a_prefix_that_cannot_start_a_name_is_refused(float_net, tmp_path, prefix) -> None:
+    with pytest.raises(UserError, match="cannot start C names"):
+        generate(float_net, HOST, tmp_path, registers=NEON, prefix=prefix)
