@@ -58,25 +58,28 @@ class Histogram:
             self._width *= 2
 
     def bins(self) -> tuple[np.ndarray, np.ndarray]:
-        """(centres, counts) of the bins between the smallest and the largest value."""
+        """(centres, counts) of the bins between the smallest and the largest value; zeros are not counted."""
         centres = (np.arange(-self._bins, self._bins) + 0.5) * self._width
-        used = np.nonzero(self._counts)[0]
+        counts = self._without_zeros()
+        used = np.nonzero(counts)[0]
         if used.size == 0:
             return np.zeros(0), np.zeros(0, np.int64)
         part = slice(used[0], used[-1] + 1)
-        return np.clip(centres[part], self.low, self.high), self._counts[part]
+        return np.clip(centres[part], self.low, self.high), counts[part]
+
+    def _without_zeros(self) -> np.ndarray:
+        """The counts of values other than zero, which is always representable and would hide the rest if it is frequent."""
+        counts = self._counts.copy()
+        counts[self._bins] -= self.zeros
+        return counts
 
     def quantile(self, fraction: float) -> float:
-        """The value below which a fraction of the values other than zero lies, to the width of a bin; exact at 0 and 1.
-
-        Zero is always representable, and would hide the distribution of a tensor that is sparse.
-        """
+        """The value below which a fraction of the values other than zero lies, to the width of a bin; exact at 0 and 1."""
         if fraction <= 0.0 or self.count == self.zeros:
             return self.low
         if fraction >= 1.0:
             return self.high
-        counts = self._counts.copy()
-        counts[self._bins] -= self.zeros
+        counts = self._without_zeros()
         wanted = fraction * (self.count - self.zeros)
         reached = np.cumsum(counts)
         index = int(np.searchsorted(reached, wanted))
