@@ -110,9 +110,7 @@ def compare(path: Path, options: argparse.Namespace, folder: Path) -> dict[str, 
     if options.int8 is not None:
         with np.load(options.int8) as data:
             samples = data["x"].astype("float32")[:100]
-        calls["onnxruntime int8"] = onnxruntime_call(
-            quantized_by_onnxruntime(path, samples, folder), options.threads, x
-        )
+        calls["onnxruntime int8"] = onnxruntime_call(quantized_by_onnxruntime(path, samples, folder), options.threads, x)
         from tvmcompress.passes import LowerQDQ, Quantize, calibrate
 
         ranges = calibrate(model.module, [[samples]])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.resources
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,9 @@ from ..passes.errors import UserError
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"
 LOGS_VARIABLE = "TVMCOMPRESS_TUNING_LOGS"
+
+# Beside this package, in a checkout as in an installed wheel.
+_PACKAGED = Path(__file__).resolve().parent.parent / "tuning_logs"
 
 FAILED_SECONDS = 1e10
 """MetaSchedule's mark of a candidate that did not run: its time is this or more."""
@@ -213,21 +215,23 @@ def trace_key(mod: tvm.IRModule, trace: Any) -> str:
 
 
 def user_log_directory(target: str) -> Path:
-    """Where tuning writes by default: `$TVMCOMPRESS_TUNING_LOGS/<target>`, or the user's cache folder."""
+    """Where tuning writes by default.
+
+    `$TVMCOMPRESS_TUNING_LOGS/<target>`; without the variable `tuning_logs/<target>` of a source checkout, or, for an
+    installed package, a folder in the user's cache.
+    """
     base = os.environ.get(LOGS_VARIABLE)
     if base:
         return Path(base) / target
+    if (_PACKAGED.parent / "pyproject.toml").exists() and os.access(_PACKAGED.parent, os.W_OK):
+        return _PACKAGED / target
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "tvmcompress" / "tuning_logs" / target
 
 
 def packaged_log_directory(target: str) -> Path | None:
     """The log that comes with tvmcompress for a target, None where there is none."""
-    try:
-        folder = importlib.resources.files("tvmcompress.tuning_logs") / target
-    except ModuleNotFoundError:
-        return None
-    path = Path(str(folder))
+    path = _PACKAGED / target
     return path if path.is_dir() else None
 
 

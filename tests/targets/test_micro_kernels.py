@@ -131,6 +131,30 @@ def test_dense(inputs: int, outputs: int, tmp_path: Path) -> None:
     assert_kernel(mod, "dense", tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["conv2d", "dense"])
+def test_large_bias_is_added_late(kind: str, tmp_path: Path) -> None:
+    """256 times a bias of 2**24 would leave 32 bits."""
+    params = {"weight": RNG.integers(-127, 128, (6, 1, 1, 8)).astype("int8"), **channels(6, 12)}
+    params["bias"] = (params["bias"] + (1 << 24)).astype("int32")
+    if kind == "dense":
+        params["weight"] = params["weight"].reshape(6, 8)
+    operator, shape = (ops.qconv2d, (1, 3, 3, 8)) if kind == "conv2d" else (ops.qdense, (1, 8))
+    mod = module(lambda *args: operator(*args, input_zero_point=3, output_zero_point=-7), [shape], params)
+    assert_kernel(mod, kind, tmp_path)
+
+
+def test_sum_joins_the_convolution_before_it(tmp_path: Path) -> None:
+    params = {"weight": RNG.integers(-127, 128, (8, 3, 3, 8)).astype("int8"), **channels(8)}
+
+    def build(x: relax.Expr, *args: relax.Expr) -> relax.Call:
+        made = ops.qconv2d(x, *args, padding=(1, 1, 1, 1), input_zero_point=-128, output_zero_point=5)
+        scales = ops.add_parameters(0.1, 0.07, 0.12)
+        return ops.qadd(x, made, input1_zero_point=-128, input2_zero_point=5, output_zero_point=-128, **scales)
+
+    mod = relax.transform.Normalize()(module(build, [(1, 5, 5, 8)], params))
+    assert_kernel(mod, "conv2d_add", tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 4, 8), (1, 3, 3, 3)])
 def test_addition(shape: tuple[int, ...], tmp_path: Path) -> None:
     mod = module(

@@ -156,6 +156,8 @@ def test_which_logs_a_build_reads(tmp_path, monkeypatch) -> None:
     assert user_log_directory("x86") == tmp_path / "x86"
     append(tmp_path / "x86", workload(16), 2, [1e-6])
     assert default_logs("x86")[0].directory == tmp_path / "x86"
+    monkeypatch.delenv(LOGS_VARIABLE)
+    assert user_log_directory("x86").parts[-2:] == ("tuning_logs", "x86")
     given = tmp_path / "given"
     append(given, workload(16), 2, [1e-6])
     assert default_logs("x86", given)[0].directory == given

@@ -40,9 +40,7 @@ class Small:
         R.func_attr({"num_input": 1})
         with R.dataflow():
             a = R.nn.relu(R.add(R.nn.conv2d(x, w0, padding=[1, 1, 1, 1]), b0))
-            b = R.clip(
-                R.nn.conv2d(a, w1, strides=[2, 2], padding=[0, 0, 1, 1], groups=13), R.prim_value(0), R.prim_value(6)
-            )
+            b = R.clip(R.nn.conv2d(a, w1, strides=[2, 2], padding=[0, 0, 1, 1], groups=13), R.prim_value(0), R.prim_value(6))
             c = R.add(R.nn.conv2d(b, w2), b2)
             d = R.nn.relu(R.add(R.nn.conv2d(c, w3, padding=[1, 1, 1, 1], groups=2), c))
             e = R.mean(R.nn.max_pool2d(d, pool_size=[2, 2], strides=[2, 2]), axis=[2, 3])

@@ -72,9 +72,7 @@ def extract_tasks(mod: tvm.IRModule, target: TunableTarget) -> list[TuningTask]:
         points = target.points(task_mod) if name in sites else ()
         if points:
             calls = sites[name]
-            tasks.append(
-                TuningTask(name, task_mod, points, len(calls), count_work(task_mod), constant_arguments(calls[0]))
-            )
+            tasks.append(TuningTask(name, task_mod, points, len(calls), count_work(task_mod), constant_arguments(calls[0])))
     total = sum(task.work * task.calls for task in tasks)
     worthwhile = [task for task in tasks if task.work * task.calls >= _LEAST_SHARE * total]
     return sorted(worthwhile, key=lambda task: (-task.work * task.calls, task.name))

@@ -63,7 +63,7 @@ def tune(
         model: A model, or its module with the parameter values attached: float, or integer.
         target: `x86`, or an object that says how to lower and what to try.
         trials: Candidates to measure in total; functions with more work get more of them.
-        database_dir: The log's folder; by default the user's, see `tvmcompress.targets.tuning_log.user_log_directory`.
+        database_dir: The log's folder; see `tvmcompress.targets.tuning_log.user_log_directory` for the default.
         seed: Of the inputs and of the candidates that are drawn at random. Timings differ from run to run all the same.
         on_progress: Called after every batch.
         time_limit: Seconds after which no new batch is started.
@@ -178,9 +178,7 @@ class _Search:
         self.tolerance = tolerance
         self.limit = limit
         self.arguments = ms.arg_info.ArgInfo.from_prim_func(task.mod["main"])
-        self.context = ms.TuneContext(
-            task.mod, target=target.target, task_name=task.name, rand_state=seed + 1, num_threads=1
-        )
+        self.context = ms.TuneContext(task.mod, target=target.target, task_name=task.name, rand_state=seed + 1, num_threads=1)
         self.random = np.random.default_rng([seed, len(task.points), task.work])
         self.measured: list[tuple[float, int]] = []
         """(seconds, index of the point) of what ran and was right."""
@@ -361,6 +359,4 @@ def _touch(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
-        raise UserError(
-            f"the tuning log {path.parent} cannot be written ({error.strerror}); give another folder"
-        ) from error
+        raise UserError(f"the tuning log {path.parent} cannot be written ({error.strerror}); give another folder") from error

@@ -107,17 +107,13 @@ def difference(got: np.ndarray, expected: np.ndarray, tolerance: float) -> str |
         count = int(np.count_nonzero(got != expected))
         return f"{count} of {expected.size} integers differ from the reference" if count else None
     finite = np.isfinite(expected)
-    if not np.array_equal(np.isfinite(got), finite) or not np.array_equal(
-        got[~finite], expected[~finite], equal_nan=True
-    ):
+    if not np.array_equal(np.isfinite(got), finite) or not np.array_equal(got[~finite], expected[~finite], equal_nan=True):
         return "infinities or NaN differ from the reference"
     if not finite.any():
         return None
     error = float(np.abs(got[finite] - expected[finite]).max())
     allowed = tolerance * max(float(np.abs(expected[finite]).max()), 1e-6)
-    return (
-        f"the largest error against the reference is {error:.3g}, allowed is {allowed:.3g}" if error > allowed else None
-    )
+    return f"the largest error against the reference is {error:.3g}, allowed is {allowed:.3g}" if error > allowed else None
 
 
 def _poisoned(template: np.ndarray) -> np.ndarray:

@@ -183,9 +183,7 @@ def test_killed_run_loses_nothing_committed(tmp_path) -> None:
                    on_progress=lambda event: (print("batch", flush=True), sys.stdin.read()))
         """
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "batch\n"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
