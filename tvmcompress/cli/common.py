@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -63,15 +64,16 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        stopping = _Stopping()
         try:
-            with _Termination():
+            with stopping:
                 return function(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
-        except KeyboardInterrupt:
-            errors().print("[bold]Interrupted[/bold]; nothing was left behind.")
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if stopping.stopped or isinstance(error, KeyboardInterrupt):
+                errors().print("[bold]Interrupted[/bold]; nothing was left behind.")
+                raise typer.Exit(INTERRUPTED) from None
             sentence = _sentence(error)
             if sentence is None:
                 raise
@@ -172,19 +174,27 @@ def _escape(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
-class _Termination:
-    """Lets SIGTERM unwind the stack like Ctrl-C, so that nothing half-written stays."""
+class _Stopping:
+    """Lets Ctrl-C and SIGTERM unwind the stack alike, so that nothing half-written stays.
 
-    def __enter__(self) -> None:
-        try:
-            self._old = signal.signal(signal.SIGTERM, self._stop)
-        except ValueError:  # not in the main thread
-            self._old = None
+    Attributes:
+        stopped: Whether one of them came. An interrupt inside a pass comes back from TVM as another error.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> _Stopping:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread
+                self._old[number] = signal.signal(number, self._stop)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGTERM, self._old)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
 
-    @staticmethod
-    def _stop(*_: object) -> None:
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
         raise KeyboardInterrupt
