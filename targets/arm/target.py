@@ -18,6 +18,7 @@ from ..aot.toolchain import Toolchain
 from ..base import Target
 from ..emulators.tools import missing, package_version, require
 from .artifact import CortexAArtifact
+from .neon import UseVectorLayouts
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
@@ -56,7 +57,14 @@ class CortexATarget(Target):
         description, output = self.description, Path(output)
         with staged(output) as work:
             generated = generate(
-                mod, description.tvm, work, registers=NEON, prefix=prefix, version=package_version(), emit=emit
+                mod,
+                description.tvm,
+                work,
+                registers=NEON,
+                prefix=prefix,
+                version=package_version(),
+                emit=emit,
+                legalize=[UseVectorLayouts()],
             )
             code, constants = self._compile(generated, output)
             info = BuildInfo(
