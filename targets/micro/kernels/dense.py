@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 
 from .epilogue import Epilogue
 from .packing import byte_planes, pair_parameters
-from .words import even_bytes, i32, load_word, odd_bytes, qadd, smlad
+from .words import even_bytes, i32, load_word, odd_bytes, qadd, qsub, smlad
 
 # mypy: ignore-errors
 
@@ -33,6 +33,7 @@ class Dense:
         pairs: Pairs of channels made at a time.
         unroll: Words of four k in one round of the inner loop; divides K / 4.
         unpacked: Whether the input is unpacked once, into a workspace of 2 K bytes.
+        late_bias: As of `panel.PanelPlan`.
     """
 
     inputs: int
@@ -41,6 +42,7 @@ class Dense:
     pairs: int
     unroll: int
     unpacked: bool
+    late_bias: bool = False
 
     @property
     def blocks(self) -> int:
@@ -58,7 +60,7 @@ def pack_weights(layer: Dense, weights: np.ndarray) -> np.ndarray:
 
 def pack_parameters(layer: Dense, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """What the epilogue needs, by pair; flat int32, behind the trip count of the inner loop."""
-    words = pair_parameters(bias, layer.epilogue.parameters(multiplier, shift))
+    words = pair_parameters(bias, layer.epilogue.parameters(multiplier, shift), planes=not layer.late_bias)
     padded = np.zeros((layer.blocks * layer.pairs, words.shape[1]), np.int32)
     padded[: len(words)] = words
     return np.concatenate([np.array([layer.inputs // 4 // layer.unroll, 0], np.int32), padded.ravel()])
@@ -69,12 +71,19 @@ def dense(layer: Dense) -> tirx.PrimFunc:
     K4, CO, TN, UK, NB = layer.inputs // 4, layer.outputs, layer.pairs, layer.unroll, layer.blocks
     ep = layer.epilogue
     QW = 2 + 2 * ep.words
-    UNPACK = layer.unpacked
+    UNPACK, LATE = layer.unpacked, layer.late_bias
     PARTIAL = CO != NB * TN * 2
+
+    def trips(q):
+        """Rounds of the inner loop: from memory, so that LLVM does not know them, unless there is but one."""
+        return 1 if K4 == UK and K4 <= 8 else q[0]
 
     def finish(q, n, raw, low, which):
         params = [q[2 + n * QW + 2 + 2 * i + which] for i in range(ep.words)]
-        return ep.apply(low if which else qadd((raw - low) >> i32(8), q[2 + n * QW]), params)
+        if which:
+            return ep.apply(low, params)
+        first = qsub(raw, low) >> i32(8)
+        return ep.apply(qadd(first, q[2 + n * QW]) if LATE else first, params)
 
     @T.prim_func(s_tir=True)
     def fully_connected(
@@ -93,9 +102,9 @@ def dense(layer: Dense) -> tirx.PrimFunc:
                 unpacked[k * 2 + 1] = odd_bytes(load_word(x, k * 4))
         for n in range(NB):
             for t in T.unroll(TN):
-                acc[t * 2] = q[2 + (n * TN + t) * QW + 1]
+                acc[t * 2] = q[2 + (n * TN + t) * QW + (1 if LATE else 0)]
                 acc[t * 2 + 1] = q[2 + (n * TN + t) * QW + 1]
-            for k0 in range(q[0]):
+            for k0 in range(trips(q)):
                 for ku in T.unroll(UK):
                     for t in T.unroll(TN):
                         if UNPACK:

@@ -145,6 +145,11 @@ def _folded_bias(call: relax.Call, weight: np.ndarray, bias: np.ndarray) -> np.n
     return folded.astype(np.int32)
 
 
+def _is_late(weight: np.ndarray, bias: np.ndarray) -> bool:
+    """Whether byte planes hold the weights but not the bias with them."""
+    return planes_are_exact(weight) and not planes_are_exact(weight, bias)
+
+
 def _convolution(call: relax.Call, addition: relax.Call | None = None) -> _Kernel | None:
     attrs = call.attrs
     constants = _constants(call)
@@ -174,9 +179,10 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> _Kerne
         input_zero_point=int(attrs.input_zero_point),
         epilogue=_epilogue(call),
     )
-    plan = plan_convolution(conv, wide_weights=not planes_are_exact(flat))
+    plan = plan_convolution(conv)
     if plan is None:
         return None
+    plan = replace(plan, wide_weights=not planes_are_exact(flat), late_bias=_is_late(flat, folded))
     made = _sum(addition) if addition is not None else None
     kernel = panel.PanelConvolution(conv, plan, made[0] if made is not None else None)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
@@ -226,10 +232,10 @@ def _fully_connected(
     if inputs % 4 or not planes_are_exact(weight):
         return None
     # Unpacking once pays for small inputs; for large ones the workspace would cost more RAM than it saves time.
-    unpacked = inputs <= 256
-    preferred = 8 if unpacked else 4
-    unroll = max(u for u in range(1, preferred + 1) if inputs // 4 % u == 0)
-    layer = dense.Dense(inputs, outputs, _epilogue(call), 2, unroll, unpacked)
+    unpacked = inputs <= 128
+    longest = 32 if unpacked else 16
+    unroll = max(u for u in range(1, longest + 1) if inputs // 4 % u == 0)
+    layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 3, unroll, unpacked, _is_late(weight, bias))
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
     return _Kernel("dense", dense.dense(layer), constants, plain_lsr=not unpacked)
 

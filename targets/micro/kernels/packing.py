@@ -5,7 +5,7 @@ same order. Two forms:
 
 *Byte planes* keep one byte a weight: a halfword holds 256 * wA + wB for the channels A and B. Accumulating whole words
 gives 256 * sumA + sumB; SXTB16 of the same words gives wB alone and so sumB; sumA = (raw - sumB) >> 8. This is exact while
-256 * wA + wB fits a halfword and |sumA| < 2**23, which is proven from the weights here.
+256 * wA + wB fits a halfword and |sumA| < 2**23, bias included, which is proven from the weights here.
 
 *Wide* weights are halfwords already: no unpacking in the loop, twice the flash.
 """
@@ -17,16 +17,24 @@ import numpy as np
 _ORDER = [0, 2, 1, 3]
 
 
-def planes_are_exact(weights: np.ndarray) -> bool:
-    """Whether byte planes represent `weights` (O, K) int8 without error for every int8 input."""
+def planes_are_exact(weights: np.ndarray, bias: np.ndarray | None = None) -> bool:
+    """Whether byte planes represent `weights` (O, K) int8 without error for every int8 input.
+
+    Args:
+        weights: The weights.
+        bias: (O,) int32 that sums start from; none means 0.
+    """
     w = weights.astype(np.int64)
+    start = np.zeros(len(w), np.int64) if bias is None else bias.astype(np.int64)
     if w.shape[0] % 2:
-        w = np.concatenate([w, np.zeros_like(w[:1])])
+        w, start = np.concatenate([w, np.zeros_like(w[:1])]), np.append(start, 0)
     halfwords = 256 * w[0::2] + w[1::2]
     # SXTB16 of the low byte recovers wB; the raw word is 256 * (wA + carry) + wB in two's complement by construction.
     if halfwords.size and (halfwords.min() < -(1 << 15) or halfwords.max() >= 1 << 15):
         return False
-    greatest = np.maximum(np.maximum(127 * w, -128 * w).sum(1), -np.minimum(127 * w, -128 * w).sum(1))
+    highest = start + np.maximum(127 * w, -128 * w).sum(1)
+    lowest = start + np.minimum(127 * w, -128 * w).sum(1)
+    greatest = np.maximum(highest, -lowest)
     return bool(greatest.size == 0 or greatest.max() < 1 << 23)
 
 
@@ -49,12 +57,13 @@ def _even(weights: np.ndarray) -> np.ndarray:
     return np.concatenate([weights, np.zeros_like(weights[:1])]) if len(weights) % 2 else weights
 
 
-def pair_parameters(bias: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """Per pair of channels: [bias A, bias B, p0 A, p0 B, p1 A, p1 B, ...].
+def pair_parameters(bias: np.ndarray, parameters: np.ndarray, *, planes: bool) -> np.ndarray:
+    """Per pair of channels: [start A, start B, p0 A, p0 B, p1 A, p1 B, ...].
 
     Args:
         bias: (O,) int32.
         parameters: (words, O) int32 of the epilogue.
+        planes: Whether the first sum is that of whole words, 256 A + B.
 
     Returns:
         (ceil(O / 2), 2 + 2 * words) int32.
@@ -62,4 +71,7 @@ def pair_parameters(bias: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     rows = np.concatenate([bias.astype(np.int32)[None], parameters.astype(np.int32)])
     if rows.shape[1] % 2:
         rows = np.concatenate([rows, np.zeros_like(rows[:, :1])], axis=1)
-    return np.ascontiguousarray(rows.reshape(len(rows), -1, 2).transpose(1, 0, 2).reshape(rows.shape[1] // 2, -1))
+    pairs = np.ascontiguousarray(rows.reshape(len(rows), -1, 2).transpose(1, 0, 2).reshape(rows.shape[1] // 2, -1))
+    if planes:
+        pairs[:, 0] = 256 * pairs[:, 0] + pairs[:, 1]
+    return pairs

@@ -23,8 +23,8 @@ from tvm.script import tirx as T
 
 from .elementwise import Sum
 from .epilogue import Epilogue
-from .packing import byte_planes, pair_parameters, planes_are_exact, wide
-from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, qadd, smlad
+from .packing import byte_planes, pair_parameters, wide
+from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, qadd, qsub, smlad
 
 # mypy: ignore-errors
 
@@ -69,13 +69,16 @@ class PanelPlan:
         unroll: Words of four k in one round of the inner loop.
         channels_outer: Whether the loop over channel pairs is outside that over pixel pairs.
         wide_weights: Whether weights are halfwords in flash.
+        late_bias: Whether the bias of the first channel of a pair is added at the end, because 256 times it and the sum
+            would not fit a word; of byte planes only.
     """
 
     source: str
     pairs: int
     unroll: int
     channels_outer: bool
-    wide_weights: bool
+    wide_weights: bool = False
+    late_bias: bool = False
 
 
 class PanelConvolution:
@@ -128,16 +131,13 @@ class PanelConvolution:
         flat[:, full.shape[1] : full.shape[1] + rest.shape[1]] = rest
         return (wide(flat) if self.plan.wide_weights else byte_planes(flat)).ravel()
 
-    def representable(self, weights: np.ndarray) -> bool:
-        """Whether the plan's form holds these weights exactly."""
-        return self.plan.wide_weights or planes_are_exact(weights.reshape(len(weights), -1))
-
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Pack what the epilogue needs, flat int32; the first word is the trip count of the inner loop.
 
         LLVM hoists and spills when it knows the trip count; read from memory it stays unknown.
         """
-        packed = pair_parameters(bias, self.conv.epilogue.parameters(multiplier, shift)).ravel()
+        words = self.conv.epilogue.parameters(multiplier, shift)
+        packed = pair_parameters(bias, words, planes=not (self.plan.wide_weights or self.plan.late_bias)).ravel()
         return np.concatenate([np.array([self.words // self.plan.unroll, 0], np.int32), packed])
 
     def function(self) -> tirx.PrimFunc:
@@ -167,7 +167,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     K4, RW, UK, PB = k.words, k.row_words, plan.unroll, plan.pairs
     N = -(-CO // 2)
     QW = 2 + 2 * ep.words
-    WIDE = plan.wide_weights
+    WIDE, LATE = plan.wide_weights, plan.late_bias
     WW = 4 if WIDE else 2
     SOURCE = plan.source
     COPY = SOURCE != "direct"
@@ -236,7 +236,8 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
             return ep.apply(acc_a if which == 0 else acc_b, params)
         if which == 1:
             return ep.apply(acc_b, params)
-        return ep.apply(qadd((acc_a - acc_b) >> i32(8), q[2 + n * QW]), params)
+        first = qsub(acc_a, acc_b) >> i32(8)
+        return ep.apply(qadd(first, q[2 + n * QW]) if LATE else first, params)
 
     @T.prim_func(s_tir=True)
     def conv(
@@ -311,7 +312,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                 for l0 in range(L0):
                     for l1 in range(L1):
                         for j in T.unroll(4):
-                            acc[j] = q[2 + (l0 if NOUT else l1) * QW + (j % 2 if WIDE else 1)]
+                            acc[j] = q[2 + (l0 if NOUT else l1) * QW + (1 if LATE else j % 2)]
                         for k0 in range(trips(q)):
                             for ku in T.unroll(UK):
                                 for px in T.unroll(2):

@@ -15,7 +15,7 @@ _LONGEST_ROUND = 16
 _BAND_BYTES = 4096
 
 
-def plan_convolution(conv: Convolution, *, wide_weights: bool = False) -> PanelPlan | None:
+def plan_convolution(conv: Convolution) -> PanelPlan | None:
     """The plan of a convolution, or None where the panel template does not pay or fit."""
     pixels = conv.out_height * conv.out_width
     if pixels < 2:
@@ -32,7 +32,7 @@ def plan_convolution(conv: Convolution, *, wide_weights: bool = False) -> PanelP
         source = "image"
     row = conv.kernel[1] * conv.channels
     words = conv.kernel[0] * (row // 4) + -(-conv.kernel[0] * (row % 4) // 4)
-    return PanelPlan(source, 1, round_length(words), False, wide_weights)
+    return PanelPlan(source, 1, round_length(words), False)
 
 
 def round_length(words: int) -> int:

@@ -67,6 +67,11 @@ def qadd(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("llvm.arm.qadd", a, b)
 
 
+def qsub(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """a - b, saturated; for the same reason as `qadd`."""
+    return _call("llvm.arm.qsub", a, b)
+
+
 def ssat8(value: tirx.PrimExpr) -> tirx.PrimExpr:
     """`value` saturated to a signed byte, int8."""
     return _call("llvm.arm.ssat", value, i32(8)).astype("int8")
