@@ -45,12 +45,14 @@ def convolve(
     positions, depth = int(np.prod(out_spatial)), c // groups * int(np.prod(w.shape[2:]))
     out = np.empty((n, w.shape[0], positions), x.dtype)
     matrix = w.reshape(groups, w.shape[0] // groups, depth)
-    order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
+    # One product over all samples: small ones, one a sample, are slow where BLAS has several threads.
+    order = (1, *range(2 + rank, 2 + 2 * rank), 0, *range(2, 2 + rank))
     step = max(1, _UNFOLD_LIMIT // max(1, positions * depth * groups * x.itemsize))
     for start in range(0, n, step):
         part = windows[start : start + step]
-        columns = part.transpose(order).reshape(len(part), groups, depth, positions)
-        out[start : start + step] = np.matmul(matrix, columns).reshape(len(part), w.shape[0], positions)
+        columns = part.transpose(order).reshape(groups, depth, len(part) * positions)
+        product = np.matmul(matrix, columns).reshape(w.shape[0], len(part), positions)
+        out[start : start + step] = product.transpose(1, 0, 2)
     return out.reshape(n, w.shape[0], *out_spatial)
 
 
