@@ -32,3 +32,9 @@ def shared() -> Path:
     folder = shared_folder()
     assert folder is not None
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_tuning_logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the tuning logs of whoever runs it."""
+    monkeypatch.setenv("TVMCOMPRESS_TUNING_LOGS", str(tmp_path_factory.getbasetemp() / "tuning_logs"))

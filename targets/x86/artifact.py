@@ -16,8 +16,6 @@ from ..base import Artifact, Measurement, TensorSpec
 from .host import missing_features
 from .measure import measure_latency, thread_limit
 
-LIBRARY = "model.so"
-
 
 class X86Artifact(Artifact):
     """A built model.
@@ -41,6 +39,7 @@ class X86Artifact(Artifact):
         self.inputs = content["inputs"]
         self.outputs = content["outputs"]
         self.cpu: str = content["cpu"]
+        self._library: str = content["library"]
         self.tuned: tuple[str, ...] = tuple(content["tuned"])
         self.untuned: tuple[str, ...] = tuple(content["untuned"])
         self._memory: dict[str, int] = content["memory"]
@@ -53,8 +52,8 @@ class X86Artifact(Artifact):
 
     @property
     def library(self) -> Path:
-        """The shared library."""
-        return self.path / LIBRARY
+        """The shared library. Its name tells its content, since a process that has loaded a name never loads it again."""
+        return self.path / self._library
 
     @cached_property
     def machine(self) -> relax.VirtualMachine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -15,7 +16,7 @@ from ...passes.module_params import input_vars, static_shape
 from ..artifact_folder import make_folder, write_artifact
 from ..base import Target, TensorSpec
 from ..tuning_log import default_logs
-from .artifact import LIBRARY, X86Artifact
+from .artifact import X86Artifact
 from .compile import compile_module
 from .host import resolve_cpu
 from .integer import integer_core, io_specs, is_integer
@@ -71,29 +72,41 @@ class X86Target(Target):
         mod = integer_core(mod)
         inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
         compiled = compile_module(mod, name, logs, threads)
-        partial = output / f"partial{os.getpid()}-{LIBRARY}"
-        try:
-            compiled.executable.export_library(str(partial))
-            partial.replace(output / LIBRARY)
-        except OSError as error:
-            raise UserError(f"{output / LIBRARY} cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        library = _export(compiled.executable, output)
         write_artifact(
             output,
             self.description,
             inputs,
             outputs,
+            library=library.name,
             cpu=name,
             tuned=compiled.schedules.tuned,
             untuned=[*compiled.schedules.default, *compiled.schedules.unscheduled],
             memory=asdict(compiled.memory),
         )
+        for old in output.glob("model-*.so"):
+            if old != library:
+                old.unlink()
         return X86Artifact(output)
 
     def load(self, path: Path) -> X86Artifact:
         """The artifact that `build` left in a folder."""
         return X86Artifact(Path(path))
+
+
+def _export(executable: Any, folder: Path) -> Path:
+    """Write the shared library under a name made of its content."""
+    partial = folder / f"partial{os.getpid()}.so"
+    try:
+        executable.export_library(str(partial))
+        digest = hashlib.sha256(partial.read_bytes()).hexdigest()[:12]
+        library = folder / f"model-{digest}.so"
+        partial.replace(library)
+    except OSError as error:
+        raise UserError(f"the library cannot be written into {folder}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return library
 
 
 def float_specs(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -82,6 +82,16 @@ def test_every_heavy_function_has_a_schedule() -> None:
     assert len(compiled.schedules.default) >= 6
 
 
+def test_building_again_into_the_same_folder(samples, tmp_path) -> None:
+    target = get_target("x86")
+    first = target.build(filled(Small), tmp_path, tuning_log=False)
+    before = first.run([samples])[0]
+    second = target.build(filled(Small, seed=1), tmp_path, tuning_log=False)
+    np.testing.assert_allclose(second.run([samples])[0], run(filled(Small, seed=1), [samples])[0], rtol=1e-5, atol=1e-6)
+    assert np.array_equal(first.run([samples])[0], before)
+    assert [path.name for path in tmp_path.glob("*.so")] == [second.library.name]
+
+
 def test_runs_in_a_fresh_process_without_the_model(artifact, samples, tmp_path) -> None:
     np.save(tmp_path / "x.npy", samples)
     program = (
