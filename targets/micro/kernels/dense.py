@@ -34,6 +34,7 @@ class Dense:
         unroll: Words of four k in one round of the inner loop; divides K / 4.
         unpacked: Whether the input is unpacked once, into a workspace of 2 K bytes.
         late_bias: As of `panel.PanelPlan`.
+        one_scale: Whether all channels share one factor, whose words then stand once at the head.
     """
 
     inputs: int
@@ -43,6 +44,7 @@ class Dense:
     unroll: int
     unpacked: bool
     late_bias: bool = False
+    one_scale: bool = False
 
     @property
     def blocks(self) -> int:
@@ -60,17 +62,22 @@ def pack_weights(layer: Dense, weights: np.ndarray) -> np.ndarray:
 
 def pack_parameters(layer: Dense, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """What the epilogue needs, by pair; flat int32, behind the trip count of the inner loop."""
-    words = pair_parameters(bias, layer.epilogue.parameters(multiplier, shift), planes=not layer.late_bias)
+    factors = layer.epilogue.parameters(multiplier, shift)
+    words = pair_parameters(bias, factors[:0] if layer.one_scale else factors, planes=not layer.late_bias)
     padded = np.zeros((layer.blocks * layer.pairs, words.shape[1]), np.int32)
     padded[: len(words)] = words
-    return np.concatenate([np.array([layer.inputs // 4 // layer.unroll, 0], np.int32), padded.ravel()])
+    head = np.array([layer.inputs // 4 // layer.unroll, 0], np.int32)
+    return np.concatenate([head, factors[:, 0] if layer.one_scale else factors[:0, 0], padded.ravel()]).astype(np.int32)
 
 
 def dense(layer: Dense) -> tirx.PrimFunc:
     """The function of (input, weights, parameters, output), all flat."""
     K4, CO, TN, UK, NB = layer.inputs // 4, layer.outputs, layer.pairs, layer.unroll, layer.blocks
     ep = layer.epilogue
-    QW = 2 + 2 * ep.words
+    # Where the factors stand: at the head, or with the channels.
+    SHARED = layer.one_scale
+    HEAD = 2 + (ep.words if SHARED else 0)
+    QW = 2 + (0 if SHARED else 2 * ep.words)
     UNPACK, LATE = layer.unpacked, layer.late_bias
     PARTIAL = CO != NB * TN * 2
 
@@ -79,17 +86,18 @@ def dense(layer: Dense) -> tirx.PrimFunc:
         return 1 if K4 == UK and K4 <= 8 else q[0]
 
     def finish(q, n, raw, low, which):
-        params = [q[2 + n * QW + 2 + 2 * i + which] for i in range(ep.words)]
+        places = [2 + i if SHARED else HEAD + n * QW + 2 + 2 * i + which for i in range(ep.words)]
+        params = [q[place] for place in places]
         if which:
             return ep.apply(low, params)
         first = qsub(raw, low) >> i32(8)
-        return ep.apply(qadd(first, q[2 + n * QW]) if LATE else first, params)
+        return ep.apply(qadd(first, q[HEAD + n * QW]) if LATE else first, params)
 
     @T.prim_func(s_tir=True)
     def fully_connected(
         x: T.Buffer((K4 * 4,), "int8"),
         w: T.Buffer((NB * K4 * TN * 2,), "int32"),
-        q: T.Buffer((2 + NB * TN * QW,), "int32"),
+        q: T.Buffer((HEAD + NB * TN * QW,), "int32"),
         out: T.Buffer((CO,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
@@ -102,8 +110,8 @@ def dense(layer: Dense) -> tirx.PrimFunc:
                 unpacked[k * 2 + 1] = odd_bytes(load_word(x, k * 4))
         for n in range(NB):
             for t in T.unroll(TN):
-                acc[t * 2] = q[2 + (n * TN + t) * QW + (1 if LATE else 0)]
-                acc[t * 2 + 1] = q[2 + (n * TN + t) * QW + 1]
+                acc[t * 2] = q[HEAD + (n * TN + t) * QW + (1 if LATE else 0)]
+                acc[t * 2 + 1] = q[HEAD + (n * TN + t) * QW + 1]
             for k0 in range(trips(q)):
                 for ku in T.unroll(UK):
                     for t in T.unroll(TN):

@@ -233,11 +233,11 @@ def _fully_connected(
         return None
     # Unpacking once pays for small inputs; for large ones the workspace would cost more RAM than it saves time.
     unpacked = inputs <= 128
-    longest = 32 if unpacked else 16
-    unroll = max(u for u in range(1, longest + 1) if inputs // 4 % u == 0)
-    layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 3, unroll, unpacked, _is_late(weight, bias))
+    unroll = max(u for u in range(1, 33) if inputs // 4 % u == 0)
+    one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
+    layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 4, unroll, unpacked, _is_late(weight, bias), one_scale)
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
-    return _Kernel("dense", dense.dense(layer), constants, plain_lsr=not unpacked)
+    return _Kernel("dense", dense.dense(layer), constants)
 
 
 def _sum(call: relax.Call) -> tuple[elementwise.Sum, np.ndarray] | None:
