@@ -11,7 +11,7 @@ import typer
 from . import common
 from . import options as opt
 from .common import command
-from .measuring import measure_all
+from .measuring import check_targets, measure_all
 from .progress import bars
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ def benchmark(
     from ..errors import UserError
     from ..output_folder import output_folder
     from ..report.record import Host, Report
-    from ..targets.registry import get_target
 
     plan = opt.recipe_of(
         recipe,
@@ -87,12 +86,9 @@ def benchmark(
     )
     compressing = plan.prune is not None or plan.quantize is not None
     targets = target or ["x86"]
-    for name in targets:
-        chosen = get_target(name)
-        if not skip_missing:
-            chosen.require_tools()
     if compressing and len(models) > 1:
         raise UserError("--prune and --quantize take one model; to compare several, compress them first")
+    check_targets(targets, tune, skip_missing)
     with output_folder(save) if save is not None else nullcontext() as folder:
         steps = common.preprocessing(scale, mean, std)
         loaded = {_name(path, models): common.load_model(path, shape, batch) for path in models}

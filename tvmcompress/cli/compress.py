@@ -10,7 +10,7 @@ import typer
 from . import common
 from . import options as opt
 from .common import command
-from .measuring import measure_all
+from .measuring import check_targets, measure_all
 from .progress import Bars, bars
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def compress(
     from ..compression import compress as run
     from ..data import load_data
     from ..output_folder import output_folder
-    from ..targets.registry import get_target
 
     plan = opt.recipe_of(
         recipe,
@@ -73,8 +72,7 @@ def compress(
         {"observer": observer, "weights": weights, "rounding": rounding, "exclude": keep_float},
         calib_samples,
     )
-    for name in target or []:
-        get_target(name).require_tools()
+    check_targets(target or [], tune)
     with output_folder(output) as folder:
         original = common.load_model(model, shape, batch)
         steps = common.preprocessing(scale, mean, std)

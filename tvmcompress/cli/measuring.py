@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from ..report.record import BuildRecord
 
 
+def check_targets(targets: Sequence[str], tune: int, skip_missing: bool = False) -> None:
+    """Refuse at the start what would be refused after the work is done.
+
+    Raises:
+        UserError: A target is unknown, or there is none that can be tuned.
+        MissingToolError: A tool of a target is missing.
+    """
+    from ..errors import UserError
+    from ..targets.registry import get_target
+
+    chosen = [get_target(name) for name in targets]
+    if not skip_missing:
+        for target in chosen:
+            target.require_tools()
+    if tune and not any(target.description.family == "x86" for target in chosen):
+        raise UserError("--tune tries schedules on x86; add --target x86")
+
+
 def measure_all(
     models: Mapping[str, Model],
     targets: Sequence[str],
@@ -29,14 +47,8 @@ def measure_all(
     if not targets:
         return []
     from ..benchmarking import benchmark
-    from ..targets.registry import get_target
 
-    tuned = [name for name in targets if get_target(name).description.family == "x86"]
     if tune:
-        if not tuned:
-            from ..errors import UserError
-
-            raise UserError("--tune tries schedules on x86; add --target x86")
         for name, model in models.items():
             _tune(name, model, tune)
     threading = {"threads": threads} if threads is not None else {}
