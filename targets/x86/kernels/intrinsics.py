@@ -20,6 +20,7 @@ lane its own activations, packed into the bytes or halves of an int32, as in a d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tvm.s_tir import TensorIntrin
@@ -200,5 +201,7 @@ def _int32(value: int) -> tvm.ir.Expr:
     return tirx.const(value, "int32")
 
 
-for _dot in DOTS:
-    _register(_dot)
+# TVMScript reads the sources of all frames of the call stack for every function: seconds where the stack is deep, as it
+# is while modules import each other. A thread of its own has a short one.
+with ThreadPoolExecutor(1) as _executor:
+    list(_executor.map(_register, DOTS))
