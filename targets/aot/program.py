@@ -16,6 +16,7 @@ from ...passes.rebuild import bindings
 from .inplace import inplace_argument
 from .permutations import PermutationsToReshapes
 from .schedule import Registers, schedule
+from .weight_layout import LayOutWeights
 
 INPLACE_ATTR = "tvmcompress.inplace"
 """PrimFunc attribute: the argument whose memory the output may take (element i of the output is written after element i
@@ -110,7 +111,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
         mod: A model module, parameters attached.
         prefix: Starts the name of every function.
         registers: Of the core, for scheduling what has no kernel.
-        legalize: Passes of the target that replace operators by its own kernels; what they leave gets TVM's default.
+        legalize: Passes of the target that replace operators by its own kernels; what they leave gets its generic definition.
 
     Raises:
         UserError: An operator has no definition that can be compiled.
@@ -120,6 +121,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
     bound = relax.transform.BindParams("main", tensors)(bare)
     passes = [
         *legalize,
+        LayOutWeights(),
         relax.transform.DecomposeOpsForInference(),
         relax.transform.CanonicalizeBindings(),
         relax.transform.FoldConstant(),

@@ -18,7 +18,6 @@ from ..aot.toolchain import Toolchain
 from ..base import Target
 from ..emulators.tools import missing, package_version, require
 from .artifact import CortexAArtifact
-from .neon import UseVectorLayouts
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
@@ -64,7 +63,6 @@ class CortexATarget(Target):
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
-                legalize=[UseVectorLayouts()],
             )
             code, constants = self._compile(generated, output)
             info = BuildInfo(

@@ -1,13 +1,13 @@
-"""Integer convolutions and dense layers as the vector units of Cortex-A like them.
+"""Integer layers that have no kernel, with their constants rearranged when the model is compiled.
 
-The generic definitions read weights across output channels with a stride, and subtract the input's zero point from every
-element. Here weights are laid out with the output channels last, once, when the model is compiled, and the zero point goes
-into the bias:
+The generic definitions subtract the input's zero point from every element and read weights across output channels with a
+stride. Here the zero point goes into the bias,
 
     sum((x - z) * w) + b  =  sum(x * w) + (b - z * sum(w))
 
-which also holds at the border, since padding is z. What is left is one multiplication of sign-extended bytes, which
-LLVM maps to SMLAL on eight channels at a time.
+which also holds at the border, since padding is z; and weights lie with the output channels last, next to one another in
+the order in which a tile of outputs reads them. What is left is one multiplication of sign-extended bytes, for which
+vector units have an instruction.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ...passes.integer.registry import PREFIX
 from ...passes.module_params import static_shape
 
 
-@tvm.transform.module_pass(opt_level=0, name="UseVectorLayouts")
-class UseVectorLayouts:
+@tvm.transform.module_pass(opt_level=0, name="LayOutWeights")
+class LayOutWeights:
     """Replace `qconv2d`, `qdepthwise` and `qdense` with constant weights; parameters must be bound."""
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
@@ -43,9 +43,8 @@ class _Rewriter(PyExprMutator):  # type: ignore[misc]
         if define is None or not all(isinstance(arg, Constant) for arg in call.args[1:]):
             return call
         weight, bias, multiplier, shift = (arg.value.numpy() for arg in call.args[1:])
-        folded = bias.astype(np.int64) - int(call.attrs.input_zero_point) * weight_as_oi(call, weight).astype(
-            np.int64
-        ).sum(1)
+        sums = weight_as_oi(call, weight).astype(np.int64).sum(1)
+        folded = bias.astype(np.int64) - int(call.attrs.input_zero_point) * sums
         if np.abs(folded).max(initial=0) >= 1 << 31:
             return call
         laid_out, expression = define(call, weight)
