@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 from tvm.script import tirx as T
+
 from tvmcompress.targets.aot.inplace import inplace_argument
 
 
