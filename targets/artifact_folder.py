@@ -75,8 +75,7 @@ def read_artifact(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if content["format"] != _FORMAT or content["tvm"] != TVM_VERSION:
             raise UserError(
-                f"{folder} was built by another version (format {content['format']}, TVM {content['tvm']}); "
-                "build it again"
+                f"{folder} was built by another version (format {content['format']}, TVM {content['tvm']}); build it again"
             )
         content["target"] = TargetDescription(**content["target"])
         for key in ("inputs", "outputs"):

@@ -1,6 +1,4 @@
-"""Autotuning: measuring candidate schedules of a model's functions and keeping the best in a tuning log."""
+"""Autotuning: measuring candidate schedules of a model's functions and keeping the best in a tuning log.
 
-from .progress import TaskResult, TuningProgress, TuningResult
-from .tune import tune
-
-__all__ = ["TaskResult", "TuningProgress", "TuningResult", "tune"]
+`tvmcompress.tune` is the way in. Nothing is imported here, since every worker process would import it too.
+"""
