@@ -26,7 +26,7 @@ def core_and_specs(mod: tvm.IRModule) -> tuple[tvm.IRModule, Specs, Specs]:
     """The module to compile, and what its inputs and outputs are."""
     if not is_integer(mod):
         return mod, *_float_specs(mod)
-    core = IntegerCore()(mod)
+    core = tvm.transform.Sequential([IntegerCore()])(mod)
     io = get_io_quantization(core)
     names = ["output"] if len(io.outputs) == 1 else [f"output{index}" for index in range(len(io.outputs))]
     inputs = tuple(_integer_spec(tensor.name, tensor) for tensor in io.inputs)

@@ -38,6 +38,9 @@ _C_TYPES = {
     "float32": "float",
     "float64": "double",
 }
+LARGEST_TEXT = 2 << 20
+"""Bytes of constants that are written as C source; compilers take long for more, which goes into a binary file."""
+
 _C_SCALARS = ("INT8", "INT16", "INT32", "UINT8", "FLOAT32")
 
 
@@ -105,11 +108,18 @@ def generate(
         f"{prefix}.h": "model.h.j2",
         f"{prefix}.c": "model.c.j2",
         f"{prefix}_constants.h": "constants.h.j2",
-        f"{prefix}_constants.c": "constants.c.j2",
     }
+    constant_bytes = sum(value.nbytes for value in program.constants.values())
+    if constant_bytes > LARGEST_TEXT:
+        constants = f"{prefix}_constants.S"
+        names[constants] = "constants.S.j2"
+        _write_binary(program, folder / f"{prefix}_constants.bin")
+    else:
+        constants = f"{prefix}_constants.c"
+        names[constants] = "constants.c.j2"
     for name, template in names.items():
         (folder / name).write_text(_TEMPLATES.get_template(template).render(context))
-    sources = [folder / f"{prefix}.c", folder / f"{prefix}_constants.c"]
+    sources = [folder / f"{prefix}.c", folder / constants]
     objects = []
     for stale in folder.glob(f"{prefix}_kernels*"):
         stale.unlink()
@@ -131,7 +141,7 @@ def generate(
         outputs=outputs,
         program=program,
         arena=arena,
-        constant_bytes=sum(value.nbytes for value in program.constants.values()),
+        constant_bytes=constant_bytes,
     )
 
 
@@ -170,17 +180,19 @@ def _context(
         places = [pointer(name) for name in (*step.arguments, *step.results)]
         places += [f"arena + {arena.plan.offsets[name]}" for name in own]
         steps.append({"function": step.function, "arguments": places, "layer": step.layer})
-    counts = {step["function"]: len(step["arguments"]) for step in steps}
+    counts = {str(step["function"]): len(step["arguments"]) for step in steps}
     constants = [
         {
             "symbol": f"{prefix}_{name}",
             "c_type": _C_TYPES[value.dtype.name],
             "count": max(1, value.size),
-            "text": _c_values(value),
+            "nbytes": value.nbytes,
+            "value": value,
         }
         for name, value in program.constants.items()
     ]
     return {
+        "c_values": _c_values,
         "title": prefix,
         "prefix": prefix,
         "version": version,
@@ -195,6 +207,14 @@ def _context(
         "steps": steps,
         "constants": constants,
     }
+
+
+def _write_binary(program: Program, path: Path) -> None:
+    """The constants one behind the other, each at a multiple of `ALIGNMENT`."""
+    with path.open("wb") as file:
+        for value in program.constants.values():
+            file.write(value.tobytes())
+            file.write(bytes(-value.nbytes % ALIGNMENT))
 
 
 def _c_values(value: np.ndarray) -> str:

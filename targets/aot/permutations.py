@@ -19,7 +19,7 @@ class PermutationsToReshapes:
 
 
 @mutator
-class _Rewriter(PyExprMutator):  # type: ignore[misc]
+class _Rewriter(PyExprMutator):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = self.visit_expr_post_order(call)
         if getattr(call.op, "name", "") != "relax.permute_dims":

@@ -201,9 +201,9 @@ class _Builder:
         function = value.args[0]
         arguments: list[str] = []
         for arg in value.args[1].fields:
-            name = self._value(arg)
-            assert isinstance(name, str)
-            arguments.append(name)
+            argument = self._value(arg)
+            assert isinstance(argument, str)
+            arguments.append(argument)
         types = list(var.ty.fields) if isinstance(var.ty, relax.TupleType) else [var.ty]
         results = tuple(self._tensor(f"t{len(self._program.tensors)}", ty) for ty in types)
         called = self._function(function)

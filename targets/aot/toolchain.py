@@ -51,8 +51,10 @@ class Toolchain:
                 # Kernels are what takes the time; everything else is called once.
                 level = "-O3" if "_kernels" in source.stem else "-O2"
                 run(
-                    [f"{self.prefix}gcc", "-std=gnu11", level, *self.flags, "-I", source.parent]
-                    + ["-I", generated.folder, "-c", source, "-o", made],
+                    [
+                        *(f"{self.prefix}gcc", "-std=gnu11", level, *self.flags),
+                        *("-I", source.parent, "-I", generated.folder, "-c", source, "-o", made),
+                    ],
                     what=f"compiling {source.name}",
                     timeout=300,
                     log=self.log,

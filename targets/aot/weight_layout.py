@@ -36,7 +36,7 @@ class LayOutWeights:
 
 
 @mutator
-class _Rewriter(PyExprMutator):  # type: ignore[misc]
+class _Rewriter(PyExprMutator):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = self.visit_expr_post_order(call)
         define = _DEFINITIONS.get(getattr(call.op, "name", ""))

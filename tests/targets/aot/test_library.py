@@ -15,6 +15,7 @@ from tvmcompress.passes import UserError, attach_params
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.core import IntegerCore
 from tvmcompress.passes.interpreter import run
+from tvmcompress.targets.aot import generate as generating
 from tvmcompress.targets.aot.generate import generate
 from tvmcompress.targets.aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, NEON
 
@@ -102,6 +103,15 @@ def test_integer_outputs_equal_the_reference(integer_net, samples, tmp_path, reg
     for sample in samples:
         x = spec.quantize(sample[None])
         np.testing.assert_array_equal(infer(library, x)[0], run(core, [x])[0])
+
+
+def test_large_constants_come_from_a_binary_file(float_net, samples, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(generating, "LARGEST_TEXT", 100)
+    library = Library(float_net, tmp_path)
+    assert [path.suffix for path in library.made.sources] == [".c", ".S"]
+    assert (tmp_path / "net_constants.bin").stat().st_size >= library.made.constant_bytes
+    (want,) = run(float_net, [samples[:1]])
+    np.testing.assert_allclose(infer(library, samples[:1])[0], want, rtol=2e-5, atol=1e-6)
 
 
 def test_two_instances_do_not_disturb_each_other(float_net, samples, tmp_path) -> None:
