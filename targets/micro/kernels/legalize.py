@@ -235,7 +235,8 @@ def _fully_connected(
     unpacked = inputs <= 128
     unroll = max(u for u in range(1, 33) if inputs // 4 % u == 0)
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
-    layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 4, unroll, unpacked, _is_late(weight, bias), one_scale)
+    late = _is_late(weight, bias)
+    layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
     return _Kernel("dense", dense.dense(layer), constants)
 
