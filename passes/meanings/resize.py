@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def _source_positions(size_in: int, size_out: int, mode: str) -> np.ndarray:
     raise NotImplementedError(f"resize2d with coordinates '{mode}' has no meaning here")
 
 
-_ROUNDING = {
+_ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "round": lambda p: np.floor(p + 0.5),
     "": lambda p: np.floor(p + 0.5),
     "floor": np.floor,
