@@ -71,7 +71,7 @@ def outputs(mod: tvm.IRModule, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", FILES)
 def test_int8(shared: Path, name: str) -> None:
     mod, calibration, x, labels = load(shared, name)
-    lowered = LowerQDQ()(Quantize(calibrate(mod, [[calibration[:64]]]))(mod))
+    lowered = LowerQDQ()(Quantize(calibrate(mod, [[calibration if labels is None else calibration[:64]]]))(mod))
     assert [remark for remark in get_remarks(lowered) if remark.pass_name == "LowerQDQ"] == []
     for sample in (x[:1], x[1:2]):
         np.testing.assert_array_equal(running.compiled(lowered, [sample])[0], run(lowered, [sample])[0])
