@@ -7,6 +7,7 @@ where s = gamma / sqrt(var + eps) per output channel (Jacob et al., 2018, sectio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def _folded(
     return relax.op.add(build.emit(out, stem), build.param(bias_name, bias.reshape(shape).astype(weight.dtype)))
 
 
-def _is_call(expr: relax.Expr | None, name: str) -> bool:
+def _is_call(expr: relax.Expr | None, name: str) -> TypeGuard[relax.Call]:
     return isinstance(expr, relax.Call) and getattr(expr.op, "name", None) == name
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -261,7 +261,7 @@ def _substitute(expr: relax.Expr, new: dict[relax.Expr, relax.Expr]) -> relax.Ex
     return expr
 
 
-def _clip(activation: int, output: _Tensor) -> dict[str, int]:
+def _clip(activation: int, output: _Tensor) -> dict[str, Any]:
     """The limits of a fused activation in the output's integers (`CalculateActivationRangeQuantized`)."""
 
     def quantized(real: float) -> int:
@@ -323,7 +323,7 @@ def _convolution(importer: _Importer, operator: _Operator) -> relax.Expr:
         importer.param(f"{name}.multiplier", multiplier),
         importer.param(f"{name}.shift", shift),
     ]
-    attrs = {
+    attrs: dict[str, Any] = {
         "strides": strides,
         "dilation": dilation,
         "padding": _padding(options.Padding() == 0, x.shape[1:3], out.shape[1:3], weight.shape[1:3], strides, dilation),
@@ -378,7 +378,7 @@ def _add(importer: _Importer, operator: _Operator) -> relax.Expr:
         input1_zero_point=a.zero_point,
         input2_zero_point=b.zero_point,
         output_zero_point=out.zero_point,
-        **ops.add_parameters(a.scale, b.scale, out.scale),
+        **cast(dict[str, Any], ops.add_parameters(a.scale, b.scale, out.scale)),
         **_clip(activation, out),
     )
 
