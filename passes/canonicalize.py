@@ -159,6 +159,11 @@ def _rename(mod: tvm.IRModule) -> tvm.IRModule:
     def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         if not isinstance(value, (relax.Call, relax.TupleGetItem)):
             return None
+        rounded = _rounded_name(build, value)
+        if rounded is not None:
+            if value.args[0] in stems:
+                stems[var] = stems[value.args[0]]
+            return build.emit(build.get(value), rounded)
         stem, suffix = _name_parts(build, value, stems)
         stems[var] = stem
         return build.emit(build.get(value), f"{stem}.{suffix}" if stem and suffix else stem or suffix)
@@ -166,12 +171,30 @@ def _rename(mod: tvm.IRModule) -> tvm.IRModule:
     return rebuild(mod, rewrite)
 
 
+def _rounded_name(build: Rebuilder, value: relax.Expr) -> str | None:
+    """The name of what quantize or dequantize gives: that of the tensor, and which of both it was."""
+    name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
+    if name not in ("relax.quantize", "relax.dequantize"):
+        return None
+    operand = build.get(value.args[0])
+    stem = operand.name if isinstance(operand, relax.Var) else "constant"
+    return f"{stem.removesuffix('.quantized')}.{name.removeprefix('relax.')}d"
+
+
+def _weight_name(build: Rebuilder, expr: relax.Expr) -> str | None:
+    """The name of a parameter, dequantized or not."""
+    source = build.source_value(expr)
+    if isinstance(source, relax.Call) and getattr(source.op, "name", "") == "relax.dequantize":
+        expr = source.args[0]
+    return build.param_name(expr)
+
+
 def _name_parts(build: Rebuilder, value: relax.Expr, stems: dict[relax.Var, str]) -> tuple[str, str]:
     if isinstance(value, relax.TupleGetItem):
         return stems.get(value.tuple_value, ""), f"part{int(value.index)}"
     op = value.op.name.rpartition(".")[2]
     for arg in list(value.args)[1:]:
-        name = build.param_name(arg)
+        name = _weight_name(build, arg)
         if name is not None and (value.op.name in _WEIGHTED or "norm" in op):
             return _SUFFIXES.sub("", name), ""
     activations = [arg for arg in _tensor_args(value) if build.param_name(arg) is None and arg in stems]

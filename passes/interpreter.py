@@ -234,7 +234,7 @@ def plain_value(expr: relax.Expr) -> Value:
         return int(expr.value)
     if isinstance(expr, tirx.FloatImm):
         return float(expr.value)
-    if isinstance(expr, tirx.StringImm):
+    if isinstance(expr, tvm.ir.StringImm):
         return str(expr.value)
     raise ValueError(f"cannot interpret {type(expr).__name__} {expr}")
 

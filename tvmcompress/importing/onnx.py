@@ -15,7 +15,10 @@ from ..errors import UnsupportedOperatorError, UserError
 from ..model import InputSpec, Model
 from ..passes import Canonicalize, FoldBatchNorm, attach_params
 from ..passes._tvm import Constant, relax, tvm
+from .onnx_editing import GraphEditor
 from .onnx_graph import clean
+from .onnx_qdq import canonical_qdq, is_quantized
+from .onnx_qoperator import expand_qoperators
 
 MIN_OPSET, MAX_OPSET = 9, 22
 _NO_BOUND = float(np.finfo(np.float32).max)
@@ -45,7 +48,9 @@ def from_onnx(
     batch: int = 1,
     source: str = "onnx",
 ) -> Model:
-    """Import an ONNX model, opset 9 to 22.
+    """Import an ONNX model, opset 9 to 22; one that is quantized keeps its integers and scales.
+
+    Quantized models in QDQ form, and those of integer operators (QLinearConv and the like), become what `Quantize` gives.
 
     Args:
         proto: The model.
@@ -54,15 +59,18 @@ def from_onnx(
         source: What to call the model in messages and in its provenance.
 
     Returns:
-        The model: float, canonical, batch normalization folded, weights as parameters under their ONNX names.
+        The model: float or in QDQ form, canonical, batch normalization folded, weights as parameters under their ONNX
+        names.
 
     Raises:
         UnsupportedOperatorError: A node uses an operator that cannot be imported; the message names both.
-        UserError: The opset is out of range, a shape is open, or a weight is NaN.
+        UserError: The opset is out of range, a shape is open, a weight is NaN, or scales are missing or contradictory.
     """
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UserError(f"{source} uses ONNX opset {opset}; opsets {MIN_OPSET} to {MAX_OPSET} can be imported")
+    if is_quantized(proto.graph):
+        proto = _as_qdq(proto, shapes or {}, batch, source)
     _refuse_unsupported(proto.graph, source)
     proto = clean(proto, shapes or {}, batch)
     _refuse_unsupported(proto.graph, source)
@@ -94,6 +102,16 @@ def from_onnx(
     )
 
 
+def _as_qdq(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: int, source: str) -> onnx.ModelProto:
+    """A model that is quantized already, in the QDQ form that `Quantize` gives."""
+    proto = clean(proto, shapes, batch)
+    editor = GraphEditor(proto.graph, source)
+    expand_qoperators(editor)
+    canonical_qdq(editor)
+    editor.finish()
+    return proto
+
+
 class _Importer(onnx_frontend.ONNXGraphImporter):
     """TVM's importer with our Clip, and with errors that name the node."""
 
@@ -118,6 +136,12 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
                 clipped = self._clip(inputs, attrs)
                 if clipped is not None:
                     return clipped
+            if op_name in ("QuantizeLinear", "DequantizeLinear"):
+                return self._affine(op_name, inputs, attrs)
+            if op_name == "Pad":
+                padded = self._pad(inputs, attrs)
+                if padded is not None:
+                    return padded
             return super()._convert_operator(op_name, inputs, attrs, opset)
         except UserError:
             raise
@@ -137,6 +161,35 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
                 return None
             bounds.append(float(np.asarray(value).reshape(())))
         return self.bb.normalize(relax.op.clip(inputs[0], *bounds))
+
+    def _pad(self, inputs: Any, attrs: dict[str, Any]) -> relax.Expr | None:
+        """Padding as the operator for it, where TVM's own gives a function that no pass recognizes."""
+        given = [inputs[index] if len(inputs) > index else None for index in range(1, 4)]
+        values = [self._constant(expr) if expr is not None else None for expr in given]
+        if any(expr is not None and value is None for expr, value in zip(given, values)):
+            return None
+        rank = len(inputs[0].ty.shape)
+        widths = np.asarray(attrs["pads"] if values[0] is None else values[0]).reshape(2, -1)
+        axes = range(rank) if values[2] is None else [int(axis) % rank for axis in values[2]]
+        pairs = np.zeros((rank, 2), np.int64)
+        pairs[list(axes)] = widths.T
+        mode = bytes(attrs.get("mode", b"constant")).decode()
+        if (pairs < 0).any():
+            return None
+        value = float(attrs.get("value", 0.0) if values[1] is None else values[1].reshape(-1)[0])
+        mode = {"edge": "replicate", "wrap": "circular"}.get(mode, mode)
+        return self.bb.normalize(relax.op.nn.pad(inputs[0], pairs.reshape(-1).tolist(), mode, value))
+
+    def _affine(self, op_name: str, inputs: Any, attrs: dict[str, Any]) -> relax.Expr:
+        """Quantize and dequantize with constants for scale and zero point, which TVM's own would make parameters."""
+        scale, zero = (self._constant(given) for given in list(inputs)[1:3])
+        if scale is None or zero is None:
+            raise UserError("its scale and zero point must be constant")
+        parameters = (relax.const(scale), relax.const(zero))
+        if op_name == "QuantizeLinear":
+            return self.bb.normalize(relax.op.quantize(inputs[0], *parameters, out_dtype=str(zero.dtype)))
+        axis = int(attrs.get("axis", -1))
+        return self.bb.normalize(relax.op.dequantize(inputs[0], *parameters, axis=axis))
 
     def _constant(self, expr: relax.Expr) -> np.ndarray | None:
         if isinstance(expr, Constant):

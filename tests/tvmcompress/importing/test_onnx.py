@@ -173,6 +173,14 @@ def test_single_operators(node: onnx.NodeProto, expected: list[str] | None) -> N
         assert operators(imported) == expected
 
 
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+def test_pad(mode: str) -> None:
+    node = helper.make_node("Pad", ["x", "widths", "value"], ["y"], mode=mode)
+    weights = {"widths": np.array([0, 0, 1, 2, 0, 0, 3, 0]), "value": np.float32(1.5)}
+    imported = assert_agrees(model([node], weights))
+    assert operators(imported) == ["nn.pad"]
+
+
 def test_lower_clamp_alone_is_relu() -> None:
     proto = model([helper.make_node("Clip", ["x", "zero"], ["y"])], {"zero": np.float32(0).reshape(())})
     assert operators(assert_agrees(proto)) == ["nn.relu"]

@@ -1,0 +1,141 @@
+"""Importing models that ONNX Runtime has quantized: the same real values, and integers all the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+import tvmcompress
+from tvmcompress.importing import from_onnx
+from tvmcompress.passes import LowerQDQ, get_remarks
+from tvmcompress.passes._tvm import Constant, relax
+from tvmcompress.passes.rebuild import bindings
+
+from ...passes.integer import running
+from .quantizing import INT8, QDQ, QOPERATOR, UINT8, Samples, meaning, quantize, small_network
+
+SHAPE = (3, 12, 12)
+
+
+def samples(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, *SHAPE)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def float_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("float") / "net.onnx"
+    onnx.save(small_network(), path)
+    return path
+
+
+def lowered(model: tvmcompress.Model) -> tvmcompress.Model:
+    """The integer model; nothing of it may stay in float."""
+    integer = model.apply(LowerQDQ())
+    assert [remark for remark in get_remarks(integer.module) if remark.pass_name == "LowerQDQ"] == []
+    return integer
+
+
+def dtypes(model: tvmcompress.Model) -> dict[str, str]:
+    return {name: value.dtype.name for name, value in model.params.items()}
+
+
+@pytest.mark.parametrize("kind", [QDQ, QOPERATOR], ids=["qdq", "qoperator"])
+@pytest.mark.parametrize("activations", [INT8, UINT8], ids=["int8", "uint8"])
+@pytest.mark.parametrize("per_channel", [True, False], ids=["per_channel", "per_tensor"])
+def test_small_network(tmp_path: Path, float_path: Path, kind: Any, activations: Any, per_channel: bool) -> None:
+    # With 7-bit weights no kernel of ONNX Runtime saturates its 16-bit sums.
+    proto = quantize(
+        float_path,
+        Samples(samples(40)),
+        tmp_path / "q.onnx",
+        kind,
+        activations,
+        per_channel=per_channel,
+        reduce_range=True,
+    )
+    model = from_onnx(proto)
+    x = samples(60, seed=1)
+    wanted, got = meaning(proto, x), model.run(x)[0]
+    # A sum that lies between two integers may round to either; a step of the softmax's result is 1/256.
+    assert np.abs(got - wanted).max() < 0.04
+    assert (np.abs(got - wanted) < 1e-6).mean() > 0.9
+    assert (got.argmax(1) != wanted.argmax(1)).sum() <= 1
+    integer = lowered(model)
+    found = integer.run(x)[0]
+    assert np.abs(found - wanted).max() < 0.06
+    assert (found.argmax(1) != wanted.argmax(1)).sum() <= 2
+    for sample in (x[:1], x[1:2]):
+        np.testing.assert_array_equal(running.compiled(integer.module, [sample])[0], integer.run(sample)[0])
+
+
+@pytest.mark.parametrize("activations", [INT8, UINT8], ids=["int8", "uint8"])
+def test_same_as_onnx_s_own_reference(tmp_path: Path, float_path: Path, activations: Any) -> None:
+    """The reference implementation of ONNX computes in NumPy as we do: not one value may differ by a step."""
+    proto = quantize(float_path, Samples(samples(8)), tmp_path / "q.onnx", QDQ, activations, per_channel=True)
+    model = from_onnx(proto)
+    next(entry for entry in proto.opset_import if not entry.domain).version = 19  # the oldest it has
+    reference = ReferenceEvaluator(proto)
+    for sample in samples(6, seed=2):
+        np.testing.assert_allclose(model.run(sample[None])[0], reference.run(None, {"x": sample[None]})[0], atol=1e-6)
+
+
+def test_the_form_is_that_of_quantize(tmp_path: Path, float_path: Path) -> None:
+    """Same names, integer parameters and operators as when the float model is quantized here."""
+    from tvmcompress.passes import Quantize, calibrate
+
+    proto = quantize(float_path, Samples(samples(8)), tmp_path / "q.onnx", QDQ, UINT8, per_channel=True)
+    model = from_onnx(proto)
+    own = tvmcompress.load(float_path)
+    own = own.apply(Quantize(calibrate(own.module, [[samples(8)]])))
+    assert dtypes(model) == dtypes(own)
+    assert {name: value.shape for name, value in model.params.items()} == {n: v.shape for n, v in own.params.items()}
+    for name in ("stem.weight", "fc.weight"):
+        np.testing.assert_array_equal(model.params[name], own.params[name])
+    names = {var.name for var, _ in bindings(model.module["main"])}
+    assert {"x.quantized", "stem", "stem.bias_add", "stem.weight.dequantized", "dw", "fc.bias_add.quantized"} <= names
+    for _, value in bindings(model.module["main"]):
+        if isinstance(value, relax.Call) and value.op.name in ("relax.quantize", "relax.dequantize"):
+            assert all(isinstance(arg, Constant) for arg in value.args[1:])
+            assert str(value.args[2].ty.dtype) in ("int8", "int32")
+
+
+def test_weights_that_are_quantized_in_the_graph(tmp_path: Path, float_path: Path) -> None:
+    """QuantizeLinear of a constant is a constant."""
+    options: dict[str, Any] = {"extra_options": {"AddQDQPairToWeight": True, "QuantizeBias": False}}
+    proto = quantize(float_path, Samples(samples(8)), tmp_path / "q.onnx", QDQ, INT8, per_channel=True, **options)
+    assert any(tensor.name == "stem.weight" for tensor in proto.graph.initializer)
+    model = from_onnx(proto)
+    assert model.params["stem.weight"].dtype == np.int8
+    assert dtypes(model)["stem.bias"] == "float32"
+    x = samples(20, seed=1)
+    assert np.abs(model.run(x)[0] - meaning(proto, x)).max() < 0.04
+    assert np.abs(lowered(model).run(x)[0] - meaning(proto, x)).max() < 0.06
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("kind", [QDQ, QOPERATOR], ids=["qdq", "qoperator"])
+@pytest.mark.parametrize("name", ["kws", "ic"])
+def test_trained_models(shared: Path, tmp_path: Path, name: str, kind: Any) -> None:
+    if name == "kws":
+        x = np.load(shared / "data" / "kws01_dev500.npz")["x_float"].transpose(0, 3, 1, 2).astype("float32")
+        path = shared / "models" / "kws_dscnn_fp32.onnx"
+    else:
+        x = np.load(shared / "data" / "cifar10_dev734.npz")["x_uint8"].transpose(0, 3, 1, 2).astype("float32")
+        path = shared / "models" / "ic_resnet8_fp32.onnx"
+    reader, x = Samples(x[:24], "input"), x[100:180]
+    activations = UINT8 if kind is QDQ else INT8
+    proto = quantize(path, reader, tmp_path / "q.onnx", kind, activations, per_channel=True, reduce_range=kind is QOPERATOR)
+    model = from_onnx(proto)
+    wanted, got = meaning(proto, x), model.run(x)[0]
+    assert (got.argmax(1) != wanted.argmax(1)).sum() <= 2
+    # Sums in another order tip over where they lie between two integers.
+    assert (np.abs(got - wanted) <= 1 / 256 + 1e-6).mean() > 0.95
+    integer = lowered(model)
+    assert (integer.run(x)[0].argmax(1) != wanted.argmax(1)).sum() <= 3
+    for sample in (x[:1], x[1:2]):
+        np.testing.assert_array_equal(running.compiled(integer.module, [sample])[0], integer.run(sample)[0])
