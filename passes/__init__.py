@@ -30,6 +30,7 @@ from .observers import list_observers
 from .prune_blocks import PruneBlocks
 from .prune_channels import PruneChannels
 from .prune_heads import PruneHeads
+from .prune_to_budget import PruneToBudget
 from .quantize import Quantize
 from .reconstruct import Reconstruct
 from .remarks import Remark, get_remarks
@@ -49,6 +50,7 @@ __all__ = [
     "PruneBlocks",
     "PruneChannels",
     "PruneHeads",
+    "PruneToBudget",
     "Quantize",
     "Range",
     "Reconstruct",

@@ -21,7 +21,7 @@ from .rebuild import bindings
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """A layer that reads channels through a weight.
 
     Attributes:
@@ -69,7 +69,7 @@ class ActivationCriterion:
 
     def prepare(self, mod: tvm.IRModule) -> Criterion:
         """Run the samples and return the criterion for this module."""
-        readers = _readers(mod)
+        readers = weight_readers(mod)
         wanted = {(reader.tensor, reader.axis) for group in readers.values() for reader in group}
         statistics = collect_statistics(mod, self.samples, wanted, self.batch)
 
@@ -85,7 +85,7 @@ class ActivationCriterion:
 
         return score
 
-    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: _Reader) -> np.ndarray:
+    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: Reader) -> np.ndarray:
         """What each channel means to one reader, float64 (channels,)."""
         raise NotImplementedError
 
@@ -94,14 +94,14 @@ class ActivationMagnitude(ActivationCriterion):
     """The mean magnitude of the activations (Molchanov et al., "Pruning Convolutional Neural Networks for Resource
     Efficient Inference", 2017, section 2.2)."""
 
-    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: _Reader) -> np.ndarray:
+    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: Reader) -> np.ndarray:
         return statistics.magnitude
 
 
 class NonzeroFraction(ActivationCriterion):
     """One less the average percentage of zeros, APoZ (Hu et al., "Network Trimming", 2016)."""
 
-    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: _Reader) -> np.ndarray:
+    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: Reader) -> np.ndarray:
         return statistics.nonzero
 
 
@@ -113,7 +113,7 @@ class OutputEnergy(ActivationCriterion):
     uncorrelated. Optimal Brain Damage (LeCun et al., 1990) with the layer's output in the place of the loss.
     """
 
-    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: _Reader) -> np.ndarray:
+    def channels(self, statistics: ChannelStatistics, weight: np.ndarray, reader: Reader) -> np.ndarray:
         others = tuple(axis for axis in range(weight.ndim) if axis != reader.weight_axis)
         if reader.groups == 1:
             norms = np.square(weight.astype(np.float64)).sum(axis=others)
@@ -167,13 +167,13 @@ def collect_statistics(
     return {key: ChannelStatistics(*(total / counts[key])) for key, total in sums.items()}
 
 
-def _readers(mod: tvm.IRModule) -> dict[tuple[str, int], list[_Reader]]:
+def weight_readers(mod: tvm.IRModule) -> dict[tuple[str, int], list[Reader]]:
     """For each weight's axis of input channels the layers that read channels through it."""
     params = {var: var.name for var in param_vars(mod["main"])}
-    found: dict[tuple[str, int], list[_Reader]] = {}
+    found: dict[tuple[str, int], list[Reader]] = {}
     for _, call in bindings(mod["main"]):
         name = getattr(call.op, "name", "") if isinstance(call, relax.Call) else ""
-        make: Callable[[relax.Call, str], _Reader | None] | None = _READERS.get(name)
+        make: Callable[[relax.Call, str], Reader | None] | None = _READERS.get(name)
         if make is None or call.args[1] not in params or not isinstance(call.args[0], relax.Var):
             continue
         reader = make(call, params[call.args[1]])
@@ -182,19 +182,19 @@ def _readers(mod: tvm.IRModule) -> dict[tuple[str, int], list[_Reader]]:
     return found
 
 
-def _convolution(call: relax.Call, weight: str) -> _Reader | None:
+def _convolution(call: relax.Call, weight: str) -> Reader | None:
     data, kernel = str(call.attrs.data_layout), str(call.attrs.kernel_layout)
     if "C" not in data or (kernel.index("O") != 0 and int(call.attrs.groups) > 1):
         return None
-    return _Reader(call.args[0].name, data.index("C"), weight, kernel.index("I"), int(call.attrs.groups))
+    return Reader(call.args[0].name, data.index("C"), weight, kernel.index("I"), int(call.attrs.groups))
 
 
-def _matmul(call: relax.Call, weight: str) -> _Reader | None:
+def _matmul(call: relax.Call, weight: str) -> Reader | None:
     rank = len(static_shape(call.args[1]))
-    return _Reader(call.args[0].name, len(static_shape(call.args[0])) - 1, weight, max(rank - 2, 0), 1)
+    return Reader(call.args[0].name, len(static_shape(call.args[0])) - 1, weight, max(rank - 2, 0), 1)
 
 
-_READERS: dict[str, Callable[[relax.Call, str], _Reader | None]] = {
+_READERS: dict[str, Callable[[relax.Call, str], Reader | None]] = {
     "relax.nn.conv1d": _convolution,
     "relax.nn.conv2d": _convolution,
     "relax.nn.conv3d": _convolution,

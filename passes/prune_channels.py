@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from . import activation_criteria, weight_criteria  # noqa: F401  (they register themselves)
+from . import activation_criteria, reconstruction_criterion, weight_criteria  # noqa: F401  (they register themselves)
 from ._tvm import tvm
 from .allocation import Allocation, allocate
 from .analysis import count_macs, count_params
