@@ -1,0 +1,85 @@
+"""From a model to ONNX: float, or quantized as QuantizeLinear and DequantizeLinear around float operators (QDQ).
+
+Quantized weights are int8 with a scale for each output channel, biases int32, activations int8. That is the form in which
+ONNX Runtime and others take quantized models; on x86 without VNNI instructions, ONNX Runtime's own kernels for it saturate
+sums of 16 bits if activations are unsigned, which ours are not.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from ..errors import UnsupportedOperatorError, UserError
+from ..model import Model
+from ..passes._tvm import relax
+from ..passes.rebuild import bindings
+from . import rules_elementwise, rules_layers, rules_shape  # noqa: F401  (register the rules)
+from .writer import IR_VERSION, OPSET, Writer
+
+
+def export_onnx(model: Model, path: str | PathLike[str]) -> None:
+    """Write a model, float or in QDQ form, as an ONNX file (opset 17).
+
+    Args:
+        model: Its batch size is fixed in the file.
+        path: The file; replaced if it is there.
+
+    Raises:
+        UnsupportedOperatorError: An operator has no form in ONNX, or the model consists of integer operators.
+        UserError: The file cannot be written.
+    """
+    place = Path(path)
+    proto = to_onnx(model)
+    partial = place.with_name(f".{place.name}.partial")
+    try:
+        partial.write_bytes(proto.SerializeToString())
+        partial.replace(place)
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+    except ValueError as error:  # protobuf's limit
+        raise UserError(f"{place} would be larger than 2 GB, the limit of an ONNX file") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def to_onnx(model: Model) -> onnx.ModelProto:
+    """A model, float or in QDQ form, as an ONNX model.
+
+    Inputs and outputs keep their names, layers are named as in the model.
+
+    Raises:
+        UnsupportedOperatorError: An operator has no form in ONNX, or the model consists of integer operators.
+    """
+    main = model.module["main"]
+    for var, value in bindings(main):
+        if isinstance(value, relax.Call) and getattr(value.op, "name", "").startswith("tvmcompress."):
+            raise UnsupportedOperatorError(
+                f"layer '{var.name}' uses the integer operator {value.op.name}; export the model in QDQ form, before it is "
+                "lowered to integer operators (`CompressionResult.qdq_model`)"
+            )
+    ty = main.ret_ty
+    count = len(ty.fields) if isinstance(ty, relax.TupleType) else 1
+    names = [spec.name for spec in model.inputs]
+    outputs = list(model.outputs) if len(model.outputs) == count else [f"output{index}" for index in range(count)]
+    if len(set(names + outputs)) < len(names) + count:
+        outputs = [f"{name}.result{index}" for index, name in enumerate(outputs)]
+    graph = Writer(model.module).write("tvmcompress", names, outputs)
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tvmcompress"
+    )
+    if model.provenance:
+        helper.set_model_props(proto, {"provenance": "; ".join(model.provenance)})
+    return proto
+
+
+def can_export(model: Model) -> bool:
+    """Whether every operator of a model has a form in ONNX."""
+    try:
+        to_onnx(model)
+    except UnsupportedOperatorError:
+        return False
+    return True
