@@ -71,7 +71,8 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _constant(build: Rebuilder, name: str | None, value: np.ndarray) -> relax.Expr:
-    return relax.const(value) if name is None else build.param(name, value)
+    # Without its type a number would become int32.
+    return relax.const(value, str(value.dtype)) if name is None else build.param(name, value)
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
@@ -133,7 +134,7 @@ def _order_operands(build: Rebuilder, call: relax.Call) -> relax.Expr | None:
     out_rank = len(static_shape(call))
     if value.size == 1 and value.ndim <= 1 and build.param_name(second) is not None:
         if not _is_bias(build, first):
-            operand = relax.const(value.reshape(()))
+            operand = relax.const(value.reshape(()), str(value.dtype))
     elif value.ndim == 2 and value.shape[0] == 1 and out_rank == 2 and _is_bias(build, first):
         name = build.param_name(second)
         operand = build.param(name, value.reshape(-1)) if name else relax.const(value.reshape(-1))

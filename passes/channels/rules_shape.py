@@ -154,7 +154,7 @@ def _rebuild_take(site: Site) -> relax.Expr:
     positions = np.where(index < 0, index + len(data.ids[axis]), index)
     new = _new_positions(site, data.ids[axis], positions.ravel())
     shape = (len(new),) if index.ndim == 1 else index.shape
-    constant = relax.const(new.reshape(shape).astype(index.dtype))
+    constant = relax.const(new.reshape(shape).astype(index.dtype), str(index.dtype))
     return relax.op.take(site.args[0], constant, axis=axis, mode=str(site.attrs.mode))
 
 

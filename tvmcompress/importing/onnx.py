@@ -17,6 +17,7 @@ from ..passes import Canonicalize, FoldBatchNorm, attach_params
 from ..passes._tvm import Constant, relax, tvm
 from .onnx_editing import GraphEditor
 from .onnx_graph import clean
+from .onnx_operators import convert
 from .onnx_qdq import canonical_qdq, is_quantized
 from .onnx_qoperator import expand_qoperators
 
@@ -142,7 +143,9 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
                 padded = self._pad(inputs, attrs)
                 if padded is not None:
                     return padded
-            return super()._convert_operator(op_name, inputs, attrs, opset)
+            self._inline_indices(inputs)
+            converted = convert(self.bb, op_name, inputs, attrs)
+            return super()._convert_operator(op_name, inputs, attrs, opset) if converted is None else converted
         except UserError:
             raise
         except Exception as error:
@@ -150,6 +153,14 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
             raise UnsupportedOperatorError(
                 f"node '{node}' ({op_name}) of {self._source} cannot be imported: {reason}"
             ) from error
+
+    def _inline_indices(self, inputs: Any) -> None:
+        """Put the values of indices, shapes and masks into the graph: shapes that depend on parameters are not static."""
+        for index, given in enumerate(list(inputs)):
+            if isinstance(given, relax.Var) and str(getattr(given.ty, "dtype", "")) in ("int64", "bool"):
+                value = self._constant(given)
+                if value is not None:
+                    inputs[index] = relax.const(value, str(value.dtype))
 
     def _clip(self, inputs: Any, attrs: dict[str, Any]) -> relax.Expr | None:
         """A single `clip` where the bounds are constants; TVM's own gives four operators that no pass recognizes."""
