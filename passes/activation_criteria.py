@@ -14,7 +14,7 @@ import numpy as np
 from ._tvm import relax, tvm
 from .channels import Group
 from .errors import UserError
-from .importance import Criterion, register_criterion
+from .importance import Criterion, register_criterion, weight_shares
 from .interpreter import Interpreter
 from .module_params import param_vars, static_shape
 from .rebuild import bindings
@@ -74,6 +74,8 @@ class ActivationCriterion:
         statistics = collect_statistics(mod, self.samples, wanted, self.batch)
 
         def score(group: Group, params: Mapping[str, np.ndarray]) -> np.ndarray:
+            if not any(readers.get(key) for key in group.members):
+                return weight_shares(group, params)
             total = np.zeros(group.size)
             for key, index in group.members.items():
                 for reader in readers.get(key, ()):

@@ -110,3 +110,13 @@ def weight_members(group: Group) -> list[tuple[str, int]]:
     """The members that are weights of convolutions and dense layers; all members where there are none."""
     weights = [key for key in group.members if group.roles.get(key) in (Role.OUTPUT, Role.INPUT)]
     return weights or list(group.members)
+
+
+def weight_shares(group: Group, params: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The share that each unit has in the squared norm of its group's weights, float64 (units,), summing to one.
+
+    What criteria that look at the readers of a channel say of groups that no layer reads through weights, such as the
+    queries and keys of an attention.
+    """
+    energy = np.sum([np.square(unit_values(group, params, key)).sum(axis=1) for key in weight_members(group)], axis=0)
+    return np.asarray(energy / max(energy.sum(), np.finfo(np.float64).tiny))

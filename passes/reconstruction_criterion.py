@@ -18,7 +18,7 @@ from ._tvm import tvm
 from .activation_criteria import weight_readers
 from .channels import Group
 from .errors import UserError
-from .importance import Criterion, register_criterion
+from .importance import Criterion, register_criterion, weight_shares
 from .interpreter import Interpreter
 
 _RIDGE = 1e-3
@@ -55,7 +55,7 @@ class ReconstructionError:
                 for reader in readers.get(key, ()):
                     weight = np.moveaxis(params[reader.weight].astype(np.float64), reader.weight_axis, 0)
                     systems.append((covariances[reader.tensor, reader.axis], weight.reshape(len(weight), -1), index))
-            return removal_damages(systems, group.size)
+            return removal_damages(systems, group.size) if systems else weight_shares(group, params)
 
         return score
 

@@ -100,18 +100,19 @@ def ablation(
         options: As for `compress`.
 
     Returns:
-        Results by name: "pruned", the precision ("int8"), and both ("pruned + int8"), as far as the recipe asks.
+        Results by name: "pruned" ("sparse"), the precision ("int8"), and both ("pruned + int8"), as far as the recipe asks.
     """
     found: dict[str, CompressionResult] = {}
+    smaller = "pruned" if recipe.prune is not None else "sparse" if recipe.sparsify is not None else ""
     precision = recipe.quantize.precision if recipe.quantize is not None else ""
-    if recipe.prune is not None:
+    if smaller:
         only = recipe.model_copy(update={"quantize": None})
-        found["pruned"] = compress(model, calibration, recipe=only, **options)
-    if recipe.quantize is not None:
-        only = recipe.model_copy(update={"prune": None})
+        found[smaller] = compress(model, calibration, recipe=only, **options)
+    if precision:
+        only = recipe.model_copy(update={"prune": None, "sparsify": None})
         found[precision] = compress(model, calibration, recipe=only, **options)
-    if recipe.prune is not None and recipe.quantize is not None:
-        found[f"pruned + {precision}"] = compress(model, calibration, recipe=recipe, **options)
+    if smaller and precision:
+        found[f"{smaller} + {precision}"] = compress(model, calibration, recipe=recipe, **options)
     return found
 
 

@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
-
-import numpy as np
 
 from .data import DataLike, Dataset, load_data
 from .errors import UserError
 from .importing import load
 from .model import Model, Preprocessing
-from .passes import (
-    LowerQDQ,
-    PruneChannels,
-    Quantize,
-    Reconstruct,
-    Remark,
-    SurgeryReport,
-    calibrate,
-    get_remarks,
-    get_surgery,
-)
-from .passes.analysis import count_macs, count_params, layers
+from .passes import LowerQDQ, Quantize, Remark, SurgeryReport, calibrate, get_remarks, get_surgery
 from .passes.rebuild import bindings
+from .pruning import prune as prune_model
+from .pruning import sparsify
 from .recipe import PruneRecipe, QuantizeRecipe, Recipe, as_prune_recipe, as_quantize_recipe
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, and how much of it is done, out of how much."""
+from .road import Progress, Road, Step
 
 DEFAULT_SAMPLES = 512
 """Samples of the calibration data used where the recipe does not say; more hardly change ranges and repairs."""
 
-_REPAIR_BYTES = 1 << 28
-"""The largest tensor of a repair, which runs on all its samples at once, takes at most this."""
-
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that was done.
-
-    Attributes:
-        name: What.
-        seconds: How long it took.
-        message: What came of it.
-    """
-
-    name: str
-    seconds: float
-    message: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +60,7 @@ def compress(
     recipe: Recipe | str | PathLike[str] | None = None,
     calibration_samples: int | None = None,
     preprocessing: Preprocessing | None = None,
+    target: str | None = None,
     on_progress: Progress | None = None,
 ) -> CompressionResult:
     """Compress a model.
@@ -107,13 +74,14 @@ def compress(
         recipe: Both as one, or the path of its TOML file; `prune` and `quantize` replace its tables.
         calibration_samples: Samples to use at most; by default the recipe's, or `DEFAULT_SAMPLES`.
         preprocessing: How raw data becomes the input; by default what the model says.
+        target: The microcontroller whose flash and RAM the recipe's limits mean; see `PruneRecipe`.
         on_progress: Told how far each step is.
 
     Raises:
         UserError: The model or the data cannot be used, an option is out of range, or there is nothing to do.
     """
     plan = _plan(recipe, prune, quantize, calibration_samples)
-    road = _Road(on_progress)
+    road = Road(on_progress)
     original = model if isinstance(model, Model) else load(model)
     if is_quantized(original):
         raise UserError("the model is quantized already; compress the float model that it was made from")
@@ -128,7 +96,17 @@ def compress(
 
     current = original
     if plan.prune is not None:
-        current = _prune(road, original, data, plan.prune)
+        current = prune_model(
+            road,
+            original,
+            data,
+            plan.prune,
+            target=target,
+            precision="float32" if plan.quantize is None else "int8",
+            finish=None if plan.quantize is None or data is None else _draft(data, plan.quantize),
+        )
+    if plan.sparsify is not None:
+        current = sparsify(road, current, plan.sparsify)
     float_model = current
     qdq: Model | None = None
     ranges: dict[str, Any] = {}
@@ -163,82 +141,22 @@ def _plan(recipe: Recipe | str | PathLike[str] | None, prune: Any, quantize: Any
     if calibration_samples is not None:
         changes["calibration_samples"] = calibration_samples
     plan = base.model_copy(update=changes)
-    if plan.prune is None and plan.quantize is None:
+    if plan.prune is None and plan.quantize is None and plan.sparsify is None:
         raise UserError("there is nothing to do: ask for pruning (--prune 0.5), quantization (--quantize int8) or both")
     return plan
 
 
-@dataclass
-class _Road:
-    """Keeps the time, and tells how far the work is."""
+def _draft(data: Dataset, options: QuantizeRecipe) -> Callable[[Model], Model]:
+    """Quantization from few samples: the figures of what is built hardly depend on the ranges."""
+    few = data.first(_BATCH)
 
-    on_progress: Progress | None
-    steps: list[Step] = field(default_factory=list)
+    def quantize(model: Model) -> Model:
+        return _quantize(Road(None), model, few, options)[0]
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Time what stands inside; the callable takes what came of it."""
-        said: list[str] = []
-        self.tell(name, 0, 1)
-        start = time.perf_counter()
-        yield said.append
-        self.steps.append(Step(name, time.perf_counter() - start, " ".join(said)))
-        self.tell(name, 1, 1)
-
-    def tell(self, name: str, done: int, total: int) -> None:
-        if self.on_progress is not None:
-            self.on_progress(name, done, total)
+    return quantize
 
 
-def _prune(road: _Road, original: Model, data: Dataset | None, options: PruneRecipe) -> Model:
-    with road.step("prune") as say:
-        removal = PruneChannels(
-            options.ratio,
-            importance=options.importance,
-            scope=options.scope,
-            round_to=options.round_to,
-            exclude=options.exclude,
-            ratios=options.ratios,
-            min_channels=options.min_channels,
-        )
-        pruned = original.apply(
-            removal, note=f"pruned: {options.ratio:g} of the channels, {options.importance}, {options.scope}"
-        )
-        before, after = count_macs(original.module), count_macs(pruned.module)
-        say(
-            f"{before:,} to {after:,} multiply-accumulates, "
-            f"{count_params(original.module):,} to {count_params(pruned.module):,} parameters"
-        )
-        if get_surgery(pruned.module) is None:
-            raise UserError(_nothing_to_prune(pruned))
-    if not options.reconstruct:
-        return pruned
-    if data is None:
-        with road.step("repair") as say:
-            say("left out: it needs calibration data")
-        return pruned
-    with road.step("repair") as say:
-        samples = data.first(_repair_samples(original))
-        repair = Reconstruct(
-            original.module, samples.inputs(), on_progress=lambda done, total, _: road.tell("repair", done, total)
-        )
-        pruned = pruned.apply(repair, note=f"weights repaired by least squares on {len(samples)} samples")
-        say(f"by least squares on {len(samples)} samples")
-    return pruned
-
-
-def _nothing_to_prune(model: Model) -> str:
-    reasons = [f"{remark.subject}: {remark.message}" for remark in get_remarks(model.module)]
-    return "no channel could be removed" + (f" ({reasons[0]})" if reasons else "; ask for a larger ratio")
-
-
-def _repair_samples(model: Model) -> int:
-    """How many samples a repair may use."""
-    largest = max(math.prod(layer.output_shape) for layer in layers(model.module)) * np.dtype(np.float32).itemsize
-    return max(1, _REPAIR_BYTES // largest) * model.inputs[0].shape[0]
-
-
-def _quantize(road: _Road, model: Model, data: Dataset, options: QuantizeRecipe) -> tuple[Model, Model, dict[str, Any]]:
+def _quantize(road: Road, model: Model, data: Dataset, options: QuantizeRecipe) -> tuple[Model, Model, dict[str, Any]]:
     with road.step("calibrate") as say:
         ranges = calibrate(
             model.module,

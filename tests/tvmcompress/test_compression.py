@@ -36,7 +36,7 @@ def test_int8_costs_less_than_a_percent(digits: Path, digits_model: Model) -> No
 
 
 def test_repair_is_what_makes_pruning_usable(digits: Path, digits_model: Model) -> None:
-    broken = compress(digits_model, prune={"ratio": 0.5, "reconstruct": False})
+    broken = compress(digits_model, digits / "digits_calib.npz", prune={"ratio": 0.5, "reconstruct": False})
     repaired = compress(digits_model, digits / "digits_calib.npz", prune=0.5)
     assert broken.surgery is not None
     assert repaired.surgery is not None

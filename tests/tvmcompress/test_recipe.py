@@ -57,6 +57,8 @@ def test_a_table_written_by_hand(tmp_path: Path) -> None:
         ({"prune": {"ratio": "half"}}, "prune.ratio"),
         ({"prune": {"scope": "everywhere"}}, "prune.scope"),
         ({"prune": {"round_to": 0}}, "prune.round_to"),
+        ({"prune": {"target_macs": 1.0}}, "prune.target_macs"),
+        ({"sparsify": {"pattern": "two of four"}}, "sparsify.pattern"),
         ({"quantize": {"precision": "int3"}}, "quantize.precision"),
         ({"prune": {"colour": 1}}, "prune.colour is unknown"),
         ({"trim": {}}, "trim is unknown"),

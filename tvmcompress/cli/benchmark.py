@@ -34,9 +34,17 @@ def benchmark(
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
     prune: opt.PruneOption = None,
+    target_macs: opt.TargetMacsOption = None,
+    target_params: opt.TargetParamsOption = None,
+    max_flash: opt.MaxFlashOption = None,
+    max_ram: opt.MaxRamOption = None,
+    prune_blocks: opt.BlocksOption = None,
+    prune_heads: opt.HeadsOption = None,
+    sparsify: opt.SparsifyOption = None,
     scope: opt.ScopeOption = None,
     importance: opt.ImportanceOption = None,
     round_to: opt.RoundToOption = None,
+    min_channels: opt.MinChannelsOption = None,
     exclude: opt.ExcludeOption = None,
     repair: opt.RepairOption = None,
     quantize: opt.QuantizeOption = None,
@@ -74,21 +82,37 @@ def benchmark(
     from ..data import load_data
     from ..errors import UserError
     from ..output_folder import output_folder
+    from ..recipe import Recipe
     from ..report.record import Host, Report
 
     plan = opt.recipe_of(
         recipe,
-        prune,
-        {"scope": scope, "importance": importance, "round_to": round_to, "exclude": exclude, "reconstruct": repair},
+        {
+            "ratio": prune,
+            "target_macs": target_macs,
+            "target_params": target_params,
+            "max_flash": max_flash,
+            "max_ram": max_ram,
+            "blocks": prune_blocks,
+            "heads": prune_heads,
+            "scope": scope,
+            "importance": importance,
+            "round_to": round_to,
+            "min_channels": min_channels,
+            "exclude": exclude,
+            "reconstruct": repair,
+        },
+        sparsify,
         quantize,
         {"observer": observer, "weights": weights, "rounding": rounding, "exclude": keep_float},
         calib_samples,
     )
-    compressing = plan.prune is not None or plan.quantize is not None
+    compressing = plan != Recipe(calibration_samples=plan.calibration_samples)
     targets = target or ["x86"]
     if compressing and len(models) > 1:
-        raise UserError("--prune and --quantize take one model; to compare several, compress them first")
+        raise UserError("pruning and quantization take one model; to compare several, compress them first")
     check_targets(targets, tune, skip_missing)
+    limited = opt.limited_target(plan, targets)
     with output_folder(save) if save is not None else nullcontext() as folder:
         steps = common.preprocessing(scale, mean, std)
         loaded = {_name(path, models): common.load_model(path, shape, batch) for path in models}
@@ -98,7 +122,7 @@ def benchmark(
         samples = None if eval_data is None else load_data(eval_data, first.inputs, **read).between(eval_skip, None)
         if compressing:
             calibration = None if calib is None else load_data(calib, first.inputs, **read)
-            loaded = _versions(first, calibration, plan)
+            loaded = _versions(first, calibration, plan, limited)
         records = _records(loaded, samples)
         builds = measure_all(loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing)
         report = Report(
@@ -124,11 +148,11 @@ def _name(path: Path, all_paths: list[Path]) -> str:
     return path.stem if sum(other.stem == path.stem for other in all_paths) == 1 else str(path.with_suffix(""))
 
 
-def _versions(original: Model, calibration: Dataset | None, plan: Recipe) -> dict[str, Model]:
+def _versions(original: Model, calibration: Dataset | None, plan: Recipe, target: str | None) -> dict[str, Model]:
     from ..benchmarking import ablation
 
     with bars() as bar:
-        results = ablation(original, calibration, plan, on_progress=bar)
+        results = ablation(original, calibration, plan, target=target, on_progress=bar)
     return {"original": original, **{name: result.model for name, result in results.items()}}
 
 

@@ -31,9 +31,17 @@ def compress(
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
     prune: opt.PruneOption = None,
+    target_macs: opt.TargetMacsOption = None,
+    target_params: opt.TargetParamsOption = None,
+    max_flash: opt.MaxFlashOption = None,
+    max_ram: opt.MaxRamOption = None,
+    prune_blocks: opt.BlocksOption = None,
+    prune_heads: opt.HeadsOption = None,
+    sparsify: opt.SparsifyOption = None,
     scope: opt.ScopeOption = None,
     importance: opt.ImportanceOption = None,
     round_to: opt.RoundToOption = None,
+    min_channels: opt.MinChannelsOption = None,
     exclude: opt.ExcludeOption = None,
     repair: opt.RepairOption = None,
     quantize: opt.QuantizeOption = None,
@@ -66,13 +74,28 @@ def compress(
 
     plan = opt.recipe_of(
         recipe,
-        prune,
-        {"scope": scope, "importance": importance, "round_to": round_to, "exclude": exclude, "reconstruct": repair},
+        {
+            "ratio": prune,
+            "target_macs": target_macs,
+            "target_params": target_params,
+            "max_flash": max_flash,
+            "max_ram": max_ram,
+            "blocks": prune_blocks,
+            "heads": prune_heads,
+            "scope": scope,
+            "importance": importance,
+            "round_to": round_to,
+            "min_channels": min_channels,
+            "exclude": exclude,
+            "reconstruct": repair,
+        },
+        sparsify,
         quantize,
         {"observer": observer, "weights": weights, "rounding": rounding, "exclude": keep_float},
         calib_samples,
     )
     check_targets(target or [], tune)
+    limited = opt.limited_target(plan, target)
     with output_folder(output) as folder:
         original = common.load_model(model, shape, batch)
         steps = common.preprocessing(scale, mean, std)
@@ -87,7 +110,7 @@ def compress(
         if eval_data is not None:
             evaluation = _skip(load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip)
         with bars() as bar:
-            result = run(original, calibration, recipe=plan, on_progress=bar)
+            result = run(original, calibration, recipe=plan, target=limited, on_progress=bar)
             models = _records(result, evaluation, bar)
         builds = measure_all(
             {"compressed": result.model}, target or [], evaluation or calibration, folder, tune=tune, threads=threads

@@ -30,12 +30,70 @@ PruneOption = Annotated[
     float | None,
     typer.Option("--prune", metavar="RATIO", help="Remove this fraction of the channels.", rich_help_panel=_PRUNING),
 ]
+TargetMacsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--target-macs", metavar="FRACTION", help="Prune until so much of the MACs is left.", rich_help_panel=_PRUNING
+    ),
+]
+TargetParamsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--target-params", metavar="FRACTION", help="Prune until so much of the parameters is left.", rich_help_panel=_PRUNING
+    ),
+]
+MaxFlashOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-flash",
+        metavar="SIZE",
+        help="Prune until code and constants fit, on the Cortex-M among the targets (64K, 1M).",
+        rich_help_panel=_PRUNING,
+    ),
+]
+MaxRamOption = Annotated[
+    str | None,
+    typer.Option("--max-ram", metavar="SIZE", help="Prune until activations fit (16K).", rich_help_panel=_PRUNING),
+]
+BlocksOption = Annotated[
+    int | None,
+    typer.Option(
+        "--prune-blocks", min=0, metavar="N", help="First remove up to N residual blocks or layers.", rich_help_panel=_PRUNING
+    ),
+]
+HeadsOption = Annotated[
+    float | None,
+    typer.Option("--prune-heads", metavar="RATIO", help="First remove this fraction of the heads.", rich_help_panel=_PRUNING),
+]
+SparsifyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sparsify",
+        metavar="FRACTION|N:M",
+        help="Zero a fraction of the weights, or all but N of M.",
+        rich_help_panel=_PRUNING,
+    ),
+]
 ScopeOption = Annotated[
     str | None,
-    typer.Option("--scope", help="local: the fraction from every layer; global: from all together.", rich_help_panel=_PRUNING),
+    typer.Option(
+        "--scope",
+        help="The fraction leaves every layer (local), all together (global), or all built alike (isomorphic).",
+        rich_help_panel=_PRUNING,
+    ),
 ]
 ImportanceOption = Annotated[
-    str | None, typer.Option("--importance", help="Rank channels by l1 or l2 norm.", rich_help_panel=_PRUNING)
+    str | None,
+    typer.Option(
+        "--importance",
+        help="What channels are ranked by: output_energy (the default with --calib), l2 (without), l1, reconstruction, "
+        "activation, apoz, fpgm, ...",
+        rich_help_panel=_PRUNING,
+    ),
+]
+MinChannelsOption = Annotated[
+    int | None,
+    typer.Option("--min-channels", min=1, help="Keep at least this many channels.", rich_help_panel=_PRUNING),
 ]
 RoundToOption = Annotated[
     int | None,
@@ -59,7 +117,7 @@ QuantizeOption = Annotated[
 ]
 ObserverOption = Annotated[
     str | None,
-    typer.Option("--observer", help="How ranges are found: minmax or percentile.", rich_help_panel=_QUANTIZATION),
+    typer.Option("--observer", help="How ranges are found: minmax, percentile, ...", rich_help_panel=_QUANTIZATION),
 ]
 KeepFloatOption = Annotated[
     list[str] | None,
@@ -93,39 +151,101 @@ ThreadsOption = Annotated[
 
 def recipe_of(
     path: Path | None,
-    prune: float | None,
     prune_options: dict[str, Any],
+    sparsify: str | None,
     quantize: str | None,
     quantize_options: dict[str, Any],
     calibration_samples: int | None,
 ) -> Recipe:
     """The recipe of a command: the file's, with what options say put in its place.
 
+    Args:
+        path: The file.
+        prune_options: Fields of the table of pruning; None and empty lists were not given.
+        sparsify: A fraction, or a pattern N:M.
+        quantize: The precision.
+        quantize_options: Further fields of the table of quantization.
+        calibration_samples: How many to use.
+
     Raises:
         UserError: An option is out of range, stands without the step it belongs to, or there is nothing to do.
     """
     from ..errors import UserError
-    from ..recipe import Recipe, as_prune_recipe
+    from ..recipe import BUDGETS, Recipe, as_prune_recipe
 
     base = Recipe() if path is None else Recipe.load(path)
-    if prune is not None:
-        as_prune_recipe(prune)
-    values = base.model_dump(exclude_none=True)
-    for table, main, options in (
-        ("prune", {"ratio": prune}, prune_options),
-        ("quantize", {"precision": quantize}, quantize_options),
+    if prune_options.get("ratio") is not None:
+        as_prune_recipe(prune_options["ratio"])
+    prune_options = {**prune_options, **{name: _size(name, prune_options.get(name)) for name in ("max_flash", "max_ram")}}
+    values = base.model_dump(exclude_none=True, exclude_unset=True)
+    amounts = ("ratio", *BUDGETS)
+    for table, mains, options in (
+        ("prune", (*amounts, "blocks", "heads"), prune_options),
+        ("quantize", ("precision",), {"precision": quantize, **quantize_options}),
     ):
-        given = {key: value for key, value in {**main, **options}.items() if value is not None and value != []}
-        asked = next(iter(main.values())) is not None or table in values
+        given = {key: value for key, value in options.items() if value is not None and value != []}
+        asked = any(main in given for main in mains) or table in values
         if given and not asked:
             option = next(iter(given)).replace("_", "-")
-            need = "--prune RATIO" if table == "prune" else "--quantize int8"
+            need = "--prune RATIO or a budget (--target-macs 0.5)" if table == "prune" else "--quantize int8"
             raise UserError(f"--{_OPTION_NAMES.get(option, option)} says nothing without {need}")
         if given:
-            values[table] = {**values.get(table, {}), **given}
+            # A ratio on the command line takes the place of the file's budgets, and the other way round.
+            replaced = amounts if any(name in given for name in amounts) else ()
+            kept = {key: value for key, value in values.get(table, {}).items() if key not in replaced}
+            values[table] = {**kept, **given}
+    if sparsify is not None:
+        values["sparsify"] = {**values.get("sparsify", {}), **_sparsity(sparsify)}
     if calibration_samples is not None:
         values["calibration_samples"] = calibration_samples
     return Recipe.of(values)
+
+
+def _size(name: str, text: str | None) -> int | None:
+    """Bytes from 65536, 64K, 64KB or 0.5M."""
+    from ..errors import UserError
+
+    if text is None:
+        return None
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    factor = {"K": 1024, "M": 1024**2}.get(number[-1:], 1)
+    try:
+        size = float(number[:-1] if factor > 1 else number) * factor
+        if not 1 <= size < 2**40:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--{name.replace('_', '-')} {text} is not a size such as 65536, 64K or 1M") from None
+    return int(size)
+
+
+def _sparsity(text: str) -> dict[str, Any]:
+    """The fields that --sparsify sets."""
+    from ..errors import UserError
+
+    if ":" in text:
+        return {"pattern": text}
+    try:
+        return {"sparsity": float(text)}
+    except ValueError:
+        raise UserError(f"--sparsify {text} is neither a fraction such as 0.5 nor a pattern such as 2:4") from None
+
+
+def limited_target(recipe: Recipe, targets: list[str] | None) -> str | None:
+    """The target whose flash and RAM the limits of a recipe mean: the first Cortex-M.
+
+    Raises:
+        UserError: Flash is limited and there is none.
+    """
+    from ..errors import UserError
+    from ..targets.registry import get_target
+
+    limits = recipe.prune.budgets if recipe.prune is not None else {}
+    if not {"max_flash", "max_ram"} & set(limits):
+        return None
+    found = next((name for name in targets or [] if get_target(name).description.family == "cortex-m"), None)
+    if found is None and "max_flash" in limits:
+        raise UserError("--max-flash counts what is built for a microcontroller; add one, for instance --target cortex-m4")
+    return found
 
 
 _OPTION_NAMES = {"reconstruct": "repair"}

@@ -1,0 +1,96 @@
+"""Pruning as recipes ask for it: budgets, limits of a target, blocks, sparse weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvmcompress
+from tvmcompress import Model, UserError, compress
+from tvmcompress.passes import get_params
+from tvmcompress.passes.analysis import count_macs, count_params
+from tvmcompress.passes.peak_memory import peak_activations
+from tvmcompress.targets.registry import get_target
+
+BARE = get_target("cortex-m4")
+MISSING = BARE.missing_tools()
+
+
+@pytest.fixture(scope="module")
+def calibration(digits: Path) -> Path:
+    return digits / "digits_calib.npz"
+
+
+@pytest.mark.parametrize("fraction", [0.7, 0.4])
+def test_targets_are_met(fraction: float, digits_model: Model, calibration: Path) -> None:
+    result = compress(digits_model, calibration, prune={"target_macs": fraction, "reconstruct": False})
+    left = count_macs(result.model.module) / count_macs(digits_model.module)
+    assert fraction - 0.02 <= left <= fraction
+    result = compress(digits_model, calibration, prune={"target_params": fraction, "reconstruct": False})
+    left = count_params(result.model.module) / count_params(digits_model.module)
+    assert fraction - 0.02 <= left <= fraction
+
+
+def test_ram_counts_in_the_precision_of_the_result(digits_model: Model, calibration: Path) -> None:
+    elements = peak_activations(digits_model.module)
+    result = compress(digits_model, calibration, prune={"max_ram": elements // 2, "reconstruct": False}, quantize="int8")
+    assert peak_activations(result.float_model.module) <= elements // 2
+    assert peak_activations(result.float_model.module) > elements // 3
+
+
+def test_the_default_importance_looks_at_activations(digits_model: Model, calibration: Path) -> None:
+    with_data = compress(digits_model, calibration, prune={"ratio": 0.5, "reconstruct": False})
+    named = compress(digits_model, calibration, prune={"ratio": 0.5, "reconstruct": False, "importance": "output_energy"})
+    without = compress(digits_model, prune=0.5)
+    weights = compress(digits_model, prune={"ratio": 0.5, "importance": "l2"})
+    assert with_data.surgery is not None
+    assert without.surgery is not None
+    assert with_data.surgery == named.surgery
+    assert without.surgery == weights.surgery
+    assert with_data.surgery != without.surgery
+
+
+def test_blocks_leave_first_and_count_for_the_budget(digits_model: Model, calibration: Path) -> None:
+    result = compress(digits_model, calibration, prune={"blocks": 1, "target_macs": 0.5, "reconstruct": False})
+    assert result.surgery is not None
+    assert len(result.surgery.blocks) == 1
+    assert 0.48 <= count_macs(result.model.module) / count_macs(digits_model.module) <= 0.5
+    alone = compress(digits_model, calibration, prune={"blocks": 1})
+    assert alone.surgery is not None
+    assert alone.surgery.groups == []
+
+
+def test_blocks_need_data(digits_model: Model) -> None:
+    with pytest.raises(UserError, match="--calib"):
+        compress(digits_model, prune={"blocks": 1})
+
+
+def test_sparse_weights(digits_model: Model) -> None:
+    result = compress(digits_model, recipe=tvmcompress.Recipe.of({"sparsify": {"sparsity": 0.6}}))
+    for name, value in get_params(result.model.module).items():
+        if name.endswith("weight"):
+            assert np.mean(value == 0) == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_model_within_its_budget(digits_model: Model, calibration: Path) -> None:
+    with pytest.raises(UserError, match="within the budget already"):
+        compress(digits_model, calibration, prune={"max_ram": 10**9})
+
+
+@pytest.mark.skipif(bool(MISSING), reason=" ".join(MISSING))
+def test_the_flash_of_a_target_is_met(digits_model: Model, calibration: Path, tmp_path: Path) -> None:
+    def flash(model: Model, name: str) -> int:
+        info = BARE.build(model.module, tmp_path / name).info
+        return int(info.code_bytes + info.constant_bytes)
+
+    whole = flash(compress(digits_model, calibration, quantize="int8").model, "whole")
+    limit = int(whole * 0.6)
+    recipe = {"max_flash": limit, "reconstruct": False}
+    result = compress(digits_model, calibration, prune=recipe, quantize="int8", target="cortex-m4")
+    assert 0.95 * limit <= flash(result.model, "small") <= limit
+    with pytest.raises(UserError, match="microcontrollers; x86 is none"):
+        compress(digits_model, calibration, prune=recipe, quantize="int8", target="x86")
+    with pytest.raises(UserError, match=r"does not fit|cannot be met"):
+        compress(digits_model, calibration, prune={"max_flash": 2000}, quantize="int8", target="cortex-m4")
