@@ -69,7 +69,13 @@ class Affine:
         return lower, max(lower, upper)
 
 
-def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False) -> Affine:
+def power_of_two(scale: np.ndarray | float) -> np.ndarray:
+    """The smallest powers of two that are not below positive scales, float64."""
+    mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
+    return np.ldexp(1.0, exponent - (mantissa == 0.5))
+
+
+def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False, shift_only: bool = False) -> Affine:
     """The scale and zero point that represent a range, extended so that zero is exactly representable.
 
     A range of nothing but zero gets the scale 1.
@@ -79,6 +85,7 @@ def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False) 
         dtype: Of the integers.
         symmetric: Whether the zero point must be 0 (for unsigned dtypes the middle); the smallest integer is then
             unused.
+        shift_only: Whether the scale must be a power of two; the smallest that holds the range is taken.
     """
     info = np.iinfo(dtype)
     low, high = min(found.low, 0.0), max(found.high, 0.0)
@@ -86,9 +93,15 @@ def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False) 
         middle = 0 if info.min < 0 else (int(info.max) + 1) // 2
         limit = max(-low, high)
         scale = limit / (int(info.max) - middle) if limit > 0 else 1.0
-        return Affine(float(np.float32(max(scale, SMALLEST_SCALE))), middle, dtype)
+        return Affine(_representable(scale, shift_only), middle, dtype)
     if high == low:
         return Affine(1.0, 0 if info.min < 0 else int(info.min), dtype)
-    scale = float(np.float32(max((high - low) / (int(info.max) - int(info.min)), SMALLEST_SCALE)))
+    scale = _representable((high - low) / (int(info.max) - int(info.min)), shift_only)
     zero_point = int(np.clip(np.rint(int(info.min) - low / scale), info.min, info.max))
     return Affine(scale, zero_point, dtype)
+
+
+def _representable(scale: float, shift_only: bool) -> float:
+    """A scale as it is stored: float32, not too small, a power of two if need be."""
+    scale = max(scale, SMALLEST_SCALE)
+    return float(power_of_two(scale)) if shift_only else float(np.float32(scale))

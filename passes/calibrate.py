@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -25,6 +26,7 @@ def calibrate(
     observer: str = "minmax",
     *,
     options: Mapping[str, float] | None = None,
+    overrides: Mapping[str, tuple[str, Mapping[str, float]]] | None = None,
     tensors: Collection[str] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Range]:
@@ -37,6 +39,8 @@ def calibrate(
         batches: Each a sequence of arrays, one an input of `main`, axis 0 the samples.
         observer: Name of the observer, see `observers.list_observers`.
         options: Options of the observer.
+        overrides: Observers and their options for some tensors, by patterns (as of `fnmatch`) of their names; the first
+            that fits counts.
         tensors: Names of the tensors to watch; by default those that `Quantize` quantizes.
         on_progress: Called with the number of samples done so far.
 
@@ -50,8 +54,13 @@ def calibrate(
     from .quantization_plan import plan_quantization
 
     watched = set(tensors) if tensors is not None else plan_quantization(mod).observed
-    observers: dict[str, Observer] = {name: make_observer(observer, **(options or {})) for name in sorted(watched)}
-    make_observer(observer, **(options or {}))  # refuse a wrong name even when nothing is watched
+    choices = [*(overrides or {}).items(), ("*", (observer, options or {}))]
+    for _, (kind, its_options) in choices:
+        make_observer(kind, **its_options)  # refuse a wrong name even when nothing is watched
+    observers: dict[str, Observer] = {}
+    for name in sorted(watched):
+        kind, its_options = next(choice for pattern, choice in choices if fnmatchcase(name, pattern))
+        observers[name] = make_observer(kind, **its_options)
 
     def tap(name: str, value: np.ndarray) -> None:
         if name not in observers or value.size == 0 or not np.issubdtype(value.dtype, np.floating):

@@ -147,7 +147,7 @@ class MeanSquaredError(HistogramObserver):
         levels: How many integers there are.
     """
 
-    _FACTORS = np.concatenate([np.linspace(1.0, 0.7, 16), np.linspace(0.66, 0.1, 15)])
+    _FACTORS = np.concatenate([np.linspace(1.0, 0.7, 16), np.linspace(0.66, 0.1, 15), np.geomspace(0.085, 0.02, 8)])
 
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
@@ -160,8 +160,8 @@ class MeanSquaredError(HistogramObserver):
         if counts.size == 0 or low == high:
             return Range(low, high)
         for _ in range(2):
-            high = min((high * f for f in self._FACTORS), key=lambda end: self._error(centres, counts, low, end))
-            low = min((low * f for f in self._FACTORS), key=lambda end: self._error(centres, counts, end, high))
+            high = min((high * float(f) for f in self._FACTORS), key=lambda end: self._error(centres, counts, low, end))
+            low = min((low * float(f) for f in self._FACTORS), key=lambda end: self._error(centres, counts, end, high))
         return Range(low, high)
 
     def _error(self, centres: np.ndarray, counts: np.ndarray, low: float, high: float) -> float:
@@ -188,14 +188,15 @@ class Entropy(HistogramObserver):
         self.candidates = int(candidates)
 
     def range(self) -> Range:
-        """The best of the candidates, all of the same shape as the whole range."""
+        """The best of the candidates, which cut off what is larger than a limit on either side."""
         centres, counts = self.histogram.bins()
         low, high = min(self.histogram.low, 0.0), max(self.histogram.high, 0.0)
         if counts.size <= self.levels or low == high:
             return Range(low, high)
-        factors = np.linspace(1.0, self.levels / counts.size, self.candidates)
-        best = min(factors, key=lambda factor: self._divergence(centres, counts, low * factor, high * factor))
-        return Range(low * float(best), high * float(best))
+        largest = max(-low, high)
+        limits = largest * np.geomspace(1.0, self.levels / counts.size, self.candidates)
+        best = min(limits, key=lambda end: self._divergence(centres, counts, max(low, -end), min(high, end)))
+        return Range(max(low, -float(best)), min(high, float(best)))
 
     def _divergence(self, centres: np.ndarray, counts: np.ndarray, low: float, high: float) -> float:
         inside = (centres >= low) & (centres <= high)

@@ -10,12 +10,13 @@ Inference" (2018), with weights per output channel (Krishnamoorthi, 2018), as Te
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
 
 from ._tvm import Constant, relax, tvm
-from .affine import SMALLEST_SCALE, Affine, Range, affine_of_range
+from .affine import SMALLEST_SCALE, Affine, Range, affine_of_range, power_of_two
 from .errors import UserError
 from .module_params import input_vars
 from .quantization_plan import Plan, plan_quantization, weight_axis
@@ -36,8 +37,11 @@ class Quantize:
 
     Args:
         ranges: The range of every tensor to be quantized, from `calibrate` on the same module.
-        weights: "per_channel" for one scale an output channel, "per_tensor" for one scale a weight.
+        weights: "per_channel" for one scale an output channel, "per_tensor" for one scale a weight; or by patterns (as of
+            `fnmatch`) of names of layers, the first that fits counts, and "per_channel" where none does.
         exclude: Patterns (as of `fnmatch`) of names of layers that stay in float.
+        power_of_two: Whether all scales are powers of two, the smallest that hold the ranges: a change of scale is then a
+            shift, at up to one bit of precision.
 
     Raises:
         UserError: An option is wrong.
@@ -47,26 +51,38 @@ class Quantize:
         self,
         ranges: Mapping[str, Range],
         *,
-        weights: Granularity = "per_channel",
+        weights: Granularity | Mapping[str, Granularity] = "per_channel",
         exclude: Collection[str] = (),
+        power_of_two: bool = False,
     ) -> None:
-        if weights not in ("per_channel", "per_tensor"):
-            raise UserError(f"weights are quantized 'per_channel' or 'per_tensor', not '{weights}'")
+        self.weights = {"*": weights} if isinstance(weights, str) else dict(weights)
+        for granularity in self.weights.values():
+            if granularity not in ("per_channel", "per_tensor"):
+                raise UserError(f"weights are quantized 'per_channel' or 'per_tensor', not '{granularity}'")
         self.ranges = dict(ranges)
-        self.per_channel = weights == "per_channel"
         self.exclude = tuple(exclude)
+        self.power_of_two = power_of_two
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module in QDQ form; parameters must be attached, `main` must be in canonical form."""
-        return _Quantizer(mod, plan_quantization(mod, self.exclude), self.ranges, self.per_channel).run()
+        plan = plan_quantization(mod, self.exclude)
+        return _Quantizer(mod, plan, self.ranges, self.weights, self.power_of_two).run()
 
 
 class _Quantizer:
-    def __init__(self, mod: tvm.IRModule, plan: Plan, ranges: Mapping[str, Range], per_channel: bool) -> None:
+    def __init__(
+        self,
+        mod: tvm.IRModule,
+        plan: Plan,
+        ranges: Mapping[str, Range],
+        weights: Mapping[str, Granularity],
+        shift_only: bool,
+    ) -> None:
         self.mod = mod
         self.plan = plan
         self.ranges = ranges
-        self.per_channel = per_channel
+        self.weights = weights
+        self.shift_only = shift_only
         self.build = Rebuilder(mod)
         self.affines: dict[relax.Var, Affine] = {}
         self.scales: dict[relax.Var, np.ndarray] = {}
@@ -121,7 +137,11 @@ class _Quantizer:
             return self.affines[point.same_as]
         if var.name not in self.ranges:
             raise UserError(f"tensor {var.name} has no range; calibrate the module that is being quantized")
-        return affine_of_range(self.ranges[var.name])
+        return affine_of_range(self.ranges[var.name], shift_only=self.shift_only)
+
+    def _per_channel(self, layer: relax.Var) -> bool:
+        found = (granularity for pattern, granularity in self.weights.items() if fnmatchcase(layer.name, pattern))
+        return next(found, "per_channel") == "per_channel"
 
     def _layer(self, var: relax.Var, call: relax.Call, bias: relax.Expr | None) -> relax.Expr:
         weight = self.build.param_value(call.args[1])
@@ -137,9 +157,10 @@ class _Quantizer:
         wide = scales.reshape([-1 if a == axis else 1 for a in range(weight.ndim)])
         integers = np.clip(np.rint(weight / wide), -_WEIGHT_MAX, _WEIGHT_MAX).astype(np.int8)
         param = self._param(name, integers, var.name)
-        scale: np.ndarray = scales if self.per_channel else scales[0].reshape(())
+        per_channel = self._per_channel(var)
+        scale: np.ndarray = scales if per_channel else scales[0].reshape(())
         zero = relax.const(np.zeros(scale.shape, np.int8))
-        dequantized = relax.op.dequantize(param, relax.const(scale), zero, axis=axis if self.per_channel else -1)
+        dequantized = relax.op.dequantize(param, relax.const(scale), zero, axis=axis if per_channel else -1)
         named = self.build.emit(dequantized, f"{name}.dequantized")
         return relax.Call(call.op, [self.build.get(call.args[0]), named], call.attrs, call.ty_args)
 
@@ -148,7 +169,8 @@ class _Quantizer:
     ) -> np.ndarray:
         """float32 (O,): the scale of every output channel's weights."""
         magnitude = np.abs(weight).max(tuple(a for a in range(weight.ndim) if a != axis)).astype(np.float64)
-        if not self.per_channel:
+        per_channel = self._per_channel(var)
+        if not per_channel:
             magnitude = np.full_like(magnitude, magnitude.max())
         whole = float(magnitude.max())
         # A channel of zero weights takes the scale of the tensor.
@@ -156,7 +178,7 @@ class _Quantizer:
         if offsets is not None:
             input_scale = self.affines[call.args[0]].scale
             smallest = np.abs(offsets.reshape(-1)).astype(np.float64) / (input_scale * _LARGEST_BIAS)
-            if not self.per_channel:
+            if not per_channel:
                 smallest = np.full_like(smallest, smallest.max())
             if (smallest > scales).any():
                 count = int((smallest > scales).sum())
@@ -166,7 +188,8 @@ class _Quantizer:
                     )
                 )
             scales = np.maximum(scales, smallest)
-        return np.maximum(scales, SMALLEST_SCALE).astype(np.float32)
+        scales = np.maximum(scales, SMALLEST_SCALE)
+        return (power_of_two(scales) if self.shift_only else scales).astype(np.float32)
 
     def _bias(
         self, var: relax.Var, call: relax.Call, layer: relax.Var, values: dict[relax.Var, relax.Expr]
@@ -191,7 +214,7 @@ class _Quantizer:
         expr = call.args[position]
         value = self.build.param_value(expr)
         assert value is not None
-        affine = affine_of_range(Range(float(value.min()), float(value.max())))
+        affine = affine_of_range(Range(float(value.min()), float(value.max())), shift_only=self.shift_only)
         name = self.build.param_name(expr) or f"{call.op.name.rpartition('.')[2]}_constant"
         param = self._param(name, affine.quantize(value), name)
         named = self.build.emit(relax.op.dequantize(param, *_constants(affine)), f"{name}.dequantized")

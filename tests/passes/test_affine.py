@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmcompress.passes import Affine, Range
-from tvmcompress.passes.affine import affine_of_range
+from tvmcompress.passes.affine import affine_of_range, power_of_two
 
 END = st.floats(-1e6, 1e6, width=32)
 
@@ -63,3 +63,23 @@ def test_limits_of_a_clip() -> None:
 def test_no_range(bad: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="not a range"):
         Range(*bad)
+
+
+@given(a=END, b=END, dtype=st.sampled_from(["int8", "uint8", "int16"]), symmetric=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_scales_that_are_powers_of_two(a: float, b: float, dtype: str, symmetric: bool) -> None:
+    found = Range(min(a, b), max(a, b))
+    free, bound = (affine_of_range(found, dtype, symmetric, shift_only=only) for only in (False, True))
+    assert np.log2(bound.scale) == np.rint(np.log2(bound.scale))
+    assert 1 - 1e-6 <= bound.scale / free.scale < 2
+    limits = np.array([found.low, found.high, 0.0])
+    error = np.abs(bound.dequantize(bound.quantize(limits)) - limits.astype(np.float32))
+    assert (error <= bound.scale * 1.001 + 1e-6 * np.abs(limits)).all()
+    assert error[2] == 0
+
+
+def test_a_power_of_two_stays_what_it_is() -> None:
+    exact = 2.0 ** np.arange(-30, 30)
+    np.testing.assert_array_equal(power_of_two(exact), exact)
+    np.testing.assert_array_equal(power_of_two(exact * 1.0001), 2 * exact)
+    np.testing.assert_array_equal(power_of_two(exact * 0.9999), exact)

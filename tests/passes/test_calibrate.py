@@ -53,6 +53,16 @@ def test_batches_are_streamed() -> None:
     assert seen == [1, 2, 3, 4, 5]
 
 
+def test_observers_by_pattern() -> None:
+    batches = [samples(SHAPE, seed=seed) for seed in range(3)]
+    averaged = calibrate(_net(), batches, "moving_average", options={"momentum": 0.5})
+    mixed = calibrate(_net(), batches, overrides={"c.*": ("moving_average", {"momentum": 0.5}), "*.relu": ("mse", {})})
+    assert mixed["c.relu"] == averaged["c.relu"]
+    assert mixed["x0"] == calibrate(_net(), batches)["x0"] != averaged["x0"]
+    with pytest.raises(UserError, match="no observer 'best'"):
+        calibrate(_net(), batches, overrides={"none": ("best", {})})
+
+
 def test_chosen_tensors() -> None:
     assert set(calibrate(_net(), [samples(SHAPE)], tensors=["c"])) == {"c"}
 

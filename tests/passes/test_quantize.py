@@ -141,6 +141,49 @@ def test_per_tensor_weights() -> None:
     np.testing.assert_allclose(wide, _PARAMS["c.weight"], atol=np.abs(_PARAMS["c.weight"]).max() / 253)
 
 
+def test_weights_by_pattern() -> None:
+    def build(x: relax.Expr, p: dict) -> relax.Expr:
+        return _conv(op.nn.relu(_conv(x, p)), p, "e")
+
+    def sizes(**options: object) -> list[int]:
+        mod = _quantized(build, **options)
+        calls = [v for _, v in bindings(mod["main"]) if isinstance(v, relax.Call) and v.op.name == "relax.dequantize"]
+        return [call.args[1].value.numpy().size for call in calls if str(call.args[0].ty.dtype) == "int8"]
+
+    assert sizes(weights={"c": "per_tensor"}) == [1, 1, 1, 4, 1]
+    assert sizes(weights={"c*": "per_channel", "*": "per_tensor"}) == [1, 4, 1, 1, 1]
+    with pytest.raises(UserError, match="not 'per_row'"):
+        sizes(weights={"c": "per_row"})
+
+
+def test_power_of_two_scales() -> None:
+    params = {**_PARAMS, "scale": np.linspace(0.5, 2.0, 4, dtype=np.float32).reshape(1, 4, 1, 1)}
+
+    def build(x: relax.Expr, p: dict) -> relax.Expr:
+        return op.multiply(op.nn.relu(_conv(x, p)), p["scale"])
+
+    mod, inputs = model(build, SHAPE, params=params), samples(SHAPE)
+    ranges = calibrate(mod, [inputs])
+    quantized = Quantize(ranges, power_of_two=True)(mod)
+    calls = [v for _, v in bindings(quantized["main"]) if isinstance(v, relax.Call) and "quantize" in v.op.name]
+    scales = np.concatenate([call.args[1].value.numpy().reshape(-1) for call in calls])
+    assert (np.frexp(scales)[0] == 0.5).all()
+    # Nothing is clipped for it, and no scale is twice what is needed.
+    free, bound = _scales(Quantize(ranges)(mod)), _scales(quantized)
+    assert all(1 <= bound[name][0] / free[name][0] < 2 for name in free)
+    assert 64 <= np.abs(get_params(quantized)["c.weight"]).max() <= 127
+    expected = run(mod, inputs)[0]
+    np.testing.assert_allclose(run(quantized, inputs)[0], expected, atol=np.abs(expected).max() / 30)
+
+
+def test_power_of_two_scales_become_shifts() -> None:
+    from tvmcompress.passes import LowerQDQ
+
+    mod = model(lambda x, p: op.nn.relu(_conv(x, p)), SHAPE, params=_PARAMS)
+    lowered = LowerQDQ()(Quantize(calibrate(mod, [samples(SHAPE)]), power_of_two=True)(mod))
+    assert set(get_params(lowered)["c.multiplier"].tolist()) == {1 << 30}
+
+
 def test_excluded_layers_stay_float() -> None:
     mod = _quantized(lambda x, p: _conv(op.nn.relu(_conv(x, p)), p, "e"), exclude=["e*"])
     dtypes = {name: value.dtype.name for name, value in get_params(mod).items()}
