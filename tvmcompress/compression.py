@@ -163,12 +163,21 @@ def _quantize(road: Road, model: Model, data: Dataset, options: QuantizeRecipe) 
             data.batches(_BATCH),
             options.observer,
             options=options.observer_options,
+            overrides={
+                # A layer's result is called after the layer and what follows it.
+                pattern: (layer.observer, layer.observer_options)
+                for name, layer in options.layers.items()
+                if layer.observer is not None
+                for pattern in (name, f"{name}.*")
+            },
             on_progress=lambda done: road.tell("calibrate", done, len(data)),
         )
         say(f"{len(ranges)} tensors on {len(data)} samples, {options.observer}")
+    weights = {name: layer.weights for name, layer in options.layers.items() if layer.weights is not None}
+    weights["*"] = options.weights
     with road.step("quantize") as say:
         qdq = model.apply(
-            Quantize(ranges, weights=options.weights, exclude=options.exclude),
+            Quantize(ranges, weights=weights, exclude=options.exclude, power_of_two=options.power_of_two),
             note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",
         )
         lowered = qdq.apply(LowerQDQ(rounding=options.rounding), note=f"integer operators, {options.rounding} rounding")

@@ -140,6 +140,26 @@ class SparsifyRecipe(_Table):
         return int(kept), int(of)
 
 
+class LayerRecipe(_Table):
+    """What is done otherwise in some layers.
+
+    Attributes:
+        observer: How the ranges of their results are found; None as everywhere.
+        observer_options: Its options.
+        weights: One scale for each output channel, or one for each tensor; None as everywhere.
+    """
+
+    observer: str | None = None
+    observer_options: dict[str, float] = {}
+    weights: Literal["per_channel", "per_tensor"] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LayerRecipe:
+        if self.observer is None and self.weights is None:
+            raise ValueError("it needs an observer or weights")
+        return self
+
+
 class QuantizeRecipe(_Table):
     """Static post-training quantization to integers.
 
@@ -149,7 +169,9 @@ class QuantizeRecipe(_Table):
         observer_options: Its options, for instance the percentage that stays inside: {percentile = 99.9}.
         weights: One scale for each output channel, or one for each tensor.
         rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
+        power_of_two: Whether all scales are powers of two.
         exclude: Patterns of layers that stay in float.
+        layers: What is done otherwise, by patterns of layers; the first that fits counts.
     """
 
     precision: Literal["int8"] = "int8"
@@ -157,7 +179,9 @@ class QuantizeRecipe(_Table):
     observer_options: dict[str, float] = {}
     weights: Literal["per_channel", "per_tensor"] = "per_channel"
     rounding: Literal["double", "single"] = "double"
+    power_of_two: bool = False
     exclude: tuple[str, ...] = ()
+    layers: dict[str, LayerRecipe] = {}
 
 
 class Recipe(_Table):

@@ -11,6 +11,7 @@ import tvmcompress
 from tvmcompress import Model, UserError, compress, evaluate
 from tvmcompress.compression import CompressionResult, is_quantized
 from tvmcompress.passes import get_params
+from tvmcompress.passes.rebuild import bindings
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,31 @@ def test_layers_that_stay_in_float(digits: Path, digits_model: Model) -> None:
     params = result.model.params
     assert params["classifier.weight"].dtype == np.float32
     assert params["pw2.weight"].dtype == np.int8
+
+
+def test_other_choices_in_some_layers(digits: Path, digits_model: Model) -> None:
+    options = {
+        "power_of_two": True,
+        "layers": {
+            "res*": {"weights": "per_tensor"},
+            "stem": {"observer": "percentile", "observer_options": {"percentile": 90}},
+        },
+    }
+    plain = compress(digits_model, digits / "digits_calib.npz", quantize="int8")
+    chosen = compress(digits_model, digits / "digits_calib.npz", quantize=options)
+    changed = {name for name, found in chosen.ranges.items() if found != plain.ranges[name]}
+    assert changed
+    assert all(name == "stem" or name.startswith("stem.") for name in changed)
+    assert chosen.qdq_model is not None
+    sizes = {}
+    for var, value in bindings(chosen.qdq_model.module["main"]):
+        if "dequantize" in str(getattr(getattr(value, "op", None), "name", "")):
+            scale = value.args[1].value.numpy()
+            sizes[var.name] = scale.size
+            assert (np.frexp(scale)[0] == 0.5).all()
+    assert sizes["res1.weight.dequantized"] == sizes["res2.weight.dequantized"] == 1
+    assert sizes["pw1.weight.dequantized"] == 64
+    assert accuracy(chosen.model, digits) > 0.95
 
 
 class TestRefusals:

@@ -50,7 +50,8 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         without = re.sub(r"--target cortex-m4", "", command) if "cortex" in command else command
         ran = run(*shlex.split(without)[1:])
         assert ran.code == 0, ran.err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.tvmc", "recipe.toml", "report.json", "x86"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"model.tvmc", "model.onnx", "recipe.toml", "report.json", "x86"}
 
 
 def test_files_that_are_named_exist() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmcompress import PruneRecipe, QuantizeRecipe, Recipe, UserError
-from tvmcompress.recipe import as_prune_recipe, as_quantize_recipe
+from tvmcompress.recipe import LayerRecipe, as_prune_recipe, as_quantize_recipe
 
 ratios = st.floats(0.001, 0.999)
 prunes = st.builds(
@@ -24,7 +24,19 @@ prunes = st.builds(
     ratios=st.dictionaries(st.text(min_size=1, max_size=8), ratios, max_size=3),
     reconstruct=st.booleans(),
 )
-quantizes = st.builds(QuantizeRecipe, observer=st.text(max_size=8), rounding=st.sampled_from(["double", "single"]))
+layers = st.builds(
+    LayerRecipe,
+    observer=st.text(max_size=8),
+    observer_options=st.dictionaries(st.text(min_size=1, max_size=8), ratios, max_size=2),
+    weights=st.none() | st.sampled_from(["per_channel", "per_tensor"]),
+)
+quantizes = st.builds(
+    QuantizeRecipe,
+    observer=st.text(max_size=8),
+    rounding=st.sampled_from(["double", "single"]),
+    power_of_two=st.booleans(),
+    layers=st.dictionaries(st.text(min_size=1, max_size=8), layers, max_size=2),
+)
 recipes = st.builds(
     Recipe,
     prune=st.none() | prunes,
@@ -60,6 +72,8 @@ def test_a_table_written_by_hand(tmp_path: Path) -> None:
         ({"prune": {"target_macs": 1.0}}, "prune.target_macs"),
         ({"sparsify": {"pattern": "two of four"}}, "sparsify.pattern"),
         ({"quantize": {"precision": "int3"}}, "quantize.precision"),
+        ({"quantize": {"layers": {"conv1": {}}}}, "quantize.layers.conv1: it needs an observer or weights"),
+        ({"quantize": {"layers": {"conv1": {"weights": "none"}}}}, "quantize.layers.conv1.weights"),
         ({"prune": {"colour": 1}}, "prune.colour is unknown"),
         ({"trim": {}}, "trim is unknown"),
         ({"calibration_samples": 0}, "calibration_samples"),

@@ -49,7 +49,9 @@ def compress(
     weights: opt.WeightsOption = None,
     keep_float: opt.KeepFloatOption = None,
     rounding: opt.RoundingOption = None,
+    power_of_two: opt.PowerOfTwoOption = None,
     target: opt.TargetOption = None,
+    onnx: opt.OnnxOption = None,
     tune: opt.TuneOption = 0,
     threads: opt.ThreadsOption = None,
     data_key: common.DataKeyOption = None,
@@ -64,8 +66,8 @@ def compress(
 ) -> None:
     """Compress a model, build it for targets, and measure what came out.
 
-    The output folder gets model.tvmc (the compressed model), recipe.toml, report.json and a folder for each target.
-    It is written whole or not at all.
+    The output folder gets model.tvmc (the compressed model), model.onnx (the same for other runtimes; quantized models as
+    QDQ), recipe.toml, report.json and a folder for each target. It is written whole or not at all.
     """
     from ..compression import DEFAULT_SAMPLES
     from ..compression import compress as run
@@ -91,7 +93,13 @@ def compress(
         },
         sparsify,
         quantize,
-        {"observer": observer, "weights": weights, "rounding": rounding, "exclude": keep_float},
+        {
+            "observer": observer,
+            "weights": weights,
+            "rounding": rounding,
+            "power_of_two": power_of_two,
+            "exclude": keep_float,
+        },
         calib_samples,
     )
     check_targets(target or [], tune)
@@ -117,6 +125,8 @@ def compress(
         )
         report = _report(model, result, models, builds)
         result.model.save(folder / "model.tvmc")
+        if onnx is not False:
+            _write_onnx(result, folder / "model.onnx", required=onnx is True)
         plan.save(folder / "recipe.toml")
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         report = report.model_copy(update={"files": (*files, "report.json")})
@@ -125,6 +135,18 @@ def compress(
         print(report.model_dump_json(indent=1))
         return
     _show(report, output)
+
+
+def _write_onnx(result: CompressionResult, path: Path, required: bool) -> None:
+    """The model as ONNX; one with an operator that ONNX lacks is left out unless it is asked for."""
+    from ..errors import UnsupportedOperatorError
+    from ..exporting import export_onnx
+
+    try:
+        export_onnx(result.qdq_model or result.model, path)
+    except UnsupportedOperatorError:
+        if required:
+            raise
 
 
 def _skip(data: Dataset, count: int) -> Dataset:
@@ -177,6 +199,8 @@ def _show(report: Report, output: Path) -> None:
     console.print()
     if report.remarks:
         console.print(remarks_list(report))
+    exchange = ", model.onnx (for other runtimes)" if "model.onnx" in report.files else ""
     console.print(
-        f"Written to [bold]{output}[/bold]: model.tvmc (the model), recipe.toml (the options), report.json (figures)."
+        f"Written to [bold]{output}[/bold]: model.tvmc (the model){exchange}, recipe.toml (the options), "
+        "report.json (figures)."
     )

@@ -129,6 +129,23 @@ WeightsOption = Annotated[
     str | None,
     typer.Option("--weights", help="One scale per_channel or per_tensor.", rich_help_panel=_QUANTIZATION),
 ]
+PowerOfTwoOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--power-of-two/--free-scales",
+        help="Scales are powers of two, so that rescaling is a shift.",
+        show_default="free-scales",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
+OnnxOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--onnx/--no-onnx",
+        help="Also write model.onnx, for ONNX Runtime and others.",
+        show_default="onnx where it has a form in ONNX",
+    ),
+]
 RoundingOption = Annotated[
     str | None,
     typer.Option("--rounding", help="double: as TFLite rounds; single: faster.", rich_help_panel=_QUANTIZATION),

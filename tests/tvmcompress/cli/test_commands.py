@@ -68,12 +68,23 @@ class TestInspect:
 class TestCompress:
     def test_what_is_written(self, compressed: Path) -> None:
         names = {path.name for path in compressed.iterdir()}
-        assert names == {"model.tvmc", "recipe.toml", "report.json", "x86"}
+        assert names == {"model.tvmc", "model.onnx", "recipe.toml", "report.json", "x86"}
         assert [path.name for path in compressed.parent.iterdir()] == ["out"]
         report = json.loads((compressed / "report.json").read_text())
         assert set(report["files"]) == {
             str(path.relative_to(compressed)) for path in compressed.rglob("*") if path.is_file()
         }
+
+    def test_onnx_for_other_runtimes(self, compressed: Path, digits: Path, tmp_path: Path) -> None:
+        """The model in QDQ form; the integer model is its rounded twin."""
+        qdq, integer = (tvmcompress.load(compressed / name) for name in ("model.onnx", "model.tvmc"))
+        images = tvmcompress.load_data(digits / "digits_test.npz", integer.inputs).first(50).inputs()[0]
+        first, second = (model.run(images)[0].argmax(1) for model in (qdq, integer))
+        assert (first == second).mean() >= 0.96
+        ran = run("compress", digits / "digits.onnx", "--prune", 0.3, "--no-onnx", "-o", tmp_path / "out")
+        assert ran.code == 0, ran.err
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.tvmc", "recipe.toml", "report.json"}
+        assert "model.onnx" not in ran.out
 
     def test_report(self, compressed: Path) -> None:
         report = json.loads((compressed / "report.json").read_text())
