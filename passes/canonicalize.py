@@ -26,6 +26,7 @@ from .rebuild import DROP, Drop, Rebuilder, bindings, rebuild
 # These stay although their operands are parameters: the exchange form of quantized models.
 _NEVER_FOLDED = {"relax.dequantize", "relax.quantize"}
 _COMMUTATIVE = {"relax.add", "relax.multiply", "relax.maximum", "relax.minimum"}
+_WITH_SCALAR = {"relax.subtract", "relax.divide", "relax.power", "relax.mod", "relax.floor_mod", "relax.floor_divide"}
 _WEIGHTED = {"relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.matmul"}
 _SUFFIXES = re.compile(r"[._/](weight|bias|kernel|w|b|gamma|beta|scale|quantized)$", re.IGNORECASE)
 
@@ -60,7 +61,10 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
     names = {var: var.name for var in param_vars(main) if var in needed}
     for var, _ in program:
         if var in needed and origin[var] is not None:
-            names[var] = _free_name(str(origin[var]), set(names.values()))
+            # Layers that share a parameter share what becomes of it.
+            same = (v for v in names if origin[v] == origin[var] and np.array_equal(known[v], known[var]))
+            twin = next(same, None)
+            names[var] = _free_name(str(origin[var]), set(names.values())) if twin is None else names[twin]
 
     def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | Drop | None:
         if var in known:
@@ -115,6 +119,8 @@ def _simplify(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr
     name = value.op.name
     if name in _COMMUTATIVE:
         return _order_operands(build, value)
+    if name in _WITH_SCALAR:
+        return _inline_scalars(build, value)
     if name == "relax.clip" and float(value.args[1].value) == 0 and float(value.args[2].value) >= 3.4e38:
         return relax.op.nn.relu(build.get(value.args[0]))
     if name in ("relax.reshape", "relax.broadcast_to", "relax.permute_dims") and _is_identity(value):
@@ -139,6 +145,16 @@ def _order_operands(build: Rebuilder, call: relax.Call) -> relax.Expr | None:
         name = build.param_name(second)
         operand = build.param(name, value.reshape(-1)) if name else relax.const(value.reshape(-1))
     return relax.Call(call.op, [build.get(first), operand], call.attrs, call.ty_args)
+
+
+def _inline_scalars(build: Rebuilder, call: relax.Call) -> relax.Expr:
+    rank = len(static_shape(call))
+    args = []
+    for arg, other in (call.args, call.args[::-1]):
+        value = build.param_value(arg) if build.param_name(arg) is not None else None
+        is_scalar = value is not None and value.size == 1 and value.ndim <= 1 and len(static_shape(other)) == rank
+        args.append(relax.const(value.reshape(()), str(value.dtype)) if is_scalar else build.get(arg))
+    return relax.Call(call.op, args, call.attrs, call.ty_args)
 
 
 def _is_bias(build: Rebuilder, expr: relax.Expr) -> bool:

@@ -103,6 +103,10 @@ class Atoms:
         free = ids[self._roles[ids] == Role.NONE]
         self._roles[free] = role
 
+    def role(self, ids: np.ndarray) -> np.ndarray:
+        """The roles of `ids` so far."""
+        return self._roles[ids]
+
     def produced(self, ids: np.ndarray, layer: str) -> None:
         """Say that `layer` produces the channels `ids`."""
         self._producers.append(layer)

@@ -87,6 +87,10 @@ class Flow:
         if role == Role.OUTPUT:
             self.atoms.produced(ids, self.name)
 
+    def is_produced(self, ids: np.ndarray) -> bool:
+        """Whether any of `ids` is an output channel of a layer."""
+        return bool((self.atoms.role(ids) == Role.OUTPUT).any())
+
     def live(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Fresh positions that may be removed, not known to be zero then."""
         return self.atoms.new(count), np.zeros(count, bool)

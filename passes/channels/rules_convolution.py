@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._tvm import relax
-from .atoms import Role
+from .atoms import STRUCTURAL, Role
 from .axes import Axes, from_pairs
-from .registry import Flow, NotCovered, Site, axis_in, rule
+from .registry import Flow, NotCovered, Site, axis_in, ints, rule
 
 
 @dataclass(frozen=True)
@@ -119,19 +119,36 @@ def _whole_groups(flow: Flow, groups: int, *channels: np.ndarray) -> None:
         flow.tie(root, ids.reshape(groups, -1))
 
 
+def _passing(flow: Flow) -> dict[int, int]:
+    """Spatial axes along which a kernel of one position works alone on each: output axis to input axis."""
+    attrs = flow.attrs
+    letters = [letter for letter in str(attrs.data_layout) if letter not in "NC"]
+    padding, kernel = ints(attrs.padding), flow.operand(1).shape
+    passing = {}
+    for index, letter in enumerate(letters):
+        pads = padding[index], padding[index - len(letters)]
+        if kernel[axis_in(attrs.kernel_layout, letter)] == 1 and ints(attrs.strides)[index] == 1 and not any(pads):
+            passing[axis_in(attrs.out_layout, letter)] = axis_in(attrs.data_layout, letter)
+    return passing
+
+
 def _result(flow: Flow, geometry: _Geometry, data: Axes, weight: Axes, channel: tuple[np.ndarray, np.ndarray]) -> Axes:
+    passing = _passing(flow)
     for axis, ids in enumerate(weight.ids):
         if axis not in (geometry.weight_in, geometry.weight_out):
             flow.freeze(ids)
     for axis, ids in enumerate(data.ids):
-        if axis not in (geometry.batch, geometry.channel):
-            flow.freeze(ids)
+        if axis not in (geometry.batch, geometry.channel) and axis not in passing.values():
+            # Positions of an image need no reason, channels that are taken for positions do.
+            flow.freeze(ids, f"{flow.name} slides over it" if flow.is_produced(ids) else STRUCTURAL)
     pairs = []
     for axis, dim in enumerate(flow.out_shape):
         if axis == geometry.out_channel:
             pairs.append(channel)
         elif axis == geometry.out_batch:
             pairs.append(data.pairs()[geometry.batch])
+        elif axis in passing:
+            pairs.append(data.pairs()[passing[axis]])
         else:
             pairs.append(flow.fixed(dim))
     return from_pairs(pairs)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._tvm import relax
 from .axes import Axes, Value, from_pairs
-from .registry import Flow, NotCovered, axis_in, ints, rule
+from .registry import Flow, NotCovered, Site, axis_in, ints, rule
 
 
-def _reduced_axes(flow: Flow, rank: int) -> list[int]:
+def _reduced_axes(flow: Flow | Site, rank: int) -> list[int]:
     axis = flow.attrs.axis
     return list(range(rank)) if axis is None else [index % rank for index in ints(axis)]
 
@@ -33,7 +34,30 @@ def _sum(flow: Flow) -> Axes:
     return _reduce(flow, data, zero_stays=True)
 
 
-@rule("relax.mean", "relax.max", "relax.min", "relax.prod", "relax.variance", "relax.std", "relax.median")
+def _rebuild_with_zeros(site: Site) -> relax.Expr:
+    """Reckon with the zeros that were removed: they lower a mean, and bound a maximum and a minimum."""
+    data = site.operand(0)
+    sizes = [(len(site.kept(data.ids[axis])), len(data.ids[axis])) for axis in _reduced_axes(site, len(data))]
+    if all(kept == size for kept, size in sizes):
+        return site.same()
+    result, dtype = site.emit(site.same()), str(site.call.ty.dtype)
+    if site.call.op.name == "relax.mean":
+        share = float(np.prod([kept / size for kept, size in sizes]))
+        return relax.op.multiply(result, relax.const(share, dtype))
+    bound = relax.op.maximum if site.call.op.name == "relax.max" else relax.op.minimum
+    return bound(result, relax.const(0, dtype))
+
+
+@rule("relax.mean", "relax.max", "relax.min", rebuild=_rebuild_with_zeros)
+def _mean_or_bound(flow: Flow) -> Axes:
+    data = flow.operand(0)
+    for axis in _reduced_axes(flow, len(data)):
+        ids, zero = data.pairs()[axis]
+        flow.freeze(ids[~zero], f"{flow.name} reduces over it and it is not zero where it is removed")
+    return _reduce(flow, data, zero_stays=True)
+
+
+@rule("relax.prod", "relax.variance", "relax.std", "relax.median")
 def _statistic(flow: Flow) -> Value:
     data = flow.operand(0)
     for axis in _reduced_axes(flow, len(data)):

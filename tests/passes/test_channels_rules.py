@@ -372,56 +372,6 @@ def sum_over_channels_that_are_not_zero(Net):
     return net.finish(net.emit(op.sum(net.emit(op.exp(net.conv(net.x, 6, name="a"))), [1])))
 
 
-@case()
-def statistics_over_channels(Net):
-    net = Net((1, 3, 6, 6))
-    x = net.conv(net.x, 6, name="a")
-    return net.finish(net.mean(x, axes=[1]), net.emit(op.max(x, [1])))
-
-
-@case(a=6)
-def batch_norm(Net):
-    net = Net((1, 3, 6, 6))
-    return net.finish(net.head(net.relu(net.batch_norm(net.conv(net.x, 6, bias=False, name="a")))))
-
-
-@case(a=4)
-def group_norm(Net):
-    net = Net((1, 3, 6, 6))
-    x = net.conv(net.x, 12, name="a")
-    x = net.emit(nn.group_norm(x, net.param("g", (12,), 0.5), net.param("b", (12,)), 4, 1, [2, 3]))
-    return net.finish(net.head(net.relu(x)))
-
-
-@case(a=6)
-def instance_norm(Net):
-    net = Net((1, 3, 6, 6))
-    x = net.conv(net.x, 6, name="a")
-    x = net.emit(nn.instance_norm(x, net.param("g", (6,), 0.5), net.param("b", (6,)), 1, [2, 3]))
-    return net.finish(net.head(net.relu(x)))
-
-
-@case(fc2=6)
-def layer_norm(Net):
-    net = Net((1, 7, 12))
-    x = net.dense(net.x, 8, name="fc1")
-    x = net.emit(nn.layer_norm(x, net.param("g", (8,), 0.5), net.param("b", (8,)), -1))
-    return net.finish(net.dense(net.emit(nn.gelu(net.dense(x, 6, name="fc2"))), 4))
-
-
-@case(fc2=6)
-def rms_norm(Net):
-    net = Net((1, 7, 12))
-    x = net.emit(nn.rms_norm(net.dense(net.x, 8, name="fc1"), net.param("g", (8,), 0.5), -1))
-    return net.finish(net.dense(net.emit(nn.silu(net.dense(x, 6, name="fc2"))), 4))
-
-
-@case()
-def softmax_over_channels(Net):
-    net = Net((1, 3, 6, 6))
-    return net.finish(net.emit(nn.softmax(net.conv(net.x, 6, name="a"), axis=1)))
-
-
 @case(a=6, b=4)
 def pooling_and_resizing(Net):
     net = Net((1, 3, 8, 8))
