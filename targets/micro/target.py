@@ -102,9 +102,10 @@ class CortexMTarget(Target):
     def _kernels(self, wanted: bool) -> list[Any]:
         if not (wanted and self.description.dsp):
             return []
+        from .kernels.helium_legalize import UseHeliumKernels
         from .kernels.legalize import UseDspKernels
 
-        return [UseDspKernels()]
+        return [UseHeliumKernels(), UseDspKernels()] if self.description.helium else [UseDspKernels()]
 
     def _compile(self, generated: Generated, output: Path) -> int:
         """Compile, and link for the emulator; bytes of code, those of the C library that it needs included."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,8 @@ from .epilogue import Epilogue, NotRepresentable
 from .packing import planes_are_exact
 from .plans import plan_band, plan_convolution
 
-_NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
+NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
+"""Mostly LLVM's loop strength reduction costs registers."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="UseDspKernels")
@@ -27,35 +28,48 @@ class UseDspKernels:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        rewriter = _Rewriter(mod)
-        main = mod.get_global_var("main")
-        rewriter.builder_.update_func(main, rewriter.visit_expr(mod["main"]))
-        return rewriter.builder_.get()
+        return use_kernels(mod, _MAKERS)
+
+
+def use_kernels(mod: tvm.IRModule, makers: Makers) -> tvm.IRModule:
+    """Replace the operators of `main` for which `makers` make a kernel.
+
+    The maker of a convolution takes a `qadd` as its second argument, which it may compute as well: its kernel is then
+    called "conv2d_add".
+    """
+    rewriter = _Rewriter(mod, makers)
+    main = mod.get_global_var("main")
+    rewriter.builder_.update_func(main, rewriter.visit_expr(mod["main"]))
+    return rewriter.builder_.get()
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class Kernel:
     """A function with its constants.
 
     Attributes:
         name: Starts the function's name.
         func: The function.
         constants: Its constants.
-        plain_lsr: Whether LLVM's loop strength reduction helps it; mostly it does not.
+        options: The LLVM option that it is compiled with, or none.
         repeat: Whether the tensor and the last constant are given a second time, for parameters that are not read.
     """
 
     name: str
     func: tirx.PrimFunc
     constants: list[np.ndarray]
-    plain_lsr: bool = False
+    options: str = NO_STRENGTH_REDUCTION
     repeat: bool = False
+
+
+Makers = Mapping[str, Callable[..., Kernel | None]]
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, makers: Makers) -> None:
         super().__init__(mod)
+        self._makers = makers
         main = mod["main"]
         self._values = dict(bindings(main))
         self._readers = users(main)
@@ -63,17 +77,17 @@ class _Rewriter(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         name = getattr(call.op, "name", "")
-        if static_shape(call)[:1] != (1,) if name in _MAKERS else False:
+        if static_shape(call)[:1] != (1,) if name in self._makers else False:
             return self.visit_expr_post_order(call)
         if name == f"{PREFIX}qadd":
             fused = self._convolution_and_sum(call)
             if fused is not None:
                 return fused
         call = self.visit_expr_post_order(call)
-        if name not in _MAKERS:
+        if name not in self._makers:
             return call
         try:
-            kernel = _MAKERS[name](call)
+            kernel = self._makers[name](call)
         except NotRepresentable:
             return call
         if kernel is None:
@@ -96,7 +110,7 @@ class _Rewriter(PyExprMutator):
             if len(self._readers[own]) != 1 or own.same_as(other):
                 continue
             try:
-                kernel = _convolution(conv, _swapped(call) if index == 1 else call)
+                kernel = self._makers[f"{PREFIX}qconv2d"](conv, _swapped(call) if index == 1 else call)
             except NotRepresentable:
                 continue
             if kernel is None or kernel.name != "conv2d_add":
@@ -109,8 +123,8 @@ class _Rewriter(PyExprMutator):
     def _flat(self, tensor: relax.Expr) -> relax.Expr:
         return self.builder_.emit(relax.op.reshape(tensor, (int(np.prod(static_shape(tensor))),)))
 
-    def _call(self, kernel: _Kernel, args: list[relax.Expr], shape: tuple[int, ...]) -> relax.Expr:
-        func = kernel.func if kernel.plain_lsr else kernel.func.with_attr(LLVM_OPTIONS_ATTR, _NO_STRENGTH_REDUCTION)
+    def _call(self, kernel: Kernel, args: list[relax.Expr], shape: tuple[int, ...]) -> relax.Expr:
+        func = kernel.func.with_attr(LLVM_OPTIONS_ATTR, kernel.options) if kernel.options else kernel.func
         # Opaque to fusion: the body is a loop nest of its own, not a block.
         function = self.builder_.add_func(func.with_attr("op_pattern", 8), kernel.name)
         out_type = relax.TensorType((int(np.prod(shape)),), "int8")
@@ -127,7 +141,8 @@ def _swapped(call: relax.Call) -> relax.Call:
     return relax.Call(call.op, [call.args[1], call.args[0]], tvm.ir.make_node("ir.DictAttrs", **attrs))
 
 
-def _constants(call: relax.Call) -> list[np.ndarray] | None:
+def constant_values(call: relax.Call) -> list[np.ndarray] | None:
+    """Weights, bias, multipliers and shifts of a layer; None where one of them is computed."""
     values = [arg.value.numpy() for arg in call.args[1:] if isinstance(arg, Constant)]
     return values if len(values) == len(call.args) - 1 else None
 
@@ -137,7 +152,7 @@ def _epilogue(call: relax.Call) -> Epilogue:
     return Epilogue(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax))
 
 
-def _folded_bias(call: relax.Call, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def folded_bias(call: relax.Call, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """The bias with the input's zero point taken out of the sum over (O, K) weights."""
     folded = bias.astype(np.int64) - int(call.attrs.input_zero_point) * weight.astype(np.int64).sum(1)
     if np.abs(folded).max(initial=0) >= 1 << 31:
@@ -150,9 +165,9 @@ def _is_late(weight: np.ndarray, bias: np.ndarray) -> bool:
     return planes_are_exact(weight) and not planes_are_exact(weight, bias)
 
 
-def _convolution(call: relax.Call, addition: relax.Call | None = None) -> _Kernel | None:
+def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel | None:
     attrs = call.attrs
-    constants = _constants(call)
+    constants = constant_values(call)
     if constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
         return None
     weight, bias, multiplier, shift = constants
@@ -161,7 +176,7 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> _Kerne
     _, out_height, out_width, _ = static_shape(call)
     top, left, bottom, right = (int(p) for p in attrs.padding)
     flat = weight.reshape(outputs, -1)
-    folded = _folded_bias(call, flat, bias)
+    folded = folded_bias(call, flat, bias)
     covers = (out_height, out_width) == (1, 1) and (kh, kw) == (height, width) and not (top or left or bottom or right)
     if covers:
         return _fully_connected(call, flat, folded, multiplier, shift)
@@ -186,15 +201,16 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> _Kerne
     made = _sum(addition) if addition is not None else None
     kernel = panel.PanelConvolution(conv, plan, made[0] if made is not None else None)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
-    single_round = kernel.words == plan.unroll and kernel.words <= 8
+    # Strength reduction helps where a single round leaves registers free.
+    options = "" if kernel.words == plan.unroll and kernel.words <= 8 else NO_STRENGTH_REDUCTION
     if made is not None:
-        return _Kernel("conv2d_add", kernel.function(), [*constants, made[1]], plain_lsr=single_round)
-    return _Kernel("conv2d", kernel.function(), constants, plain_lsr=single_round, repeat=True)
+        return Kernel("conv2d_add", kernel.function(), [*constants, made[1]], options)
+    return Kernel("conv2d", kernel.function(), constants, options, repeat=True)
 
 
-def _depthwise(call: relax.Call) -> _Kernel | None:
+def _depthwise(call: relax.Call) -> Kernel | None:
     attrs = call.attrs
-    constants = _constants(call)
+    constants = constant_values(call)
     if constants is None or [int(d) for d in attrs.dilation] != [1, 1]:
         return None
     weight, bias, multiplier, shift = constants
@@ -210,24 +226,24 @@ def _depthwise(call: relax.Call) -> _Kernel | None:
         _epilogue(call), 1,
     )  # fmt: skip
     layer = replace(layer, band=plan_band(out_height, layer))
-    folded = _folded_bias(call, weight.reshape(-1, channels).T, bias)
+    folded = folded_bias(call, weight.reshape(-1, channels).T, bias)
     parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
-    return _Kernel(
-        "depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(weight[0]), parameters], plain_lsr=True
+    return Kernel(
+        "depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(weight[0]), parameters], options=""
     )
 
 
-def _dense(call: relax.Call) -> _Kernel | None:
-    constants = _constants(call)
+def _dense(call: relax.Call) -> Kernel | None:
+    constants = constant_values(call)
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
         return None
     weight, bias, multiplier, shift = constants
-    return _fully_connected(call, weight, _folded_bias(call, weight, bias), multiplier, shift)
+    return _fully_connected(call, weight, folded_bias(call, weight, bias), multiplier, shift)
 
 
 def _fully_connected(
     call: relax.Call, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
-) -> _Kernel | None:
+) -> Kernel | None:
     outputs, inputs = weight.shape
     if inputs % 4 or not planes_are_exact(weight):
         return None
@@ -238,7 +254,7 @@ def _fully_connected(
     late = _is_late(weight, bias)
     layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
-    return _Kernel("dense", dense.dense(layer), constants)
+    return Kernel("dense", dense.dense(layer), constants)
 
 
 def _sum(call: relax.Call) -> tuple[elementwise.Sum, np.ndarray] | None:
@@ -257,24 +273,24 @@ def _sum(call: relax.Call) -> tuple[elementwise.Sum, np.ndarray] | None:
     return total, total.constants(int(attrs.output_multiplier), int(attrs.output_shift))
 
 
-def _add(call: relax.Call) -> _Kernel | None:
+def _add(call: relax.Call) -> Kernel | None:
     made = _sum(call)
     if made is None:
         return None
     total, constants = made
-    return _Kernel("add", elementwise.add(int(np.prod(static_shape(call))), total), [constants])
+    return Kernel("add", elementwise.add(int(np.prod(static_shape(call))), total), [constants])
 
 
-def _average(call: relax.Call) -> _Kernel | None:
+def _average(call: relax.Call) -> Kernel | None:
     attrs = call.attrs
     _, height, width, channels = static_shape(call.args[0])
     whole = [int(p) for p in attrs.pool_size] == [height, width] and not any(int(p) for p in attrs.padding)
     if not whole or channels % 4 or height * width > pool.MOST_PIXELS:
         return None
-    return _Kernel("average", pool.global_average(height * width, channels, int(attrs.qmin), int(attrs.qmax)), [])
+    return Kernel("average", pool.global_average(height * width, channels, int(attrs.qmin), int(attrs.qmax)), [])
 
 
-_MAKERS: dict[str, Callable[[relax.Call], _Kernel | None]] = {
+_MAKERS: Makers = {
     f"{PREFIX}qconv2d": _convolution,
     f"{PREFIX}qdepthwise": _depthwise,
     f"{PREFIX}qdense": _dense,

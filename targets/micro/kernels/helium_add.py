@@ -1,0 +1,105 @@
+"""Addition of two int8 tensors with Helium, exactly as TFLite computes it; see `elementwise` for the arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script import tirx as T
+
+from .elementwise import Operand
+from .helium_epilogue import HeliumEpilogue
+from .helium_words import gather_words, splat
+
+# mypy: ignore-errors
+
+
+@dataclass(frozen=True)
+class HeliumSum:
+    """A sum of two operands.
+
+    Attributes:
+        first, second: The operands.
+        left_shift: Of both, before they are multiplied.
+        epilogue: How the sum becomes an output.
+    """
+
+    first: Operand
+    second: Operand
+    left_shift: int
+    epilogue: HeliumEpilogue
+
+    @property
+    def tables(self) -> int:
+        """How many operands need a table."""
+        return 2 - self.first.shifted - self.second.shifted
+
+    @property
+    def words(self) -> int:
+        """Length of the constants."""
+        return 4 + 256 * self.tables
+
+    def constants(self, multiplier: int, shift: int) -> np.ndarray:
+        """The epilogue's words, the zero points of shifted operands, and the tables; flat int32.
+
+        Args:
+            multiplier, shift: The output's factor.
+
+        Raises:
+            NotRepresentable: The factor does not fit the fast arithmetic.
+        """
+        parts, offset = [], 0
+        for operand in (self.first, self.second):
+            if operand.shifted:
+                offset -= operand.zero_point << (self.left_shift - 1)
+            else:
+                table = operand.table(self.left_shift, self.epilogue.rounding)
+                # From the least byte to the greatest.
+                parts.append(np.concatenate([table[128:], table[:128]]))
+        if parts:
+            parts[0] = parts[0] + offset
+            offset = 0
+        words = self.epilogue.parameters(np.array([multiplier]), np.array([shift]))[:, 0]
+        head = np.zeros(4, np.int64)
+        head[0] = offset
+        head[1 : 1 + len(words)] = words
+        return np.concatenate([head, *parts]).astype(np.int32)
+
+    def apply(self, a: tirx.PrimExpr, b: tirx.PrimExpr, constants: tirx.Buffer) -> tirx.PrimExpr:
+        """The int8x4 sum of two int8 values given as int32x4."""
+        terms, table = [], 0
+        for operand, value in ((self.first, a), (self.second, b)):
+            if operand.shifted:
+                terms.append(value << splat(self.left_shift - 1))
+            else:
+                terms.append(gather_words(constants, 4 + 256 * table + 128, value))
+                table += 1
+        total = terms[0] + terms[1]
+        if not table:
+            total = total + tirx.Broadcast(constants[0], 4)
+        return self.epilogue.apply(total, [tirx.Broadcast(constants[1 + i], 4) for i in range(self.epilogue.words)])
+
+
+def add(elements: int, total: HeliumSum) -> tirx.PrimFunc:
+    """The function of (a, b, constants, output), all flat; the output may lie where a lies.
+
+    Args:
+        elements: A multiple of 4.
+        total: The sum.
+    """
+
+    @T.prim_func(s_tir=True)
+    def add_int8(
+        a: T.Buffer((elements,), "int8"),
+        b: T.Buffer((elements,), "int8"),
+        constants: T.Buffer((total.words,), "int32"),
+        out: T.Buffer((elements,), "int8"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        for i in range(elements // 4):
+            out[T.ramp(i * 4, 1, 4)] = total.apply(
+                a.vload([i * 4], "int8x4").astype("int32x4"), b.vload([i * 4], "int8x4").astype("int32x4"), constants
+            )
+
+    return add_int8.with_attr("tvmcompress.workspaces", {"": 0}).with_attr("tvmcompress.inplace", 0)

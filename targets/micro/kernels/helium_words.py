@@ -1,0 +1,76 @@
+"""Expressions that become single instructions of Helium, the M-profile Vector Extension (MVE).
+
+Names follow the Armv8-M Architecture Reference Manual (DDI 0553, chapter C2). Vectors are int8x16, int16x8 or int32x4.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from tvm import tirx
+from tvm.target import codegen
+
+from .words import i32
+
+VECTOR = 16
+"""Bytes of a vector register."""
+
+
+@functools.cache
+def _intrinsic(name: str) -> int:
+    return int(codegen.llvm_lookup_intrinsic_id(f"llvm.arm.mve.{name}"))
+
+
+def _call(dtype: str, name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
+    return tirx.call_llvm_pure_intrin(dtype, tirx.const(_intrinsic(name), "uint32"), *args)
+
+
+def splat(value: int, lanes: int = 4) -> tirx.PrimExpr:
+    """A constant in every 32-bit lane."""
+    return tirx.Broadcast(i32(value), lanes)
+
+
+def vector(*values: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Four int32 scalars as a vector."""
+    return tirx.Shuffle(list(values), [i32(i) for i in range(len(values))])
+
+
+def vmladava(acc: tirx.PrimExpr, a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """acc plus the sum of the products of all lanes, in a general register."""
+    return _call("int32", "vmldava", i32(0), i32(0), i32(0), acc, a, b)
+
+
+def vqrdmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(2 * a * b + 2**31) >> 32 by lane, saturating."""
+    return _call("int32x4", "vqrdmulh", a, b)
+
+
+def vrmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(a * b + 2**31) >> 32 by lane."""
+    return _call("int32x4", "vrmulh", a, b, i32(0))
+
+
+def vqrdmlash(a: tirx.PrimExpr, b: tirx.PrimExpr, c: int | tirx.PrimExpr) -> tirx.PrimExpr:
+    """(2 * a * b + (c << 32) + 2**31) >> 32 by lane, saturating; c is a scalar."""
+    return _call("int32x4", "vqrdmlash", a, b, i32(c) if isinstance(c, int) else c)
+
+
+def load_bytes(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Sixteen bytes of an int8 buffer; the address need not be aligned."""
+    return buffer.vload([offset], "int8x16")
+
+
+def load_words(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Four words of an int32 buffer."""
+    return buffer.vload([offset], "int32x4")
+
+
+def as_bytes(words: tirx.PrimExpr) -> tirx.PrimExpr:
+    """The same 128 bits as bytes."""
+    return tirx.reinterpret("int8x16", words)
+
+
+def gather_words(buffer: tirx.Buffer, start: int, indices: tirx.PrimExpr) -> tirx.PrimExpr:
+    """The words `start + index` of an int32 buffer, for four indices of either sign."""
+    base = tirx.address_of(buffer[start])
+    return _call("int32x4", "vldr.gather.offset", base, indices, i32(32), i32(2), i32(0))
