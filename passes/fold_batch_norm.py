@@ -68,8 +68,12 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
                 return _Producer(value, bias, bias_name)
         return None
 
+    left: set[relax.Var] = set()
+
     def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         if isinstance(value, relax.TupleGetItem) and _is_call(values.get(value.tuple_value), "relax.nn.batch_norm"):
+            if value.tuple_value in left:
+                return None
             if int(value.index) == 0:
                 return build.get(value.tuple_value)
             return build.get(values[value.tuple_value].args[2 + int(value.index)])
@@ -78,6 +82,7 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
         statistics = [build.param_value(arg) for arg in value.args[1:]]
         if any(array is None for array in statistics):
             remarks.append(Remark("FoldBatchNorm", var.name, "its statistics are computed, so it stays as it is"))
+            left.add(var)
             return None
         gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in statistics)
         scale = 1 / np.sqrt(variance + float(value.attrs.epsilon))

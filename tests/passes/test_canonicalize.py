@@ -241,3 +241,19 @@ def test_missing_values_are_named() -> None:
         attach_params(Imported, {})
     with pytest.raises(ValueError, match="no parameter values"):
         Canonicalize()(Imported)
+
+
+def test_normalization_with_computed_statistics_is_left() -> None:
+    from .small_models import model, samples, weights
+
+    def build(x: relax.Expr, p: dict) -> relax.Expr:
+        gamma = relax.op.mean(x, [0, 2, 3])
+        normal = relax.op.nn.batch_norm(x, gamma, p["b"], p["m"], p["v"], 1, training=False)
+        return relax.op.nn.relu(relax.TupleGetItem(normal, 0))
+
+    params = {**weights(b=(3,), m=(3,)), "v": np.ones(3, np.float32)}
+    before = model(build, (1, 3, 4, 4), params=params)
+    after = FoldBatchNorm()(before)
+    inputs = [samples((1, 3, 4, 4), count=1)[0]]
+    np.testing.assert_array_equal(run(after, inputs)[0], run(before, inputs)[0])
+    assert any("statistics are computed" in remark.message for remark in get_remarks(after))

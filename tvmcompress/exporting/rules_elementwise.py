@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..passes._tvm import relax
@@ -172,5 +174,5 @@ def _affine(write: Writer, call: relax.Call) -> str:
         write.constant(value.reshape(-1) if value.size > 1 else value.reshape(()), f"{stem}.{what}")
         for value, what in ((scale, "scale"), (zero, "zero_point"))
     ]
-    options = {"axis": int(call.attrs.axis)} if scale.size > 1 else {}
+    options: dict[str, Any] = {"axis": int(call.attrs.axis)} if scale.size > 1 else {}
     return write.emit("QuantizeLinear" if integers is call else "DequantizeLinear", [x, *operands], **options)

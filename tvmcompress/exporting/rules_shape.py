@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..passes._tvm import relax
@@ -133,7 +135,7 @@ def _resize(write: Writer, call: relax.Call) -> str:
     known = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
     if method not in modes or coordinates not in known:
         raise CannotWriteError(f"it resizes by '{method}' with coordinates '{coordinates}'")
-    options: dict[str, object] = {"mode": modes[method], "coordinate_transformation_mode": coordinates}
+    options: dict[str, Any] = {"mode": modes[method], "coordinate_transformation_mode": coordinates}
     if method == "nearest_neighbor":
         options["nearest_mode"] = _NEAREST[str(attrs.rounding_method)]
     if method == "cubic":

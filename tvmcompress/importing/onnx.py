@@ -105,11 +105,11 @@ def from_onnx(
 
 def _as_qdq(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: int, source: str) -> onnx.ModelProto:
     """A model that is quantized already, in the QDQ form that `Quantize` gives."""
-    proto = clean(proto, shapes, batch)
-    editor = GraphEditor(proto.graph, source)
-    expand_qoperators(editor)
-    canonical_qdq(editor)
-    editor.finish()
+    for rewrite in (expand_qoperators, canonical_qdq):
+        proto = clean(proto, shapes, batch)
+        editor = GraphEditor(proto.graph, source)
+        rewrite(editor)
+        editor.finish()
     return proto
 
 

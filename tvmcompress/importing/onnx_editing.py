@@ -19,6 +19,7 @@ class GraphEditor:
         nodes: Its nodes, in order of computation.
         constants: The values of its initializers, by name.
         source: What to call the model in messages.
+        shapes: The shapes of its tensors as they were at first, where they are known.
     """
 
     def __init__(self, graph: onnx.GraphProto, source: str) -> None:
@@ -30,6 +31,12 @@ class GraphEditor:
         self.outputs = [value.name for value in graph.output]
         self._names = {*self.inputs, *self.outputs, *self.constants}
         self._names.update(name for node in self.nodes for name in (*node.input, *node.output))
+        # The shapes that inference has found.
+        self.shapes = {
+            value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in (*graph.input, *graph.value_info)
+            if value.type.tensor_type.HasField("shape")
+        }
         # Labels for messages; nodes without a name are known by what they compute.
         for node in self.nodes:
             if not node.name:

@@ -7,6 +7,7 @@ its convolution or matrix product.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..errors import UnsupportedOperatorError, UserError
 from .onnx_editing import GraphEditor, attributes
 
 _AGAIN = "quantize the model again"
+_NORMALIZATION = re.compile(r"[._/](weight|gamma|scale)$", re.IGNORECASE)
 _KINDS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -58,7 +60,8 @@ class _Canonical:
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         # What to call constants that were float: quantized ones take their names.
         self.stems: dict[str, str] = {}
-        # Dequantized constants: the node of each.
+        # Dequantized activations, and dequantized constants with the node of each.
+        self.dequantized: set[str] = set()
         self.constants: dict[str, onnx.NodeProto] = {}
 
     def run(self) -> None:
@@ -142,6 +145,8 @@ class _Canonical:
         new = editor.node("DequantizeLinear", [q, scale, zero], node.output[0], axis=affine.axis)
         if value is not None:
             self.constants[node.output[0]] = new
+        else:
+            self.dequantized.add(node.output[0])
         return [new]
 
     def _constant(self, name: str, value: np.ndarray) -> str:
@@ -236,7 +241,9 @@ class _Canonical:
         if node.op_type == "Gemm" and any(name in self.constants for name in node.input[1:]):
             return self._gemm(node)
         if node.op_type == "Pad" and len(node.input) > 2 and node.input[2] in self.constants:
-            node.input[2] = self.editor.constant(f"{node.name}_value", self._real(self.constants[node.input[2]]))
+            node.input[2] = self._real(node.input[2])
+        if node.op_type == "BatchNormalization":
+            return self._batch_norm(node)
         if node.op_type == "Add" and node.input[0] in self.constants and node.input[1] not in self.constants:
             node.input[0], node.input[1] = node.input[1], node.input[0]
         return None
@@ -276,10 +283,43 @@ class _Canonical:
             made.append(self.editor.node("Add", [product, bias], node.output[0]))
         return made
 
-    def _real(self, source: onnx.NodeProto) -> np.ndarray:
-        """The real value of a dequantized scalar."""
-        value, scale, zero = (self.editor.constants[name] for name in source.input)
-        return ((value.astype(np.int32) - zero.astype(np.int32)) * scale).astype(np.float32)
+    def _batch_norm(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        """A normalization of integers multiplies every channel: a depthwise convolution with 1x1 kernels of 127 steps."""
+        scale = self.constants[node.input[1]].input[0] if node.input[1] in self.constants else node.input[1]
+        for index, name in enumerate(node.input[1:], start=1):
+            if name in self.constants:
+                node.input[index] = self._real(name)
+        statistics = [self.editor.constants.get(name) for name in node.input[1:5]]
+        shape = self.editor.shapes.get(node.output[0]) or self.editor.shapes.get(node.input[0]) or []
+        if node.input[0] not in self.dequantized or len(shape) != 4 or any(value is None for value in statistics):
+            return None
+        gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in statistics)
+        factor = gamma / np.sqrt(variance + float(attributes(node).get("epsilon", 1e-5)))
+        shift = (beta - mean * factor).astype(np.float32)
+        step = np.where(factor == 0, 1.0, np.abs(factor) / 127).astype(np.float32)
+        stem = _NORMALIZATION.sub("", scale)
+        operands = [
+            self.editor.constant(f"{stem}.kernel", (127 * np.sign(factor)).astype(np.int8).reshape(-1, 1, 1, 1)),
+            self.editor.constant(f"{stem}.step", step),
+            self.editor.constant(f"{stem}.zero", np.zeros(step.shape, np.int8)),
+        ]
+        weight = self.editor.node("DequantizeLinear", operands, self.editor.fresh(f"{stem}.kernel_value"), axis=0)
+        product = self.editor.fresh(f"{node.output[0]}_product")
+        return [
+            weight,
+            self.editor.node("Conv", [node.input[0], weight.output[0]], product, group=step.size, kernel_shape=[1, 1]),
+            self.editor.node(
+                "Add", [product, self.editor.constant(f"{stem}.shift", shift.reshape(1, -1, 1, 1))], node.output[0]
+            ),
+        ]
+
+    def _real(self, name: str) -> str:
+        """A dequantized constant as a float one."""
+        source = self.constants[name]
+        value, scale, zero = (self.editor.constants[operand] for operand in source.input)
+        shape = [-1 if axis == attributes(source)["axis"] and scale.size > 1 else 1 for axis in range(value.ndim)]
+        real = (value.astype(np.int32) - zero.astype(np.int32).reshape(shape)) * scale.reshape(shape)
+        return self.editor.constant(source.input[0], real.astype(np.float32))
 
     def _value(self, name: str) -> np.ndarray | None:
         source = self.constants.get(name)

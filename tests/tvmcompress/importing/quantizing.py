@@ -73,6 +73,28 @@ def float_model(
     return helper.make_model(graph, opset_imports=domains, ir_version=8)
 
 
+def network_with_normalization(seed: int = 0) -> onnx.ModelProto:
+    """Convolutions with batch normalization that nobody has folded; (1, 3, 12, 12) to (1, 8)."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {}
+    nodes: list[onnx.NodeProto] = []
+    x = "x"
+    for name, inputs in (("first", 3), ("second", 8)):
+        weights[f"{name}.weight"] = (rng.standard_normal((8, inputs, 3, 3)) / np.sqrt(4.5 * inputs)).astype("float32")
+        nodes.append(helper.make_node("Conv", [x, f"{name}.weight"], [f"{name}.out"], pads=[1, 1, 1, 1]))
+        statistics = [f"{name}_bn.{part}" for part in ("weight", "bias", "mean", "var")]
+        values = [rng.standard_normal(8), rng.standard_normal(8) / 4, rng.standard_normal(8) / 4, rng.random(8) + 0.5]
+        weights |= {key: value.astype("float32") for key, value in zip(statistics, values)}
+        nodes.append(helper.make_node("BatchNormalization", [f"{name}.out", *statistics], [f"{name}_bn.out"]))
+        nodes.append(helper.make_node("Relu", [f"{name}_bn.out"], [f"{name}.relu"]))
+        x = f"{name}.relu"
+    # What ONNX Runtime's integer form ends in it quantizes only behind an operator that has one.
+    weights["last.weight"] = (rng.standard_normal((8, 8, 1, 1)) / 3).astype("float32")
+    nodes.append(helper.make_node("Conv", [x, "last.weight"], ["last"]))
+    nodes += [helper.make_node("GlobalAveragePool", ["last"], ["mean"]), helper.make_node("Flatten", ["mean"], ["y"])]
+    return float_model(nodes, weights, [1, 3, 12, 12])
+
+
 def small_network(seed: int = 0) -> onnx.ModelProto:
     """Everything that image classifiers for small devices are made of; (1, 3, 12, 12) to (1, 6)."""
     rng = np.random.default_rng(seed)

@@ -17,7 +17,17 @@ from tvmcompress.passes._tvm import Constant, relax
 from tvmcompress.passes.rebuild import bindings
 
 from ...passes.integer import running
-from .quantizing import INT8, QDQ, QOPERATOR, UINT8, Samples, meaning, quantize, small_network
+from .quantizing import (
+    INT8,
+    QDQ,
+    QOPERATOR,
+    UINT8,
+    Samples,
+    meaning,
+    network_with_normalization,
+    quantize,
+    small_network,
+)
 
 SHAPE = (3, 12, 12)
 
@@ -115,6 +125,22 @@ def test_weights_that_are_quantized_in_the_graph(tmp_path: Path, float_path: Pat
     x = samples(20, seed=1)
     assert np.abs(model.run(x)[0] - meaning(proto, x)).max() < 0.04
     assert np.abs(lowered(model).run(x)[0] - meaning(proto, x)).max() < 0.06
+
+
+@pytest.mark.parametrize("kind", [QDQ, QOPERATOR], ids=["qdq", "qoperator"])
+def test_normalization_that_was_not_folded(tmp_path: Path, kind: Any) -> None:
+    """Between integers it is a depthwise convolution, so that nothing stays in float."""
+    onnx.save(network_with_normalization(), tmp_path / "net.onnx")
+    options: dict[str, Any] = {"per_channel": True, "reduce_range": True}
+    proto = quantize(tmp_path / "net.onnx", Samples(samples(20)), tmp_path / "q.onnx", kind, UINT8, **options)
+    model = from_onnx(proto)
+    assert {"first", "first_bn", "second_bn.bias_add"} <= {var.name for var, _ in bindings(model.module["main"])}
+    x = samples(40, seed=1)
+    wanted = meaning(proto, x)
+    step = np.abs(wanted).max() / 100
+    assert np.abs(model.run(x)[0] - wanted).max() < step
+    assert (np.abs(model.run(x)[0] - wanted) < 1e-5).mean() > 0.9
+    assert np.abs(lowered(model).run(x)[0] - wanted).max() < 2 * step
 
 
 @pytest.mark.shared
