@@ -34,7 +34,9 @@ from .prune_to_budget import PruneToBudget
 from .quantize import Quantize
 from .reconstruct import Reconstruct
 from .remarks import Remark, get_remarks
+from .restore_normalizations import RestoreNormalizations
 from .sparsify import Sparsify
+from .split_projections import SplitProjections
 from .surgery import SurgeryReport, get_surgery, zero_channels
 
 __all__ = [
@@ -55,7 +57,9 @@ __all__ = [
     "Range",
     "Reconstruct",
     "Remark",
+    "RestoreNormalizations",
     "Sparsify",
+    "SplitProjections",
     "SurgeryReport",
     "TensorQuantization",
     "UnsupportedOperatorError",

@@ -152,8 +152,10 @@ def _inline_scalars(build: Rebuilder, call: relax.Call) -> relax.Expr:
     args = []
     for arg, other in (call.args, call.args[::-1]):
         value = build.param_value(arg) if build.param_name(arg) is not None else None
-        is_scalar = value is not None and value.size == 1 and value.ndim <= 1 and len(static_shape(other)) == rank
-        args.append(relax.const(value.reshape(()), str(value.dtype)) if is_scalar else build.get(arg))
+        if value is not None and value.size == 1 and value.ndim <= 1 and len(static_shape(other)) == rank:
+            args.append(relax.const(value.reshape(()), str(value.dtype)))
+        else:
+            args.append(build.get(arg))
     return relax.Call(call.op, args, call.attrs, call.ty_args)
 
 

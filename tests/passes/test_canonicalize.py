@@ -13,6 +13,8 @@ from tvmcompress.passes.canonicalize import variable_names
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.module_params import PARAMS_ATTR
 
+from . import small_models
+
 # TVMScript annotations are no Python annotations.
 # mypy: ignore-errors
 
@@ -257,3 +259,39 @@ def test_normalization_with_computed_statistics_is_left() -> None:
     inputs = [samples((1, 3, 4, 4), count=1)[0]]
     np.testing.assert_array_equal(run(after, inputs)[0], run(before, inputs)[0])
     assert any("statistics are computed" in remark.message for remark in get_remarks(after))
+
+
+def test_scalars_are_inline_in_every_operator() -> None:
+    def build(x: relax.Expr, w: dict[str, relax.Expr]) -> relax.Expr:
+        return relax.op.divide(relax.op.power(relax.op.subtract(w["one"], x), w["two"]), w["rows"])
+
+    mod = small_models.model(
+        build,
+        (3, 4),
+        params={"one": np.ones((), "float32"), "two": np.full(1, 2, "float32"), "rows": np.full((3, 1), 4, "float32")},
+    )
+    assert set(get_params(mod)) == {"rows"}
+    x = np.arange(12, dtype="float32").reshape(3, 4)
+    np.testing.assert_allclose(run(mod, [x])[0], (1 - x) ** 2 / 4, rtol=1e-6)
+
+
+def test_a_number_keeps_its_type() -> None:
+    def build(x: relax.Expr, w: dict[str, relax.Expr]) -> relax.Expr:
+        return relax.op.take(x, relax.op.add(w["first"], w["second"]), axis=1)
+
+    numbers = {"first": np.array(1), "second": np.array(2)}
+    mod = small_models.model(build, (3, 4), params=numbers)
+    (call,) = (binding.value for binding in mod["main"].body.blocks[0].bindings if isinstance(binding.value, relax.Call))
+    assert call.args[1].ty.dtype == "int64"
+
+
+def test_layers_that_share_a_weight_share_its_transpose() -> None:
+    def build(x: relax.Expr, w: dict[str, relax.Expr]) -> relax.Expr:
+        for _ in range(3):
+            x = relax.op.tanh(relax.op.matmul(x, relax.op.permute_dims(w["fc.weight"])))
+        return x
+
+    weight = np.random.default_rng(0).random((4, 4)).astype("float32")
+    params = get_params(small_models.model(build, (3, 4), params={"fc.weight": weight}))
+    assert list(params) == ["fc.weight"]
+    np.testing.assert_array_equal(params["fc.weight"], weight.T)

@@ -13,7 +13,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from ..errors import UnsupportedOperatorError, UserError
 from ..model import InputSpec, Model
-from ..passes import Canonicalize, FoldBatchNorm, attach_params
+from ..passes import Canonicalize, FoldBatchNorm, RestoreNormalizations, SplitProjections, attach_params
 from ..passes._tvm import Constant, relax, tvm
 from .onnx_editing import GraphEditor
 from .onnx_graph import clean
@@ -85,7 +85,8 @@ def from_onnx(
     params = {var.name: tensor.numpy() for var, tensor in zip(list(main.params)[count:], tensors)}
     mod["main"] = main.without_attr("params") if "params" in main.attrs else main
     mod = attach_params(mod, params)
-    mod = tvm.transform.Sequential([Canonicalize(), FoldBatchNorm(), Canonicalize()])(mod)
+    passes = (Canonicalize(), RestoreNormalizations(), SplitProjections(), FoldBatchNorm(), Canonicalize())
+    mod = tvm.transform.Sequential(passes)(mod)
     inputs = tuple(
         InputSpec(
             name=var.name,
