@@ -30,7 +30,7 @@ class SplitProjections:
         main = mod["main"]
         found = _find(main)
         heads = {fused.reshape: fused for fused in found}
-        inner = {var for fused in found for var in (fused.permute, fused.split) if var is not None}
+        inner = {var for fused in found for var in fused.inner}
         selections = {var: (fused, selection) for fused in found for var, selection in fused.selections.items()}
         pieces: dict[relax.Var, relax.Var] = {}
 
@@ -60,35 +60,48 @@ class _Selection:
 
 @dataclass(eq=False)
 class _Fused:
-    """A reshape that splits `axis` of `source` into `parts` and more, a transposition, and what selects parts."""
+    """A reshape that splits `axis` of `source` into `parts` and more, what moves the axes, and what selects parts.
+
+    Attributes:
+        reshape: The result of the reshape.
+        source: What is reshaped.
+        axis: Its axis that is split; the parts lie along the same axis of the result.
+        parts: How many parts there are.
+        shape: The shape of the result.
+        moves: What follows: calls that permute axes, or add and drop axes of size one.
+        place: Where the axis of parts is behind the moves.
+        inner: The variables of the moves, and of a split.
+        selections: What is selected, by the variable of each selection.
+    """
 
     reshape: relax.Var
     source: relax.Var
     axis: int
     parts: int
     shape: tuple[int, ...]
-    permute: relax.Var | None = None
-    order: list[int] | None = None
-    split: relax.Var | None = None
+    moves: list[tuple[relax.Call, int]] = field(default_factory=list)
+    place: int = 0
+    inner: list[relax.Var] = field(default_factory=list)
     selections: dict[relax.Var, _Selection] = field(default_factory=dict)
-
-    @property
-    def place(self) -> int:
-        """Where the axis of parts is behind the transposition."""
-        return self.axis if self.order is None else self.order.index(self.axis)
 
     def piece(self, build: Rebuilder, split: relax.Var, selection: _Selection) -> relax.Expr:
         """One part, as its reader wants it."""
         part = build.emit(relax.TupleGetItem(split, selection.index), f"{split.name}.part{selection.index}")
-        shape, order = list(self.shape), self.order
+        result = relax.op.reshape(part, _single(self.shape, self.axis))
+        for call, place in self.moves:
+            moved = build.emit(result, f"{part.name}.moved")
+            if call.op.name == "relax.reshape":
+                result = relax.op.reshape(moved, _single(static_shape(call), place))
+            else:
+                result = relax.Call(call.op, [moved], call.attrs, call.ty_args)
         if selection.keeps_axis:
-            shape[self.axis] = 1
-        else:
-            del shape[self.axis]
-            if order is not None:
-                order = [axis - (axis > self.axis) for axis in order if axis != self.axis]
-        result = relax.op.reshape(part, shape)
-        return result if order is None else relax.op.permute_dims(build.emit(result, f"{part.name}.reshape"), order)
+            return result
+        return relax.op.squeeze(build.emit(result, f"{part.name}.moved"), [self.place])
+
+
+def _single(shape: tuple[int, ...], axis: int) -> list[int]:
+    """The shape of one part."""
+    return [1 if index == axis else size for index, size in enumerate(shape)]
 
 
 def _find(main: relax.Function) -> list[_Fused]:
@@ -99,12 +112,16 @@ def _find(main: relax.Function) -> list[_Fused]:
         fused = _splitting_reshape(var, value)
         if fused is None:
             continue
-        last = var
-        follower = readers[var][0] if len(readers.get(var, [])) == 1 else None
-        call = values.get(follower) if follower is not None else None
-        if isinstance(call, relax.Call) and call.op.name == "relax.permute_dims" and call.attrs.axes is not None:
-            fused.permute = last = follower
-            fused.order = [int(axis) % len(fused.shape) for axis in call.attrs.axes]
+        last, fused.place = var, fused.axis
+        while len(readers.get(last, [])) == 1:
+            follower = readers[last][0]
+            call = values.get(follower)
+            place = _moved(call, fused.place) if isinstance(call, relax.Call) and follower != last else None
+            if place is None:
+                break
+            fused.moves.append((call, place))
+            fused.inner.append(follower)
+            last, fused.place = follower, place
         if _select(fused, last, values, readers):
             found.append(fused)
     return found
@@ -129,6 +146,25 @@ def _splitting_reshape(var: relax.Var, value: relax.Expr) -> _Fused | None:
     return None
 
 
+def _moved(call: relax.Call, place: int) -> int | None:
+    """Where an axis goes that has several positions; None where the call does more than to move axes."""
+    try:
+        old, new = static_shape(call.args[0]), static_shape(call)
+    except (ValueError, IndexError):
+        return None
+    if call.op.name == "relax.permute_dims":
+        axes = call.attrs.axes
+        order = list(range(len(old)))[::-1] if axes is None else [int(axis) % len(old) for axis in axes]
+        return order.index(place)
+    dropping_all = call.op.name == "relax.squeeze" and call.attrs.axis is None
+    if call.op.name not in ("relax.expand_dims", "relax.squeeze", "relax.reshape") or dropping_all:
+        return None
+    wide, moved = ([axis for axis, size in enumerate(shape) if size != 1] for shape in (old, new))
+    if [old[axis] for axis in wide] != [new[axis] for axis in moved]:
+        return None
+    return moved[wide.index(place)]
+
+
 def _select(
     fused: _Fused,
     last: relax.Var,
@@ -144,7 +180,7 @@ def _select(
         if call.op.name == "relax.take" and _is_index(call, fused.place):
             fused.selections[var] = _Selection(int(call.args[1].value.numpy()), keeps_axis=False)
         elif call.op.name == "relax.split" and len(reading) == 1 and _splits_all(call, fused):
-            fused.split = var
+            fused.inner.append(var)
             for item in readers.get(var, []):
                 field_of = values.get(item)
                 if not isinstance(field_of, relax.TupleGetItem):
@@ -165,5 +201,5 @@ def _is_index(call: relax.Call, axis: int) -> bool:
 
 def _splits_all(call: relax.Call, fused: _Fused) -> bool:
     """Whether a split separates all parts."""
-    fields = call.ty.fields
-    return int(call.attrs.axis) % len(fused.shape) == fused.place and len(fields) == fused.parts
+    rank = len(static_shape(call.args[0]))
+    return int(call.attrs.axis) % rank == fused.place and len(call.ty.fields) == fused.parts

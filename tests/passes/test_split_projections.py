@@ -48,11 +48,22 @@ def untransposed(x, w):
     return attend(*(op.permute_dims(op.take(y, index(part), 2), [0, 2, 1, 3]) for part in range(3)), w)
 
 
+def by_way_of_single_axes(x, w):
+    """As PyTorch's own multi-head attention does it."""
+    y = op.expand_dims(op.reshape(op.matmul(x, w["qkv.weight"]), (1, 5, 3, 12)), [0])
+    y = op.squeeze(op.permute_dims(y, [3, 1, 2, 0, 4]), [3])
+    heads = (op.reshape(op.take(y, index(part), 0), (1, 5, 2, 6)) for part in range(3))
+    return attend(*(op.permute_dims(part, [0, 2, 1, 3]) for part in heads), w)
+
+
+FUSED = [by_take, by_split, untransposed, by_way_of_single_axes]
+
+
 def network(build):
     return model(build, TOKENS, params=weights(qkv__weight=(10, 36), proj__weight=(12, 4)))
 
 
-@pytest.mark.parametrize("build", [by_take, by_split, untransposed], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", FUSED, ids=lambda build: build.__name__)
 def test_queries_and_values_have_widths_of_their_own(build):
     mod = network(build)
     split = SplitProjections()(mod)
@@ -68,7 +79,7 @@ def test_queries_and_values_have_widths_of_their_own(build):
     ]
 
 
-@pytest.mark.parametrize("build", [by_take, by_split, untransposed], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", FUSED, ids=lambda build: build.__name__)
 def test_whole_heads_still_go(build):
     split = SplitProjections()(network(build))
     pruned = PruneHeads(0.5)(split)
