@@ -6,12 +6,13 @@ NHWC. Two pixels by four output channels are made at a time; their eight sums ta
 to, and six loads serve eight multiplications. The input's zero point goes into the bias, so borders hold it. Where fields
 are read from depends on the layer:
 
-- *direct*: a 1x1 kernel without padding reads the input as it lies;
-- *band*: the input rows of some output rows are copied to a band padded with the zero point;
-- *columns*: where runs are much shorter than a vector, the fields of one output row are copied from the band, the rows of
-  each one behind the other.
+- *direct*: a 1x1 kernel without padding reads the input as it lies; the last vector of a pixel may overlap the one before;
+- *paired*: the same for eight channels, where one vector holds both pixels;
+- *band*: the input rows of some output rows are copied to a padded band;
+- *columns*: where runs are much shorter than a vector, the fields of a band's outputs are copied from it, the rows of each
+  one behind the other.
 
-Vectors reach beyond a run, where weights are zero.
+What vectors read beyond a run is multiplied by zero.
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from .helium_add import HeliumSum
+from .helium_band import HEAD, Band
 from .helium_epilogue import HeliumEpilogue, block_parameters
-from .helium_words import VECTOR, as_bytes, load_bytes, load_words, vector, vmladava
+from .helium_words import VECTOR, as_bytes, load_run, load_words, vector, vmladava
 
 # mypy: ignore-errors
-
-_STACK_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,24 @@ class HeliumConvolution:
     @property
     def pointwise(self) -> bool:
         """Whether every output pixel is made of one input pixel."""
-        inside = (self.out_height - 1) * self.strides[0] < self.height and (self.out_width - 1) * self.strides[
-            1
-        ] < self.width
-        return self.kernel == (1, 1) and self.top == 0 and self.left == 0 and inside
+        rows, columns = (self.out_height - 1) * self.strides[0], (self.out_width - 1) * self.strides[1]
+        return self.kernel == (1, 1) and not (self.top or self.left) and rows < self.height and columns < self.width
 
-    @property
-    def pitch(self) -> int:
-        """Bytes of a row of the band."""
-        columns = max((self.out_width - 1) * self.strides[1] + self.kernel[1], self.left + self.width)
-        return -(-columns * self.channels // VECTOR) * VECTOR
-
-    def band_rows(self, rows: int) -> int:
-        """Input rows that `rows` output rows need."""
-        return (rows - 1) * self.strides[0] + self.kernel[0]
+    def band(self, rows: int, slack: int = 0) -> Band:
+        """The band for `rows` output rows."""
+        return Band(
+            height=self.height,
+            width=self.width,
+            channels=self.channels,
+            top=self.top,
+            left=self.left,
+            columns=(self.out_width - 1) * self.strides[1] + self.kernel[1],
+            rows=(rows - 1) * self.strides[0] + self.kernel[0],
+            step=rows * self.strides[0],
+            last=(self.out_height - rows) * self.strides[0],
+            slack=slack,
+            zero_point=self.input_zero_point,
+        )
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,18 @@ class HeliumPlan:
     """The choices of the template.
 
     Attributes:
-        source: "direct", "band" or "columns".
+        source: "direct", "paired", "band" or "columns".
         rows: Output rows made from one band.
-        unroll: Vectors of a run in one round of the inner loop.
+        runs: Runs of a field that one round of the inner loop takes; divides the runs.
+        unroll: Vectors of a run in one round.
+        one_scale: Whether all channels share one factor, whose words then stand once at the head.
     """
 
     source: str
     rows: int
+    runs: int
     unroll: int
+    one_scale: bool = False
 
 
 class HeliumKernel:
@@ -113,197 +121,231 @@ class HeliumKernel:
         return self.conv.kernel[0] if self.plan.source == "band" else 1
 
     @cached_property
-    def field(self) -> int:
-        """Bytes of a field of the columns."""
-        return -(-self.conv.kernel[0] * self.conv.run // VECTOR) * VECTOR
+    def run(self) -> int:
+        """Bytes of a run, as it is read."""
+        c = self.conv
+        return -(-c.kernel[0] * c.run // VECTOR) * VECTOR if self.plan.source == "columns" else c.run
 
     @cached_property
     def chunks(self) -> int:
         """Rounds of the inner loop in a run."""
-        run = self.field if self.plan.source == "columns" else self.conv.run
-        return -(-run // (VECTOR * self.plan.unroll))
+        return -(-self.run // (VECTOR * self.plan.unroll))
 
-    @property
+    @cached_property
     def span(self) -> int:
         """Bytes that the vectors of a run read."""
         return self.chunks * self.plan.unroll * VECTOR
 
-    @property
-    def band_bytes(self) -> int:
-        """Bytes of the band, with what vectors may read behind it."""
-        return self.conv.band_rows(self.plan.rows) * self.conv.pitch + self.span
+    @cached_property
+    def band(self) -> Band:
+        """The band, with room for what vectors read behind it."""
+        return self.conv.band(self.plan.rows, max(self.span - self.run, VECTOR))
 
     @property
     def panel_bytes(self) -> int:
         """Bytes of the columns. What vectors write behind a field is overwritten by the next one; the last needs room."""
-        return self.conv.out_width * self.field + max(self.span - self.field, VECTOR)
+        return self.plan.rows * self.conv.out_width * self.run + max(self.span - self.run, VECTOR)
 
     @property
     def blocks(self) -> int:
         """Blocks of four output channels."""
         return -(-self.conv.out_channels // 4)
 
-    def weights(self, weights: np.ndarray) -> np.ndarray:
-        """Pack (O, KH, KW, C) int8 weights vector by vector, four channels side by side; flat int32."""
+    @property
+    def sides(self) -> int:
+        """Sets of weights: one for each of two pixels where they share vectors."""
+        return 2 if self.plan.source == "paired" else 1
+
+    @property
+    def weight_words(self) -> int:
+        """Words of the weights of a block."""
+        return self.runs * self.span * self.sides
+
+    @property
+    def header(self) -> int:
+        """Words before those of the first block."""
+        return HEAD + 3 + (self.conv.epilogue.words if self.plan.one_scale else 0)
+
+    @property
+    def block_words(self) -> int:
+        """Words of the constants of a block."""
+        return self.weight_words + 4 * (1 if self.plan.one_scale else 1 + self.conv.epilogue.words)
+
+    def vector_start(self, index: int) -> int:
+        """Offset of a vector in its run; in what is read directly the last one ends where the run ends."""
+        direct = self.plan.source == "direct"
+        return min(index * VECTOR, self.run - VECTOR) if direct else index * VECTOR
+
+    def constants(self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Per block of four output channels the weights, vector by vector, and what the epilogue needs.
+
+        Args:
+            weights: (O, KH, KW, C) int8.
+            bias, multiplier, shift: (O,) int32, the input's zero point folded into the bias.
+
+        Returns:
+            Flat int32, behind the trip counts of the loops. LLVM would unroll or hoist and spill if it knew them.
+        """
         c = self.conv
         rows = weights.reshape(c.out_channels, self.runs, -1)
-        padded = np.zeros((4 * self.blocks, self.runs, self.span), np.int8)
-        padded[: c.out_channels, :, : rows.shape[2]] = rows
-        vectors = padded.reshape(self.blocks, 4, -1, VECTOR).transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(vectors).view(np.int32).ravel()
-
-    def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Pack what the epilogue needs, flat int32, behind the trip counts of the inner loops.
-
-        LLVM would keep all weights in registers and spill them if it knew that the loop runs.
-        """
-        packed = block_parameters(bias, self.conv.epilogue.parameters(multiplier, shift))
-        return np.concatenate([np.array([self.runs, self.chunks, 0, 0], np.int32), packed.ravel()])
+        count = self.span // VECTOR
+        packed = np.zeros((4 * self.blocks, self.sides, self.runs, count, VECTOR), np.int8)
+        if self.sides == 2:
+            packed[: c.out_channels, 0, 0, 0, : c.channels] = rows[:, 0]
+            packed[: c.out_channels, 1, 0, 0, c.channels :] = rows[:, 0]
+        else:
+            for v in range(count):
+                start = self.vector_start(v)
+                part = rows[:, :, max(start, v * VECTOR) : start + VECTOR]
+                skipped = v * VECTOR - start
+                packed[: c.out_channels, 0, :, v, skipped : skipped + part.shape[2]] = part
+        vectors = packed.reshape(self.blocks, 4, -1, VECTOR).transpose(0, 2, 1, 3)
+        words = np.ascontiguousarray(vectors).view(np.int32).reshape(self.blocks, -1)
+        factors = c.epilogue.parameters(multiplier, shift)
+        shared = factors[:, 0] if self.plan.one_scale else factors[:0, 0]
+        parameters = block_parameters(bias, factors[:0] if self.plan.one_scale else factors)
+        counts = np.array([self.blocks, self.runs // self.plan.runs, self.chunks], np.int32)
+        return np.concatenate([self.band.counts, counts, shared, np.concatenate([words, parameters], axis=1).ravel()])
 
     def function(self) -> tirx.PrimFunc:
-        """The function of (input, weights, parameters, other operand, constants of the sum, output), all flat.
+        """The function of (input, constants, other operand, constants of the sum, output), all flat.
 
-        Without a residual the other operand and the constants are not read: any tensor will do.
+        Without a residual the other operand and its constants are not read: any tensor will do.
         """
         return _build(self)
 
 
 def _build(k: HeliumKernel) -> tirx.PrimFunc:
-    c, plan, ep = k.conv, k.plan, k.conv.epilogue
+    c, plan, ep, shape = k.conv, k.plan, k.conv.epilogue, k.band
     H, W, C, OH, OW, CO = c.height, c.width, c.channels, c.out_height, c.out_width, c.out_channels
     SH, SW = c.strides
     KH, RUN, NB, U = c.kernel[0], c.run, k.blocks, plan.unroll
-    DIRECT, COLUMNS = plan.source == "direct", plan.source == "columns"
-    FLAT = DIRECT and c.strides == (1, 1)
-    # Positions of a walk, and how often one is made.
-    M, ROWS = (OH * OW, 1) if FLAT else (OW, OH if DIRECT else plan.rows)
-    BANDS = 1 if DIRECT else -(-OH // plan.rows)
-    PITCH = W * C if DIRECT else c.pitch
-    BH = c.band_rows(plan.rows)
-    SIZE = VECTOR if DIRECT else k.band_bytes
-    FIELD = k.field
-    PANEL = k.panel_bytes if COLUMNS else VECTOR
-    WORDS = k.runs * k.span
-    QW = 4 * (1 + ep.words)
+    COLUMNS, PAIRED = plan.source == "columns", plan.source == "paired"
+    DIRECT = plan.source in ("direct", "paired")
+    FLAT = COLUMNS or DIRECT and c.strides == (1, 1)
+    BANDS, ROWS = (1, OH) if DIRECT else (-(-OH // plan.rows), plan.rows)
+    # Positions of a walk, and how many walks a band needs.
+    M, LINES = (ROWS * OW, 1) if FLAT else (OW, ROWS)
+    UNIT = 1 if DIRECT or COLUMNS else shape.unit
+    PITCH = W * C if DIRECT else shape.pitch
     PIXELS = 1 if M == 1 else 2
+    STEP = (k.run if COLUMNS else SW * C) // UNIT
+    PANEL = k.panel_bytes if COLUMNS else VECTOR
+    HEADER = k.header
+    BW, WW = k.block_words, k.weight_words
+    TOTAL = HEADER + NB * BW
     PARTIAL = CO % 4 != 0
-    STEP = FIELD if COLUMNS else SW * C
-    COPIED = min(W * C, PITCH - c.left * C)
-    ZP = c.input_zero_point
     ADD = k.residual is not None
-    RN, TN = (OH * OW * CO, k.residual.words) if ADD else (H * W * C, 4 + NB * QW)
+    RN, TN = (OH * OW * CO, k.residual.words) if ADD else (H * W * C, TOTAL)
+    # Runs and rounds of the loops around a round.
+    R0, R1 = k.runs // plan.runs, plan.runs
+    DTYPE, ELEMENTS = (shape.dtype, shape.elements) if not DIRECT else ("int8", VECTOR)
 
     def pixel(pair, px):
-        position = pair * PIXELS + px
-        return T.min(position, M - 1) if M % PIXELS else position
+        """The pixels of a pair: the last one repeats earlier ones, or when those may be overwritten itself."""
+        if M % PIXELS == 0:
+            return pair * PIXELS + px
+        return T.min(pair * PIXELS + px, M - 1) if ADD else T.min(pair * PIXELS, M - PIXELS) + px
 
-    def first_row(band):
-        return T.min(band * plan.rows, OH - plan.rows) if OH % plan.rows else band * plan.rows
+    def offset(line, pair, px, run, chunk, v):
+        """Offset of a vector in what it is read from."""
+        start = 0 if FLAT else line * (SH * PITCH // UNIT)
+        inside = k.vector_start(v) // UNIT if k.chunks == 1 else chunk * (U * VECTOR // UNIT) + v * VECTOR // UNIT
+        return start + pixel(pair, 0 if PAIRED else px) * STEP + run * (PITCH // UNIT) + inside
 
-    def run_start(row, pair, px, ky, chunk):
-        """Offset of a run's part in what it is read from."""
-        line = 0 if COLUMNS or FLAT else row * (SH * PITCH)
-        return line + pixel(pair, px) * STEP + ky * PITCH + chunk * (U * VECTOR)
+    def places(band, line, pair, n):
+        """Offsets of the outputs of the pixels of a pair."""
+        start = ((0 if DIRECT else T.min(band * ROWS, OH - ROWS)) + line) * OW
+        return [(start + pixel(pair, px)) * CO + n * 4 for px in range(PIXELS)]
 
-    def runs(q):
-        """Rounds of the loop over a field's runs."""
-        return q[0] if k.runs > 1 else 1
+    def accumulate(buffer, constants, acc, line, pair, n, r0, chunk):
+        """One round of the inner loop."""
+        for r1 in range(R1):
+            for v in range(U):
+                run = r0 * R1 + r1
+                place = ((run * k.chunks + chunk) * U + v) * (4 * VECTOR // 4)
+                for j in range(4):
+                    for px in range(PIXELS):
+                        side = px * (k.weight_words // 2) if PAIRED else 0
+                        weights = as_bytes(load_words(constants, HEADER + n * BW + side + place + j * 4))
+                        data = load_run(buffer, offset(line, pair, px, run, chunk, v))
+                        T.buffer_store(acc, vmladava(acc[px * 4 + j], data, weights), [px * 4 + j])
 
-    def chunks(q):
-        """Rounds of the loop over a run's chunks, unknown to LLVM unless weights may stay in registers."""
-        return 1 if k.chunks == 1 and (k.runs > 1 or U <= 2) else q[1]
+    def finish(constants, acc, result, skip, table, places, n):
+        base = HEADER + n * BW + WW
+        params = [load_words(constants, base)]
+        for i in range(ep.words):
+            shared = tirx.Broadcast(constants[HEAD + 3 + i], 4) if plan.one_scale else None
+            params.append(load_words(constants, base + 4 * (1 + i)) if shared is None else shared)
+        for px in range(PIXELS):
+            sums = vector(*[acc[px * 4 + j] for j in range(4)]) + params[0]
+            if ADD:
+                other = skip.vload([places[px]], "int8x4").astype("int32x4")
+                value = k.residual.apply(ep.limited(sums, params[1:]), other, table)
+            else:
+                value = ep.apply(sums, params[1:])
+            T.buffer_store(result, value, [px])
 
-    def at(band, row, pair, px, n):
-        """Offset of four outputs."""
-        line = 0 if FLAT else (row if DIRECT else first_row(band) + row) * OW
-        return (line + pixel(pair, px)) * CO + n * 4
+    def store(out, result, places, n):
+        for px in range(PIXELS):
+            if not PARTIAL:
+                T.buffer_store(out, result[px], [tirx.Ramp(places[px], tirx.const(1, "int32"), 4)])
+                continue
+            for j in range(4):
+                with T.If(n * 4 + j < CO), T.Then():
+                    T.buffer_store(out, tirx.Shuffle([result[px]], [tirx.const(j, "int32")]), [places[px] + j])
 
-    def finish(acc, q, skip, constants, px, n, index):
-        sums = vector(*[acc[px * 4 + j] for j in range(4)])
-        params = [load_words(q, 4 + n * QW + 4 * (1 + i)) for i in range(ep.words)]
-        if not ADD:
-            return ep.apply(sums, params)
-        return k.residual.apply(ep.limited(sums, params), skip.vload([index], "int8x4").astype("int32x4"), constants)
+    def copy_columns(source, panel):
+        unit = shape.unit
+        with T.serial(ROWS) as line, T.serial(OW) as p:
+            for ky in range(KH):
+                for v in range(-(-RUN // VECTOR)):
+                    start = (line * SH + ky) * (PITCH // unit) + p * (SW * C // unit) + v * (VECTOR // unit)
+                    place = tirx.Ramp((line * OW + p) * k.run + ky * RUN + v * VECTOR, tirx.const(1, "int32"), VECTOR)
+                    T.buffer_store(panel, load_run(source, start), [place])
 
-    source_of = (lambda x, band, panel: panel) if COLUMNS else (lambda x, band, panel: x if DIRECT else band)
+    def rounds(constants):
+        return constants[HEAD + 1] if R0 > 1 else 1
+
+    def chunks(constants):
+        return constants[HEAD + 2] if k.chunks > 1 else 1
+
+    def read_from(x, source, panel):
+        return panel if COLUMNS else x if DIRECT else source
 
     @T.prim_func(s_tir=True)
     def conv(
         x: T.Buffer((H * W * C,), "int8"),
-        w: T.Buffer((NB * WORDS,), "int32"),
-        q: T.Buffer((4 + NB * QW,), "int32"),
+        constants: T.Buffer((TOTAL,), "int32"),
         skip: T.Buffer((RN,), "int8"),
-        constants: T.Buffer((TN,), "int32"),
+        table: T.Buffer((TN,), "int32"),
         out: T.Buffer((OH * OW * CO,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
-        source = T.alloc_buffer((SIZE,), "int8")
+        source = T.alloc_buffer((ELEMENTS,), DTYPE)
         panel = T.alloc_buffer((PANEL,), "int8")
         acc = T.alloc_buffer((4 * PIXELS,), "int32")
-        result = T.alloc_buffer((4,), "int8")
+        result = T.alloc_buffer((PIXELS,), "int8x4")
         if not DIRECT:
-            for i in range(SIZE // VECTOR):
-                source[T.ramp(i * VECTOR, 1, VECTOR)] = T.broadcast(T.int8(ZP), VECTOR)
+            shape.clear(source, constants)
         for band in range(BANDS):
             if not DIRECT:
-                for r in range(BH):
-                    if T.And(first_row(band) * SH + r - c.top >= 0, first_row(band) * SH + r - c.top < H):
-                        for i in range(COPIED // VECTOR):
-                            source[T.ramp(r * PITCH + c.left * C + i * VECTOR, 1, VECTOR)] = load_bytes(
-                                x, (first_row(band) * SH + r - c.top) * (W * C) + i * VECTOR
-                            )
-                        for i in range(COPIED % VECTOR):
-                            source[r * PITCH + c.left * C + COPIED // VECTOR * VECTOR + i] = x[
-                                (first_row(band) * SH + r - c.top) * (W * C) + COPIED // VECTOR * VECTOR + i
-                            ]
-                    else:
-                        for i in range(PITCH // VECTOR):
-                            source[T.ramp(r * PITCH + i * VECTOR, 1, VECTOR)] = T.broadcast(T.int8(ZP), VECTOR)
-            for row in range(ROWS if COLUMNS else 1):
-                if COLUMNS:
-                    for p in range(OW):
-                        for ky in T.unroll(KH):
-                            for v in T.unroll(-(-RUN // VECTOR)):
-                                panel[T.ramp(p * FIELD + ky * RUN + v * VECTOR, 1, VECTOR)] = load_bytes(
-                                    source, (row * SH + ky) * PITCH + p * SW * C + v * VECTOR
-                                )
-                for n in range(NB):
-                    for line in range(1 if COLUMNS else ROWS):
-                        for p in range(-(-M // PIXELS)):
-                            for j in T.unroll(4 * PIXELS):
-                                acc[j] = q[4 + n * QW + j % 4]
-                            for ky in range(runs(q)):
-                                for ch in range(chunks(q)):
-                                    for u in T.unroll(U):
-                                        for j in T.unroll(4):
-                                            for px in T.unroll(PIXELS):
-                                                acc[px * 4 + j] = vmladava(
-                                                    acc[px * 4 + j],
-                                                    load_bytes(
-                                                        source_of(x, source, panel),
-                                                        run_start(line, p, px, ky, ch) + u * VECTOR,
-                                                    ),
-                                                    as_bytes(
-                                                        load_words(
-                                                            w, n * WORDS + ((ky * k.chunks + ch) * U + u) * VECTOR + j * 4
-                                                        )
-                                                    ),
-                                                )
-                            for px in T.unroll(PIXELS):
-                                if PARTIAL:
-                                    result[T.ramp(0, 1, 4)] = finish(
-                                        acc, q, skip, constants, px, n, at(band, row + line, p, px, n)
-                                    )
-                                    for j in T.unroll(4):
-                                        if n * 4 + j < CO:
-                                            out[at(band, row + line, p, px, n) + j] = result[j]
-                                else:
-                                    out[T.ramp(at(band, row + line, p, px, n), 1, 4)] = finish(
-                                        acc, q, skip, constants, px, n, at(band, row + line, p, px, n)
-                                    )
+                shape.fill(x, source, band, constants)
+            if COLUMNS:
+                copy_columns(source, panel)
+            for line in range(LINES):
+                for p in range(-(-M // PIXELS)):
+                    for n in range(constants[HEAD]):
+                        for j in T.unroll(4 * PIXELS):
+                            acc[j] = 0
+                        for r0 in range(rounds(constants)):
+                            for ch in range(chunks(constants)):
+                                accumulate(read_from(x, source, panel), constants, acc, line, p, n, r0, ch)
+                        finish(constants, acc, result, skip, table, places(band, line, p, n), n)
+                        store(out, result, places(band, line, p, n), n)
 
-    workspaces = {} if DIRECT else {"source": SIZE}
+    workspaces = {} if DIRECT else {"source": shape.bytes}
     if COLUMNS:
         workspaces["panel"] = PANEL
     conv = conv.with_attr("tvmcompress.workspaces", workspaces or {"": 0})
-    return conv.with_attr("tvmcompress.inplace", 3) if ADD else conv
+    return conv.with_attr("tvmcompress.inplace", 2) if ADD else conv

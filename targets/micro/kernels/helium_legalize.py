@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.integer.registry import PREFIX
 from ....passes.module_params import static_shape
-from . import helium_add, helium_conv
+from . import helium_add, helium_conv, helium_depthwise
 from .elementwise import Operand
 from .epilogue import NotRepresentable
 from .helium_epilogue import HeliumEpilogue
-from .helium_plans import plan_convolution
+from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
 from .legalize import Kernel, Makers, constant_values, folded_bias, use_kernels
 
 _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
@@ -47,10 +49,12 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
     outputs, kh, kw, channels = weight.shape
     _, height, width, _ = static_shape(call.args[0])
     _, out_height, out_width, _ = static_shape(call)
-    top, left = (int(p) for p in list(attrs.padding)[:2])
+    top, left, bottom, right = (int(p) for p in attrs.padding)
     flat = weight.reshape(outputs, -1)
     folded = folded_bias(call, flat, bias)
     _check_sums(flat, folded)
+    if (kh, kw) == (height, width) and not any((top, left, bottom, right)) and addition is None:
+        return _fully_connected(call, flat, folded, multiplier, shift)
     conv = helium_conv.HeliumConvolution(
         height=height,
         width=width,
@@ -70,10 +74,83 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
         return None
     made = _sum(addition) if addition is not None else None
     kernel = helium_conv.HeliumKernel(conv, plan, made[0] if made is not None else None)
-    constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
+    packed = kernel.constants(weight, folded, multiplier, shift)
     if made is not None:
-        return Kernel("conv2d_add", kernel.function(), [*constants, made[1]], _NO_LOW_OVERHEAD_LOOPS)
-    return Kernel("conv2d", kernel.function(), constants, _NO_LOW_OVERHEAD_LOOPS, repeat=True)
+        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], _NO_LOW_OVERHEAD_LOOPS)
+    return Kernel("conv2d", kernel.function(), [packed], _NO_LOW_OVERHEAD_LOOPS, repeat=True)
+
+
+def _dense(call: relax.Call) -> Kernel | None:
+    constants = constant_values(call)
+    if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
+        return None
+    weight, bias, multiplier, shift = constants
+    folded = folded_bias(call, weight, bias)
+    _check_sums(weight, folded)
+    return _fully_connected(call, weight, folded, multiplier, shift)
+
+
+def _fully_connected(
+    call: relax.Call, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> Kernel | None:
+    """A layer of (O, K) weights as the convolution of one pixel."""
+    outputs, inputs = weight.shape
+    conv = helium_conv.HeliumConvolution(
+        height=1,
+        width=1,
+        channels=inputs,
+        out_height=1,
+        out_width=1,
+        out_channels=outputs,
+        kernel=(1, 1),
+        strides=(1, 1),
+        top=0,
+        left=0,
+        input_zero_point=int(call.attrs.input_zero_point),
+        epilogue=_epilogue(call),
+    )
+    plan = plan_convolution(conv)
+    if plan is None:
+        return None
+    one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
+    kernel = helium_conv.HeliumKernel(conv, replace(plan, one_scale=one_scale))
+    packed = kernel.constants(weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
+    return Kernel("dense", kernel.function(), [packed], _NO_LOW_OVERHEAD_LOOPS, repeat=True)
+
+
+def _depthwise(call: relax.Call) -> Kernel | None:
+    attrs = call.attrs
+    constants = constant_values(call)
+    if constants is None or [int(d) for d in attrs.dilation] != [1, 1]:
+        return None
+    weight, bias, multiplier, shift = constants
+    _, height, width, channels = static_shape(call.args[0])
+    _, out_height, out_width, outputs = static_shape(call)
+    if outputs != channels:
+        return None
+    taps = weight.reshape(-1, channels)
+    folded = folded_bias(call, taps.T, bias)
+    _check_sums(taps.T, folded)
+    layer = helium_depthwise.HeliumDepthwise(
+        height=height,
+        width=width,
+        channels=channels,
+        out_height=out_height,
+        out_width=out_width,
+        kernel=weight.shape[1:3],
+        strides=tuple(int(s) for s in attrs.strides),  # type: ignore[arg-type]
+        top=int(attrs.padding[0]),
+        left=int(attrs.padding[1]),
+        input_zero_point=int(attrs.input_zero_point),
+        epilogue=_epilogue(call),
+        groups=helium_depthwise.group_taps(taps),
+        rows=1,
+    )
+    if not layer.fits or layer.taps > MOST_TAPS:
+        return None
+    layer = replace(layer, rows=plan_depthwise(layer))
+    packed = helium_depthwise.pack_constants(layer, taps, folded, multiplier, shift)
+    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], "")
 
 
 def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:
@@ -100,5 +177,7 @@ def _add(call: relax.Call) -> Kernel | None:
 
 _MAKERS: Makers = {
     f"{PREFIX}qconv2d": _convolution,
+    f"{PREFIX}qdense": _dense,
+    f"{PREFIX}qdepthwise": _depthwise,
     f"{PREFIX}qadd": _add,
 }

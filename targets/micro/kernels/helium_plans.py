@@ -6,25 +6,39 @@ long; copying is cheap against multiplying, so bands may be small.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .helium_conv import HeliumConvolution, HeliumPlan
+from .helium_depthwise import HeliumDepthwise
 from .helium_words import VECTOR
 
 _LONGEST_ROUND = 12
 _BAND_BYTES = 6144
+_PANEL_BYTES = 3072
+_DEPTHWISE_BAND_BYTES = 4096
+MOST_TAPS = 25
+"""Taps of the largest depthwise kernel; they are unrolled."""
 
 
 def plan_convolution(conv: HeliumConvolution) -> HeliumPlan | None:
     """The plan of a convolution, or None where the template does not pay."""
-    if conv.pointwise and conv.channels % VECTOR == 0:
-        return HeliumPlan("direct", conv.out_height, round_length(conv.channels // VECTOR))
+    if conv.pointwise:
+        if conv.channels % VECTOR == 0 or VECTOR <= conv.channels <= _LONGEST_ROUND * VECTOR:
+            return HeliumPlan("direct", conv.out_height, 1, round_length(vectors(conv.channels)))
+        pixels = conv.out_height * conv.out_width if conv.strides == (1, 1) else conv.out_width
+        if conv.channels == 8 and conv.strides[1] == 1 and pixels > 1:
+            return HeliumPlan("paired", conv.out_height, 1, 1)
     taken = conv.kernel[0] * vectors(conv.run)
     joined = vectors(conv.kernel[0] * conv.run)
     rows = max(r for r in range(1, conv.out_height + 1) if r == 1 or _fits(conv, r))
     # Joining the rows of a field costs about two instructions a row and pixel, for all channels at once.
     gain = (taken - joined) * 7 * conv.out_channels // 8
     if gain > 2 * taken:
-        return HeliumPlan("columns", rows, round_length(joined))
-    return HeliumPlan("band", rows, round_length(vectors(conv.run)))
+        row = joined * VECTOR * conv.out_width
+        rows = max(r for r in range(1, conv.out_height + 1) if r == 1 or (_fits(conv, r) and r * row <= _PANEL_BYTES))
+        return HeliumPlan("columns", rows, 1, round_length(joined))
+    runs = conv.kernel[0] if taken <= _LONGEST_ROUND else 1
+    return HeliumPlan("band", rows, runs, round_length(vectors(conv.run)))
 
 
 def vectors(count: int) -> int:
@@ -40,4 +54,14 @@ def round_length(count: int) -> int:
 
 
 def _fits(conv: HeliumConvolution, rows: int) -> bool:
-    return conv.out_height % rows == 0 and conv.band_rows(rows) * conv.pitch <= _BAND_BYTES
+    return conv.out_height % rows == 0 and conv.band(rows).bytes <= _BAND_BYTES
+
+
+def plan_depthwise(layer: HeliumDepthwise) -> int:
+    """How many output rows a depthwise band makes."""
+    fitting = [
+        rows
+        for rows in range(1, layer.out_height + 1)
+        if layer.out_height % rows == 0 and replace(layer, rows=rows).band.bytes <= _DEPTHWISE_BAND_BYTES
+    ]
+    return max(fitting, default=1)

@@ -60,6 +60,11 @@ def load_bytes(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
     return buffer.vload([offset], "int8x16")
 
 
+def load_run(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Sixteen bytes of an int8 or int32 buffer at an offset in its elements."""
+    return load_bytes(buffer, offset) if str(buffer.dtype) == "int8" else as_bytes(load_words(buffer, offset))
+
+
 def load_words(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
     """Four words of an int32 buffer."""
     return buffer.vload([offset], "int32x4")
@@ -74,3 +79,30 @@ def gather_words(buffer: tirx.Buffer, start: int, indices: tirx.PrimExpr) -> tir
     """The words `start + index` of an int32 buffer, for four indices of either sign."""
     base = tirx.address_of(buffer[start])
     return _call("int32x4", "vldr.gather.offset", base, indices, i32(32), i32(2), i32(0))
+
+
+def as_words(vector_: tirx.PrimExpr) -> tirx.PrimExpr:
+    """The same 128 bits as words."""
+    return tirx.reinterpret("int32x4", vector_)
+
+
+def vmull(a: tirx.PrimExpr, b: tirx.PrimExpr, top: int) -> tirx.PrimExpr:
+    """int16x8 products of the even bytes of two vectors (VMULLB), or of the odd ones (VMULLT)."""
+    return _call("int16x8", "vmull.int", a, b, i32(0), i32(top))
+
+
+def widened(halves: tirx.PrimExpr, top: int) -> tirx.PrimExpr:
+    """The even halfwords of a vector as int32x4 (VMOVLB), or the odd ones (VMOVLT)."""
+    words = as_words(halves)
+    return words >> splat(16) if top else (words << splat(16)) >> splat(16)
+
+
+def narrowed(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr, d: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Four int32x4 as int8x16, saturated: lane 4 i is a[i], 4 i + 1 is c[i], 4 i + 2 is b[i], 4 i + 3 is d[i]."""
+    even, odd = _narrow("int16x8", _narrow("int16x8", a, a, 0), b, 1), _narrow("int16x8", _narrow("int16x8", c, c, 0), d, 1)
+    return _narrow("int8x16", _narrow("int8x16", even, even, 0), odd, 1)
+
+
+def _narrow(dtype: str, into: tirx.PrimExpr, value: tirx.PrimExpr, top: int) -> tirx.PrimExpr:
+    """`value` saturated to half its width, into the even (VQMOVNB) or the odd (VQMOVNT) lanes of `into`."""
+    return _call(dtype, "vqmovn", tirx.reinterpret(dtype, into) if str(into.ty.dtype) != dtype else into, value, i32(0), i32(0), i32(top))

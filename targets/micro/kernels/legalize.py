@@ -115,9 +115,9 @@ class _Rewriter(PyExprMutator):
                 continue
             if kernel is None or kernel.name != "conv2d_add":
                 continue
-            weight, parameters, table = (relax.const(value) for value in kernel.constants)
+            *own_constants, table = (relax.const(value) for value in kernel.constants)
             x, skip = self._flat(self.visit_expr(conv.args[0])), self._flat(self.visit_expr(other))
-            return self._call(kernel, [x, weight, parameters, skip, table], static_shape(call))
+            return self._call(kernel, [x, *own_constants, skip, table], static_shape(call))
         return None
 
     def _flat(self, tensor: relax.Expr) -> relax.Expr:

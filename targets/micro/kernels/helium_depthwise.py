@@ -1,0 +1,231 @@
+"""Depthwise convolution with Helium.
+
+Sixteen channels at a time, which lie side by side in NHWC. VMULLB and VMULLT give products of bytes as halfwords, those of
+even and of odd channels; taps are grouped such that the sum of a group's products fits a halfword for every input, which
+is proven from the weights, so that only one sum a group is widened. Any two taps make a group at least.
+
+With fewer than sixteen channels, when they divide sixteen, a vector holds neighbouring pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script import tirx as T
+
+from .helium_band import HEAD, Band
+from .helium_epilogue import HeliumEpilogue
+from .helium_words import VECTOR, as_bytes, load_words, narrowed, vmull, widened
+
+# mypy: ignore-errors
+
+LANES = np.array([[0, 4, 8, 12], [2, 6, 10, 14], [1, 5, 9, 13], [3, 7, 11, 15]])
+"""The channels of the four vectors of sums: even and odd halfwords of even and of odd bytes."""
+
+
+@dataclass(frozen=True)
+class HeliumDepthwise:
+    """The shape of a depthwise convolution, NHWC with batch 1, one output channel a channel.
+
+    Attributes:
+        height, width, channels: Of the input.
+        out_height, out_width: Of the output.
+        kernel, strides: (vertical, horizontal).
+        top, left: Padding before; what lies behind follows from the sizes.
+        input_zero_point: What padding holds.
+        epilogue: How accumulators become outputs.
+        groups: Numbers of the taps whose products are summed as halfwords.
+        rows: Output rows made from one band.
+    """
+
+    height: int
+    width: int
+    channels: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    top: int
+    left: int
+    input_zero_point: int
+    epilogue: HeliumEpilogue
+    groups: tuple[tuple[int, ...], ...]
+    rows: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the template can compute it."""
+        if self.channels % 4:
+            return False
+        if self.channels >= VECTOR:
+            return True
+        return VECTOR % self.channels == 0 and self.strides[1] == 1 and self.out_width * self.channels >= VECTOR
+
+    @property
+    def taps(self) -> int:
+        """Taps of the kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def packed(self) -> bool:
+        """Whether a vector holds several pixels."""
+        return self.channels < VECTOR
+
+    @property
+    def blocks(self) -> int:
+        """Vectors that cover the channels; the last one may overlap the one before."""
+        return -(-self.channels // VECTOR)
+
+    @property
+    def band(self) -> Band:
+        """The band."""
+        return Band(
+            height=self.height,
+            width=self.width,
+            channels=self.channels,
+            top=self.top,
+            left=self.left,
+            columns=(self.out_width - 1) * self.strides[1] + self.kernel[1],
+            rows=(self.rows - 1) * self.strides[0] + self.kernel[0],
+            step=self.rows * self.strides[0],
+            last=(self.out_height - self.rows) * self.strides[0],
+            slack=0,
+            zero_point=self.input_zero_point,
+        )
+
+    @property
+    def block_words(self) -> int:
+        """Words of the constants of a block."""
+        return 4 * self.taps + 16 * (1 + self.epilogue.words)
+
+    def channels_of(self, block: int) -> np.ndarray:
+        """The channels in the lanes of a block."""
+        if self.packed:
+            return np.arange(VECTOR) % self.channels
+        return min(block * VECTOR, self.channels - VECTOR) + np.arange(VECTOR)
+
+
+def group_taps(weights: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Taps (T, C) int8 in groups whose sums of products fit halfwords for every int8 input; few groups."""
+    w = weights.astype(np.int64)
+    highest, lowest = np.maximum(127 * w, -128 * w), np.minimum(127 * w, -128 * w)
+    groups: list[list[int]] = []
+    for tap in sorted(range(len(w)), key=lambda t: -int(highest[t].max(initial=0))):
+        for group in groups:
+            taps = [*group, tap]
+            if _fit(highest[taps], lowest[taps]):
+                group.append(tap)
+                break
+        else:
+            groups.append([tap])
+    pairs = tuple(tuple(range(tap, min(tap + 2, len(w)))) for tap in range(0, len(w), 2))
+    # Layers whose taps pair in order share their code.
+    in_order = all(_fit(highest[list(pair)], lowest[list(pair)]) for pair in pairs)
+    return pairs if in_order and len(pairs) <= len(groups) else tuple(tuple(sorted(group)) for group in groups)
+
+
+def _fit(highest: np.ndarray, lowest: np.ndarray) -> bool:
+    return bool(highest.sum(0).max() < 1 << 15 and lowest.sum(0).min() >= -(1 << 15))
+
+
+def pack_constants(
+    layer: HeliumDepthwise, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
+    """Per block the taps of (T, C) int8 weights, then for each vector of sums the bias and the epilogue's words.
+
+    Returns:
+        Flat int32, behind the number of blocks: LLVM would keep constants in registers and spill them if it knew that.
+    """
+    rows = np.concatenate([bias.astype(np.int32)[None], layer.epilogue.parameters(multiplier, shift)])
+    parts = [layer.band.counts, np.array([layer.blocks], np.int32)]
+    for block in range(layer.blocks):
+        channels = layer.channels_of(block)
+        parts.append(np.ascontiguousarray(weights[:, channels]).view(np.int32).ravel())
+        parts.append(rows[:, channels][:, LANES].transpose(1, 0, 2).ravel())
+    return np.concatenate(parts)
+
+
+def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
+    """The function of (input, constants, output), all flat."""
+    H, W, C, OH, OW = layer.height, layer.width, layer.channels, layer.out_height, layer.out_width
+    (SH, SW), KW = layer.strides, layer.kernel[1]
+    ep, NB, BW, TAPS = layer.epilogue, layer.blocks, layer.block_words, layer.taps
+    shape, ROWS = layer.band, layer.rows
+    PITCH = shape.pitch
+    START = HEAD + 1
+    BANDS = -(-OH // ROWS)
+    PACKED = layer.packed
+    # Positions of a row; a position is a vector where that holds several pixels.
+    M = -(-OW * C // VECTOR) if PACKED else OW
+    STEP = VECTOR if PACKED else C
+
+    def first_row(band):
+        return T.min(band * ROWS, OH - ROWS) if OH % ROWS else band * ROWS
+
+    def place(p, cb):
+        """Offset of a vector in a row of the output."""
+        if PACKED:
+            return T.min(p * VECTOR, OW * C - VECTOR) if OW * C % VECTOR else p * VECTOR
+        return p * C + (T.min(cb * VECTOR, C - VECTOR) if C % VECTOR else cb * VECTOR)
+
+    def start(row, p, cb):
+        """Offset of a vector's first tap in the band, in words."""
+        across = place(p, cb) if PACKED or SW == 1 else place(p * SW, cb)
+        return row * (SH * PITCH // 4) + across // 4
+
+    def product(band, constants, row, p, cb, tap, top):
+        offset = tap // KW * (PITCH // 4) + tap % KW * (C // 4)
+        return vmull(
+            as_bytes(load_words(band, start(row, p, cb) + offset)),
+            as_bytes(load_words(constants, START + cb * BW + tap * 4)),
+            top,
+        )
+
+    def accumulate(band, constants, halves, acc, row, p, cb):
+        """Statements that leave the sums in `acc`."""
+        for j in range(4):
+            T.buffer_store(acc, load_words(constants, START + cb * BW + TAPS * 4 + j * 4 * (1 + ep.words)), [j])
+        for group in layer.groups:
+            for top in range(2):
+                for index, tap in enumerate(group):
+                    value = product(band, constants, row, p, cb, tap, top)
+                    T.buffer_store(halves, halves[top] + value if index else value, [top])
+            for j in range(4):
+                T.buffer_store(acc, acc[j] + widened(halves[j // 2], j % 2), [j])
+
+    def finish(constants, acc, cb):
+        values = []
+        for j in range(4):
+            base = START + cb * BW + TAPS * 4 + j * 4 * (1 + ep.words)
+            values.append(ep.scaled(acc[j], [load_words(constants, base + 4 * (1 + i)) for i in range(ep.words)]))
+        result = narrowed(*values)
+        if ep.qmin > -128:
+            result = tirx.max(result, tirx.Broadcast(tirx.const(ep.qmin, "int8"), VECTOR))
+        if ep.qmax < 127:
+            result = tirx.min(result, tirx.Broadcast(tirx.const(ep.qmax, "int8"), VECTOR))
+        return result
+
+    @T.prim_func(s_tir=True)
+    def depthwise_int8(
+        x: T.Buffer((H * W * C,), "int8"),
+        constants: T.Buffer((START + NB * BW,), "int32"),
+        out: T.Buffer((OH * OW * C,), "int8"),
+    ):
+        T.func_attr({"tirx.noalias": True})
+        band = T.alloc_buffer((shape.elements,), "int32")
+        acc = T.alloc_buffer((4,), "int32x4")
+        halves = T.alloc_buffer((2,), "int16x8")
+        shape.clear(band, constants)
+        for b in range(BANDS):
+            shape.fill(x, band, b, constants)
+            for row in range(ROWS):
+                for p in range(M):
+                    for cb in range(constants[HEAD]):
+                        accumulate(band, constants, halves, acc, row, p, cb)
+                        out[T.ramp((first_row(b) + row) * (OW * C) + place(p, cb), 1, VECTOR)] = finish(
+                            constants, acc, cb
+                        )
+
+    return depthwise_int8.with_attr("tvmcompress.workspaces", {"band": shape.bytes})
