@@ -245,7 +245,7 @@ def _split(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) ->
 @lowering_rule("concat")
 def _concat(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
-    tensors = [lower.integers(field) for field in fields]
+    tensors = [_operand(lower, field, call) for field in fields]
     if not tensors or call.attrs.axis is None:
         raise CannotLowerError("its operands are not known one by one")
     same = [tensor.affine == wanted.affine for tensor in tensors]

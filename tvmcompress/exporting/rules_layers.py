@@ -29,22 +29,25 @@ def _geometry(call: relax.Call) -> dict[str, Any]:
     }
 
 
-@onnx_rule("nn.conv1d", "nn.conv2d")
+def _axes_of_images(call: relax.Call) -> str:
+    """The axes behind batch and channels: W, HW or DHW."""
+    return "DHW"[5 - len(static_shape(call)) :]
+
+
+@onnx_rule("nn.conv1d", "nn.conv2d", "nn.conv3d")
 def _conv(write: Writer, call: relax.Call) -> str:
-    flat = call.op.name.endswith("1d")
-    data, kernel = ("NCW", "OIW") if flat else ("NCHW", "OIHW")
-    _layouts(call, data_layout=data, kernel_layout=kernel)
+    axes = _axes_of_images(call)
+    _layouts(call, data_layout=f"NC{axes}", kernel_layout=f"OI{axes}")
     bias = write.bias_vector()
     operands = [write.tensor(arg) for arg in call.args] + ([bias] if bias is not None else [])
     shape = static_shape(call.args[1])[2:]
     return write.emit("Conv", operands, kernel_shape=shape, group=int(call.attrs.groups), **_geometry(call))
 
 
-@onnx_rule("nn.conv1d_transpose", "nn.conv2d_transpose")
+@onnx_rule("nn.conv1d_transpose", "nn.conv2d_transpose", "nn.conv3d_transpose")
 def _conv_transpose(write: Writer, call: relax.Call) -> str:
-    flat = call.op.name.endswith("1d_transpose")
-    data, kernel = ("NCW", "IOW") if flat else ("NCHW", "IOHW")
-    _layouts(call, data_layout=data, kernel_layout=kernel)
+    axes = _axes_of_images(call)
+    _layouts(call, data_layout=f"NC{axes}", kernel_layout=f"IO{axes}")
     return write.emit(
         "ConvTranspose",
         [write.tensor(arg) for arg in call.args],
@@ -67,10 +70,10 @@ def _einsum(write: Writer, call: relax.Call) -> str:
     return write.emit("Einsum", [write.tensor(field) for field in call.args[0].fields], equation=str(call.attrs.subscripts))
 
 
-@onnx_rule("nn.max_pool1d", "nn.max_pool2d", "nn.avg_pool1d", "nn.avg_pool2d")
+@onnx_rule(*(f"nn.{kind}_pool{rank}d" for kind in ("max", "avg") for rank in (1, 2, 3)))
 def _pool(write: Writer, call: relax.Call) -> str:
-    flat, average = call.op.name.endswith("1d"), "avg" in call.op.name
-    _layouts(call, layout="NCW" if flat else "NCHW")
+    average = "avg" in call.op.name
+    _layouts(call, layout=f"NC{_axes_of_images(call)}")
     geometry, kernel = _geometry(call), ints(call.attrs.pool_size)
     if average:
         if any(step != 1 for step in geometry.pop("dilations")):
@@ -89,9 +92,9 @@ def _pool(write: Writer, call: relax.Call) -> str:
     return write.emit(kind, [write.tensor(call.args[0])], kernel_shape=kernel, **geometry)
 
 
-@onnx_rule("nn.adaptive_avg_pool1d", "nn.adaptive_avg_pool2d")
+@onnx_rule(*(f"nn.adaptive_avg_pool{rank}d" for rank in (1, 2, 3)))
 def _adaptive_avg_pool(write: Writer, call: relax.Call) -> str:
-    _layouts(call, layout="NCW" if call.op.name.endswith("1d") else "NCHW")
+    _layouts(call, layout=f"NC{_axes_of_images(call)}")
     sizes, outs = static_shape(call.args[0])[2:], static_shape(call)[2:]
     x = write.tensor(call.args[0])
     if all(out == 1 for out in outs):
@@ -122,31 +125,37 @@ def _batch_norm(write: Writer, call: relax.Call) -> list[str]:
     return [write.emit("BatchNormalization", operands, epsilon=float(call.attrs.epsilon)), mean, variance]
 
 
-def _trailing(call: relax.Call) -> int:
-    """The first of the axes of a normalization, which must be the last ones of the tensor."""
+def _axes_at_the_end(write: Writer, call: relax.Call) -> tuple[str, list[int], int]:
+    """The operand with the axes of a normalization last, its order of axes, and how many are normalized over."""
     rank = len(static_shape(call))
-    axes = sorted(axis % rank for axis in ints(call.attrs.axes))
-    if axes != list(range(axes[0], rank)):
-        raise CannotWriteError("its axes are not the last ones")
-    return axes[0]
+    axes = [axis % rank for axis in ints(call.attrs.axes)]
+    order = [axis for axis in range(rank) if axis not in axes] + axes
+    x = write.tensor(call.args[0])
+    return (x if order == sorted(order) else write.emit("Transpose", [x], perm=order)), order, len(axes)
+
+
+def _in_order(write: Writer, x: str, order: list[int]) -> str:
+    """The axes back where they were."""
+    back = [order.index(axis) for axis in range(len(order))]
+    return x if order == back else write.emit("Transpose", [x], perm=back)
 
 
 @onnx_rule("nn.layer_norm")
 def _layer_norm(write: Writer, call: relax.Call) -> str:
-    axis = _trailing(call)
-    operands = [write.tensor(call.args[0]), *_weights(write, call)]
-    return write.emit("LayerNormalization", operands, axis=axis, epsilon=float(call.attrs.epsilon))
+    x, order, count = _axes_at_the_end(write, call)
+    operands = [x, *_weights(write, call)]
+    normal = write.emit("LayerNormalization", operands, axis=-count, epsilon=float(call.attrs.epsilon))
+    return _in_order(write, normal, order)
 
 
 @onnx_rule("nn.rms_norm")
 def _rms_norm(write: Writer, call: relax.Call) -> str:
-    axis = _trailing(call)
-    x = write.tensor(call.args[0])
-    axes = list(range(axis, len(static_shape(call))))
-    mean = write.emit("ReduceMean", [write.emit("Mul", [x, x])], axes=axes, keepdims=1)
+    x, order, count = _axes_at_the_end(write, call)
+    mean = write.emit("ReduceMean", [write.emit("Mul", [x, x])], axes=list(range(-count, 0)), keepdims=1)
     epsilon = write.constant(np.asarray(float(call.attrs.epsilon), dtype_of(call)))
     root = write.emit("Sqrt", [write.emit("Add", [mean, epsilon])])
-    return write.emit("Mul", [write.emit("Div", [x, root]), write.tensor(call.args[1])])
+    normal = write.emit("Mul", [write.emit("Div", [x, root]), write.tensor(call.args[1])])
+    return _in_order(write, normal, order)
 
 
 @onnx_rule("nn.instance_norm", "nn.group_norm")

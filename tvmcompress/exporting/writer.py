@@ -17,7 +17,7 @@ from ..passes.rebuild import bindings, users
 OPSET = 17
 IR_VERSION = 8
 # The operators whose bias ONNX takes as an operand.
-_BIASED = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul")
+_BIASED = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d", "relax.matmul")
 
 Rule = Callable[["Writer", relax.Call], "str | list[str]"]
 _RULES: dict[str, Rule] = {}

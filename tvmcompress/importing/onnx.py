@@ -70,8 +70,9 @@ def from_onnx(
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise UserError(f"{source} uses ONNX opset {opset}; opsets {MIN_OPSET} to {MAX_OPSET} can be imported")
+    notes: list[str] = []
     if is_quantized(proto.graph):
-        proto = _as_qdq(proto, shapes or {}, batch, source)
+        proto, notes = _as_qdq(proto, shapes or {}, batch, source)
     _refuse_unsupported(proto.graph, source)
     proto = clean(proto, shapes or {}, batch)
     _refuse_unsupported(proto.graph, source)
@@ -100,18 +101,22 @@ def from_onnx(
         module=mod,
         inputs=inputs,
         outputs=tuple(value.name for value in proto.graph.output),
-        provenance=(f"imported from {source}, ONNX opset {opset}",),
+        provenance=(f"imported from {source}, ONNX opset {opset}", *notes),
     )
 
 
-def _as_qdq(proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: int, source: str) -> onnx.ModelProto:
-    """A model that is quantized already, in the QDQ form that `Quantize` gives."""
+def _as_qdq(
+    proto: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: int, source: str
+) -> tuple[onnx.ModelProto, list[str]]:
+    """A model that is quantized already, in the QDQ form that `Quantize` gives, and what that changed."""
+    notes: list[str] = []
     for rewrite in (expand_qoperators, canonical_qdq):
         proto = clean(proto, shapes, batch)
         editor = GraphEditor(proto.graph, source)
         rewrite(editor)
         editor.finish()
-    return proto
+        notes += editor.notes
+    return proto, notes
 
 
 class _Importer(onnx_frontend.ONNXGraphImporter):

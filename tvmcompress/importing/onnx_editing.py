@@ -19,12 +19,14 @@ class GraphEditor:
         nodes: Its nodes, in order of computation.
         constants: The values of its initializers, by name.
         source: What to call the model in messages.
+        notes: What was done that changes results, one sentence each.
         shapes: The shapes of its tensors as they were at first, where they are known.
     """
 
     def __init__(self, graph: onnx.GraphProto, source: str) -> None:
         self._graph = graph
         self.source = source
+        self.notes: list[str] = []
         self.nodes: list[onnx.NodeProto] = list(graph.node)
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input]

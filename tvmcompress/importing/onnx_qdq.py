@@ -18,6 +18,7 @@ from .onnx_editing import GraphEditor, attributes
 
 _AGAIN = "quantize the model again"
 _NORMALIZATION = re.compile(r"[._/](weight|gamma|scale)$", re.IGNORECASE)
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _KINDS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -76,6 +77,7 @@ class _Canonical:
         self._refuse_integer_ends()
         self.readers = self.editor.readers()
         self.editor.rewrite(self._transposed)
+        self.editor.rewrite(self._symmetric)
         self.readers = self.editor.readers()
         self.editor.rewrite(self._biased)
 
@@ -218,8 +220,38 @@ class _Canonical:
         order = list(attributes(node).get("perm", range(value.ndim)[::-1]))
         return self._placed(source, value.transpose(order), order, node.output[0])
 
+    def _symmetric(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        """Weights with the zero point 0, as integer kernels want them: less their own, and rounded again if that is wide."""
+        source = self.constants.get(node.input[1]) if node.op_type in _LAYERS else None
+        if source is None:
+            return None
+        value, scale, zero = (self.editor.constants[name] for name in source.input)
+        if value.dtype != np.int8 or not zero.any():
+            return None
+        outputs = 0 if node.op_type == "Conv" or attributes(node).get("transB", 0) else value.ndim - 1
+        if node.op_type == "ConvTranspose" or (scale.size > 1 and int(attributes(source)["axis"]) % value.ndim != outputs):
+            return None
+        shape = [-1 if axis == outputs else 1 for axis in range(value.ndim)]
+        wide = value.astype(np.int16) - zero.astype(np.int16).reshape(shape if zero.size > 1 else ())
+        if wide.min() < -127 or wide.max() > 127:
+            largest = np.abs(wide).max(tuple(axis for axis in range(value.ndim) if axis != outputs))
+            step = np.maximum(largest, 127) / 127.0
+            wide, scale = np.rint(wide / step.reshape(shape)), (scale * step).astype(np.float32)
+            self.editor.notes.append(f"weights of {node.name} rounded again: with a zero point they need 9 bits")
+        stem = source.input[0]
+        operands = [
+            self._reshaped(source, wide.astype(np.int8)),
+            self.editor.constant(f"{stem}_scale", scale),
+            self.editor.constant(f"{stem}_zero_point", np.zeros(scale.shape, np.int8)),
+        ]
+        name = self.editor.fresh(f"{stem}_symmetric")
+        new = self.editor.node("DequantizeLinear", operands, name, axis=outputs if scale.size > 1 else -1)
+        self.constants[name] = new
+        node.input[1] = name
+        return [new, node]
+
     def _reshaped(self, source: onnx.NodeProto, value: np.ndarray) -> str:
-        """A constant with other axes; the old one gives its name to it where nobody else reads it."""
+        """Another form of a constant; the old one gives its name to it where nobody else reads it."""
         name = source.input[0]
         if len(self.readers.get(name, [])) == 1 == len(self.readers.get(source.output[0], [])):
             self.editor.constants[name] = value
@@ -236,12 +268,15 @@ class _Canonical:
         return [new]
 
     def _biased(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        if node.op_type not in _LAYERS:
+            # A number needs no scale.
+            for index, name in enumerate(node.input):
+                if name in self.constants and self.editor.constants[self.constants[name].input[0]].size == 1:
+                    node.input[index] = self._real(name)
         if node.op_type == "Conv" and len(node.input) > 2 and node.input[2] in self.constants:
             return self._conv(node)
         if node.op_type == "Gemm" and any(name in self.constants for name in node.input[1:]):
             return self._gemm(node)
-        if node.op_type == "Pad" and len(node.input) > 2 and node.input[2] in self.constants:
-            node.input[2] = self._real(node.input[2])
         if node.op_type == "BatchNormalization":
             return self._batch_norm(node)
         if node.op_type == "Add" and node.input[0] in self.constants and node.input[1] not in self.constants:

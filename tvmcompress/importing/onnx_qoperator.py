@@ -70,7 +70,22 @@ class _Expander:
         self.skipped: set[str] = set()
 
     def run(self) -> None:
+        self._trace_constants()
         self.editor.rewrite(self._expand)
+
+    def _trace_constants(self) -> None:
+        """Find out how constants are to be read that are moved (looked up in a table) before an operator reads them."""
+        made = {name: node for node in self.editor.nodes for name in node.output}
+        for node in self.editor.nodes:
+            if node.op_type != "DequantizeLinear" and node.op_type not in _RULES:
+                continue
+            first = 2 if node.op_type == "QLinearConcat" else 0
+            for index in range(first, len(node.input), 3):
+                tensor = node.input[index]
+                while tensor in made and made[tensor].op_type in _MOVES:
+                    tensor = made[tensor].input[0]
+                if tensor in self.editor.constants and tensor != node.input[index]:
+                    self.known[tensor] = _Parameters(_operand(node, index + 1), _operand(node, index + 2))
 
     def _expand(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         if node.output[0] in self.skipped:

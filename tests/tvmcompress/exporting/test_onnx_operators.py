@@ -21,7 +21,7 @@ from tvmcompress.passes.rebuild import bindings
 op = relax.op
 nn = relax.op.nn
 RNG = np.random.default_rng(0)
-_IMAGE, _SEQUENCE, _ROWS = (2, 4, 8, 6), (2, 4, 8), (2, 6)
+_IMAGE, _SEQUENCE, _ROWS, _VOLUME = (2, 4, 8, 6), (2, 4, 8), (2, 6), (1, 4, 4, 6, 8)
 Build = Callable[..., relax.Expr]
 
 
@@ -105,6 +105,15 @@ CASES: dict[str, tuple[Build, list[tuple[int, ...]], list[np.ndarray]]] = {
         [_IMAGE],
         [weight(6, 2, 3, 3), weight(1, 6, 1, 1)],
     ),
+    "nn.conv3d": (
+        lambda x, w, b: op.add(nn.conv3d(x, w, (1, 2, 1), (1, 0, 2)), b),
+        [_VOLUME],
+        [weight(5, 4, 2, 3, 3), weight(1, 5, 1, 1, 1)],
+    ),
+    "nn.conv3d_transpose": (lambda x, w: nn.conv3d_transpose(x, w, 2), [_VOLUME], [weight(4, 3, 2, 2, 2)]),
+    "nn.max_pool3d": (lambda x: nn.max_pool3d(x, (2, 3, 2), (1, 2, 2), (0, 1, 1)), [_VOLUME], []),
+    "nn.avg_pool3d": (lambda x: nn.avg_pool3d(x, (2, 3, 2), (1, 2, 2), (0, 1, 1)), [_VOLUME], []),
+    "nn.adaptive_avg_pool3d": (lambda x: nn.adaptive_avg_pool3d(x, (2, 3, 2)), [_VOLUME], []),
     "nn.conv1d_transpose": (lambda x, w: nn.conv1d_transpose(x, w, 2), [_SEQUENCE], [weight(4, 5, 3)]),
     "nn.conv2d_transpose": (
         lambda x, w: nn.conv2d_transpose(x, w, (2, 2), (1, 1, 1, 1), (1, 1)), [_IMAGE], [weight(4, 5, 3, 3)]
@@ -131,6 +140,8 @@ CASES: dict[str, tuple[Build, list[tuple[int, ...]], list[np.ndarray]]] = {
         _VECTORS,
     ),
     "nn.layer_norm": (lambda x, g, b: nn.layer_norm(x, g, b, -1), [_SEQUENCE], [weight(8), weight(8)]),
+    "nn.layer_norm.channels": (lambda x, g, b: nn.layer_norm(x, g, b, 1), [_IMAGE], [weight(4), weight(4)]),
+    "nn.rms_norm.channels": (lambda x, g: nn.rms_norm(x, g, 1), [_IMAGE], [weight(4)]),
     "nn.rms_norm": (lambda x, g: nn.rms_norm(x, g, -1), [_SEQUENCE], [weight(8)]),
     "nn.instance_norm": (lambda x, g, b: nn.instance_norm(x, g, b, 1, [2, 3]), [_IMAGE], _VECTORS[:2]),
     "nn.group_norm": (lambda x, g, b: nn.group_norm(x, g, b, 2, 1, [2, 3]), [_IMAGE], _VECTORS[:2]),

@@ -29,7 +29,7 @@ class Samples(CalibrationDataReader):
 def quantize(
     float_path: Path, samples: Samples, output: Path, kind: QuantFormat, activations: QuantType, **options: Any
 ) -> onnx.ModelProto:
-    """ONNX Runtime's static quantization with int8 weights."""
+    """ONNX Runtime's static quantization, with int8 weights unless `options` say otherwise."""
     root = logging.getLogger()
     level, root_level = root.level, logging.ERROR
     root.setLevel(root_level)  # it advises on its own defaults
@@ -40,8 +40,7 @@ def quantize(
             samples,
             quant_format=kind,
             activation_type=activations,
-            weight_type=INT8,
-            **options,
+            **{"weight_type": INT8, **options},
         )
     finally:
         root.setLevel(level)

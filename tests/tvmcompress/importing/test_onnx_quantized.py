@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 import tvmcompress
@@ -23,6 +24,7 @@ from .quantizing import (
     QOPERATOR,
     UINT8,
     Samples,
+    float_model,
     meaning,
     network_with_normalization,
     quantize,
@@ -125,6 +127,84 @@ def test_weights_that_are_quantized_in_the_graph(tmp_path: Path, float_path: Pat
     x = samples(20, seed=1)
     assert np.abs(model.run(x)[0] - meaning(proto, x)).max() < 0.04
     assert np.abs(lowered(model).run(x)[0] - meaning(proto, x)).max() < 0.06
+
+
+@pytest.mark.parametrize("kind", [QDQ, QOPERATOR], ids=["qdq", "qoperator"])
+@pytest.mark.parametrize("reduce_range", [True, False], ids=["seven_bits", "eight_bits"])
+def test_weights_with_a_zero_point(tmp_path: Path, float_path: Path, kind: Any, reduce_range: bool) -> None:
+    """Unsigned weights become int8 ones with the zero point 0: the same values, where they fit."""
+    options: dict[str, Any] = {"weight_type": UINT8, "reduce_range": reduce_range}
+    proto = quantize(float_path, Samples(samples(40)), tmp_path / "q.onnx", kind, UINT8, **options)
+    model = from_onnx(proto)
+    x = samples(40, seed=1)
+    wanted = meaning(proto, x)
+    integer = lowered(model)
+    assert all(value.dtype == np.int8 for name, value in model.params.items() if name.endswith("weight"))
+    if reduce_range:
+        assert (np.abs(model.run(x)[0] - wanted) < 1e-6).mean() > 0.9
+        assert len(model.provenance) == 1
+    else:
+        assert all("rounded again" in note for note in model.provenance[1:])
+        assert len(model.provenance) > 1
+    for found in (model.run(x)[0], integer.run(x)[0]):
+        assert np.abs(found - wanted).max() < 0.08
+        assert (found.argmax(1) != wanted.argmax(1)).sum() <= 2
+
+
+def test_numbers_that_were_quantized(tmp_path: Path) -> None:
+    """The constants of an activation function are quantized like tensors, yet the function becomes one table."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.standard_normal((6, 8)).astype("float32"),
+        "root": np.float32(np.sqrt(2)),
+        "one": np.float32(1),
+        "half": np.float32(0.5),
+        "token": rng.standard_normal((1, 3)).astype("float32"),
+        "v": rng.standard_normal((11, 4)).astype("float32"),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Div", ["a", "root"], ["b"]),
+        helper.make_node("Sigmoid", ["b"], ["c"]),
+        helper.make_node("Add", ["c", "one"], ["d"]),
+        helper.make_node("Mul", ["d", "half"], ["e"]),
+        helper.make_node("Concat", ["e", "token"], ["f"], axis=1),
+        helper.make_node("MatMul", ["f", "v"], ["y"]),
+    ]
+    onnx.save(float_model(nodes, weights, [1, 6]), tmp_path / "net.onnx")
+    x = rng.standard_normal((60, 6)).astype("float32")
+    operators = ["MatMul", "Div", "Sigmoid", "Add", "Mul", "Concat"]
+    proto = quantize(tmp_path / "net.onnx", Samples(x[:30]), tmp_path / "q.onnx", QDQ, UINT8, op_types_to_quantize=operators)
+    quantized = {node.input[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    assert {"one_quantized", "half_quantized", "token_quantized"} <= quantized
+    model = from_onnx(proto)
+    wanted = meaning(proto, x[30:])
+    np.testing.assert_allclose(model.run(x[30:31])[0], wanted[:1], atol=1e-5)
+    integer = lowered(model)
+    found = np.concatenate([integer.run(sample[None])[0] for sample in x[30:]])
+    assert np.abs(found - wanted).max() < 0.04 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("kind", [QDQ, QOPERATOR], ids=["qdq", "qoperator"])
+def test_tables_that_are_looked_up(tmp_path: Path, kind: Any) -> None:
+    """A quantized table is dequantized before or after it is looked up."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "table": rng.standard_normal((7, 6)).astype("float32"),
+        "index": np.array([[2, 5, 0]]),
+        "w": rng.standard_normal((6, 4)).astype("float32"),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "index"], ["rows"]),
+        helper.make_node("Add", ["rows", "x"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "w"], ["y"]),
+    ]
+    onnx.save(float_model(nodes, weights, [1, 3, 6]), tmp_path / "net.onnx")
+    x = rng.standard_normal((20, 3, 6)).astype("float32")
+    proto = quantize(tmp_path / "net.onnx", Samples(x[:10]), tmp_path / "q.onnx", kind, INT8)
+    model = from_onnx(proto)
+    got = np.concatenate([model.run(sample[None])[0] for sample in x[10:]])
+    assert np.abs(got - meaning(proto, x[10:])).max() < 0.02 * np.abs(got).max()
 
 
 @pytest.mark.parametrize("kind", [QDQ, QOPERATOR], ids=["qdq", "qoperator"])
