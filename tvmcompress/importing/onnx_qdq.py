@@ -80,6 +80,20 @@ class _Canonical:
         self.editor.rewrite(self._symmetric)
         self.readers = self.editor.readers()
         self.editor.rewrite(self._biased)
+        if not any(node.op_type == "QuantizeLinear" for node in self.editor.nodes):
+            self._weights_alone()
+
+    def _weights_alone(self) -> None:
+        """Where no activation is quantized, the weights are real numbers that happen to be stored in few bits."""
+        for name, node in self.constants.items():
+            if any(node is other for other in self.editor.nodes):
+                self.editor.nodes = [other for other in self.editor.nodes if other is not node]
+                self._replaced(name, self._real(name))
+        self.editor.notes.append("its activations are float, so its quantized weights became float")
+
+    def _replaced(self, old: str, new: str) -> None:
+        for node in self.editor.nodes:
+            node.input[:] = [new if name == old else name for name in node.input]
 
     # Quantize and dequantize
 

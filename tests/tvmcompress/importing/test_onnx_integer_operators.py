@@ -210,6 +210,21 @@ def test_what_is_well_formed_is_not_refused() -> None:
     from_onnx(qdq_model({"z": np.int8(3)}, ["x", "s", "z"], ["w", "s"]))
 
 
+def test_weights_that_are_quantized_alone() -> None:
+    """With float activations the model is a float one, which can be quantized as a whole."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "ws"], ["wd"], axis=0),
+        helper.make_node("Conv", ["x", "wd", "b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    proto = float_model(nodes, {**_GOOD, "b": np.linspace(-1, 1, 4, dtype="float32")}, SHAPE)
+    model = from_onnx(proto)
+    assert {value.dtype.name for value in model.params.values()} == {"float32"}
+    assert "quantized weights became float" in model.provenance[-1]
+    x = RNG.standard_normal((10, *SHAPE[1:])).astype("float32")
+    np.testing.assert_allclose(model.run(x)[0], meaning(proto, x), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
