@@ -126,7 +126,7 @@ def generate(
     for index, (options, functions) in enumerate(_by_options(lowered.module).items()):
         kernels = folder / f"{prefix}_kernels{index or ''}.{'o' if emit == 'object' else 'c'}"
         if emit == "object":
-            with_options = tvm.target.Target({**target, "cl-opt": [options]} if options else target)
+            with_options = tvm.target.Target({**target, "cl-opt": options.split()} if options else target)
             codegen_build(functions, with_options).write_to_file(str(kernels), "o")
             objects.append(kernels)
         else:
@@ -146,7 +146,7 @@ def generate(
 
 
 def _by_options(module: tvm.IRModule) -> dict[str, tvm.IRModule]:
-    """The functions by the LLVM option that they ask for; each group becomes an object of its own."""
+    """The functions by the LLVM options that they ask for; each group becomes an object of its own."""
     groups: dict[str, dict[Any, Any]] = {}
     for var, func in module.functions.items():
         groups.setdefault(str(func.attrs.get(LLVM_OPTIONS_ATTR, "")), {})[var] = func

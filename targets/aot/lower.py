@@ -22,7 +22,7 @@ WORKSPACES_ATTR = "tvmcompress.workspaces"
 declare its size here, because TVM 0.27 undersizes such buffers (CompactBufferAllocation counts a vector as one element)."""
 
 LLVM_OPTIONS_ATTR = "tvmcompress.llvm_options"
-"""PrimFunc attribute: an LLVM option under which the function is compiled."""
+"""PrimFunc attribute: LLVM options under which the function is compiled, separated by spaces."""
 
 _STACK_LIMIT = 256
 """Bytes; larger buffers of functions that declare no workspaces go to the arena."""

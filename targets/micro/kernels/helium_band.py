@@ -108,10 +108,9 @@ class Band:
                             at = y * row_bytes + row_bytes // VECTOR * VECTOR + i * self.unit
                             value = x[at] if self.unit == 1 else tirx.reinterpret("int32", x.vload([at], "int8x4"))
                             T.buffer_store(band, value, [rest])
-                with T.Else():
-                    with T.serial(counts[2]) as i:
-                        vector = r * (self.pitch // VECTOR) + i
-                        self._store(band, vector * (VECTOR // self.unit), self._padding(counts))
+                with T.Else(), T.serial(counts[2]) as i:
+                    vector = r * (self.pitch // VECTOR) + i
+                    self._store(band, vector * (VECTOR // self.unit), self._padding(counts))
 
     def _padding(self, counts: tirx.Buffer) -> tirx.PrimExpr:
         return as_bytes(tirx.Broadcast(counts[5], VECTOR // 4))

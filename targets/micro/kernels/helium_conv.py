@@ -132,6 +132,16 @@ class HeliumKernel:
         return -(-self.run // (VECTOR * self.plan.unroll))
 
     @cached_property
+    def rounds(self) -> int:
+        """Rounds of the loop over a field's runs."""
+        return self.runs // self.plan.runs
+
+    @property
+    def peeled(self) -> int:
+        """Rounds before that loop: one starts the sums instead of zeros."""
+        return int(self.rounds > 1 and self.chunks == 1)
+
+    @cached_property
     def span(self) -> int:
         """Bytes that the vectors of a run read."""
         return self.chunks * self.plan.unroll * VECTOR
@@ -204,7 +214,7 @@ class HeliumKernel:
         factors = c.epilogue.parameters(multiplier, shift)
         shared = factors[:, 0] if self.plan.one_scale else factors[:0, 0]
         parameters = block_parameters(bias, factors[:0] if self.plan.one_scale else factors)
-        counts = np.array([self.blocks, self.runs // self.plan.runs, self.chunks], np.int32)
+        counts = np.array([self.blocks, self.rounds - self.peeled, self.chunks], np.int32)
         return np.concatenate([self.band.counts, counts, shared, np.concatenate([words, parameters], axis=1).ravel()])
 
     def function(self) -> tirx.PrimFunc:
@@ -222,7 +232,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     KH, RUN, NB, U = c.kernel[0], c.run, k.blocks, plan.unroll
     COLUMNS, PAIRED = plan.source == "columns", plan.source == "paired"
     DIRECT = plan.source in ("direct", "paired")
-    FLAT = COLUMNS or DIRECT and c.strides == (1, 1)
+    FLAT = COLUMNS or (DIRECT and c.strides == (1, 1))
     BANDS, ROWS = (1, OH) if DIRECT else (-(-OH // plan.rows), plan.rows)
     # Positions of a walk, and how many walks a band needs.
     M, LINES = (ROWS * OW, 1) if FLAT else (OW, ROWS)
@@ -238,7 +248,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     ADD = k.residual is not None
     RN, TN = (OH * OW * CO, k.residual.words) if ADD else (H * W * C, TOTAL)
     # Runs and rounds of the loops around a round.
-    R0, R1 = k.runs // plan.runs, plan.runs
+    R0, R1, PEELED = k.rounds, plan.runs, k.peeled > 0
     DTYPE, ELEMENTS = (shape.dtype, shape.elements) if not DIRECT else ("int8", VECTOR)
 
     def pixel(pair, px):
@@ -338,9 +348,11 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                     for n in range(constants[HEAD]):
                         for j in T.unroll(4 * PIXELS):
                             acc[j] = 0
+                        if PEELED:
+                            accumulate(read_from(x, source, panel), constants, acc, line, p, n, 0, 0)
                         for r0 in range(rounds(constants)):
                             for ch in range(chunks(constants)):
-                                accumulate(read_from(x, source, panel), constants, acc, line, p, n, r0, ch)
+                                accumulate(read_from(x, source, panel), constants, acc, line, p, n, r0 + k.peeled, ch)
                         finish(constants, acc, result, skip, table, places(band, line, p, n), n)
                         store(out, result, places(band, line, p, n), n)
 

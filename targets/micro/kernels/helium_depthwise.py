@@ -159,7 +159,6 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
     PACKED = layer.packed
     # Positions of a row; a position is a vector where that holds several pixels.
     M = -(-OW * C // VECTOR) if PACKED else OW
-    STEP = VECTOR if PACKED else C
 
     def first_row(band):
         return T.min(band * ROWS, OH - ROWS) if OH % ROWS else band * ROWS

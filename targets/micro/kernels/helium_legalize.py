@@ -9,15 +9,18 @@ import numpy as np
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.integer.registry import PREFIX
 from ....passes.module_params import static_shape
-from . import helium_add, helium_conv, helium_depthwise
+from . import helium_add, helium_conv, helium_depthwise, helium_pool
 from .elementwise import Operand
 from .epilogue import NotRepresentable
 from .helium_epilogue import HeliumEpilogue
 from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
-from .legalize import Kernel, Makers, constant_values, folded_bias, use_kernels
+from .legalize import NO_STRENGTH_REDUCTION, Kernel, Makers, constant_values, folded_bias, use_kernels
 
 _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 """Their counter is one of the eight registers that VMLADAVA can add to."""
+
+_REACH = 7
+"""Vectors of four channels that loads reach from one pointer; beyond, strength reduction would keep many pointers."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="UseHeliumKernels")
@@ -76,8 +79,14 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
     kernel = helium_conv.HeliumKernel(conv, plan, made[0] if made is not None else None)
     packed = kernel.constants(weight, folded, multiplier, shift)
     if made is not None:
-        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], _NO_LOW_OVERHEAD_LOOPS)
-    return Kernel("conv2d", kernel.function(), [packed], _NO_LOW_OVERHEAD_LOOPS, repeat=True)
+        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], _options(plan))
+    return Kernel("conv2d", kernel.function(), [packed], _options(plan), repeat=True)
+
+
+def _options(plan: helium_conv.HeliumPlan) -> str:
+    """The LLVM options of a convolution."""
+    long = plan.runs * plan.unroll > _REACH
+    return f"{_NO_LOW_OVERHEAD_LOOPS} {NO_STRENGTH_REDUCTION}" if long else _NO_LOW_OVERHEAD_LOOPS
 
 
 def _dense(call: relax.Call) -> Kernel | None:
@@ -115,7 +124,7 @@ def _fully_connected(
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
     kernel = helium_conv.HeliumKernel(conv, replace(plan, one_scale=one_scale))
     packed = kernel.constants(weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
-    return Kernel("dense", kernel.function(), [packed], _NO_LOW_OVERHEAD_LOOPS, repeat=True)
+    return Kernel("dense", kernel.function(), [packed], _options(plan), repeat=True)
 
 
 def _depthwise(call: relax.Call) -> Kernel | None:
@@ -150,7 +159,7 @@ def _depthwise(call: relax.Call) -> Kernel | None:
         return None
     layer = replace(layer, rows=plan_depthwise(layer))
     packed = helium_depthwise.pack_constants(layer, taps, folded, multiplier, shift)
-    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], "")
+    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], options="")
 
 
 def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:
@@ -172,7 +181,17 @@ def _add(call: relax.Call) -> Kernel | None:
     if made is None:
         return None
     total, constants = made
-    return Kernel("add", helium_add.add(int(np.prod(static_shape(call))), total), [constants], "")
+    return Kernel("add", helium_add.add(int(np.prod(static_shape(call))), total), [constants], options="")
+
+
+def _average(call: relax.Call) -> Kernel | None:
+    attrs = call.attrs
+    _, height, width, channels = static_shape(call.args[0])
+    whole = [int(p) for p in attrs.pool_size] == [height, width] and not any(int(p) for p in attrs.padding)
+    if not whole or channels < helium_pool.LANES or not 2 <= height * width <= helium_pool.MOST_PIXELS:
+        return None
+    func = helium_pool.global_average(height * width, channels, int(attrs.qmin), int(attrs.qmax))
+    return Kernel("average", func, [], options="")
 
 
 _MAKERS: Makers = {
@@ -180,4 +199,5 @@ _MAKERS: Makers = {
     f"{PREFIX}qdense": _dense,
     f"{PREFIX}qdepthwise": _depthwise,
     f"{PREFIX}qadd": _add,
+    f"{PREFIX}qavgpool": _average,
 }

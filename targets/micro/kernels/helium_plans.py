@@ -1,7 +1,8 @@
 """Choosing the template parameters of a layer by its shape, for Helium.
 
-The rules follow executed instructions: what surrounds the inner loop costs about as much as one vector of it, so rounds are
-long; copying is cheap against multiplying, so bands may be small.
+The rules follow executed instructions on the layers of small residual, depthwise-separable and mobile networks: what
+surrounds the inner loop costs as much as two or three vectors of it, so rounds are as long as the reach of one pointer
+allows; copying is cheap against multiplying, so bands may be small.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from .helium_conv import HeliumConvolution, HeliumPlan
 from .helium_depthwise import HeliumDepthwise
 from .helium_words import VECTOR
 
-_LONGEST_ROUND = 12
+_LONGEST_ROUND = 8
 _BAND_BYTES = 6144
 _PANEL_BYTES = 3072
 _DEPTHWISE_BAND_BYTES = 4096
@@ -26,7 +27,7 @@ def plan_convolution(conv: HeliumConvolution) -> HeliumPlan | None:
         if conv.channels % VECTOR == 0 or VECTOR <= conv.channels <= _LONGEST_ROUND * VECTOR:
             return HeliumPlan("direct", conv.out_height, 1, round_length(vectors(conv.channels)))
         pixels = conv.out_height * conv.out_width if conv.strides == (1, 1) else conv.out_width
-        if conv.channels == 8 and conv.strides[1] == 1 and pixels > 1:
+        if conv.channels == 8 and conv.strides[1] == 1 and pixels % 2 == 0:
             return HeliumPlan("paired", conv.out_height, 1, 1)
     taken = conv.kernel[0] * vectors(conv.run)
     joined = vectors(conv.kernel[0] * conv.run)

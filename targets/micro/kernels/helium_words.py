@@ -81,9 +81,9 @@ def gather_words(buffer: tirx.Buffer, start: int, indices: tirx.PrimExpr) -> tir
     return _call("int32x4", "vldr.gather.offset", base, indices, i32(32), i32(2), i32(0))
 
 
-def as_words(vector_: tirx.PrimExpr) -> tirx.PrimExpr:
+def as_words(value: tirx.PrimExpr) -> tirx.PrimExpr:
     """The same 128 bits as words."""
-    return tirx.reinterpret("int32x4", vector_)
+    return tirx.reinterpret("int32x4", value)
 
 
 def vmull(a: tirx.PrimExpr, b: tirx.PrimExpr, top: int) -> tirx.PrimExpr:
@@ -99,10 +99,16 @@ def widened(halves: tirx.PrimExpr, top: int) -> tirx.PrimExpr:
 
 def narrowed(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr, d: tirx.PrimExpr) -> tirx.PrimExpr:
     """Four int32x4 as int8x16, saturated: lane 4 i is a[i], 4 i + 1 is c[i], 4 i + 2 is b[i], 4 i + 3 is d[i]."""
-    even, odd = _narrow("int16x8", _narrow("int16x8", a, a, 0), b, 1), _narrow("int16x8", _narrow("int16x8", c, c, 0), d, 1)
-    return _narrow("int8x16", _narrow("int8x16", even, even, 0), odd, 1)
+    even, odd = _interleaved("int16x8", a, b), _interleaved("int16x8", c, d)
+    return _interleaved("int8x16", even, odd)
 
 
-def _narrow(dtype: str, into: tirx.PrimExpr, value: tirx.PrimExpr, top: int) -> tirx.PrimExpr:
-    """`value` saturated to half its width, into the even (VQMOVNB) or the odd (VQMOVNT) lanes of `into`."""
-    return _call(dtype, "vqmovn", tirx.reinterpret(dtype, into) if str(into.ty.dtype) != dtype else into, value, i32(0), i32(0), i32(top))
+def _interleaved(dtype: str, even: tirx.PrimExpr, odd: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Two vectors saturated to half their width, into the even (VQMOVNB) and the odd (VQMOVNT) lanes of one."""
+    low = _call(dtype, "vqmovn", tirx.reinterpret(dtype, even), even, i32(0), i32(0), i32(0))
+    return _call(dtype, "vqmovn", low, odd, i32(0), i32(0), i32(1))
+
+
+def vmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(a * b) >> 32 by lane, of unsigned lanes."""
+    return _call("int32x4", "vmulh", a, b, i32(1))

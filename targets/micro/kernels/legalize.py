@@ -51,7 +51,7 @@ class Kernel:
         name: Starts the function's name.
         func: The function.
         constants: Its constants.
-        options: The LLVM option that it is compiled with, or none.
+        options: The LLVM options that it is compiled with, separated by spaces.
         repeat: Whether the tensor and the last constant are given a second time, for parameters that are not read.
     """
 
