@@ -11,6 +11,8 @@ from .registry import Context, Value, ints, register_meaning
 
 # Bytes of unfolded windows held at a time.
 _UNFOLD_LIMIT = 48 << 20
+# The spatial axes of a layout, by rank.
+_SPATIAL = {3: "W", 4: "HW", 5: "DHW"}
 
 
 def convolve(
@@ -67,10 +69,65 @@ def _to_channels_first(x: np.ndarray, layout: str, wanted: str) -> np.ndarray:
     return x if layout == wanted else x.transpose([layout.index(axis) for axis in wanted])
 
 
-@register_meaning("relax.nn.conv1d", "relax.nn.conv2d")
+def convolve_transposed(
+    x: np.ndarray,
+    w: np.ndarray,
+    strides: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> np.ndarray:
+    """Transposed convolution of x (N, C, *spatial) with w (C, O / groups, *kernel), in the dtype of x.
+
+    Args:
+        x: The input.
+        w: The weights.
+        strides: One per spatial axis.
+        padding: What is cut off before and after each spatial axis: all befores, then all afters.
+        output_padding: What is added again after each spatial axis.
+        dilation: One per spatial axis.
+        groups: Number of groups.
+
+    Raises:
+        NotImplementedError: More is cut off than a kernel reaches.
+    """
+    rank = x.ndim - 2
+    before, after = padding[:rank], padding[rank:] or padding[:rank]
+    reach = [(k - 1) * d for k, d in zip(w.shape[2:], dilation)]
+    margins = [(r - b, r - a + o) for r, b, a, o in zip(reach, before, after, output_padding)]
+    if any(margin < 0 for pair in margins for margin in pair):
+        raise NotImplementedError("a transposed convolution that cuts off more than its kernel reaches")
+    # The input, spread apart by the strides, convolved with the mirrored kernel.
+    size = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], strides)]
+    spread = np.zeros((*x.shape[:2], *(n + sum(margin) for n, margin in zip(size, margins))), x.dtype)
+    places = tuple(slice(margin[0], margin[0] + n, s) for n, s, margin in zip(size, strides, margins))
+    spread[(slice(None), slice(None), *places)] = x
+    kernel = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
+    kernel = np.flip(kernel.reshape(-1, w.shape[0] // groups, *w.shape[2:]), tuple(range(2, 2 + rank)))
+    return convolve(spread, kernel, [1] * rank, [0] * 2 * rank, dilation, groups)
+
+
+@register_meaning("relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.conv3d_transpose")
+def _conv_transposed(args: Sequence[Value], context: Context) -> Value:
+    attrs = context.attrs
+    spatial = _SPATIAL[args[0].ndim]
+    x = _to_channels_first(args[0], str(attrs.data_layout), "NC" + spatial)
+    w = _to_channels_first(args[1], str(attrs.kernel_layout), "IO" + spatial)
+    if np.issubdtype(x.dtype, np.integer):
+        x, w = x.astype(np.float64), w.astype(np.float64)
+    lists = (ints(values) for values in (attrs.strides, attrs.padding, attrs.output_padding, attrs.dilation))
+    out = convolve_transposed(x, w, *lists, int(attrs.groups))
+    out_layout = str(attrs.out_layout or attrs.data_layout)
+    if out_layout != "NC" + spatial:
+        out = out.transpose([("NC" + spatial).index(axis) for axis in out_layout])
+    return out.astype(str(context.call.ty.dtype), copy=False)
+
+
+@register_meaning("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
 def _conv(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
-    spatial = "W" if args[0].ndim == 3 else "HW"
+    spatial = _SPATIAL[args[0].ndim]
     layout, kernel = str(attrs.data_layout), str(attrs.kernel_layout)
     x = _to_channels_first(args[0], layout, "NC" + spatial)
     w = _to_channels_first(args[1], kernel, "OI" + spatial)

@@ -46,7 +46,17 @@ CASES: dict[str, tuple[Build, list[tuple[int, ...]]]] = {
         [(1, 6, 5, 3), (4, 3, 3, 3)],
     ),
     "conv1d": (lambda x, w: op.nn.conv1d(x, w, 2, 1), [(1, 3, 12), (5, 3, 3)]),
+    "conv3d": (lambda x, w: op.nn.conv3d(x, w, (1, 2, 1), (0, 1, 2, 0, 1, 0)), [(1, 2, 4, 6, 5), (4, 2, 1, 3, 3)]),
     "conv transpose": (lambda x, w: op.nn.conv2d_transpose(x, w, 2, 1), [(1, 3, 5, 5), (3, 4, 3, 3)]),
+    "conv transpose in groups": (
+        lambda x, w: op.nn.conv2d_transpose(x, w, (2, 3), (1, 0, 0, 1), (1, 2), groups=2),
+        [(1, 6, 4, 5), (6, 2, 3, 4)],
+    ),
+    "conv transpose that cuts off more than the kernel": (
+        lambda x, w: op.nn.conv2d_transpose(x, w, 1, 2),
+        [(1, 3, 7, 7), (3, 4, 2, 2)],
+    ),
+    "conv1d transpose": (lambda x, w: op.nn.conv1d_transpose(x, w, 2, 1, 1), [(1, 4, 7), (4, 3, 4)]),
     "matmul": (op.matmul, [(1, 5, 6), (6, 3)]),
     "batch matmul": (op.matmul, [(1, 2, 5, 6), (1, 2, 6, 3)]),
     "einsum": (lambda x, y: op.einsum((x, y), "bij,bjk->bik"), [(1, 3, 4), (1, 4, 5)]),

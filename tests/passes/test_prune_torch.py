@@ -1,0 +1,93 @@
+"""Networks exported from PyTorch: they import as they are, and pruning any group of theirs equals zeroing it."""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tvmcompress.importing import from_onnx
+from tvmcompress.passes import PruneChannels, get_params, get_surgery, groups, zero_channels
+from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.channels import analyze
+from tvmcompress.passes.interpreter import Interpreter
+from tvmcompress.passes.prune_channels import prune
+
+pytest.importorskip("torch")
+
+from . import torch_zoo as zoo
+from .conftest import run_on_vm
+
+ARCHITECTURES = {architecture.name: architecture for architecture in zoo.ARCHITECTURES}
+
+
+@cache
+def imported(name):
+    """The imported module, inputs, and what PyTorch computes for them."""
+    architecture = ARCHITECTURES[name]
+    network, sample = zoo.instantiate(architecture.build), architecture.sample()
+    return from_onnx(zoo.export(network, sample)).module, sample, zoo.outputs(network, sample)
+
+
+def assert_close(values, expected, tolerance):
+    """Equal up to `tolerance` of each output's largest value."""
+    for value, other in zip(values, expected, strict=True):
+        assert value.shape == other.shape
+        np.testing.assert_allclose(value, other, rtol=0, atol=tolerance * max(np.abs(other).max(), 1e-3))
+
+
+def differ(values, others):
+    """Whether any output has changed by more than rounding."""
+    return any(np.abs(value - other).max() > 2e-6 * np.abs(other).max() for value, other in zip(values, others))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_imported_equals_torch(name):
+    module, sample, expected = imported(name)
+    assert_close(Interpreter(module)(sample), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_as_many_groups_as_an_expert_would_prune(name):
+    found = groups(imported(name)[0])
+    assert sum(group.frozen is None for group in found) >= ARCHITECTURES[name].groups
+    assert all(group.frozen for group in found if group.frozen is not None)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.7])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_each_group_pruned_equals_zeroed(name, ratio):
+    module, sample, original = imported(name)
+    graph = analyze(module)
+    rng = np.random.default_rng(0)
+    unchanged = []
+    for group in graph.groups:
+        count = min(max(round(ratio * group.size), 1), group.size - 1)
+        units = np.sort(rng.permutation(group.size)[:count])
+        pruned = prune(module, graph, {group.name: units}, "random")
+        report = get_surgery(pruned)
+        expected = Interpreter(zero_channels(module, report))(sample)
+        assert_close(Interpreter(pruned)(sample), expected, 1e-5)
+        assert relax.analysis.check_well_formed(pruned)
+        assert sum(v.size for v in get_params(pruned).values()) < sum(v.size for v in get_params(module).values())
+        # A few units may be dead behind a rectifier, not most of them.
+        if ratio > 0.5 and not differ(expected, original):
+            unchanged.append(group.name)
+    assert not unchanged, "zeroing these changes nothing, so that nothing was tested"
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.7])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_all_groups_pruned_equal_zeroed(name, ratio):
+    module, sample, _ = imported(name)
+    pruned = PruneChannels(ratio)(module)
+    report = get_surgery(pruned)
+    expected = Interpreter(zero_channels(module, report))(sample)
+    if ratio < 0.5:
+        assert_close(run_on_vm(pruned, sample), expected, 1e-4)
+    assert_close(Interpreter(pruned)(sample), expected, 1e-5)
+    assert relax.analysis.check_well_formed(pruned)
+    assert report.params_after < report.params_before
