@@ -6,7 +6,8 @@
 All are calibrated on the same samples, none of which is evaluated, and evaluated on the same images. ONNX Runtime computes
 its QDQ model operator by operator: its fused x86 kernels saturate sums of 16 bits on machines without VNNI, which is
 another matter than how well a model is quantized. Ours is the integer program, as it runs on every target. A table gives,
-for each model and each way, percent right and in brackets how many of the answers are others than the float model's.
+for each model and each way, percent right, in brackets how many of the answers are others than the float model's, and the
+power of the float model's outputs over that of the difference in dB.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 import tvmcompress
 from tvmcompress import Model
 from tvmcompress.exporting import export_onnx
-from tvmcompress.passes import LowerQDQ, Quantize, calibrate, get_io_quantization, quantize_input
+from tvmcompress.passes import LowerQDQ, Quantize, calibrate, dequantize_output, get_io_quantization, quantize_input
 
 TWIN = "kws twin"
 """The float counterpart of the official int8 keyword model, which comes from another training run than the float one."""
@@ -98,11 +99,12 @@ def onnxruntime_quantizes(path: Path, subject: trained.Trained, method: Calibrat
     return time.perf_counter() - start
 
 
-def we_quantize(subject: trained.Trained, observer: str) -> tuple[Model, Model, float]:
+def we_quantize(subject: trained.Trained, observer: str, power_of_two: bool = False) -> tuple[Model, Model, float]:
     """Our quantization: in QDQ form, in integers, and seconds."""
     start = time.perf_counter()
     module = subject.model.module
-    qdq = subject.model.apply(Quantize(calibrate(module, [[subject.calibration]], observer)))
+    ranges = calibrate(module, [[subject.calibration]], observer)
+    qdq = subject.model.apply(Quantize(ranges, power_of_two=power_of_two))
     integer = qdq.apply(LowerQDQ())
     return qdq, integer, time.perf_counter() - start
 
@@ -113,7 +115,7 @@ def official(name: str, images: np.ndarray) -> np.ndarray | None:
         return None
     model = tvmcompress.load(trained.folder() / "models" / f"{_OFFICIAL[name]}.tflite")
     io = get_io_quantization(model.module)
-    return by_us(model, quantize_input(images, io.inputs[0]))
+    return dequantize_output(by_us(model, quantize_input(images, io.inputs[0])), io.outputs[0])
 
 
 def answers(name: str, samples: int, observers: Sequence[str], say: Callable[[str], None]) -> dict[str, Answer]:
@@ -131,6 +133,8 @@ def answers(name: str, samples: int, observers: Sequence[str], say: Callable[[st
                 export_onnx(qdq, Path(folder) / "ours.onnx")
                 again = by_onnxruntime(Path(folder) / "ours.onnx", images)
                 found[f"ours, {observer}, exported, run by ONNX Runtime"] = Answer(again)
+        integer, seconds = we_quantize(subject, observers[0], power_of_two=True)[1:]
+        found[f"ours, {observers[0]}, powers of two"] = Answer(by_us(integer, images), seconds)
         for method in (CalibrationMethod.MinMax, CalibrationMethod.Percentile):
             output = Path(folder) / f"{method.name}.onnx"
             seconds = onnxruntime_quantizes(path, subject, method, output)
@@ -148,26 +152,29 @@ def table(results: dict[str, dict[str, Answer]], labels: dict[str, np.ndarray]) 
     """Markdown: one row a way, one column a model."""
     names = list(results)
     lines = [
-        "| percent right (answers other than fp32's) | " + " | ".join(names) + " | seconds to quantize |",
+        "| percent right (answers other than fp32's), dB | " + " | ".join(names) + " | seconds to quantize |",
         "|---|" + "---|" * (len(names) + 1),
     ]
     for way in dict.fromkeys(way for found in results.values() for way in found):
-        cells, seconds = [], []
-        for name in names:
-            answer = results[name].get(way)
-            if answer is None:
-                cells.append("")
-                continue
-            top, plain = answer.logits.argmax(-1), results[name]["fp32"].logits.argmax(-1)
-            flips = "" if way == "fp32" else f" ({int((top != plain).sum())})"
-            cells.append(f"{100 * float((top == labels[name]).mean()):.2f}{flips}")
-            if answer.seconds is not None:
-                seconds.append(answer.seconds)
+        given = {name: results[name][way] for name in names if way in results[name]}
+        cells = [_cell(given[name], results[name]["fp32"], labels[name]) if name in given else "" for name in names]
+        seconds = [answer.seconds for answer in given.values() if answer.seconds is not None]
         span = f"{min(seconds):.1f} to {max(seconds):.1f}" if seconds else ""
         lines.append(f"| {way} | " + " | ".join(cells) + f" | {span} |")
     counts = ", ".join(f"{name} {len(labels[name])}" for name in names)
     lines += ["", f"Evaluated images: {counts}. ONNX Runtime {ort.__version__}, operator by operator."]
     return "\n".join(lines)
+
+
+def _cell(answer: Answer, plain: Answer, truth: np.ndarray) -> str:
+    """Percent right; against the float model the other answers, and its outputs' power over that of the difference."""
+    top = answer.logits.argmax(-1)
+    right = f"{100 * float((top == truth).mean()):.2f}"
+    if answer is plain:
+        return right
+    noise = float(np.square(answer.logits - plain.logits, dtype=np.float64).sum())
+    ratio = 10 * np.log10(float(np.square(plain.logits, dtype=np.float64).sum()) / max(noise, 1e-30))
+    return f"{right} ({int((top != plain.logits.argmax(-1)).sum())}), {ratio:.1f}"
 
 
 def main() -> None:
