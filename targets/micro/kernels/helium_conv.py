@@ -187,7 +187,7 @@ class HeliumKernel:
         return min(index * VECTOR, self.run - VECTOR) if direct else index * VECTOR
 
     def constants(self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Per block of four output channels the weights, vector by vector, and what the epilogue needs.
+        """Per block of four output channels what the epilogue needs, and the weights, vector by vector.
 
         Args:
             weights: (O, KH, KW, C) int8.
@@ -215,7 +215,7 @@ class HeliumKernel:
         shared = factors[:, 0] if self.plan.one_scale else factors[:0, 0]
         parameters = block_parameters(bias, factors[:0] if self.plan.one_scale else factors)
         counts = np.array([self.blocks, self.rounds - self.peeled, self.chunks], np.int32)
-        return np.concatenate([self.band.counts, counts, shared, np.concatenate([words, parameters], axis=1).ravel()])
+        return np.concatenate([self.band.counts, counts, shared, np.concatenate([parameters, words], axis=1).ravel()])
 
     def function(self) -> tirx.PrimFunc:
         """The function of (input, constants, other operand, constants of the sum, output), all flat.
@@ -242,7 +242,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     STEP = (k.run if COLUMNS else SW * C) // UNIT
     PANEL = k.panel_bytes if COLUMNS else VECTOR
     HEADER = k.header
-    BW, WW = k.block_words, k.weight_words
+    BW, PW = k.block_words, k.block_words - k.weight_words
     TOTAL = HEADER + NB * BW
     PARTIAL = CO % 4 != 0
     ADD = k.residual is not None
@@ -277,12 +277,12 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                 for j in range(4):
                     for px in range(PIXELS):
                         side = px * (k.weight_words // 2) if PAIRED else 0
-                        weights = as_bytes(load_words(constants, HEADER + n * BW + side + place + j * 4))
+                        weights = as_bytes(load_words(constants, HEADER + n * BW + PW + side + place + j * 4))
                         data = load_run(buffer, offset(line, pair, px, run, chunk, v))
                         T.buffer_store(acc, vmladava(acc[px * 4 + j], data, weights), [px * 4 + j])
 
     def finish(constants, acc, result, skip, table, places, n):
-        base = HEADER + n * BW + WW
+        base = HEADER + n * BW
         params = [load_words(constants, base)]
         for i in range(ep.words):
             shared = tirx.Broadcast(constants[HEAD + 3 + i], 4) if plan.one_scale else None

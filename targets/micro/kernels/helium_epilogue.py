@@ -13,7 +13,7 @@ import numpy as np
 from tvm import tirx
 
 from .epilogue import Epilogue, NotRepresentable
-from .helium_words import splat, vqrdmlash, vqrdmulh, vrmulh
+from .helium_words import saturated, splat, vqrdmlash, vqrdmulh, vrmulh
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class HeliumEpilogue(Epilogue):
 
     def apply(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
         """int8x4 outputs for int32x4 accumulators that include the bias."""
+        if (self.qmin, self.qmax) == (-128, 127):
+            return saturated(self.scaled(acc, parameters))
         return self.limited(acc, parameters).astype("int8x4")
 
 

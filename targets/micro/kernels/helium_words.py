@@ -103,10 +103,20 @@ def narrowed(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr, d: tirx.PrimE
     return _interleaved("int8x16", even, odd)
 
 
+def saturated(value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int32x4 saturated to int8x4."""
+    half = _narrowed("int16x8", value)
+    return as_words(_narrowed("int8x16", half)).astype("int8x4")
+
+
+def _narrowed(dtype: str, value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """A vector saturated to half its width, in the even lanes of the result (VQMOVNB)."""
+    return _call(dtype, "vqmovn", tirx.reinterpret(dtype, value), value, i32(0), i32(0), i32(0))
+
+
 def _interleaved(dtype: str, even: tirx.PrimExpr, odd: tirx.PrimExpr) -> tirx.PrimExpr:
     """Two vectors saturated to half their width, into the even (VQMOVNB) and the odd (VQMOVNT) lanes of one."""
-    low = _call(dtype, "vqmovn", tirx.reinterpret(dtype, even), even, i32(0), i32(0), i32(0))
-    return _call(dtype, "vqmovn", low, odd, i32(0), i32(0), i32(1))
+    return _call(dtype, "vqmovn", _narrowed(dtype, even), odd, i32(0), i32(0), i32(1))
 
 
 def vmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
