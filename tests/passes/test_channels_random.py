@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tvmcompress.passes import groups
+from tvmcompress.passes import SplitProjections, groups
 from tvmcompress.passes._tvm import relax
 
 op, nn = relax.op, relax.op.nn
@@ -111,13 +111,136 @@ def _matmul_over_channels(net, pool, x, draw):
     return net.reshape(net.emit(op.matmul(net.mul(scores, relax.const(np.float32(0.01))), rows)), n, c, h, w)
 
 
+def _tokens(net, x):
+    n, c, h, w = net.shape(x)
+    return net.permute(net.reshape(x, n, c, h * w), 0, 2, 1)
+
+
+def _image(net, tokens, like):
+    n, _, h, w = net.shape(like)
+    return net.reshape(net.permute(tokens, 0, 2, 1), n, net.shape(tokens)[2], h, w)
+
+
+def _attention(net, pool, x, draw):
+    """Heads from one projection of three, or from three projections."""
+    heads, width = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    tokens = _tokens(net, x)
+    n, t, c = net.shape(tokens)
+    if draw(st.booleans()):
+        fused = net.reshape(net.dense(tokens, 3 * heads * width), n, t, 3, heads, width)
+        parts = [net.emit(op.squeeze(part, [2])) for part in net.split(fused, 3, axis=2)]
+    else:
+        parts = [net.reshape(net.dense(tokens, heads * width), n, t, heads, width) for _ in range(3)]
+    if draw(st.booleans()):
+        scores = net.emit(nn.softmax(net.emit(op.einsum(parts[:2], "bqhd,bkhd->bhqk")), -1))
+        y = net.emit(op.einsum([scores, parts[2]], "bhqk,bkhd->bqhd"))
+    else:
+        q, k, v = net.permute(parts[0], 0, 2, 1, 3), net.permute(parts[1], 0, 2, 3, 1), net.permute(parts[2], 0, 2, 1, 3)
+        scores = net.emit(nn.softmax(net.emit(op.matmul(q, k)), -1))
+        y = net.permute(net.emit(op.matmul(scores, v)), 0, 2, 1, 3)
+    return _image(net, net.dense(net.reshape(y, n, t, heads * width), c), x)
+
+
+def _mixed_tokens(net, pool, x, draw):
+    """A perceptron over the places, as in an MLP-Mixer."""
+    n, c, h, w = net.shape(x)
+    return net.reshape(net.dense(net.relu(net.dense(net.reshape(x, n, c, h * w), 5)), h * w), n, c, h, w)
+
+
+def _layer_norm(net, pool, x, draw):
+    kind = draw(st.sampled_from(["last", "rms", "first", "image", "instance"]))
+    n, c, h, w = net.shape(x)
+    if kind in ("last", "rms"):
+        y = net.permute(x, 0, 2, 3, 1)
+        if kind == "last":
+            return net.permute(net.layer_norm(y), 0, 3, 1, 2)
+        return net.permute(net.emit(nn.rms_norm(y, net.param(net.name("gamma"), (c,), 0.5), -1)), 0, 3, 1, 2)
+    shape = (c, h, w) if kind == "image" else (c,)
+    gamma, beta = net.param(net.name("gamma"), shape, 0.5), net.param(net.name("beta"), shape)
+    if kind == "instance":
+        return net.emit(nn.instance_norm(x, gamma, beta, 1, [2, 3]))
+    return net.emit(nn.layer_norm(x, gamma, beta, [1, 2, 3] if kind == "image" else 1))
+
+
+def _statistic(net, pool, x, draw):
+    """A gate for every place from a statistic over the channels."""
+    reduce = draw(st.sampled_from([op.mean, op.max, op.min, op.sum]))
+    gate = net.emit(op.sigmoid(net.emit(reduce(x, [1], keepdims=True))))
+    return net.mul(x, gate) if draw(st.booleans()) else net.add(x, gate)
+
+
+def _linear_unit(net, pool, x, draw):
+    y = net.conv(x, 2 * draw(st.integers(1, 5)), kernel=1)
+    left, right = net.split(y, 2)
+    return net.mul(left, net.emit(op.sigmoid(right)))
+
+
+def _rescale(net, pool, x, draw):
+    channels, out = net.shape(x)[1], draw(st.sampled_from([2, 4, 6]))
+    if draw(st.booleans()):
+        x = net.emit(nn.avg_pool2d(x, (2, 2), (2, 2)))
+        return net.emit(op.image.resize2d(x, (4, 4), method=draw(st.sampled_from(["nearest_neighbor", "linear"]))))
+    groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0]))
+    x = net.emit(nn.max_pool2d(x, (2, 2), (2, 2)))
+    weight = net.param(net.name("up"), (channels, out, 2, 2))
+    return net.emit(nn.conv2d_transpose(x, weight, strides=2, groups=groups))
+
+
+def _select(net, pool, x, draw):
+    other = net.emit(op.multiply(x, relax.const(np.float32(draw(st.sampled_from([0.0, 0.3]))))))
+    condition = op.greater(x, relax.const(np.float32(draw(st.sampled_from([-0.1, 0.0, 0.1])))))
+    return net.emit(op.where(net.emit(condition), x, other))
+
+
+def _gather(net, pool, x, draw):
+    channels = net.shape(x)[1]
+    index = draw(st.lists(st.integers(0, channels - 1), min_size=1, max_size=channels))
+    return net.emit(op.take(x, relax.const(np.array(index, "int64")), 1))
+
+
+def _prelu(net, pool, x, draw):
+    return net.emit(nn.prelu(x, net.param(net.name("slope"), (net.shape(x)[1],)), 1))
+
+
+def _stacked(net, pool, x, draw):
+    """Branches stacked on a new axis and summed, or weighed by a softmax over the branches."""
+    branches = net.emit(op.stack([net.conv(x, 4), net.conv(x, 4, kernel=1)], 1))
+    if draw(st.booleans()):
+        weights = net.reshape(net.conv(net.mean(x), 8, kernel=1), 1, 2, 4, 1, 1)
+        branches = net.mul(branches, net.emit(nn.softmax(weights, 1)))
+    return net.emit(op.sum(branches, [1]))
+
+
+def _repeated(net, pool, x, draw):
+    repeat = op.repeat if draw(st.booleans()) else (lambda y, count, axis: op.tile(y, [1, count, 1, 1]))
+    return net.emit(repeat(x, 2, 1))
+
+
+def _windows(net, pool, x, draw):
+    """The four quarters of the image become a batch, are normalized and transformed, and go back."""
+    n, c, h, w = net.shape(x)
+    y = net.permute(net.reshape(x, n, c, 2, h // 2, 2, w // 2), 0, 2, 4, 3, 5, 1)
+    y = net.relu(net.dense(net.reshape(y, 4 * n, h * w // 4, c), c))
+    y = net.permute(net.reshape(y, n, 2, 2, h // 2, w // 2, c), 0, 5, 1, 3, 2, 4)
+    return net.reshape(y, n, c, h, w)
+
+
+def _pixel_shuffle(net, pool, x, draw):
+    x = net.emit(nn.avg_pool2d(net.conv(x, 4 * draw(st.integers(1, 3))), (2, 2), (2, 2)))
+    n, c, h, w = net.shape(x)
+    y = net.permute(net.reshape(x, n, c // 4, 2, 2, h, w), 0, 1, 4, 2, 5, 3)
+    return net.reshape(y, n, c // 4, 2 * h, 2 * w)
+
+
 STEPS = [
     *(_conv, _conv, _grouped, _depthwise, _add, _gate, _concat, _split, _halves_added, _slice, _shuffle, _pad),
-    *(_normalize, _activate, _channels_last, _flip, _pool, _matmul_over_channels),
+    *(_normalize, _activate, _channels_last, _flip, _pool, _matmul_over_channels, _attention, _mixed_tokens),
+    *(_layer_norm, _statistic, _linear_unit, _rescale, _select, _gather, _prelu, _stacked, _repeated, _windows),
+    _pixel_shuffle,
 ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_pruned_equals_zeroed_on_random_networks(data, net, assert_exact):
     network = net((1, 3, 4, 4), seed=data.draw(st.integers(0, 99)))
@@ -132,7 +255,7 @@ def test_pruned_equals_zeroed_on_random_networks(data, net, assert_exact):
         out = network.dense(network.reshape(x, 1, network.shape(x)[1] * 16), 3)
     else:
         out = network.head(x)
-    mod = network.finish(out, *([network.conv(pool[0], 2)] if data.draw(st.booleans()) else []))
+    mod = SplitProjections()(network.finish(out, *([network.conv(pool[0], 2)] if data.draw(st.booleans()) else [])))
     if all(group.frozen is not None for group in groups(mod)):
         return
     assert_exact(mod, data.draw(st.sampled_from([0.3, 0.7])), tolerance=1e-4, must_change=False)
