@@ -81,8 +81,7 @@ def test_small_network(tmp_path: Path, float_path: Path, kind: Any, activations:
     found = integer.run(x)[0]
     assert np.abs(found - wanted).max() < 0.06
     assert (found.argmax(1) != wanted.argmax(1)).sum() <= 2
-    for sample in (x[:1], x[1:2]):
-        np.testing.assert_array_equal(running.compiled(integer.module, [sample])[0], integer.run(sample)[0])
+    np.testing.assert_array_equal(running.compiled(integer.module, [x[:1]])[0], integer.run(x[:1])[0])
 
 
 @pytest.mark.parametrize("activations", [INT8, UINT8], ids=["int8", "uint8"])
@@ -243,5 +242,4 @@ def test_trained_models(shared: Path, tmp_path: Path, name: str, kind: Any) -> N
     assert (np.abs(got - wanted) <= 1 / 256 + 1e-6).mean() > 0.95
     integer = lowered(model)
     assert (integer.run(x)[0].argmax(1) != wanted.argmax(1)).sum() <= 3
-    for sample in (x[:1], x[1:2]):
-        np.testing.assert_array_equal(running.compiled(integer.module, [sample])[0], integer.run(sample)[0])
+    np.testing.assert_array_equal(running.compiled(integer.module, [x[:1]])[0], integer.run(x[:1])[0])
