@@ -149,7 +149,7 @@ def _mixed_tokens(net, pool, x, draw):
 
 def _layer_norm(net, pool, x, draw):
     kind = draw(st.sampled_from(["last", "rms", "first", "image", "instance"]))
-    n, c, h, w = net.shape(x)
+    _, c, h, w = net.shape(x)
     if kind in ("last", "rms"):
         y = net.permute(x, 0, 2, 3, 1)
         if kind == "last":

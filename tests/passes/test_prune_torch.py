@@ -91,3 +91,31 @@ def test_all_groups_pruned_equal_zeroed(name, ratio):
     assert_close(Interpreter(pruned)(sample), expected, 1e-5)
     assert relax.analysis.check_well_formed(pruned)
     assert report.params_after < report.params_before
+
+
+OLDER = ["mobilenet_v3", "normalizations", "DeepLab", "VisionTransformer", "ConvNext", "PoolFormer", "MobileVit"]
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("name", OLDER)
+def test_older_opsets_have_the_same_groups(name, opset):
+    architecture = ARCHITECTURES[name]
+    network, sample = zoo.instantiate(architecture.build), architecture.sample()
+    module = from_onnx(zoo.export(network, sample, opset_version=opset)).module
+    assert_close(Interpreter(module)(sample), zoo.outputs(network, sample), 1e-5)
+    sizes, expected = (sorted(g.size for g in groups(mod) if g.frozen is None) for mod in (module, imported(name)[0]))
+    assert sizes == expected
+
+
+@pytest.mark.parametrize("name", ["resnet_basic", "preactivation_resnet", "shufflenet_v2", "Conformer", "signal_cnn"])
+def test_normalization_that_the_exporter_left_unfolded(name):
+    architecture = ARCHITECTURES[name]
+    network, sample = zoo.instantiate(architecture.build), architecture.sample()
+    proto = zoo.export(network, sample, training=zoo.torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
+    assert any(node.op_type == "BatchNormalization" for node in proto.graph.node)
+    module = from_onnx(proto).module
+    assert_close(Interpreter(module)(sample), zoo.outputs(network, sample), 1e-5)
+    assert sum(group.frozen is None for group in groups(module)) >= architecture.groups
+    pruned = PruneChannels(0.5)(module)
+    expected = Interpreter(zero_channels(module, get_surgery(pruned)))(sample)
+    assert_close(Interpreter(pruned)(sample), expected, 1e-5)

@@ -36,6 +36,7 @@ def clean(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
         model = _infer(model)
         if not _fold_once(model):
             break
+    _drop_empty_operands(model.graph)
     _drop_unused(model.graph)
     _unshare_vectors(model.graph)
     return model
@@ -185,6 +186,15 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _drop_empty_operands(graph: onnx.GraphProto) -> None:
+    """Leave out the empty region and scales of a Resize to given sizes, which opset 11 could not leave out."""
+    empty = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if node.op_type == "Resize" and name in empty:
+                node.input[index] = ""
 
 
 def _unshare_vectors(graph: onnx.GraphProto) -> None:
