@@ -30,7 +30,6 @@ class Band:
         columns: Input columns that the outputs of a row reach, padding included.
         rows: Rows of the band.
         step: Rows from one band to the next.
-        last: The first row of the last band, padding included.
         slack: Bytes that may be read behind the last row.
         zero_point: What padding holds.
     """
@@ -43,7 +42,6 @@ class Band:
     columns: int
     rows: int
     step: int
-    last: int
     slack: int
     zero_point: int
 
@@ -95,7 +93,7 @@ class Band:
         """
         row_bytes = self.width * self.channels
         with T.serial(counts[4]) as r:
-            y = T.min(index * self.step, self.last) + (r - self.top)
+            y = index * self.step + (r - self.top)
             with T.If(T.And(y >= 0, y < self.height)):
                 with T.Then():
                     start = r * (self.pitch // self.unit) + self.left * self.channels // self.unit

@@ -28,6 +28,7 @@ from .helium_add import HeliumSum
 from .helium_band import HEAD, Band
 from .helium_epilogue import HeliumEpilogue, block_parameters
 from .helium_words import VECTOR, as_bytes, load_run, load_words, vector, vmladava
+from .words import i32
 
 # mypy: ignore-errors
 
@@ -80,7 +81,6 @@ class HeliumConvolution:
             columns=(self.out_width - 1) * self.strides[1] + self.kernel[1],
             rows=(rows - 1) * self.strides[0] + self.kernel[0],
             step=rows * self.strides[0],
-            last=(self.out_height - rows) * self.strides[0],
             slack=slack,
             zero_point=self.input_zero_point,
         )
@@ -92,7 +92,7 @@ class HeliumPlan:
 
     Attributes:
         source: "direct", "paired", "band" or "columns".
-        rows: Output rows made from one band.
+        rows: Output rows made from one band; divides the output's rows.
         runs: Runs of a field that one round of the inner loop takes; divides the runs.
         unroll: Vectors of a run in one round.
         one_scale: Whether all channels share one factor, whose words then stand once at the head.
@@ -233,7 +233,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     COLUMNS, PAIRED = plan.source == "columns", plan.source == "paired"
     DIRECT = plan.source in ("direct", "paired")
     FLAT = COLUMNS or (DIRECT and c.strides == (1, 1))
-    BANDS, ROWS = (1, OH) if DIRECT else (-(-OH // plan.rows), plan.rows)
+    BANDS, ROWS = (1, OH) if DIRECT else (OH // plan.rows, plan.rows)
     # Positions of a walk, and how many walks a band needs.
     M, LINES = (ROWS * OW, 1) if FLAT else (OW, ROWS)
     UNIT = 1 if DIRECT or COLUMNS else shape.unit
@@ -252,7 +252,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     DTYPE, ELEMENTS = (shape.dtype, shape.elements) if not DIRECT else ("int8", VECTOR)
 
     def pixel(pair, px):
-        """The pixels of a pair: the last one repeats earlier ones, or when those may be overwritten itself."""
+        """The pixels of a pair; the last pair repeats a pixel, with a sum its own, which is then not stored twice."""
         if M % PIXELS == 0:
             return pair * PIXELS + px
         return T.min(pair * PIXELS + px, M - 1) if ADD else T.min(pair * PIXELS, M - PIXELS) + px
@@ -265,7 +265,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
 
     def places(band, line, pair, n):
         """Offsets of the outputs of the pixels of a pair."""
-        start = ((0 if DIRECT else T.min(band * ROWS, OH - ROWS)) + line) * OW
+        start = (band * ROWS + line) * OW
         return [(start + pixel(pair, px)) * CO + n * 4 for px in range(PIXELS)]
 
     def accumulate(buffer, constants, acc, line, pair, n, r0, chunk):
@@ -296,14 +296,21 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                 value = ep.apply(sums, params[1:])
             T.buffer_store(result, value, [px])
 
-    def store(out, result, places, n):
+    def store(out, result, places, pair, n):
         for px in range(PIXELS):
-            if not PARTIAL:
-                T.buffer_store(out, result[px], [tirx.Ramp(places[px], tirx.const(1, "int32"), 4)])
-                continue
-            for j in range(4):
-                with T.If(n * 4 + j < CO), T.Then():
-                    T.buffer_store(out, tirx.Shuffle([result[px]], [tirx.const(j, "int32")]), [places[px] + j])
+            if ADD and M % PIXELS:
+                with T.If(pair * PIXELS + px < M), T.Then():
+                    store_pixel(out, result[px], places[px], n)
+            else:
+                store_pixel(out, result[px], places[px], n)
+
+    def store_pixel(out, value, place, n):
+        if not PARTIAL:
+            T.buffer_store(out, value, [tirx.Ramp(place, i32(1), 4)])
+            return
+        for j in range(4):
+            with T.If(n * 4 + j < CO), T.Then():
+                T.buffer_store(out, tirx.Shuffle([value], [i32(j)]), [place + j])
 
     def copy_columns(source, panel):
         unit = shape.unit
@@ -311,7 +318,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
             for ky in range(KH):
                 for v in range(-(-RUN // VECTOR)):
                     start = (line * SH + ky) * (PITCH // unit) + p * (SW * C // unit) + v * (VECTOR // unit)
-                    place = tirx.Ramp((line * OW + p) * k.run + ky * RUN + v * VECTOR, tirx.const(1, "int32"), VECTOR)
+                    place = tirx.Ramp((line * OW + p) * k.run + ky * RUN + v * VECTOR, i32(1), VECTOR)
                     T.buffer_store(panel, load_run(source, start), [place])
 
     def rounds(constants):
@@ -354,7 +361,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                             for ch in range(chunks(constants)):
                                 accumulate(read_from(x, source, panel), constants, acc, line, p, n, r0 + k.peeled, ch)
                         finish(constants, acc, result, skip, table, places(band, line, p, n), n)
-                        store(out, result, places(band, line, p, n), n)
+                        store(out, result, places(band, line, p, n), p, n)
 
     workspaces = {} if DIRECT else {"source": shape.bytes}
     if COLUMNS:

@@ -37,7 +37,7 @@ class HeliumDepthwise:
         input_zero_point: What padding holds.
         epilogue: How accumulators become outputs.
         groups: Numbers of the taps whose products are summed as halfwords.
-        rows: Output rows made from one band.
+        rows: Output rows made from one band; divides the output's rows.
     """
 
     height: int
@@ -90,7 +90,6 @@ class HeliumDepthwise:
             columns=(self.out_width - 1) * self.strides[1] + self.kernel[1],
             rows=(self.rows - 1) * self.strides[0] + self.kernel[0],
             step=self.rows * self.strides[0],
-            last=(self.out_height - self.rows) * self.strides[0],
             slack=0,
             zero_point=self.input_zero_point,
         )
@@ -155,13 +154,10 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
     shape, ROWS = layer.band, layer.rows
     PITCH = shape.pitch
     START = HEAD + 1
-    BANDS = -(-OH // ROWS)
+    BANDS = OH // ROWS
     PACKED = layer.packed
     # Positions of a row; a position is a vector where that holds several pixels.
     M = -(-OW * C // VECTOR) if PACKED else OW
-
-    def first_row(band):
-        return T.min(band * ROWS, OH - ROWS) if OH % ROWS else band * ROWS
 
     def place(p, cb):
         """Offset of a vector in a row of the output."""
@@ -223,7 +219,7 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
                 for p in range(M):
                     for cb in range(constants[HEAD]):
                         accumulate(band, constants, halves, acc, row, p, cb)
-                        out[T.ramp((first_row(b) + row) * (OW * C) + place(p, cb), 1, VECTOR)] = finish(
+                        out[T.ramp((b * ROWS + row) * (OW * C) + place(p, cb), 1, VECTOR)] = finish(
                             constants, acc, cb
                         )
 
