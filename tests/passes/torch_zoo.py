@@ -17,6 +17,7 @@ from torch import nn
 from . import torch_models_cnn as cnn
 from . import torch_models_dense as dense
 from . import torch_models_mobile as mobile
+from . import torch_models_sequences as sequences
 from . import torch_models_transformers as transformers
 
 IMAGE = (1, 3, 16, 16)
@@ -127,7 +128,7 @@ ARCHITECTURES = [
     Architecture(transformers.VisionTransformer, 7),
     Architecture(transformers.Swin, 11),
     Architecture(transformers.MlpMixer, 4),
-    Architecture(transformers.GatedMlp, 2, ((1, 8, 6),)),
+    Architecture(sequences.GatedMlp, 2, ((1, 8, 6),)),
     Architecture(transformers.ConvNext, 4),
     Architecture(transformers.PoolFormer, 2),
     Architecture(transformers.MobileVit, 11),
@@ -138,8 +139,10 @@ ARCHITECTURES = [
     Architecture(transformers.Encoder, 4, ((1, 6, 6),)),
     Architecture(transformers.EinsumAttention, 4, ((1, 6, 6),)),
     Architecture(transformers.Conformer, 5, ((1, 8, 6),)),
-    Architecture(transformers.PointNet, 4, ((1, 3, 16),)),
-    Architecture(transformers.GraphConvolutions, 2, ((1, 7, 5), (1, 7, 7))),
-    Architecture(transformers.Recurrent, 2, ((1, 4, 4),)),
-    Architecture(transformers.Recommender, 3, ((1,), (1,)), tokens=10),
+    Architecture(sequences.PointNet, 4, ((1, 3, 16),)),
+    Architecture(sequences.GraphConvolutions, 2, ((1, 7, 5), (1, 7, 7))),
+    Architecture(sequences.Recurrent, 2, ((1, 4, 4),)),
+    Architecture(sequences.ConvolutionalRecurrent, 4, ((1, 1, 8, 5),)),
+    Architecture(sequences.Tagger, 2, ((1, 5),), tokens=20),
+    Architecture(sequences.Recommender, 3, ((1,), (1,)), tokens=10),
 ]
