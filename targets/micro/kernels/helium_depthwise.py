@@ -147,7 +147,11 @@ def pack_constants(
 
 
 def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
-    """The function of (input, constants, output), all flat."""
+    """The function of (input, constants, input, constants, output), all flat.
+
+    To LLVM the second pointer to the constants is a different one. Weights are read through both: kept in a register from
+    the products of even channels to those of odd ones, they would cost spilling a sum.
+    """
     H, W, C, OH, OW = layer.height, layer.width, layer.channels, layer.out_height, layer.out_width
     (SH, SW), KW = layer.strides, layer.kernel[1]
     ep, NB, BW, TAPS = layer.epilogue, layer.blocks, layer.block_words, layer.taps
@@ -178,14 +182,14 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
             top,
         )
 
-    def accumulate(band, constants, halves, acc, row, p, cb):
+    def accumulate(band, constants, again, halves, acc, row, p, cb):
         """Statements that leave the sums in `acc`."""
         for j in range(4):
             T.buffer_store(acc, load_words(constants, START + cb * BW + TAPS * 4 + j * 4 * (1 + ep.words)), [j])
         for group in layer.groups:
             for top in range(2):
                 for index, tap in enumerate(group):
-                    value = product(band, constants, row, p, cb, tap, top)
+                    value = product(band, again if top else constants, row, p, cb, tap, top)
                     T.buffer_store(halves, halves[top] + value if index else value, [top])
             for j in range(4):
                 T.buffer_store(acc, acc[j] + widened(halves[j // 2], j % 2), [j])
@@ -206,6 +210,8 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
     def depthwise_int8(
         x: T.Buffer((H * W * C,), "int8"),
         constants: T.Buffer((START + NB * BW,), "int32"),
+        unread: T.Buffer((H * W * C,), "int8"),
+        again: T.Buffer((START + NB * BW,), "int32"),
         out: T.Buffer((OH * OW * C,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
@@ -218,7 +224,7 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
             for row in range(ROWS):
                 for p in range(M):
                     for cb in range(constants[HEAD]):
-                        accumulate(band, constants, halves, acc, row, p, cb)
+                        accumulate(band, constants, again, halves, acc, row, p, cb)
                         out[T.ramp((b * ROWS + row) * (OW * C) + place(p, cb), 1, VECTOR)] = finish(
                             constants, acc, cb
                         )

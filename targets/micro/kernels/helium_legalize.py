@@ -159,7 +159,7 @@ def _depthwise(call: relax.Call) -> Kernel | None:
         return None
     layer = replace(layer, rows=plan_depthwise(layer))
     packed = helium_depthwise.pack_constants(layer, taps, folded, multiplier, shift)
-    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], options="")
+    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], options="", repeat=True)
 
 
 def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:
