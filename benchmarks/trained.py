@@ -62,7 +62,8 @@ def load(name: str, samples: int) -> Trained:
 
     Args:
         name: One of `FILES`.
-        samples: Size of the calibration set. The keyword and person data have one set only: its first 200 at most calibrate.
+        samples: Size of the calibration set. The keyword and person data have one set only: 200 chosen at random calibrate, the
+            others are evaluated.
     """
     place = folder()
     model = tvmcompress.load(place / "models" / FILES[name])
@@ -73,9 +74,11 @@ def load(name: str, samples: int) -> Trained:
     if name in ("kws", "vww"):
         file = np.load(data / ("kws01_dev500.npz" if name == "kws" else "vww01_dev500.npz"))
         x = file["x_float"] if name == "kws" else file["x_uint8"] / 255.0
-        x = x.transpose(0, 3, 1, 2).astype(np.float32)
-        first = min(samples, 200)
-        return Trained(name, model, x[:first], x[first:], file["y"][first:])
+        x, y = x.transpose(0, 3, 1, 2).astype(np.float32), file["y"]
+        # The files are sorted: one kind of picture comes after the other.
+        order = np.random.default_rng(0).permutation(len(x))
+        calibration, rest = order[: min(samples, 200)], order[200:]
+        return Trained(name, model, x[calibration], x[rest], y[rest])
     test, train = np.load(data / "cifar10_dev734.npz"), np.load(data / "cifar10_train8068.npz")
     calibration, images = (_pixels(file["x_uint8"], name) for file in (train, test))
     return Trained(name, model, calibration[:samples], images, test["y"])
