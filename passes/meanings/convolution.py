@@ -116,8 +116,8 @@ def _conv_transposed(args: Sequence[Value], context: Context) -> Value:
     w = _to_channels_first(args[1], str(attrs.kernel_layout), "IO" + spatial)
     if np.issubdtype(x.dtype, np.integer):
         x, w = x.astype(np.float64), w.astype(np.float64)
-    lists = (ints(values) for values in (attrs.strides, attrs.padding, attrs.output_padding, attrs.dilation))
-    out = convolve_transposed(x, w, *lists, int(attrs.groups))
+    strides, padding, dilation = ints(attrs.strides), ints(attrs.padding), ints(attrs.dilation)
+    out = convolve_transposed(x, w, strides, padding, ints(attrs.output_padding), dilation, int(attrs.groups))
     out_layout = str(attrs.out_layout or attrs.data_layout)
     if out_layout != "NC" + spatial:
         out = out.transpose([("NC" + spatial).index(axis) for axis in out_layout])

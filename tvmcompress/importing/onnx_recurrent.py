@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -120,7 +121,7 @@ class _Unrolled:
         if count == 1:
             return [name]
         names = [self.editor.fresh(f"{self.stem}.gate") for _ in range(count)]
-        options = {"num_outputs": count} if self.opset >= 18 else {}
+        options: dict[str, Any] = {"num_outputs": count} if self.opset >= 18 else {}
         self.made.append(helper.make_node("Split", [name], names, name=names[0], axis=1, **options))
         return names
 
