@@ -261,14 +261,15 @@ def test_global_average(shape: tuple[int, int, int], tmp_path: Path, rng: np.ran
 
 @needs_tools
 @pytest.mark.usefixtures("_only_helium")
-def test_single_rounding(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("shared_shift", [False, True])
+def test_single_rounding(shared_shift: bool, tmp_path: Path, rng: np.random.Generator) -> None:
     params = {"weight": weights(rng, 8, 3, 3, 16), **channels(rng, 8, 144)}
-    params["multiplier"] = (params["multiplier"] >> 9).astype("int32")
-    params["shift"] = np.full(8, -1, "int32")
+    if shared_shift:
+        params["multiplier"] = (params["multiplier"] >> 9).astype("int32")
+        params["shift"] = np.full(8, -1, "int32")
+    points = {"input_zero_point": 4, "output_zero_point": 9}
     mod = module(
-        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), input_zero_point=4, output_zero_point=9, rounding="single"),
-        [(1, 6, 7, 16)],
-        params,
+        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), **points, rounding="single"), [(1, 6, 7, 16)], params
     )
     assert_kernel(mod, "conv2d", tmp_path, rng)
 
@@ -288,17 +289,23 @@ def test_large_scales_keep_another_kernel(tmp_path: Path, rng: np.random.Generat
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.integers(-(1 << 26), 1 << 26), st.integers(1 << 30, (1 << 31) - 1), st.integers(1, 31), st.integers(-128, 127)
+    st.integers(-(1 << 26), 1 << 26),
+    st.integers(1 << 20, (1 << 31) - 1),
+    st.integers(1, 31),
+    st.integers(-128, 127),
+    st.sampled_from(["double", "single"]),
 )
-def test_two_instructions_round_as_the_reference(acc: int, multiplier: int, shift: int, zero_point: int) -> None:
-    """VQRDMULH and VQRDMLASH in Python integers, with the words that the epilogue packs."""
-    epilogue = HeliumEpilogue("double", zero_point)
+def test_two_instructions_round_as_the_reference(
+    acc: int, multiplier: int, shift: int, zero_point: int, rounding: str
+) -> None:
+    """VQRDMULH or VQDMULH, and VQRDMLASH, in Python integers, with the words that the epilogue packs."""
+    epilogue = HeliumEpilogue(rounding, zero_point)
     q, power = (int(word) for word in epilogue.parameters(np.array([multiplier]), np.array([-shift]))[:, 0])
-    high = (2 * acc * q + (1 << 31)) >> 32
-    if epilogue.keeps_sign:
+    high = (2 * acc * q + ((1 << 31) if rounding == "double" else 0)) >> 32
+    if rounding == "double" and epilogue.keeps_sign:
         high += high >> 31
     value = (2 * high * power + (zero_point << 32) + (1 << 31)) >> 32
-    expected = requantize(np.array([acc]), multiplier, -shift, zero_point, -128, 127, "double")
+    expected = requantize(np.array([acc]), multiplier, -shift, zero_point, -128, 127, rounding)
     assert min(max(value, -128), 127) == int(expected[0])
 
 

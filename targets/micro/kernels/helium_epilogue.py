@@ -3,6 +3,9 @@
 TFLite rounds twice: h = (acc * q + 2**30) >> 31, which is VQRDMULH, then a rounding shift to the right by r, halves away
 from zero. VQRDMLASH of h, less one where it is negative, with 2**(31 - r) is that shift, and adds the zero point. Where
 everything negative is cut off at the zero point anyway (ReLU with zero point -128), h itself will do.
+
+Single rounding is (acc * q + 2**(30 + r)) >> (31 + r). Since floors nest, that is the same shift, halves up, of
+h = (acc * q) >> 31, which is VQDMULH.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import numpy as np
 from tvm import tirx
 
 from .epilogue import Epilogue, NotRepresentable
-from .helium_words import saturated, splat, vqrdmlash, vqrdmulh, vrmulh
+from .helium_words import saturated, splat, vqdmulh, vqrdmlash, vqrdmulh
 
 
 @dataclass(frozen=True)
@@ -25,26 +28,27 @@ class HeliumEpilogue(Epilogue):
         """Whether negative values survive, so that their halves must be rounded away from zero."""
         return not (self.qmin >= self.zero_point or self.zero_point == -128)
 
+    @property
+    def words(self) -> int:
+        """Parameter words per channel."""
+        return 2
+
     def parameters(self, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """The parameter words, (words, O) int32; arguments and errors as of `Epilogue.parameters`."""
         q, r = multiplier.astype(np.int64), -shift.astype(np.int64)
-        if self.rounding == "double":
-            if ((r < 1) & (q != 0)).any():
-                raise NotRepresentable("a scale of 1/2 or more")
-            second = np.where(q == 0, 0, np.int64(1) << (31 - np.clip(r, 1, 31)))
-            return np.stack([q, second]).astype(np.int32)
-        if ((r != 1) & (q != 0)).any():
-            raise NotRepresentable("a factor with a shift of its own")
-        return multiplier.astype(np.int32)[None]
+        if ((r < 1) & (q != 0)).any():
+            raise NotRepresentable("a scale of 1/2 or more")
+        second = np.where(q == 0, 0, np.int64(1) << (31 - np.clip(r, 1, 31)))
+        return np.stack([q, second]).astype(np.int32)
 
     def scaled(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
         """int32x4 outputs before they are limited."""
         if self.rounding == "single":
-            product = vrmulh(acc, parameters[0])
-            return product + splat(self.zero_point) if self.zero_point else product
-        high = vqrdmulh(acc, parameters[0])
-        if self.keeps_sign:
-            high = high + (high >> splat(31))
+            high = vqdmulh(acc, parameters[0])
+        else:
+            high = vqrdmulh(acc, parameters[0])
+            if self.keeps_sign:
+                high = high + (high >> splat(31))
         return vqrdmlash(high, parameters[1], self.zero_point)
 
     def limited(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:

@@ -45,9 +45,9 @@ def vqrdmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("int32x4", "vqrdmulh", a, b)
 
 
-def vrmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
-    """(a * b + 2**31) >> 32 by lane."""
-    return _call("int32x4", "vrmulh", a, b, i32(0))
+def vqdmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(2 * a * b) >> 32 by lane, saturating."""
+    return _call("int32x4", "vqdmulh", a, b)
 
 
 def vqrdmlash(a: tirx.PrimExpr, b: tirx.PrimExpr, c: int | tirx.PrimExpr) -> tirx.PrimExpr:
