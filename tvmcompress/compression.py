@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -17,6 +18,7 @@ from .pruning import prune as prune_model
 from .pruning import sparsify
 from .recipe import PruneRecipe, QuantizeRecipe, Recipe, as_prune_recipe, as_quantize_recipe
 from .road import Progress, Road, Step
+from .targets.registry import get_target
 
 DEFAULT_SAMPLES = 512
 """Samples of the calibration data used where the recipe does not say; more hardly change ranges and repairs."""
@@ -60,7 +62,7 @@ def compress(
     recipe: Recipe | str | PathLike[str] | None = None,
     calibration_samples: int | None = None,
     preprocessing: Preprocessing | None = None,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> CompressionResult:
     """Compress a model.
@@ -74,13 +76,15 @@ def compress(
         recipe: Both as one, or the path of its TOML file; `prune` and `quantize` replace its tables.
         calibration_samples: Samples to use at most; by default the recipe's, or `DEFAULT_SAMPLES`.
         preprocessing: How raw data becomes the input; by default what the model says.
-        target: The microcontroller whose flash and RAM the recipe's limits mean; see `PruneRecipe`.
+        target: What the model is compressed for: pruning keeps to numbers of channels that suit its kernels, and limits of
+            flash and RAM are those of the first microcontroller among them.
         on_progress: Told how far each step is.
 
     Raises:
         UserError: The model or the data cannot be used, an option is out of range, or there is nothing to do.
     """
-    plan = _plan(recipe, prune, quantize, calibration_samples)
+    targets = [target] if isinstance(target, str) else list(target or [])
+    plan = for_targets(_plan(recipe, prune, quantize, calibration_samples), targets)
     road = Road(on_progress)
     original = model if isinstance(model, Model) else load(model)
     if is_quantized(original):
@@ -101,7 +105,7 @@ def compress(
             original,
             data,
             plan.prune,
-            target=target,
+            target=limited_target(plan, targets),
             precision="float32" if plan.quantize is None else "int8",
             finish=None if plan.quantize is None or data is None else _draft(data, plan.quantize),
         )
@@ -123,6 +127,29 @@ def compress(
         remarks=tuple(get_remarks(current.module)),
         recipe=plan,
     )
+
+
+def for_targets(plan: Recipe, targets: Sequence[str]) -> Recipe:
+    """A recipe with what follows from the targets: the number of channels that pruning keeps to."""
+    if plan.prune is None or plan.prune.round_to is not None or not targets:
+        return plan
+    multiple = math.lcm(*(get_target(name).description.channel_multiple for name in targets))
+    return plan.model_copy(update={"prune": plan.prune.model_copy(update={"round_to": multiple})})
+
+
+def limited_target(plan: Recipe, targets: Sequence[str]) -> str | None:
+    """The target whose flash and RAM the limits of a recipe mean: the first microcontroller.
+
+    Raises:
+        UserError: Flash is limited, and there is none among the targets.
+    """
+    limits = plan.prune.budgets if plan.prune is not None else {}
+    if not {"max_flash", "max_ram"} & set(limits):
+        return None
+    found = next((name for name in targets if get_target(name).description.family == "cortex-m"), None)
+    if found is None and "max_flash" in limits:
+        raise UserError("max_flash counts what is built for a microcontroller; add one, for instance --target cortex-m4")
+    return found
 
 
 def is_quantized(model: Model) -> bool:

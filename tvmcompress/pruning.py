@@ -162,7 +162,7 @@ class _Channels:
         self._common: dict[str, Any] = {
             "importance": options.importance or default_importance(data),
             "samples": _samples(data),
-            "round_to": options.round_to,
+            "round_to": options.round_to or 1,
             "min_channels": options.min_channels,
             "exclude": options.exclude,
         }
@@ -241,8 +241,6 @@ class _Channels:
         """Bytes of flash and of the arena of a model built for the target."""
         assert self._target is not None
         target = get_target(self._target)
-        if target.description.family != "cortex-m":
-            raise UserError(f"limits of flash and RAM are for microcontrollers; {self._target} is none (try cortex-m4)")
         finished = model if self._finish is None else self._finish(model)
         with tempfile.TemporaryDirectory(prefix="tvmcompress-") as scratch:
             # What does not fit the board yet is pruned further.

@@ -36,7 +36,7 @@ class PruneRecipe(_Table):
         target_macs: Fraction of the multiply-accumulates that may be left.
         target_params: Fraction of the parameters that may be left.
         max_ram: Bytes that the activations may take at once.
-        max_flash: Bytes of code and constants on the target that is compressed for; of constants alone without one.
+        max_flash: Bytes of code and constants on the microcontroller that is compressed for.
         blocks: Residual blocks or layers to remove before, at most.
         heads: Fraction of the attention heads to remove before.
         scope: Whether the ratio leaves every group ("local"), all groups together ("global"), or all that are built alike
@@ -45,7 +45,7 @@ class PruneRecipe(_Table):
             without.
         normalization: What scores are divided by before those of different groups are compared.
         threshold: Remove the channels that score below this, in the place of a ratio.
-        round_to: Channels kept are a multiple of this.
+        round_to: Channels kept are a multiple of this; by default what suits the kernels of the targets compressed for.
         min_channels: Channels that every group keeps at least.
         exclude: Patterns of layers to leave alone.
         ratios: Ratio by pattern, where it shall differ.
@@ -63,7 +63,7 @@ class PruneRecipe(_Table):
     importance: str | None = None
     normalization: Literal["mean", "max", "sum", "norm", "none"] | None = None
     threshold: float | None = None
-    round_to: int = Field(default=1, ge=1)
+    round_to: int | None = Field(default=None, ge=1)
     min_channels: int = Field(default=1, ge=1)
     exclude: tuple[str, ...] = ()
     ratios: dict[str, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,18 @@ def test_the_flash_of_a_target_is_met(digits_model: Model, calibration: Path, tm
     recipe = {"max_flash": limit, "reconstruct": False}
     result = compress(digits_model, calibration, prune=recipe, quantize="int8", target="cortex-m4")
     assert 0.95 * limit <= flash(result.model, "small") <= limit
-    with pytest.raises(UserError, match="microcontrollers; x86 is none"):
+    with pytest.raises(UserError, match="--target cortex-m4"):
         compress(digits_model, calibration, prune=recipe, quantize="int8", target="x86")
     with pytest.raises(UserError, match=r"does not fit|cannot be met"):
         compress(digits_model, calibration, prune={"max_flash": 2000}, quantize="int8", target="cortex-m4")
+
+
+def test_channels_suit_the_kernels_of_the_targets(digits_model: Model, calibration: Path) -> None:
+    def widths(**options: Any) -> list[int]:
+        result = compress(digits_model, calibration, prune={"ratio": 0.3, "reconstruct": False}, **options)
+        assert result.surgery is not None
+        return [len(group.kept) for group in result.surgery.groups]
+
+    assert any(width % 4 for width in widths())
+    assert all(width % 4 == 0 for width in widths(target="cortex-m4"))
+    assert all(width % 8 == 0 for width in widths(target=["cortex-m4", "cortex-a72"]))

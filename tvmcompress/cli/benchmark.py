@@ -79,6 +79,7 @@ def benchmark(
     """
     from contextlib import nullcontext
 
+    from ..compression import for_targets, limited_target
     from ..data import load_data
     from ..errors import UserError
     from ..output_folder import output_folder
@@ -112,7 +113,8 @@ def benchmark(
     if compressing and len(models) > 1:
         raise UserError("pruning and quantization take one model; to compare several, compress them first")
     check_targets(targets, tune, skip_missing)
-    limited = opt.limited_target(plan, targets)
+    limited_target(plan, targets)
+    plan = for_targets(plan, targets)
     with output_folder(save) if save is not None else nullcontext() as folder:
         steps = common.preprocessing(scale, mean, std)
         loaded = {_name(path, models): common.load_model(path, shape, batch) for path in models}
@@ -122,7 +124,7 @@ def benchmark(
         samples = None if eval_data is None else load_data(eval_data, first.inputs, **read).between(eval_skip, None)
         if compressing:
             calibration = None if calib is None else load_data(calib, first.inputs, **read)
-            loaded = _versions(first, calibration, plan, limited)
+            loaded = _versions(first, calibration, plan, targets)
         records = _records(loaded, samples)
         builds = measure_all(loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing)
         report = Report(
@@ -148,11 +150,11 @@ def _name(path: Path, all_paths: list[Path]) -> str:
     return path.stem if sum(other.stem == path.stem for other in all_paths) == 1 else str(path.with_suffix(""))
 
 
-def _versions(original: Model, calibration: Dataset | None, plan: Recipe, target: str | None) -> dict[str, Model]:
+def _versions(original: Model, calibration: Dataset | None, plan: Recipe, targets: list[str]) -> dict[str, Model]:
     from ..benchmarking import ablation
 
     with bars() as bar:
-        results = ablation(original, calibration, plan, target=target, on_progress=bar)
+        results = ablation(original, calibration, plan, target=targets, on_progress=bar)
     return {"original": original, **{name: result.model for name, result in results.items()}}
 
 

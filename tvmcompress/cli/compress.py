@@ -69,7 +69,7 @@ def compress(
     The output folder gets model.tvmc (the compressed model), model.onnx (the same for other runtimes; quantized models as
     QDQ), recipe.toml, report.json and a folder for each target. It is written whole or not at all.
     """
-    from ..compression import DEFAULT_SAMPLES
+    from ..compression import DEFAULT_SAMPLES, limited_target
     from ..compression import compress as run
     from ..data import load_data
     from ..output_folder import output_folder
@@ -103,7 +103,7 @@ def compress(
         calib_samples,
     )
     check_targets(target or [], tune)
-    limited = opt.limited_target(plan, target)
+    limited_target(plan, target or [])
     with output_folder(output) as folder:
         original = common.load_model(model, shape, batch)
         steps = common.preprocessing(scale, mean, std)
@@ -118,7 +118,7 @@ def compress(
         if eval_data is not None:
             evaluation = _skip(load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip)
         with bars() as bar:
-            result = run(original, calibration, recipe=plan, target=limited, on_progress=bar)
+            result = run(original, calibration, recipe=plan, target=target, on_progress=bar)
             models = _records(result, evaluation, bar)
         builds = measure_all(
             {"compressed": result.model}, target or [], evaluation or calibration, folder, tune=tune, threads=threads
@@ -127,7 +127,7 @@ def compress(
         result.model.save(folder / "model.tvmc")
         if onnx is not False:
             _write_onnx(result, folder / "model.onnx", required=onnx is True)
-        plan.save(folder / "recipe.toml")
+        result.recipe.save(folder / "recipe.toml")
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         report = report.model_copy(update={"files": (*files, "report.json")})
         report.save(folder / "report.json")

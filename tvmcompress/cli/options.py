@@ -97,7 +97,12 @@ MinChannelsOption = Annotated[
 ]
 RoundToOption = Annotated[
     int | None,
-    typer.Option("--round-to", min=1, help="Keep multiples of this many channels.", rich_help_panel=_PRUNING),
+    typer.Option(
+        "--round-to",
+        min=1,
+        help="Keep multiples of this many channels (by default what suits the targets).",
+        rich_help_panel=_PRUNING,
+    ),
 ]
 ExcludeOption = Annotated[
     list[str] | None,
@@ -245,24 +250,6 @@ def _sparsity(text: str) -> dict[str, Any]:
         return {"sparsity": float(text)}
     except ValueError:
         raise UserError(f"--sparsify {text} is neither a fraction such as 0.5 nor a pattern such as 2:4") from None
-
-
-def limited_target(recipe: Recipe, targets: list[str] | None) -> str | None:
-    """The target whose flash and RAM the limits of a recipe mean: the first Cortex-M.
-
-    Raises:
-        UserError: Flash is limited and there is none.
-    """
-    from ..errors import UserError
-    from ..targets.registry import get_target
-
-    limits = recipe.prune.budgets if recipe.prune is not None else {}
-    if not {"max_flash", "max_ram"} & set(limits):
-        return None
-    found = next((name for name in targets or [] if get_target(name).description.family == "cortex-m"), None)
-    if found is None and "max_flash" in limits:
-        raise UserError("--max-flash counts what is built for a microcontroller; add one, for instance --target cortex-m4")
-    return found
 
 
 _OPTION_NAMES = {"reconstruct": "repair"}
