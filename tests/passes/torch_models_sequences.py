@@ -8,34 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .torch_models_cnn import conv
-
-
-class ConvolutionalRecurrent(nn.Module):
-    """Convolutions over a spectrogram, two recurrent layers over its time."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(conv(1, 6, 3, (2, 1)), conv(6, 8, 3, (2, 1)))
-        self.first, self.second = nn.GRU(16, 8, batch_first=True), nn.LSTM(8, 6, batch_first=True)
-        self.last = nn.Linear(6, 4)
-
-    def forward(self, x):
-        x = self.body(x).permute(0, 3, 1, 2).flatten(2)
-        return self.last(self.second(self.first(x)[0])[0][:, -1])
-
-
-class Tagger(nn.Module):
-    """Tokens through an LSTM of both directions."""
-
-    def __init__(self):
-        super().__init__()
-        self.words, self.last = nn.Embedding(20, 6), nn.Linear(12, 3)
-        self.body = nn.LSTM(6, 6, bidirectional=True, batch_first=True)
-
-    def forward(self, tokens):
-        return self.last(self.body(self.words(tokens))[0])
-
 
 class GatedMlp(nn.Module):
     """gMLP: half of the hidden channels, mixed between tokens, gate the others."""
@@ -79,24 +51,6 @@ class GraphConvolutions(nn.Module):
         a = functional.relu(self.layers[0](adjacency @ x))
         b = functional.relu(adjacency @ self.layers[1](a))
         return self.layers[2](b) + self.skip(a)
-
-
-class Recurrent(nn.Module):
-    """A gated recurrent cell, unrolled over a few steps."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Linear(4, 6), nn.Linear(8, 3)
-        self.gates, self.new_x, self.new_h = nn.Linear(14, 16), nn.Linear(6, 8), nn.Linear(8, 8)
-
-    def forward(self, x):
-        x = functional.relu(self.first(x))
-        h = x.new_zeros(1, 8)
-        for step in range(4):
-            r, z = torch.sigmoid(self.gates(torch.cat([x[:, step], h.expand(x.shape[0], -1)], 1))).chunk(2, 1)
-            new = torch.tanh(self.new_x(x[:, step]) + r * self.new_h(h))
-            h = (1 - z) * new + z * h
-        return self.last(h)
 
 
 class Recommender(nn.Module):

@@ -141,8 +141,5 @@ ARCHITECTURES = [
     Architecture(transformers.Conformer, 5, ((1, 8, 6),)),
     Architecture(sequences.PointNet, 4, ((1, 3, 16),)),
     Architecture(sequences.GraphConvolutions, 2, ((1, 7, 5), (1, 7, 7))),
-    Architecture(sequences.Recurrent, 2, ((1, 4, 4),)),
-    Architecture(sequences.ConvolutionalRecurrent, 4, ((1, 1, 8, 5),)),
-    Architecture(sequences.Tagger, 2, ((1, 5),), tokens=20),
     Architecture(sequences.Recommender, 3, ((1,), (1,)), tokens=10),
 ]

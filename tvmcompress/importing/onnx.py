@@ -20,7 +20,6 @@ from .onnx_graph import clean
 from .onnx_operators import convert
 from .onnx_qdq import canonical_qdq, is_quantized
 from .onnx_qoperator import expand_qoperators
-from .onnx_recurrent import RECURRENT, expand_recurrent
 
 MIN_OPSET, MAX_OPSET = 9, 22
 _NO_BOUND = float(np.finfo(np.float32).max)
@@ -76,11 +75,6 @@ def from_onnx(
         proto, notes = _as_qdq(proto, shapes or {}, batch, source)
     _refuse_unsupported(proto.graph, source)
     proto = clean(proto, shapes or {}, batch)
-    if any(node.op_type in RECURRENT for node in proto.graph.node):
-        editor = GraphEditor(proto.graph, source)
-        expand_recurrent(editor, opset)
-        editor.finish()
-        proto = clean(proto, shapes or {}, batch)
     _refuse_unsupported(proto.graph, source)
     _refuse_nan(proto.graph, source)
     with warnings.catch_warnings():
@@ -224,7 +218,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
 
 
 def _refuse_unsupported(graph: onnx.GraphProto, source: str) -> None:
-    supported = {*onnx_frontend._get_convert_map(), "Constant", *RECURRENT}
+    supported = set(onnx_frontend._get_convert_map()) | {"Constant"}
     for index, node in enumerate(graph.node):
         name = node.name or f"number {index}"
         if node.domain not in ("", "ai.onnx"):
