@@ -40,6 +40,7 @@ class Allocation:
         round_to: The number of channels a group keeps is a multiple of this where the group is large enough: the
             nearest multiple, at a tie the larger one, at least one.
         min_channels: Channels that every group keeps at least.
+        min_units: Units that every group keeps at least, however many channels they hold.
         exclude: Patterns (`*`, `?`, `[...]`) of groups to leave alone.
         ratios: Ratio by pattern, in [0, 1), for groups that shall have their own; the first match counts.
 
@@ -53,6 +54,7 @@ class Allocation:
     threshold: float | None = None
     round_to: int = 1
     min_channels: int = 1
+    min_units: int = 1
     exclude: Sequence[str] = ()
     ratios: Mapping[str, float] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class Allocation:
         if self.normalization not in NORMALIZATIONS:
             names = ", ".join(NORMALIZATIONS)
             raise UserError(f"there is no normalization {self.normalization!r}; choose one of {names}")
-        for name, value in (("round_to", self.round_to), ("min_channels", self.min_channels)):
+        for name, value in (("round_to", self.round_to), ("min_channels", self.min_channels), ("min_units", self.min_units)):
             if value != int(value) or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1; {value} is not")
         for pattern, ratio in self.ratios.items():
@@ -127,7 +129,7 @@ def units_kept(group: Group, wanted: float, allocation: Allocation) -> int:
     """The number of units that a group keeps, given how many it would without rounding and minimum."""
     # A unit may hold several channels (whole groups of a grouped convolution), which count as such.
     step = allocation.round_to // math.gcd(allocation.round_to, group.width)
-    least = min(group.size, -(-allocation.min_channels // group.width))
+    least = min(group.size, max(allocation.min_units, -(-allocation.min_channels // group.width)))
     if wanted >= group.size or step > group.size:
         return group.size
     kept = max(step, step * math.floor(wanted / step + 0.5))

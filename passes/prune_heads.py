@@ -8,7 +8,6 @@ too).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from . import activation_criteria, weight_criteria  # noqa: F401  (they register
 from ._tvm import relax, tvm
 from .allocation import Allocation, allocate
 from .channels import ChannelGraph, Group, analyze
+from .errors import UserError
 from .importance import Criterion, Prepared, get_criterion, prepare, score
 from .module_params import get_params, input_vars, param_vars, static_shape
 from .prune_channels import prune
@@ -56,10 +56,9 @@ class PruneHeads:
         samples: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.criterion = get_criterion(importance, samples)
-        self.min_heads = min_heads
-        self.allocation = Allocation(
-            ratio, scope, min_channels=min_heads, exclude=tuple(exclude), ratios=dict(ratios or {})
-        )
+        if min_heads != int(min_heads) or min_heads < 1:
+            raise UserError(f"min_heads must be a whole number of at least 1; {min_heads} is not")
+        self.allocation = Allocation(ratio, scope, min_units=min_heads, exclude=tuple(exclude), ratios=dict(ratios or {}))
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the smaller module."""
@@ -68,9 +67,7 @@ class PruneHeads:
             return add_remarks(mod, [Remark("PruneHeads", "main", _NO_HEADS)])
         criterion, params = prepare(self.criterion, mod), get_params(mod)
         scores = {group.name: score(criterion, group, params) for group in heads}
-        least = self.min_heads * max(group.width for group in heads)
-        allocation = replace(self.allocation, min_channels=least)
-        return prune(mod, graph, allocate(heads, scores, allocation), "lowest importance of a head", "PruneHeads")
+        return prune(mod, graph, allocate(heads, scores, self.allocation), "lowest importance of a head", "PruneHeads")
 
 
 def find_heads(mod: tvm.IRModule) -> tuple[ChannelGraph, list[Group]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tvmcompress.importing import from_onnx
-from tvmcompress.passes import PruneChannels, get_params, get_surgery, groups, zero_channels
+from tvmcompress.passes import PruneChannels, PruneHeads, get_params, get_surgery, groups, zero_channels
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.channels import analyze
 from tvmcompress.passes.interpreter import Interpreter
@@ -91,6 +91,35 @@ def test_all_groups_pruned_equal_zeroed(name, ratio):
     assert_close(Interpreter(pruned)(sample), expected, 1e-5)
     assert relax.analysis.check_well_formed(pruned)
     assert report.params_after < report.params_before
+
+
+NAMES = {
+    "resnet_bottleneck": ["0.0", "2.body.0.0", "4.shortcut.0.weight"],
+    "mobilenet_v2": ["1.0.0", "2.body.1.0.weight", "5.0"],
+    "VisionTransformer": ["blocks.0.attention.qkv", "blocks.1.mlp.0.weight", "head.weight"],
+    "UNet": ["down1.0", "bottom.1.0.bias", "up2"],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_are_called_like_their_modules(name):
+    main = imported(name)[0]["main"]
+    known = {var.name for var in main.params} | {binding.var.name for binding in main.body.blocks[0].bindings}
+    assert not [name for name in known if "onnx::" in name]
+    assert set(NAMES[name]) <= known
+
+
+HEADS = {"VisionTransformer": 2, "Swin": 3, "MobileVit": 2, "SegFormer": 1, "Bert": 1, "Encoder": 1, "Conformer": 1}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_whole_heads_can_be_pruned(name):
+    module, sample, _ = imported(name)
+    pruned = PruneHeads(0.5)(module)
+    report = get_surgery(pruned)
+    assert [(group.size, len(group.kept)) for group in report.groups] == [(2, 1)] * HEADS[name]
+    expected = Interpreter(zero_channels(module, report))(sample)
+    assert_close(Interpreter(pruned)(sample), expected, 1e-5)
 
 
 OLDER = ["mobilenet_v3", "normalizations", "DeepLab", "VisionTransformer", "ConvNext", "PoolFormer", "MobileVit"]

@@ -15,6 +15,7 @@ from onnx import numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from ..errors import UserError
+from .onnx_names import name_weights
 
 # Dequantized weights must stay int8 with a DequantizeLinear: the exchange form of quantized models.
 _NEVER_FOLDED = {"DequantizeLinear", "QuantizeLinear", "RandomNormal", "RandomUniform", "Loop", "If", "Scan"}
@@ -23,7 +24,8 @@ _FOLD_LIMIT = 1 << 26
 
 
 def clean(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: int) -> onnx.ModelProto:
-    """A copy of `model` with fixed input shapes, no constant subgraphs, no shared vectors and no unused initializers.
+    """A copy of `model` with fixed input shapes, no constant subgraphs, no shared vectors, no nameless weights and no unused
+    initializers.
 
     Raises:
         UserError: An input's shape is open in more than its leading dimension, or `shapes` does not fit the graph.
@@ -32,6 +34,7 @@ def clean(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
     _drop_initializer_inputs(model.graph)
     _fix_shapes(model.graph, shapes, batch)
     _constants_to_initializers(model.graph)
+    name_weights(model.graph)
     for _ in range(8):
         model = _infer(model)
         if not _fold_once(model):
