@@ -40,9 +40,9 @@ class Allocation:
         round_to: The number of channels a group keeps is a multiple of this where the group is large enough: the
             nearest multiple, at a tie the larger one, at least one.
         min_channels: Channels that every group keeps at least.
-        min_units: Units that every group keeps at least, however many channels they hold.
         exclude: Patterns (`*`, `?`, `[...]`) of groups to leave alone.
         ratios: Ratio by pattern, in [0, 1), for groups that shall have their own; the first match counts.
+        min_units: Units that every group keeps at least, however many channels they hold.
 
     A pattern matches a group by its name, by the name of an activation it runs through, or by the name of one of its
     parameters, with or without the suffix that says what it is (`conv1.weight`, `conv1`).
@@ -54,9 +54,9 @@ class Allocation:
     threshold: float | None = None
     round_to: int = 1
     min_channels: int = 1
-    min_units: int = 1
     exclude: Sequence[str] = ()
     ratios: Mapping[str, float] = field(default_factory=dict)
+    min_units: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
