@@ -65,13 +65,13 @@ class PruneChannels:
         self.criterion = get_criterion(importance, samples)
         self.allocation = Allocation(
             ratio,
-            scope,
-            normalization,
-            threshold,
-            round_to,
-            min_channels,
-            tuple(exclude),
-            dict(ratios or {}),
+            scope=scope,
+            normalization=normalization,
+            threshold=threshold,
+            round_to=round_to,
+            min_channels=min_channels,
+            exclude=tuple(exclude),
+            ratios=dict(ratios or {}),
         )
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
