@@ -119,6 +119,10 @@ CONVOLUTIONS = {
     "pointwise strided": (7, 9, 32, 4, (1, 1), (2, 2), (0, 0, 0, 0)),
     "pointwise strided down": (7, 4, 8, 4, (1, 1), (2, 1), (0, 0, 0, 0)),
     "pointwise deep": (2, 3, 320, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
+    "pointwise nine vectors": (3, 3, 144, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
+    "pointwise ten vectors and a rest": (3, 3, 150, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
+    "pointwise thirteen vectors": (2, 3, 208, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
+    "pointwise thirteen vectors and a rest": (2, 3, 210, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
     "pointwise padded": (3, 4, 16, 4, (1, 1), (1, 1), (1, 1, 0, 0)),
 }
 
@@ -157,6 +161,38 @@ def test_any_convolution(seed: int, tmp_path: Path, rng: np.random.Generator) ->
         lambda *args: ops.qconv2d(*args, strides=strides, padding=padding, **attrs), [(1, height, width, depth)], params
     )
     assert_kernel(mod, "", tmp_path, rng)
+
+
+@needs_tools
+@pytest.mark.usefixtures("_only_helium")
+@pytest.mark.parametrize(
+    ("shape", "kernel", "depthwise"),
+    [
+        ((5, 5, 16), 1, False),
+        ((6, 4, 64), 1, False),
+        ((30, 16, 16), 3, False),
+        ((40, 16, 12), 5, False),
+        ((32, 24, 12), 4, False),
+        ((40, 24, 16), 3, True),
+        ((26, 30, 8), 3, True),
+    ],
+)
+def test_outputs_take_the_place_of_inputs(
+    shape: tuple[int, int, int], kernel: int, depthwise: bool, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    before = (kernel - 1) // 2
+    padding = (before, before, kernel - 1 - before, kernel - 1 - before)
+    size = (1, kernel, kernel, shape[2]) if depthwise else (shape[2], kernel, kernel, shape[2])
+    params = {
+        "weight": weights(rng, *size),
+        **channels(rng, shape[2], kernel * kernel * (1 if depthwise else shape[2])),
+    }
+    operator = ops.qdepthwise if depthwise else ops.qconv2d
+    mod = module(
+        lambda *args: operator(*args, padding=padding, input_zero_point=7, output_zero_point=-11), [(1, *shape)], params
+    )
+    assert_kernel(mod, "depthwise" if depthwise else "conv2d", tmp_path, rng)
+    assert get_target(TARGET).load(tmp_path).info.arena_bytes < 2 * np.prod(shape)
 
 
 # Height, width, channels, kernel, strides, padding.
@@ -206,7 +242,7 @@ def test_depthwise_that_another_kernel_takes(
 
 @needs_tools
 @pytest.mark.usefixtures("_only_helium")
-@pytest.mark.parametrize(("inputs", "outputs"), [(64, 10), (12, 3), (640, 16), (130, 13), (8, 32)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 10), (12, 3), (640, 16), (130, 13), (8, 32), (208, 5)])
 @pytest.mark.parametrize("one_scale", [False, True])
 def test_dense(inputs: int, outputs: int, one_scale: bool, tmp_path: Path, rng: np.random.Generator) -> None:
     params = {"weight": weights(rng, outputs, inputs), **channels(rng, outputs, inputs)}

@@ -11,7 +11,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .helium_words import VECTOR, as_bytes, as_words, load_bytes
+from .helium_words import VECTOR, as_bytes, as_words, load_bytes, load_run
 from .words import i32
 
 # mypy: ignore-errors
@@ -61,6 +61,17 @@ class Band:
         return -(-max(self.columns, self.left + self.width) * self.channels // VECTOR) * VECTOR
 
     @property
+    def kept(self) -> int:
+        """Rows that the next band takes over; a single one is read again."""
+        rows = self.rows - self.step
+        return rows if rows > 1 else 0
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether each row of the input is read once, so that outputs may take the place of rows that have been read."""
+        return self.rows - self.step in (0, self.kept)
+
+    @property
     def bytes(self) -> int:
         """Bytes of the workspace."""
         return -(-(self.rows * self.pitch + self.slack) // VECTOR) * VECTOR
@@ -83,32 +94,48 @@ class Band:
             self._store(band, i * (VECTOR // self.unit), self._padding(counts))
 
     def fill(self, x: tirx.Buffer, band: tirx.Buffer, index: tirx.PrimExpr, counts: tirx.Buffer) -> None:
-        """Statements that copy the rows of band `index` from `x`, flat int8.
+        """Statements that bring the rows of band `index`: those kept of the band before, and new ones from `x`.
 
         Args:
-            x: The input.
+            x: The input, flat int8.
             band: The workspace.
             index: Number of the band.
             counts: Starts with `counts`.
         """
+        if not self.kept:
+            with T.serial(counts[4]) as r:
+                self._bring(x, band, index, r, counts)
+            return
+        with T.If(index > 0), T.Then(), T.serial(counts[2]) as i:
+            # Row by row, LLVM would make calls of memmove, which goes byte by byte.
+            for r in range(self.kept):
+                place = r * (self.pitch // self.unit) + i * (VECTOR // self.unit)
+                self._store(band, place, load_run(band, place + self.step * (self.pitch // self.unit)))
+        first = tirx.Select(index > 0, i32(self.kept), i32(0))
+        with T.serial(counts[4] - first) as r:
+            self._bring(x, band, index, r + first, counts)
+
+    def _bring(
+        self, x: tirx.Buffer, band: tirx.Buffer, index: tirx.PrimExpr, r: tirx.PrimExpr, counts: tirx.Buffer
+    ) -> None:
+        """Statements that copy row `r` of a band from the input."""
         row_bytes = self.width * self.channels
-        with T.serial(counts[4]) as r:
-            y = index * self.step + (r - self.top)
-            with T.If(T.And(y >= 0, y < self.height)):
-                with T.Then():
-                    start = r * (self.pitch // self.unit) + self.left * self.channels // self.unit
-                    with T.serial(counts[0]) as i:
-                        value = load_bytes(x, y * row_bytes + i * VECTOR)
-                        self._store(band, start + i * (VECTOR // self.unit), value)
-                    if row_bytes % VECTOR:
-                        with T.serial(counts[1]) as i:
-                            rest = start + row_bytes // VECTOR * VECTOR // self.unit + i
-                            at = y * row_bytes + row_bytes // VECTOR * VECTOR + i * self.unit
-                            value = x[at] if self.unit == 1 else tirx.reinterpret("int32", x.vload([at], "int8x4"))
-                            T.buffer_store(band, value, [rest])
-                with T.Else(), T.serial(counts[2]) as i:
-                    vector = r * (self.pitch // VECTOR) + i
-                    self._store(band, vector * (VECTOR // self.unit), self._padding(counts))
+        y = index * self.step + (r - self.top)
+        with T.If(T.And(y >= 0, y < self.height)):
+            with T.Then():
+                start = r * (self.pitch // self.unit) + self.left * self.channels // self.unit
+                with T.serial(counts[0]) as i:
+                    value = load_bytes(x, y * row_bytes + i * VECTOR)
+                    self._store(band, start + i * (VECTOR // self.unit), value)
+                if row_bytes % VECTOR:
+                    with T.serial(counts[1]) as i:
+                        rest = start + row_bytes // VECTOR * VECTOR // self.unit + i
+                        at = y * row_bytes + row_bytes // VECTOR * VECTOR + i * self.unit
+                        value = x[at] if self.unit == 1 else tirx.reinterpret("int32", x.vload([at], "int8x4"))
+                        T.buffer_store(band, value, [rest])
+            with T.Else(), T.serial(counts[2]) as i:
+                vector = r * (self.pitch // VECTOR) + i
+                self._store(band, vector * (VECTOR // self.unit), self._padding(counts))
 
     def _padding(self, counts: tirx.Buffer) -> tirx.PrimExpr:
         return as_bytes(tirx.Broadcast(counts[5], VECTOR // 4))

@@ -33,6 +33,10 @@ from .words import i32
 # mypy: ignore-errors
 
 
+_STAGED_BYTES = 128
+"""Of the fields of two pixels that are kept on the stack."""
+
+
 @dataclass(frozen=True)
 class HeliumConvolution:
     """The shape of a convolution, NHWC with batch 1, no groups.
@@ -217,6 +221,24 @@ class HeliumKernel:
         counts = np.array([self.blocks, self.rounds - self.peeled, self.chunks], np.int32)
         return np.concatenate([self.band.counts, counts, shared, np.concatenate([parameters, words], axis=1).ravel()])
 
+    @property
+    def _same_shape(self) -> bool:
+        c = self.conv
+        same = (c.height, c.width, c.channels) == (c.out_height, c.out_width, c.out_channels)
+        return same and c.strides == (1, 1) and self.residual is None
+
+    @property
+    def staged(self) -> bool:
+        """Whether the fields of a pair are read before any output of theirs is written."""
+        small = self.chunks == 1 and 2 * self.conv.channels <= _STAGED_BYTES
+        return self.plan.source == "direct" and small and self._same_shape
+
+    @property
+    def inplace(self) -> bool:
+        """Whether outputs may lie where inputs lay."""
+        copied = self.plan.source in ("band", "columns") and self.band.reads_once
+        return self._same_shape and (self.staged or copied)
+
     def function(self) -> tirx.PrimFunc:
         """The function of (input, constants, other operand, constants of the sum, output), all flat.
 
@@ -245,7 +267,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     BW, PW = k.block_words, k.block_words - k.weight_words
     TOTAL = HEADER + NB * BW
     PARTIAL = CO % 4 != 0
-    ADD = k.residual is not None
+    ADD, STAGED = k.residual is not None, k.staged
     RN, TN = (OH * OW * CO, k.residual.words) if ADD else (H * W * C, TOTAL)
     # Runs and rounds of the loops around a round.
     R0, R1, PEELED = k.rounds, plan.runs, k.peeled > 0
@@ -255,7 +277,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
         """The pixels of a pair; the last pair repeats a pixel, with a sum its own, which is then not stored twice."""
         if M % PIXELS == 0:
             return pair * PIXELS + px
-        return T.min(pair * PIXELS + px, M - 1) if ADD else T.min(pair * PIXELS, M - PIXELS) + px
+        return T.min(pair * PIXELS + px, M - 1) if ADD or STAGED else T.min(pair * PIXELS, M - PIXELS) + px
 
     def offset(line, pair, px, run, chunk, v):
         """Offset of a vector in what it is read from."""
@@ -278,7 +300,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                     for px in range(PIXELS):
                         side = px * (k.weight_words // 2) if PAIRED else 0
                         weights = as_bytes(load_words(constants, HEADER + n * BW + PW + side + place + j * 4))
-                        data = load_run(buffer, offset(line, pair, px, run, chunk, v))
+                        data = buffer[px * U + v] if STAGED else load_run(buffer, offset(line, pair, px, run, chunk, v))
                         T.buffer_store(acc, vmladava(acc[px * 4 + j], data, weights), [px * 4 + j])
 
     def finish(constants, acc, result, skip, table, places, n):
@@ -327,8 +349,13 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     def chunks(constants):
         return constants[HEAD + 2] if k.chunks > 1 else 1
 
-    def read_from(x, source, panel):
-        return panel if COLUMNS else x if DIRECT else source
+    def stage(x, fields, line, pair):
+        for px in range(PIXELS):
+            for v in range(U):
+                T.buffer_store(fields, load_run(x, offset(line, pair, px, 0, 0, v)), [px * U + v])
+
+    def read_from(x, source, panel, fields):
+        return fields if STAGED else panel if COLUMNS else x if DIRECT else source
 
     @T.prim_func(s_tir=True)
     def conv(
@@ -343,6 +370,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
         panel = T.alloc_buffer((PANEL,), "int8")
         acc = T.alloc_buffer((4 * PIXELS,), "int32")
         result = T.alloc_buffer((PIXELS,), "int8x4")
+        fields = T.alloc_buffer((PIXELS * U if STAGED else 1,), "int8x16")
         if not DIRECT:
             shape.clear(source, constants)
         for band in range(BANDS):
@@ -352,14 +380,16 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                 copy_columns(source, panel)
             for line in range(LINES):
                 for p in range(-(-M // PIXELS)):
+                    if STAGED:
+                        stage(x, fields, line, p)
                     for n in range(constants[HEAD]):
                         for j in T.unroll(4 * PIXELS):
                             acc[j] = 0
                         if PEELED:
-                            accumulate(read_from(x, source, panel), constants, acc, line, p, n, 0, 0)
+                            accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, 0, 0)
                         for r0 in range(rounds(constants)):
                             for ch in range(chunks(constants)):
-                                accumulate(read_from(x, source, panel), constants, acc, line, p, n, r0 + k.peeled, ch)
+                                accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, r0 + k.peeled, ch)
                         finish(constants, acc, result, skip, table, places(band, line, p, n), n)
                         store(out, result, places(band, line, p, n), p, n)
 
@@ -367,4 +397,6 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     if COLUMNS:
         workspaces["panel"] = PANEL
     conv = conv.with_attr("tvmcompress.workspaces", workspaces or {"": 0})
-    return conv.with_attr("tvmcompress.inplace", 2) if ADD else conv
+    if ADD:
+        return conv.with_attr("tvmcompress.inplace", 2)
+    return conv.with_attr("tvmcompress.inplace", 0) if k.inplace else conv

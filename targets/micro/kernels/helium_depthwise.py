@@ -229,4 +229,6 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
                             constants, acc, cb
                         )
 
-    return depthwise_int8.with_attr("tvmcompress.workspaces", {"band": shape.bytes})
+    depthwise_int8 = depthwise_int8.with_attr("tvmcompress.workspaces", {"band": shape.bytes})
+    inplace = (H, W) == (OH, OW) and layer.strides == (1, 1) and shape.reads_once
+    return depthwise_int8.with_attr("tvmcompress.inplace", 0) if inplace else depthwise_int8

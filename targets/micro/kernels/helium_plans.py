@@ -14,6 +14,7 @@ from .helium_depthwise import HeliumDepthwise
 from .helium_words import VECTOR
 
 _LONGEST_ROUND = 8
+_LONGEST_EXACT_ROUND = 12
 _BAND_BYTES = 6144
 _PANEL_BYTES = 3072
 _DEPTHWISE_BAND_BYTES = 4096
@@ -24,8 +25,9 @@ MOST_TAPS = 25
 def plan_convolution(conv: HeliumConvolution) -> HeliumPlan | None:
     """The plan of a convolution, or None where the template does not pay."""
     if conv.pointwise:
-        if conv.channels % VECTOR == 0 or VECTOR <= conv.channels <= _LONGEST_ROUND * VECTOR:
-            return HeliumPlan("direct", conv.out_height, 1, round_length(vectors(conv.channels)))
+        unroll = exact_round_length(conv.channels)
+        if unroll is not None:
+            return HeliumPlan("direct", conv.out_height, 1, unroll)
         pixels = conv.out_height * conv.out_width if conv.strides == (1, 1) else conv.out_width
         if conv.channels == 8 and conv.strides[1] == 1 and pixels % 2 == 0:
             return HeliumPlan("paired", conv.out_height, 1, 1)
@@ -52,6 +54,14 @@ def round_length(count: int) -> int:
     if count <= _LONGEST_ROUND:
         return max(count, 1)
     return min(range(4, _LONGEST_ROUND + 1), key=lambda n: (-(-count // n) * n, -n))
+
+
+def exact_round_length(count: int) -> int | None:
+    """Vectors of one round where none may reach beyond `count` bytes; None where rounds would be too short."""
+    if VECTOR <= count <= _LONGEST_EXACT_ROUND * VECTOR and (count % VECTOR or count <= _LONGEST_ROUND * VECTOR):
+        return vectors(count)
+    fitting = [n for n in range(3, _LONGEST_ROUND + 1) if count % (n * VECTOR) == 0]
+    return max(fitting, default=None)
 
 
 def _fits(conv: HeliumConvolution, rows: int) -> bool:
