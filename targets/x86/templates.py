@@ -168,7 +168,7 @@ def _tile_output(schedule: Schedule, chooser: Chooser, layer: _Layer, threads: b
         outer.append(outer_column)
         schedule.reorder(*outer, inner_column, inner_channel)
         schedule.unroll(inner_column)
-    schedule.vectorize(inner_channel)
+    _vectorize(schedule, inner_channel)
     if threads:
         schedule.parallel(next((loop for loop in outer if _extent(schedule, loop) > 1), outer[0]))
     for stage in reversed(layer.stages):
@@ -200,7 +200,7 @@ def _tile_sum(schedule: Schedule, chooser: Chooser, layer: _Layer, outside: int)
     for loop in tile[:-1]:
         schedule.unroll(loop)
     if layer.dot is None:
-        schedule.vectorize(tile[-1])
+        _vectorize(schedule, tile[-1])
     initial = schedule.decompose_reduction(layer.main, reduction[0])
     _unroll_and_vectorize(schedule, schedule.get_loops(initial)[outside:])
     if layer.dot is not None:
@@ -218,7 +218,7 @@ def vectorize_elementwise(schedule: Schedule, block: Any, parallel: bool) -> lis
         return []
     work = _product(int(iv.dom.extent) for iv in schedule.get(block).iter_vars)
     # Vectors over several axes would make the condition of a padding differ from lane to lane.
-    lanes = max(count for count in range(1, 4 * VECTOR + 1) if _extent(schedule, loops[-1]) % count == 0)
+    lanes = _lanes(_extent(schedule, loops[-1]))
     outer = loops[:-1]
     if lanes > 1:
         rest, inner = schedule.split(loops[-1], [None, lanes])
@@ -294,7 +294,27 @@ def _weight_bytes(layer: _Layer, positions: int) -> int:
 def _unroll_and_vectorize(schedule: Schedule, loops: Sequence[Any]) -> None:
     for loop in loops[:-1]:
         schedule.unroll(loop)
-    schedule.vectorize(loops[-1])
+    _vectorize(schedule, loops[-1])
+
+
+def _vectorize(schedule: Schedule, loop: Any) -> None:
+    """Vectorize a loop; vectors whose length is no power of two would be taken apart into single elements."""
+    extent = _extent(schedule, loop)
+    power = extent & -extent
+    if extent in (1, power) or power < VECTOR:
+        schedule.vectorize(loop)
+        return
+    rest, inner = schedule.split(loop, [None, power])
+    schedule.unroll(rest)
+    schedule.vectorize(inner)
+
+
+def _lanes(extent: int) -> int:
+    """Elements of a vector of an element-wise block: a divisor of `extent`, a power of two if that is long enough."""
+    power = min(extent & -extent, 4 * VECTOR)
+    if power >= VECTOR // 2:
+        return power
+    return max(count for count in range(1, 4 * VECTOR + 1) if extent % count == 0)
 
 
 def _is_reduction(schedule: Schedule, block: Any) -> bool:

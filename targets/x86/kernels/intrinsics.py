@@ -81,7 +81,7 @@ DOTS = (MADD8, MADD16, VNNI8, VNNI16)
 
 def best_dot(features: frozenset[str], channels: int) -> Dot:
     """The widest dot product that a CPU has and that does not waste lanes on `channels` output channels."""
-    wide = channels % 16 == 0 or channels > 32
+    wide = channels % 16 == 0 or (channels > 32 and channels % 8 != 0)
     if "avx512vnni" in features and "avx512vl" in features:
         return VNNI16 if wide else VNNI8
     if "avxvnni" in features:
