@@ -1,4 +1,4 @@
-"""The Helium kernels against the NumPy meaning of the operators, on the emulator, over shapes with every kind of tail."""
+"""The Helium kernels against the NumPy meaning of the operators, on the emulator, over shapes with every tail."""
 
 from __future__ import annotations
 
@@ -233,7 +233,9 @@ def test_depthwise_that_another_kernel_takes(
     height, width, depth, kernel, strides = size
     params = {"weight": weights(rng, 1, *kernel, depth), **channels(rng, depth, 9)}
     mod = module(
-        lambda *args: ops.qdepthwise(*args, strides=strides, padding=(1, 1, 1, 1), input_zero_point=3, output_zero_point=-9),
+        lambda *args: ops.qdepthwise(
+            *args, strides=strides, padding=(1, 1, 1, 1), input_zero_point=3, output_zero_point=-9
+        ),
         [(1, height, width, depth)],
         params,
     )

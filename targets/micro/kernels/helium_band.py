@@ -68,7 +68,7 @@ class Band:
 
     @property
     def reads_once(self) -> bool:
-        """Whether each row of the input is read once, so that outputs may take the place of rows that have been read."""
+        """Whether each row of the input is read once, so that outputs may take the place of rows already read."""
         return self.rows - self.step in (0, self.kept)
 
     @property
@@ -83,7 +83,7 @@ class Band:
 
     @property
     def counts(self) -> np.ndarray:
-        """Trip counts of the loops, and a word of the zero point, of which LLVM would make calls of memset: (HEAD,) int32."""
+        """Trip counts of the loops, and a word of zero points, lest LLVM call memset: (HEAD,) int32."""
         row = self.width * self.channels
         parts = [row // VECTOR, row % VECTOR // self.unit, self.pitch // VECTOR, self.bytes // VECTOR, self.rows]
         return np.array([*parts, (self.zero_point & 0xFF) * 0x01010101], np.int64).astype(np.int32)

@@ -1,16 +1,16 @@
 """Convolution and pointwise convolution with Helium.
 
-VMLADAVA multiplies sixteen bytes by sixteen bytes and adds all products to a general register, so weights and activations
-stay bytes, and a receptive field is read in runs: the columns and channels of a kernel's row lie next to one another in
-NHWC. Two pixels by four output channels are made at a time; their eight sums take all the registers that VMLADAVA can add
-to, and six loads serve eight multiplications. The input's zero point goes into the bias, so borders hold it. Where fields
-are read from depends on the layer:
+VMLADAVA multiplies sixteen bytes by sixteen bytes and adds all products to a general register, so weights and
+activations stay bytes, and a receptive field is read in runs: the columns and channels of a kernel's row lie next to one
+another in NHWC. Two pixels by four output channels are made at a time; their eight sums take all the registers that
+VMLADAVA can add to, and six loads serve eight multiplications. The input's zero point goes into the bias, so borders hold
+it. Where fields are read from depends on the layer:
 
-- *direct*: a 1x1 kernel without padding reads the input as it lies; the last vector of a pixel may overlap the one before;
+- *direct*: a 1x1 kernel without padding reads the input as it lies; a pixel's last vector may overlap the one before;
 - *paired*: the same for eight channels, where one vector holds both pixels;
 - *band*: the input rows of some output rows are copied to a padded band;
-- *columns*: where runs are much shorter than a vector, the fields of a band's outputs are copied from it, the rows of each
-  one behind the other.
+- *columns*: where runs are much shorter than a vector, the fields of a band's outputs are copied from it, the rows of
+  each one behind the other.
 
 What vectors read beyond a run is multiplied by zero.
 """
@@ -157,7 +157,7 @@ class HeliumKernel:
 
     @property
     def panel_bytes(self) -> int:
-        """Bytes of the columns. What vectors write behind a field is overwritten by the next one; the last needs room."""
+        """Bytes of the columns. What vectors write behind a field the next one overwrites; the last needs room."""
         return self.plan.rows * self.conv.out_width * self.run + max(self.span - self.run, VECTOR)
 
     @property
@@ -389,7 +389,9 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                             accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, 0, 0)
                         for r0 in range(rounds(constants)):
                             for ch in range(chunks(constants)):
-                                accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, r0 + k.peeled, ch)
+                                accumulate(
+                                    read_from(x, source, panel, fields), constants, acc, line, p, n, r0 + k.peeled, ch
+                                )
                         finish(constants, acc, result, skip, table, places(band, line, p, n), n)
                         store(out, result, places(band, line, p, n), p, n)
 

@@ -1,8 +1,8 @@
 """Depthwise convolution with Helium.
 
-Sixteen channels at a time, which lie side by side in NHWC. VMULLB and VMULLT give products of bytes as halfwords, those of
-even and of odd channels; taps are grouped such that the sum of a group's products fits a halfword for every input, which
-is proven from the weights, so that only one sum a group is widened. Any two taps make a group at least.
+Sixteen channels at a time, which lie side by side in NHWC. VMULLB and VMULLT give products of bytes as halfwords, those
+of even and of odd channels; taps are grouped such that the sum of a group's products fits a halfword for every input,
+which is proven from the weights, so that only one sum a group is widened. Any two taps make a group at least.
 
 With fewer than sixteen channels, when they divide sixteen, a vector holds neighbouring pixels.
 """
@@ -149,8 +149,8 @@ def pack_constants(
 def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
     """The function of (input, constants, input, constants, output), all flat.
 
-    To LLVM the second pointer to the constants is a different one. Weights are read through both: kept in a register from
-    the products of even channels to those of odd ones, they would cost spilling a sum.
+    To LLVM the second pointer to the constants is a different one. Weights are read through both: kept in a register
+    from the products of even channels to those of odd ones, they would cost spilling a sum.
     """
     H, W, C, OH, OW = layer.height, layer.width, layer.channels, layer.out_height, layer.out_width
     (SH, SW), KW = layer.strides, layer.kernel[1]

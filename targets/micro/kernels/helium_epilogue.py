@@ -1,7 +1,7 @@
 """From four 32-bit accumulators to four outputs with Helium.
 
-TFLite rounds twice: h = (acc * q + 2**30) >> 31, which is VQRDMULH, then a rounding shift to the right by r, halves away
-from zero. VQRDMLASH of h, less one where it is negative, with 2**(31 - r) is that shift, and adds the zero point. Where
+TFLite rounds twice: h = (acc * q + 2**30) >> 31, which is VQRDMULH, then a rounding shift to the right by r, halves
+away from zero. VQRDMLASH of h, less one where it is negative, with 2**(31 - r) is that shift, and adds the zero point. Where
 everything negative is cut off at the zero point anyway (ReLU with zero point -128), h itself will do.
 
 Single rounding is (acc * q + 2**(30 + r)) >> (31 + r). Since floors nest, that is the same shift, halves up, of

@@ -73,8 +73,6 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
         epilogue=_epilogue(call),
     )
     plan = plan_convolution(conv)
-    if plan is None:
-        return None
     made = _sum(addition) if addition is not None else None
     kernel = helium_conv.HeliumKernel(conv, plan, made[0] if made is not None else None)
     packed = kernel.constants(weight, folded, multiplier, shift)
@@ -101,7 +99,7 @@ def _dense(call: relax.Call) -> Kernel | None:
 
 def _fully_connected(
     call: relax.Call, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
-) -> Kernel | None:
+) -> Kernel:
     """A layer of (O, K) weights as the convolution of one pixel."""
     outputs, inputs = weight.shape
     conv = helium_conv.HeliumConvolution(
@@ -119,8 +117,6 @@ def _fully_connected(
         epilogue=_epilogue(call),
     )
     plan = plan_convolution(conv)
-    if plan is None:
-        return None
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
     kernel = helium_conv.HeliumKernel(conv, replace(plan, one_scale=one_scale))
     packed = kernel.constants(weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)

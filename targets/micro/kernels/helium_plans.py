@@ -22,8 +22,8 @@ MOST_TAPS = 25
 """Taps of the largest depthwise kernel; they are unrolled."""
 
 
-def plan_convolution(conv: HeliumConvolution) -> HeliumPlan | None:
-    """The plan of a convolution, or None where the template does not pay."""
+def plan_convolution(conv: HeliumConvolution) -> HeliumPlan:
+    """The plan of a convolution."""
     if conv.pointwise:
         unroll = exact_round_length(conv.channels)
         if unroll is not None:
