@@ -26,9 +26,11 @@ from .passes import (
 from .passes._tvm import tvm
 from .passes.analysis import count_macs, count_params, layers
 from .passes.cost_model import CostModel, Precision
+from .passes.damage_curves import DamageCurves
 from .passes.peak_memory import peak_activations
 from .recipe import PruneRecipe, SparsifyRecipe
 from .road import Road
+from .sensitivity import Sensitivity
 from .targets.emulators.artifact import EmulatedArtifact
 from .targets.registry import get_target
 
@@ -159,8 +161,16 @@ class _Channels:
         self._precision: Precision = precision
         self._target = target
         self._finish = finish
+        self._name = options.importance or default_importance(data)
+        self._normalization = options.normalization
+        importance: str | DamageCurves = self._name
+        if options.sensitivity is not None:
+            found = Sensitivity.load(options.sensitivity)
+            self._name, importance = f"sensitivity, {found.importance}", found.importance_of(_samples(data))
+            # Damages compare between groups as they are.
+            self._normalization = options.normalization or "none"
         self._common: dict[str, Any] = {
-            "importance": options.importance or default_importance(data),
+            "importance": importance,
             "samples": _samples(data),
             "round_to": options.round_to or 1,
             "min_channels": options.min_channels,
@@ -178,7 +188,7 @@ class _Channels:
         removal = PruneChannels(
             options.ratio or 0.5,
             scope=options.scope,
-            normalization=options.normalization or "mean",
+            normalization=self._normalization or "mean",
             threshold=options.threshold,
             ratios=options.ratios,
             **self._common,
@@ -186,7 +196,7 @@ class _Channels:
         return self._apply(model, removal)
 
     def _apply(self, model: Model, removal: tvm.transform.Pass) -> Model:
-        return model.apply(removal, note=f"pruned: {self._options.describe()}, {self._common['importance']}")
+        return model.apply(removal, note=f"pruned: {self._options.describe()}, {self._name}")
 
     def _within(self, model: Model, ram: float | None, constants: float | None) -> Model:
         """Prune to the budgets as far as they can be told without building; blocks and heads gone count for them."""
@@ -203,7 +213,7 @@ class _Channels:
             max_ram=ram,
             max_constants=constants,
             precision=self._precision,
-            normalization=options.normalization,
+            normalization=self._normalization,
             **self._common,
         )
         return self._apply(model, removal)

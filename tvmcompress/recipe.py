@@ -45,6 +45,7 @@ class PruneRecipe(_Table):
             without.
         normalization: What scores are divided by before those of different groups are compared.
         threshold: Remove the channels that score below this, in the place of a ratio.
+        sensitivity: A file of `tvmcompress sensitivity`: groups are compared by what was measured.
         round_to: Channels kept are a multiple of this; by default what suits the kernels of the targets compressed for.
         min_channels: Channels that every group keeps at least.
         exclude: Patterns of layers to leave alone.
@@ -63,6 +64,7 @@ class PruneRecipe(_Table):
     importance: str | None = None
     normalization: Literal["mean", "max", "sum", "norm", "none"] | None = None
     threshold: float | None = None
+    sensitivity: str | None = None
     round_to: int | None = Field(default=None, ge=1)
     min_channels: int = Field(default=1, ge=1)
     exclude: tuple[str, ...] = ()

@@ -155,6 +155,16 @@ def check_channels(steps: Preprocessing | None, inputs: tuple[InputSpec, ...]) -
             raise UserError(f"--{name} has {len(values)} values, but input '{inputs[0].name}' has {channels} channels")
 
 
+def need_matplotlib() -> None:
+    """Refuse at the start what would be missing at the end."""
+    from importlib.util import find_spec
+
+    from ..errors import MissingToolError
+
+    if find_spec("matplotlib") is None:
+        raise MissingToolError("plots need matplotlib; install it with pip install 'tvmcompress[report]', or say --no-plot")
+
+
 def _sentence(error: Exception) -> str | None:
     """What to tell the user, if the error is theirs to mend."""
     # TVM is loaded with the module that defines these errors, so it is not imported for looking.

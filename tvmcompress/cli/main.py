@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .compress import compress
 from .evaluate import evaluate
 from .inspect import inspect
+from .sensitivity import sensitivity
 from .targets import targets
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ def _options(
 
 
 app.command()(inspect)
+app.command()(sensitivity)
 app.command()(compress)
 app.command()(evaluate)
 app.command()(benchmark)

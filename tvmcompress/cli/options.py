@@ -91,6 +91,14 @@ ImportanceOption = Annotated[
         rich_help_panel=_PRUNING,
     ),
 ]
+SensitivityOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sensitivity",
+        help="A sensitivity.json: compare layers by what `tvmcompress sensitivity` measured.",
+        rich_help_panel=_PRUNING,
+    ),
+]
 MinChannelsOption = Annotated[
     int | None,
     typer.Option("--min-channels", min=1, help="Keep at least this many channels.", rich_help_panel=_PRUNING),
@@ -198,6 +206,8 @@ def recipe_of(
     base = Recipe() if path is None else Recipe.load(path)
     if prune_options.get("ratio") is not None:
         as_prune_recipe(prune_options["ratio"])
+    if prune_options.get("sensitivity") is not None:
+        prune_options = {**prune_options, "sensitivity": str(prune_options["sensitivity"])}
     prune_options = {**prune_options, **{name: _size(name, prune_options.get(name)) for name in ("max_flash", "max_ram")}}
     values = base.model_dump(exclude_none=True, exclude_unset=True)
     amounts = ("ratio", *BUDGETS)

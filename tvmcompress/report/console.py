@@ -19,7 +19,8 @@ from .units import count, duration, factor, percent, shape, size
 _POOR_SNR = 10.0
 
 
-def _table(title: str | None = None) -> Table:
+def plain_table(title: str | None = None) -> Table:
+    """A table as all of ours look."""
     return Table(
         title=title,
         title_justify="left",
@@ -51,7 +52,7 @@ def model_header(record: Inspection) -> RenderableType:
 
 def layers_table(record: Inspection) -> RenderableType:
     """One row a layer."""
-    table = _table()
+    table = plain_table()
     table.add_column("layer", overflow="fold", max_width=36)
     table.add_column("operator", overflow="fold", max_width=20)
     table.add_column("output", no_wrap=True)
@@ -73,7 +74,7 @@ def layers_table(record: Inspection) -> RenderableType:
 
 def groups_table(record: Inspection) -> RenderableType:
     """One row a group of channels."""
-    table = _table("Groups of channels")
+    table = plain_table("Groups of channels")
     table.add_column("group", overflow="fold", max_width=30)
     table.add_column("channels", justify="right")
     table.add_column("removed from, or why not", overflow="fold")
@@ -94,7 +95,7 @@ def _members(group: GroupRecord) -> Text:
 
 def targets_table(rows: Sequence[tuple[TargetDescription, list[str]]]) -> RenderableType:
     """One row a target: what it is, how it is measured, what is missing."""
-    table = _table()
+    table = plain_table()
     table.add_column("target", no_wrap=True, style="bold")
     table.add_column("what it is")
     table.add_column("measured", no_wrap=True)
@@ -119,7 +120,7 @@ def targets_table(rows: Sequence[tuple[TargetDescription, list[str]]]) -> Render
 
 def models_table(models: Sequence[ModelRecord], wide: bool = True) -> RenderableType:
     """One row a model: quality, work, size; if `wide` with how much less than the first model's they are."""
-    table = _table()
+    table = plain_table()
     table.add_column("model", style="bold", no_wrap=True)
     for heading in _quality_headings(models):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -146,7 +147,7 @@ def report_tables(report: Report, wide: bool) -> RenderableType:
 
 def builds_table(report: Report, *, with_models: bool) -> RenderableType:
     """One row for each model on each target, if asked with the model's figures in front; gains are over the first."""
-    table = _table()
+    table = plain_table()
     scored = any(record.evaluation is not None and record.evaluation.accuracy is not None for record in report.models)
     compared = len({build.model for build in report.builds}) > 1
     table.add_column("model", style="bold", no_wrap=True)
@@ -248,7 +249,7 @@ def evaluation_table(name: str, evaluation: Evaluation) -> RenderableType:
 
 def noise_table(layers: Sequence[LayerNoise]) -> RenderableType:
     """Signal-to-noise ratio, a row a layer."""
-    table = _table("Noise at each layer against the original")
+    table = plain_table("Noise at each layer against the original")
     table.add_column("layer", overflow="fold", max_width=40)
     table.add_column("operator", no_wrap=True)
     table.add_column("channels", justify="right", no_wrap=True)
