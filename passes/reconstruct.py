@@ -3,12 +3,14 @@
 Layer by layer, in order: the weights and bias of every convolution and matrix product are solved by least squares so that
 the pruned network's own (already repaired) inputs give the outputs that the original computed. In front of a residual
 addition the target is the original's sum less what the other branch of the pruned network brings, so that a layer also makes
-good what was lost on the skip path. The idea of solving for the weights that remain is that of He, Zhang and Sun, "Channel
+good what was lost on the skip path. Statistics of batch normalizations that could not be folded follow their input: mean and
+variance move as they moved between the original and the pruned network. The idea of solving for the weights that remain is that of He, Zhang and Sun, "Channel
 Pruning for Accelerating Very Deep Neural Networks" (2017); here it runs over the whole graph.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +27,7 @@ from .surgery import get_surgery
 
 _LAYERS = {"relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul"}
 Progress = Callable[[int, int, str], None]
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def _reconstruct(
 ) -> tvm.IRModule:
     if not inputs or len(inputs[0]) == 0:
         raise UserError("reconstruction needs calibration samples, and none were given")
-    layers = _find_layers(pruned)
-    reference = _Reference(original, inputs, {layer.output for layer in layers.values()})
+    layers, norms = _find_layers(pruned), _find_norms(pruned)
+    sources = [norm.args[0].name for norm in norms.values()]
+    reference = _Reference(original, inputs, Counter([*(layer.output for layer in layers.values()), *sources]))
     try:
         execution = Interpreter(pruned).start(inputs)
     except ValueError as error:
@@ -113,6 +117,9 @@ def _reconstruct(
             done += 1
             if on_progress is not None:
                 on_progress(done, len(layers), layer.var.name)
+        norm = norms.get(upcoming[0])
+        if norm is not None:
+            _restate(norm, execution, reference, params, kept)
         execution.step()
     return add_remarks(attach_params(bare, params), remarks)
 
@@ -148,6 +155,30 @@ def _repair(
     return None
 
 
+def _restate(
+    norm: relax.Call,
+    execution: Execution,
+    reference: _Reference,
+    params: dict[str, np.ndarray],
+    kept: Mapping[str, np.ndarray],
+) -> None:
+    """Move the statistics of a normalization as its input has moved, and put them into the run."""
+    before, after = reference.value(norm.args[0].name), execution.values[norm.args[0]]
+    axis = int(norm.attrs.axis)
+    if before is None:
+        return
+    mean, variance = norm.args[3], norm.args[4]
+    if mean.name in kept:
+        before = before.take(kept[mean.name], axis)
+    if before.shape != after.shape:
+        return
+    others = tuple(other for other in range(after.ndim) if other != axis)
+    shift = after.mean(others, np.float64) - before.mean(others, np.float64)
+    scale = (after.var(others, np.float64) + _TINY) / (before.var(others, np.float64) + _TINY)
+    for var, value in ((mean, params[mean.name] + shift), (variance, params[variance.name] * scale)):
+        params[var.name] = execution.values[var] = value.astype(params[var.name].dtype)
+
+
 def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:
     """The positions kept of every weight's output axis, from the record of the pruning."""
     report = get_surgery(mod)
@@ -163,22 +194,26 @@ def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:
 class _Reference:
     """The original's tensors, computed as far as they are asked for and kept until they are read."""
 
-    def __init__(self, original: tvm.IRModule, inputs: Sequence[np.ndarray], names: set[str]) -> None:
+    def __init__(self, original: tvm.IRModule, inputs: Sequence[np.ndarray], wanted: Counter[str]) -> None:
         try:
             self._execution = Interpreter(original).start(inputs)
         except ValueError as error:
             raise UserError(f"the network cannot be reconstructed: {error}") from error
-        self._by_name = {var.name: var for var, _ in bindings(original["main"]) if var.name in names}
+        self._wanted = wanted
+        self._by_name = {var.name: var for var, _ in bindings(original["main"]) if var.name in wanted}
         self._execution.kept.update(self._by_name.values())
 
     def value(self, name: str) -> np.ndarray | None:
-        """The value of a tensor, once."""
+        """The value of a tensor; as often as it was said to be wanted."""
         var = self._by_name.get(name)
         if var is None:
             return None
         while var not in self._execution.values:
             self._execution.step()
-        return self._execution.values.pop(var) if _is_last(self._execution, var) else self._execution.values[var]
+        self._wanted[name] -= 1
+        if self._wanted[name] <= 0 and _is_last(self._execution, var):
+            return self._execution.values.pop(var)
+        return self._execution.values[var]
 
 
 def _is_last(execution: Execution, var: relax.Var) -> bool:
@@ -218,6 +253,22 @@ def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
                     output, other = after[0], operand
         found[var] = _Layer(var, value, weight, bias, output.name, other)
     return found
+
+
+def _find_norms(mod: tvm.IRModule) -> dict[relax.Var, relax.Call]:
+    """The batch normalizations with statistics of their own, by the variable of their result."""
+    main = mod["main"]
+    readers = users(main)
+    params = {var for var in main.params if var.name in get_params(mod)}
+    return {
+        var: value
+        for var, value in bindings(main)
+        if isinstance(value, relax.Call)
+        and value.op.name == "relax.nn.batch_norm"
+        and isinstance(value.args[0], relax.Var)
+        and value.args[0] not in main.params
+        and all(arg in params and len(readers[arg]) == 1 for arg in value.args[3:5])
+    }
 
 
 def _adds(value: relax.Expr | None, var: relax.Var, params: set[relax.Var]) -> bool:

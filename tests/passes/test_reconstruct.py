@@ -9,7 +9,7 @@ import pytest
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from tvmcompress.passes import UserError, attach_params, get_params, get_remarks
+from tvmcompress.passes import PruneChannels, UserError, attach_params, get_params, get_remarks, get_surgery
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.rebuild import Rebuilder, bindings
@@ -129,3 +129,29 @@ def test_no_samples() -> None:
     mod = original()
     with pytest.raises(UserError, match="needs calibration samples"):
         Reconstruct(mod, [samples(0)], {}).transform_module(mod, None)
+
+
+def test_statistics_of_a_normalization_follow_its_input(net):
+    built = net((1, 3, 8, 8))
+    x = built.relu(built.conv(built.x, 12, name="a"))
+    hidden = built.relu(built.conv(x, 8, name="b"))
+    normal = built.batch_norm(hidden)
+    mod = built.finish(built.conv(built.relu(normal), 4, name="c"))
+    images = np.random.default_rng(0).normal(size=(40, 3, 8, 8)).astype("float32")
+    pruned = PruneChannels(0.5)(mod)
+    repaired = Reconstruct(mod, [images])(pruned)
+
+    def moments(module):
+        seen = {}
+        run(module, [images], lambda name, value: seen.setdefault(name, np.array(value)))
+        return seen[hidden.name].mean((0, 2, 3)), seen[hidden.name].var((0, 2, 3))
+
+    (mean, variance), (new_mean, new_variance) = moments(mod), moments(repaired)
+    old, new = get_params(mod), get_params(repaired)
+    (mean_name,) = (name for name in old if name.endswith(".mean"))
+    (variance_name,) = (name for name in old if name.endswith(".var"))
+    kept = get_surgery(pruned).kept_positions()[mean_name, 0]
+    assert len(kept) == 4
+    np.testing.assert_allclose(new[mean_name] - old[mean_name][kept], new_mean - mean[kept], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(new[variance_name] / old[variance_name][kept], new_variance / variance[kept], rtol=1e-3)
+    assert np.abs(new[variance_name] / old[variance_name][kept] - 1).max() > 1e-2
