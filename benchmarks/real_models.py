@@ -40,7 +40,7 @@ def main() -> None:
         trained = load(name, REPAIR.get(name, 200))
         rows = {"original": trained.model, "int8": compress(trained, quantize="int8").model}
         for fraction in options.macs.split(","):
-            prune = {"target_macs": float(fraction)}
+            prune = {"target_macs": float(fraction), "round_to": 8}
             share = f"{float(fraction):.0%} of the MACs"
             pruned = compress(trained, prune=prune)
             both = compress(Trained(name, pruned.model, trained.calibration, trained.images, trained.labels), quantize="int8")
@@ -62,7 +62,11 @@ def row(trained: Trained, kind: str, model: Model) -> str:
     cells = [trained.name, kind, quality(trained, model), count(count_params(model.module)), count(count_macs(model.module))]
     for target in ("x86", "cortex-m4"):
         with tempfile.TemporaryDirectory() as folder:
-            artifact = tvmcompress.build(model, target, Path(folder) / "build")
+            try:
+                artifact = tvmcompress.build(model, target, Path(folder) / "build")
+            except tvmcompress.UserError:
+                cells += ["does not fit", "", ""]
+                continue
             check(model, artifact, [trained.images[:4]], f"{trained.name}, {kind}, for {target}")
             inputs = [spec.quantize(trained.images[:1]) for spec in artifact.inputs]
             measured = artifact.measure(inputs)

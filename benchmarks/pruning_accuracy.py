@@ -1,0 +1,117 @@
+"""Accuracy against multiply-accumulates, for each criterion, with and without repair.
+
+Usage: python benchmarks/pruning_accuracy.py [--models kws,ic,...] [--criteria l2,output_energy,...] [--output FOLDER]
+
+Writes pruning_accuracy.json (gone on with where it is there), .md and .png. Criteria and repair see at most 200 unlabelled
+samples of kws and vww, 1000 of ic and resnet20 (criteria 200), and none that is evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from trained import load
+
+from tvmcompress.passes import PruneToBudget, Reconstruct, get_surgery
+
+MODELS = ("kws", "vww", "ic", "resnet20")
+CRITERIA = ("output_energy", "reconstruction", "l2", "l1", "fpgm", "activation", "apoz", "random")
+FRACTIONS = (0.9, 0.8, 0.7, 0.6, 0.5)
+SAMPLES = {"ic": 1000, "resnet20": 1000}
+TORCH_PRUNING = {"ic": (44, 19, 12, 13), "resnet20": (63, 38, 30, 23)}
+"""Its best criterion without repair at 80, 70, 60 and 50 % of the MACs (Torch-Pruning 1.6.1, one shot, global)."""
+
+Results = dict[str, dict[str, Any]]
+
+
+def main() -> None:
+    """Measure what is missing, then write the table and the picture."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--criteria", default=",".join(CRITERIA))
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    place = options.output / "pruning_accuracy.json"
+    results: Results = json.loads(place.read_text()) if place.exists() else {}
+    for name in options.models.split(","):
+        for criterion in options.criteria.split(","):
+            measure(name, criterion, results)
+            place.write_text(json.dumps(results, indent=1) + "\n")
+    (options.output / "pruning_accuracy.md").write_text(table(results))
+    plot(results, options.output / "pruning_accuracy.png")
+    print(table(results))
+
+
+def measure(name: str, criterion: str, results: Results) -> None:
+    """One curve."""
+    found = results.setdefault(name, {"original": None, "criteria": {}})
+    curve = found["criteria"].setdefault(criterion, {})
+    missing = [fraction for fraction in FRACTIONS if str(fraction) not in curve]
+    if not missing:
+        return
+    trained = load(name, SAMPLES.get(name, 200))
+    found["original"] = found["original"] or trained.accuracy(trained.model)
+    for fraction in missing:
+        removal = PruneToBudget(macs=fraction, importance=criterion, samples=[trained.calibration[:200]])
+        pruned = trained.model.apply(removal)
+        repaired = pruned.apply(Reconstruct(trained.model.module, [trained.calibration]))
+        surgery = get_surgery(pruned.module)
+        assert surgery is not None
+        curve[str(fraction)] = {
+            "macs": surgery.macs_after / surgery.macs_before,
+            "params": surgery.params_after / surgery.params_before,
+            "pruned": trained.accuracy(pruned),
+            "repaired": trained.accuracy(repaired),
+        }
+        print(name, criterion, fraction, curve[str(fraction)], flush=True)
+
+
+def table(results: Results) -> str:
+    """Markdown: a row a model and criterion, pruned / repaired at each fraction."""
+    lines = ["# Accuracy against multiply-accumulates", "", (__doc__ or "").split("\n\n")[-1].strip(), ""]
+    lines += ["Each cell: accuracy in percent as pruned / after repair.", ""]
+    heads = " | ".join(f"{fraction:.0%}" for fraction in FRACTIONS)
+    lines += [f"| model | criterion | {heads} |", "|---|---|" + "---|" * len(FRACTIONS)]
+    for name, found in results.items():
+        lines.append(f"| {name} | unpruned: {found['original']:.1f} |" + " |" * len(FRACTIONS))
+        if name in TORCH_PRUNING:
+            cells = " | ".join(f"{value} / " for value in TORCH_PRUNING[name])
+            lines.append(f"| {name} | Torch-Pruning, its best | | {cells} |")
+        for criterion, curve in found["criteria"].items():
+            points = [curve[str(fraction)] for fraction in FRACTIONS]
+            cells = " | ".join(f"{point['pruned']:.1f} / {point['repaired']:.1f}" for point in points)
+            lines.append(f"| {name} | {criterion} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(results: Results, path: Path) -> None:
+    """One panel a model: dashed as pruned, solid repaired."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    panels: Any = figure.subplots(2, 2).ravel()
+    for panel, (name, found) in zip(panels, results.items()):
+        for index, (criterion, curve) in enumerate(found["criteria"].items()):
+            points = [curve[str(fraction)] for fraction in FRACTIONS]
+            macs = [100, *(100 * point["macs"] for point in points)]
+            for kind, style in (("repaired", "-"), ("pruned", "--")):
+                values = [found["original"], *(point[kind] for point in points)]
+                label = criterion if kind == "repaired" else None
+                panel.plot(macs, values, style, marker="o", markersize=3, color=f"C{index}", label=label)
+        if name in TORCH_PRUNING:
+            panel.plot((80, 70, 60, 50), TORCH_PRUNING[name], "kx", label="Torch-Pruning's best, as pruned")
+        panel.set_title(name)
+        panel.set_xlabel("multiply-accumulates left, %")
+        panel.set_ylabel("accuracy, %")
+        panel.invert_xaxis()
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=7)
+    figure.suptitle("Solid: repaired by least squares without labels. Dashed: as pruned.")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
