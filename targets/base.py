@@ -95,6 +95,7 @@ class Measurement(BaseModel):
         latency: On hardware.
         instructions: Executed instructions of one inference under an emulator: exact and repeatable, and no time.
         functions: Executed instructions by function, most first.
+        layers: Executed instructions by layer of the model, in its order, with all that they call; the rest is the driver's.
         classes: Executed instructions by class (load, store, ...), where the emulator tells.
         flash_bytes: Code and constants of the model (of the shared library on a hosted target).
         code_bytes: Of these the code.
@@ -112,6 +113,7 @@ class Measurement(BaseModel):
     latency: Latency | None = None
     instructions: int | None = None
     functions: dict[str, int] = {}
+    layers: dict[str, int] = {}
     classes: dict[str, int] = {}
     flash_bytes: int | None = None
     code_bytes: int | None = None

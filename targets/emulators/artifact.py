@@ -94,6 +94,7 @@ class EmulatedArtifact(Artifact):
             source="qemu",
             instructions=round(sum(done.counts.regions) / samples),
             functions={name: round(count / samples) for name, count in done.counts.functions.items()},
+            layers={name: round(count / samples) for name, count in self._by_layer(done.counts).items()},
             classes={name: round(count / samples) for name, count in done.counts.classes.items()},
             flash_bytes=info.code_bytes + info.constant_bytes,
             code_bytes=info.code_bytes,
@@ -103,6 +104,22 @@ class EmulatedArtifact(Artifact):
             stack_bytes=stack,
             notes=tuple(notes),
         )
+
+    def _by_layer(self, counts: Counts) -> dict[str, int]:
+        """Executed instructions by layer, in the order of the model; layers that share a function are told apart by its calls.
+
+        Empty where the calls are not those of the model, as when a function's first instruction is the target of a loop.
+        """
+        expected = sum(len(layers) for layers in self.info.layers.values())
+        if len(counts.calls) != expected * len(counts.regions):
+            return {}
+        found: dict[str, int] = {}
+        for start in range(0, len(counts.calls), expected or 1):
+            layers = {name: iter(names) for name, names in self.info.layers.items()}
+            for name, count in counts.calls[start : start + expected]:
+                layer = next(layers[name], name)
+                found[layer] = found.get(layer, 0) + count
+        return found
 
     def _emulate(self, inputs: Sequence[np.ndarray], timeout: float, *, count: bool) -> _Run:
         samples = check_inputs(self.inputs, inputs)
@@ -115,7 +132,10 @@ class EmulatedArtifact(Artifact):
             plugin: list[str] = []
             results = None
             if count:
-                argument, results = plugin_argument(program, self.nm, folder, thumb=self.thumb)
+                calls, driver = list(self.info.layers), f"{self.info.prefix}_run"
+                argument, results = plugin_argument(
+                    program, self.nm, folder, thumb=self.thumb, calls=calls, driver=driver
+                )
                 plugin = ["-plugin", argument]
             try:
                 run(self.command(plugin, program), what="running on the emulator", timeout=timeout, cwd=folder)

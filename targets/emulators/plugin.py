@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,13 @@ class Counts:
 
     Attributes:
         regions: Executed instructions of each region, in order.
+        calls: The calls that were to be told apart, in order: the function, and the instructions executed until it returned.
         functions: Executed instructions inside regions by function, most first.
         classes: Executed instructions inside regions by class, where the plugin knows the encoding.
     """
 
     regions: tuple[int, ...]
+    calls: tuple[tuple[str, int], ...]
     functions: dict[str, int]
     classes: dict[str, int]
 
@@ -47,7 +50,9 @@ def plugin_path() -> Path:
     return library
 
 
-def plugin_argument(elf: Path, nm: str, folder: Path, *, thumb: bool) -> tuple[str, Path]:
+def plugin_argument(
+    elf: Path, nm: str, folder: Path, *, thumb: bool, calls: Sequence[str] = (), driver: str | None = None
+) -> tuple[str, Path]:
     """The `-plugin` argument for a program, and the file that results go to.
 
     Args:
@@ -55,6 +60,8 @@ def plugin_argument(elf: Path, nm: str, folder: Path, *, thumb: bool) -> tuple[s
         nm: The symbol lister of its tool chain.
         folder: Where to put the list of symbols and the results.
         thumb: Whether bit 0 of a code address is the mark of Thumb code.
+        calls: Functions whose calls are told apart; `driver` calls them one after the other.
+        driver: The function that does.
     """
     lines, marks = [], {}
     for line in run([nm, "-S", "--defined-only", elf], what="reading symbols", timeout=60).splitlines():
@@ -66,6 +73,11 @@ def plugin_argument(elf: Path, nm: str, folder: Path, *, thumb: bool) -> tuple[s
     symbols, results = folder / "symbols.txt", folder / "counts.txt"
     symbols.write_text("\n".join(lines) + "\n")
     options = [f"symbols={symbols}", f"begin={marks[BEGIN]:x}", f"end={marks[END]:x}", f"out={results}"]
+    if calls:
+        listed = folder / "calls.txt"
+        listed.write_text("\n".join(calls) + "\n")
+        # Behind the symbols: the plugin reads its arguments in order.
+        options += [f"calls={listed}", f"driver={driver}"]
     if not thumb:
         options.append("classes=aarch64")
     return f"{plugin_path()},{','.join(options)}", results
@@ -74,6 +86,7 @@ def plugin_argument(elf: Path, nm: str, folder: Path, *, thumb: bool) -> tuple[s
 def read_counts(path: Path) -> Counts:
     """Read what the plugin wrote."""
     regions: list[int] = []
+    calls: list[tuple[str, int]] = []
     functions: dict[str, int] = {}
     classes: dict[str, int] = {}
     for line in path.read_text().splitlines():
@@ -84,8 +97,11 @@ def read_counts(path: Path) -> Counts:
             count, _, name = rest.partition(" ")
             if name not in (BEGIN, END):
                 functions[name] = functions.get(name, 0) + int(count)
+        elif kind == "call":
+            count, _, name = rest.partition(" ")
+            calls.append((name, int(count)))
         elif kind == "class":
             name, _, count = rest.partition(" ")
             classes[name] = int(count)
     ordered = dict(sorted(functions.items(), key=lambda item: -item[1]))
-    return Counts(tuple(regions), ordered, classes)
+    return Counts(tuple(regions), tuple(calls), ordered, classes)

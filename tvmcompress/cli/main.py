@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .compress import compress
 from .evaluate import evaluate
 from .inspect import inspect
+from .run import run
 from .sensitivity import sensitivity
 from .targets import targets
 
@@ -46,6 +47,7 @@ app.command()(inspect)
 app.command()(sensitivity)
 app.command()(compress)
 app.command()(evaluate)
+app.command()(run)
 app.command()(benchmark)
 app.command()(targets)
 

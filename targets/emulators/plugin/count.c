@@ -4,8 +4,11 @@
  *            begin=ADDR    a region starts when the instruction at ADDR runs;
  *            end=ADDR      and ends when the one at this ADDR runs;
  *            classes=aarch64  counts by class too, by the A64 encoding (Arm DDI 0487, chapter C4);
+ *            calls=FILE    names of functions, one a line, each call of which is counted on its own with all that it calls;
+ *            driver=NAME   the function that calls them one after the other, whose own instructions belong to no call;
  *            out=FILE      where results are written.
- * Result lines: "region N" for each region in order, "function N name", "class name N" and "total N".
+ * Result lines: "call N name" for each call in order, "region N" behind those of a region, "function N name", "class name N"
+ * and "total N".
  * Functions and classes are counted inside regions only.
  *
  * Debian packages QEMU with the plugin interface but without its header, so what is used of it is declared here. */
@@ -37,6 +40,7 @@ EXPORT int qemu_plugin_version = 1;
 
 typedef struct {
   uint64_t start, size, executed, before, inside;
+  bool called;
   char name[200];
 } function_t;
 
@@ -54,15 +58,38 @@ static size_t function_count;
 static uint64_t executed, region_start, begin_address = UINT64_MAX, end_address = UINT64_MAX;
 static FILE *out;
 
+static const function_t *driver, *call;
+static bool in_region;
+static uint64_t call_start;
+
+/* Executed instructions but for the driver's. */
+static uint64_t outside_driver(void) { return executed - (driver ? driver->executed : 0); }
+
+static void call_end(void) {
+  if (call) fprintf(out, "call %" PRIu64 " %s\n", outside_driver() - call_start, call->name);
+  call = NULL;
+}
+
+static void call_begin(unsigned cpu, void *data) {
+  (void)cpu;
+  if (!in_region) return;
+  call_end();
+  call = data;
+  call_start = outside_driver();
+}
+
 static void region_begin(unsigned cpu, void *data) {
   (void)cpu, (void)data;
   region_start = executed;
+  in_region = true;
   for (size_t i = 0; i < function_count; i++) functions[i].before = functions[i].executed;
   for (size_t i = 0; i < CLASSES; i++) classes[i].before = classes[i].executed;
 }
 
 static void region_end(unsigned cpu, void *data) {
   (void)cpu, (void)data;
+  call_end();
+  in_region = false;
   fprintf(out, "region %" PRIu64 "\n", executed - region_start);
   fflush(out);
   for (size_t i = 0; i < function_count; i++) functions[i].inside += functions[i].executed - functions[i].before;
@@ -116,6 +143,8 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
     }
     function_t *function = find(address);
     if (function) qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &function->executed, 1);
+    if (function && function->called && address == function->start)
+      qemu_plugin_register_vcpu_insn_exec_cb(insn, call_begin, 0, function);
     if (address == begin_address) qemu_plugin_register_vcpu_insn_exec_cb(insn, region_begin, 0, NULL);
   }
 }
@@ -148,6 +177,24 @@ static int read_symbols(const char *path) {
   return 0;
 }
 
+static function_t *named(const char *name) {
+  for (size_t i = 0; i < function_count; i++)
+    if (!strcmp(functions[i].name, name)) return &functions[i];
+  return NULL;
+}
+
+static int read_calls(const char *path) {
+  FILE *file = fopen(path, "r");
+  if (!file) return -1;
+  char name[200];
+  while (fscanf(file, "%199s", name) == 1) {
+    function_t *function = named(name);
+    if (function) function->called = true;
+  }
+  fclose(file);
+  return 0;
+}
+
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv) {
   (void)info;
   out = stderr;
@@ -155,6 +202,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
     if (!strncmp(argv[i], "symbols=", 8) && read_symbols(argv[i] + 8)) return -1;
     if (!strncmp(argv[i], "begin=", 6)) begin_address = strtoull(argv[i] + 6, NULL, 16);
     if (!strncmp(argv[i], "end=", 4)) end_address = strtoull(argv[i] + 4, NULL, 16);
+    if (!strncmp(argv[i], "calls=", 6) && read_calls(argv[i] + 6)) return -1;
+    if (!strncmp(argv[i], "driver=", 7)) driver = named(argv[i] + 7);
     if (!strcmp(argv[i], "classes=aarch64")) by_class = true;
     if (!strncmp(argv[i], "out=", 4) && !(out = fopen(argv[i] + 4, "w"))) return -1;
   }

@@ -1,0 +1,69 @@
+"""What came of running a built model, for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..running import RunRecord
+from ..targets.base import Measurement
+from .console import plain_table
+from .units import count, duration, percent, size
+
+_SHOWN = 8
+"""Samples whose highest output is listed."""
+
+
+def run_summary(record: RunRecord) -> RenderableType:
+    """Outputs, accuracy and the figures of one inference."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column()
+    grid.add_row(record.target, "one random sample" if record.random else f"{record.samples:,} samples")
+    evaluation, measured = record.evaluation, record.measurement
+    if evaluation is not None and evaluation.accuracy is not None and evaluation.half_width is not None:
+        accuracy = f"{percent(evaluation.accuracy)} ± {percent(evaluation.half_width, 1)}  ({evaluation.correct:,} right)"
+        grid.add_row("accuracy", Text(accuracy, style="bold cyan"))
+    if measured.latency is not None:
+        latency = measured.latency
+        times = f"{duration(latency.p10_ms)} to {duration(latency.p90_ms)}, {latency.runs} runs"
+        grid.add_row("an inference", Text.assemble((duration(latency.median_ms), "bold cyan"), f" ({times})"))
+    if measured.instructions is not None:
+        grid.add_row("an inference", Text(f"{measured.instructions:,} instructions", style="bold cyan"))
+    for name, value in (("flash", measured.flash_bytes), ("RAM", measured.ram_bytes), ("stack", measured.stack_bytes)):
+        if value is not None:
+            grid.add_row(name, size(value))
+    notes = [Text(note, style="dim") for note in measured.notes]
+    return Group(*([predictions_table(record), Text()] if record.predictions else []), grid, *notes)
+
+
+def predictions_table(record: RunRecord) -> RenderableType:
+    """The highest output of the first samples."""
+    table = plain_table()
+    labelled = any(prediction.expected is not None for prediction in record.predictions)
+    for heading in ("sample", "class", "score", *(("label",) if labelled else ())):
+        table.add_column(heading, justify="right")
+    for index, prediction in enumerate(record.predictions[:_SHOWN]):
+        style = "" if prediction.expected in (None, prediction.label) else "yellow"
+        label = [str(prediction.expected)] if labelled else []
+        table.add_row(str(index), str(prediction.label), f"{prediction.score:.4g}", *label, style=style)
+    more = len(record.predictions) - _SHOWN
+    return Group(table, *([Text(f"and {more:,} more; --json lists them all", style="dim")] if more > 0 else []))
+
+
+def instructions_tables(measured: Measurement) -> RenderableType:
+    """Executed instructions by layer, in the model's order, and by function, most first."""
+    tables: list[RenderableType] = []
+    total = measured.instructions or 1
+    for heading, rows in (("layer", measured.layers), ("function", measured.functions)):
+        if not rows:
+            continue
+        table = plain_table()
+        table.add_column(heading, overflow="fold", max_width=44)
+        table.add_column("instructions", justify="right", no_wrap=True)
+        table.add_column("share", justify="right", no_wrap=True)
+        for name, value in rows.items():
+            table.add_row(Text(name), count(value), f"{100 * value / total:.1f} %")
+        tables += [*([Text()] if tables else []), table]
+    return Group(*tables)
