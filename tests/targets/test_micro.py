@@ -18,7 +18,7 @@ from tvmcompress.targets import get_target, load_artifact, read_description
 from tvmcompress.targets.registry import target_of
 
 pytestmark = pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
-CORES = ["cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"]
+CORES = ["cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "cortex-m85"]
 
 
 @pytest.fixture(scope="module")
