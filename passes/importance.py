@@ -8,6 +8,7 @@ which is called once before any group is scored. The criteria themselves are in 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -36,6 +37,9 @@ class Prepared(Protocol):
 
 _FACTORIES: dict[str, Factory] = {}
 
+_ELSEWHERE = dict.fromkeys(("taylor", "fisher"), "tvmcompress.training")
+"""Criteria that need more than the passes do: the package that registers each, imported when one is asked for."""
+
 
 def register_criterion(name: str, factory: Factory) -> None:
     """Register a way to make the criterion `name`."""
@@ -53,8 +57,8 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 
 def criteria() -> list[str]:
-    """The names of the registered criteria, sorted."""
-    return sorted(_FACTORIES)
+    """The names of the criteria that there are, sorted."""
+    return sorted({*_FACTORIES, *_ELSEWHERE})
 
 
 def get_criterion(
@@ -68,12 +72,20 @@ def get_criterion(
 
     Raises:
         UserError: The name is unknown, or the criterion needs samples and there are none.
+        MissingToolError: The criterion needs a package that is not installed.
     """
     if not isinstance(importance, str):
         return importance
+    if importance not in _FACTORIES and importance in _ELSEWHERE:
+        importlib.import_module(_ELSEWHERE[importance])
     if importance not in _FACTORIES:
         raise UserError(f"there is no importance criterion {importance!r}; choose one of {', '.join(criteria())}")
     return _FACTORIES[importance](samples)
+
+
+def criterion_name(importance: str | Criterion | Prepared) -> str:
+    """What a criterion is called in reports."""
+    return importance if isinstance(importance, str) else str(getattr(importance, "name", type(importance).__name__))
 
 
 def prepare(importance: Criterion | Prepared, mod: tvm.IRModule) -> Criterion:

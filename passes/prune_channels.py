@@ -16,7 +16,7 @@ from ._tvm import tvm
 from .allocation import Allocation, allocate
 from .analysis import count_macs, count_params
 from .channels import ChannelGraph, Group, analyze, remove_units
-from .importance import Criterion, Prepared, get_criterion, prepare, score
+from .importance import Criterion, Prepared, criterion_name, get_criterion, prepare, score
 from .module_params import get_params
 from .remarks import Remark, add_remarks
 from .surgery import GroupSurgery, SurgeryReport, add_surgery
@@ -61,7 +61,7 @@ class PruneChannels:
         ratios: Mapping[str, float] | None = None,
         min_channels: int = 1,
     ) -> None:
-        self.name = importance if isinstance(importance, str) else type(importance).__name__
+        self.name = criterion_name(importance)
         self.criterion = get_criterion(importance, samples)
         self.allocation = Allocation(
             ratio,

@@ -14,14 +14,14 @@ import numpy as np
 
 from ._tvm import tvm
 from .allocation import Allocation, matches, normalize
-from .channels import analyze
+from .channels import ChannelGraph, analyze
 from .cost_model import CostModel, Precision
 from .errors import UserError
-from .importance import Criterion, Prepared, get_criterion, prepare, score
+from .importance import Criterion, Prepared, criterion_name, get_criterion, prepare, score
 from .module_params import get_params
 from .prune_channels import prune
 
-DAMAGES = ("output_energy", "reconstruction")
+DAMAGES = ("output_energy", "reconstruction", "taylor", "fisher")
 """Criteria whose scores are damages, which compare between groups as they are."""
 
 _ROUNDS = 500
@@ -72,11 +72,11 @@ class Budget:
 def allocate_budget(
     model: CostModel,
     scores: Mapping[str, np.ndarray],
-    budget: Budget,
+    limits: Mapping[str, float],
     *,
     normalization: str = "none",
     round_to: int = 1,
-    min_fraction: float = 0.1,
+    least: Mapping[str, int] | None = None,
     min_channels: int = 1,
     exclude: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
@@ -85,15 +85,15 @@ def allocate_budget(
     Args:
         model: The costs.
         scores: Importance of the units, float (units,), by group name: the damage that their removal does.
-        budget: What the network may cost.
+        limits: What the network may cost, by the names in `cost_model.COSTS`.
         normalization: What a group's scores are divided by before they are compared, see `Allocation`.
         round_to: The number of channels that a group keeps is a multiple of this where the group is large enough.
-        min_fraction: Share of its units that every group keeps at least.
+        least: Units that a group keeps at least, by its name.
         min_channels: Channels that every group keeps at least.
         exclude: Patterns of groups to leave alone.
 
     Raises:
-        UserError: The budget cannot be met, or a pattern matches no group.
+        UserError: The limits cannot be met, or a pattern matches no group.
     """
     groups = model.groups
     for pattern in exclude:
@@ -104,10 +104,9 @@ def allocate_budget(
         values = normalize(np.asarray(scores[group.name], np.float64), normalization)
         order = np.lexsort((-np.arange(group.size), values))
         step = max(1, round_to // math.gcd(round_to, group.width))
-        keep = max(1, step, math.ceil(min_fraction * group.size), math.ceil(min_channels / group.width))
+        keep = max(1, step, (least or {}).get(group.name, 1), math.ceil(min_channels / group.width))
         free = step <= group.size and not any(matches(group, pattern) for pattern in exclude)
         queues.append(_Queue(order, values[order], step, group.size - keep if free else 0))
-    limits = budget.limits(model.whole)
     removed = np.zeros(len(groups), np.int64)
     if not _fit(model, queues, removed, limits):
         raise UserError(_unreachable(model, removed, limits))
@@ -265,14 +264,16 @@ class PruneToBudget:
         max_ram: Bytes that the activations may take at once.
         max_constants: Bytes that weights and biases may take.
         precision: What bytes are counted in: "float32", or "int8" for a network that is quantized afterwards.
-        importance: As for `PruneChannels`. Scores of "output_energy" and "reconstruction" are damages that compare between
-            groups as they are; others are divided by their group's mean.
+        importance: As for `PruneChannels`. Scores of "output_energy", "reconstruction", "taylor" and "fisher" are damages
+            that compare between groups as they are; others are divided by their group's mean.
         samples: Calibration samples for criteria that run the network.
         normalization: Other than that default, see `Allocation`.
         round_to: The number of channels kept is a multiple of this where a group is large enough.
         min_fraction: Share of its units that every group keeps at least.
         min_channels: Channels that every group keeps at least.
         exclude: Patterns of groups to leave alone.
+        rounds: In so many steps, each ranking anew what the last has left (as Molchanov et al., 2017, do with training in
+            between): later units are no longer judged by a network that is not there any more.
 
     Raises:
         UserError: An option is out of range, a pattern matches nothing, or the budget cannot be met.
@@ -293,10 +294,14 @@ class PruneToBudget:
         min_fraction: float = 0.1,
         min_channels: int = 1,
         exclude: Sequence[str] = (),
+        rounds: int = 1,
     ) -> None:
+        if rounds != int(rounds) or rounds < 1:
+            raise UserError(f"the number of rounds must be a whole number of at least 1; {rounds} is not")
+        self.rounds = rounds
         self.budget = Budget(macs, params, max_ram, max_constants)
         self.precision: Precision = precision
-        self.name = importance if isinstance(importance, str) else type(importance).__name__
+        self.name = criterion_name(importance)
         self.criterion = get_criterion(importance, samples)
         # Checks what both ways of spreading have in common.
         default = "none" if self.name in DAMAGES else "mean"
@@ -313,16 +318,35 @@ class PruneToBudget:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the smaller module; a module within the budget is returned as it is."""
         graph = analyze(mod)
+        model = CostModel(mod, graph.groups, self.precision)
+        limits, whole = self.budget.limits(model.whole), model.whole
+        least = {group.name: math.ceil(self.min_fraction * group.size) for group in graph.groups}
+        for step in range(1, self.rounds + 1):
+            if step > 1:
+                graph = analyze(mod)
+                model = CostModel(mod, graph.groups, self.precision)
+            now = {name: max(limit, whole[name] + (limit - whole[name]) * step / self.rounds) for name, limit in limits.items()}
+            mod = self._round(mod, graph, model, now, least)
+        return mod
+
+    def _round(
+        self,
+        mod: tvm.IRModule,
+        graph: ChannelGraph,
+        model: CostModel,
+        limits: Mapping[str, float],
+        least: Mapping[str, int],
+    ) -> tvm.IRModule:
         params = get_params(mod)
         criterion = prepare(self.criterion, mod)
         scores = {group.name: score(criterion, group, params) for group in graph.groups}
         units = allocate_budget(
-            CostModel(mod, graph.groups, self.precision),
+            model,
             scores,
-            self.budget,
+            limits,
             normalization=self.normalization,
             round_to=self.round_to,
-            min_fraction=self.min_fraction,
+            least=least,
             min_channels=self.min_channels,
             exclude=self.exclude,
         )

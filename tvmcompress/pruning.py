@@ -26,13 +26,14 @@ from .passes import (
 from .passes._tvm import tvm
 from .passes.analysis import count_macs, count_params, layers
 from .passes.cost_model import CostModel, Precision
-from .passes.damage_curves import DamageCurves
+from .passes.importance import Prepared
 from .passes.peak_memory import peak_activations
 from .recipe import PruneRecipe, SparsifyRecipe
 from .road import Road
 from .sensitivity import Sensitivity
 from .targets.emulators.artifact import EmulatedArtifact
 from .targets.registry import get_target
+from .training import GRADIENT_CRITERIA
 
 CRITERION_SAMPLES = 200
 """Samples on which criteria that run the network look at activations; more hardly change a ranking."""
@@ -137,7 +138,7 @@ def _remove_heads(model: Model, data: Dataset | None, options: PruneRecipe) -> M
         return model
     removal = PruneHeads(
         options.heads,
-        importance=options.importance or default_importance(data),
+        importance=_criterion(options.importance or default_importance(data), data),
         scope=options.scope,
         samples=_samples(data),
     )
@@ -163,7 +164,7 @@ class _Channels:
         self._finish = finish
         self._name = options.importance or default_importance(data)
         self._normalization = options.normalization
-        importance: str | DamageCurves = self._name
+        importance = _criterion(self._name, data)
         if options.sensitivity is not None:
             found = Sensitivity.load(options.sensitivity)
             self._name, importance = f"sensitivity, {found.importance}", found.importance_of(_samples(data))
@@ -262,6 +263,14 @@ class _Channels:
 
 def _samples(data: Dataset | None) -> list[np.ndarray] | None:
     return None if data is None else data.first(CRITERION_SAMPLES).inputs()
+
+
+def _criterion(name: str, data: Dataset | None) -> str | Prepared:
+    """The criterion of a name; one that can use labels gets those that the data has."""
+    if name not in GRADIENT_CRITERIA or data is None or data.labels is None:
+        return name
+    few = data.first(CRITERION_SAMPLES)
+    return GRADIENT_CRITERIA[name](few.inputs(), data.labels[: len(few)])
 
 
 def _share_left(fraction: float | None, whole: int, now: int) -> float | None:

@@ -1,0 +1,155 @@
+"""A model module run in PyTorch, so that gradients of its parameters can be had."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ..errors import UnsupportedOperatorError, UserError
+from ..passes import get_params
+from ..passes._tvm import Constant, relax, tvm
+from ..passes.interpreter import plain_value
+from ..passes.module_params import input_vars, param_vars, static_shape
+from ..passes.rebuild import bindings
+from .backend import Tensor, load_torch
+from .operators import Call, Value, find_operator
+
+_TABLE = ("torch_elementwise", "torch_layers", "torch_normalization", "torch_shapes")
+
+
+class TorchModel:
+    """The `main` of a float model module in PyTorch.
+
+    Batch normalizations use the statistics they were given, as in inference.
+
+    Args:
+        mod: A module whose `main` is straight-line, parameters attached.
+
+    Attributes:
+        tensors: The parameters by name, in the order of `main`'s; those of float dtypes are leaves that require
+            gradients.
+
+    Raises:
+        MissingToolError: PyTorch is not installed.
+        UnsupportedOperatorError: The table of operators lacks one.
+        ValueError: `main` is not straight-line, or has no parameter values attached.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self._torch = load_torch()
+        for name in _TABLE:
+            importlib.import_module(f".{name}", __package__)
+        self._main: relax.Function = mod["main"]
+        self._program = list(bindings(self._main))
+        self._constants: dict[Constant, Tensor] = {}
+        self._batchable: bool | None = None
+        for var, call in self._program:
+            if isinstance(call, relax.Call):
+                find_operator(getattr(call.op, "name", ""), var.name)
+        self.tensors: dict[str, Tensor] = {}
+        for name, value in get_params(mod).items():
+            tensor = self._torch.tensor(value)
+            self.tensors[name] = tensor.requires_grad_(tensor.is_floating_point())
+
+    def params(self) -> dict[str, np.ndarray]:
+        """The values of the parameters now, by name."""
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.tensors.items()}
+
+    def __call__(self, *inputs: Tensor | np.ndarray) -> list[Tensor]:
+        """Run on a batch.
+
+        Args:
+            inputs: One tensor or array an input of `main`, in order; axis 0 may be any multiple of the graph's.
+
+        Returns:
+            The outputs, axis 0 stacked as in the inputs.
+
+        Raises:
+            UserError: Number, shape or dtype of the inputs do not fit.
+            UnsupportedOperatorError: An operator is used in a way that the table lacks.
+        """
+        tensors = [self._torch.as_tensor(value) for value in inputs]
+        batch = self.samples(tensors)
+        if batch == 1:
+            return self._run(tensors, 1)
+        if self._batchable is None:
+            with self._torch.no_grad():
+                self._batchable = self._try_batch(tensors, batch)
+        if self._batchable:
+            return self._run(tensors, batch)
+        samples = [self._run(sample, 1) for sample in split_samples(tensors, batch)]
+        return [self._torch.cat([sample[index] for sample in samples]) for index in range(len(samples[0]))]
+
+    def samples(self, inputs: Sequence[Tensor | np.ndarray]) -> int:
+        """How many samples a batch holds, for one in the graph.
+
+        Raises:
+            UserError: Number, shape or dtype of the inputs do not fit.
+        """
+        variables = input_vars(self._main)
+        if len(inputs) != len(variables):
+            raise UserError(f"the model has {len(variables)} inputs, {len(inputs)} were given")
+        batches = set()
+        for var, value in zip(variables, inputs):
+            shape = static_shape(var)
+            if value.ndim != len(shape) or tuple(value.shape[1:]) != shape[1:] or (shape and len(value) % shape[0]):
+                raise UserError(f"input {var.name} has shape {shape}, what was given {tuple(value.shape)}")
+            dtype = str(value.dtype).removeprefix("torch.")
+            if dtype != str(var.ty.dtype):
+                raise UserError(f"input {var.name} is {var.ty.dtype}, what was given {dtype}")
+            batches.add(len(value) // shape[0] if shape else 1)
+        if len(batches) > 1 or batches == {0}:
+            raise UserError("the inputs have different batch sizes, or no samples")
+        return batches.pop() if batches else 1
+
+    def _try_batch(self, inputs: Sequence[Tensor], batch: int) -> bool:
+        """Whether stacking samples on axis 0 gives what single samples give; some graphs move or mix that axis."""
+        two = [value[: 2 * (len(value) // batch)] for value in inputs]
+        single = [self._run(sample, 1) for sample in split_samples(two, 2)]
+        try:
+            stacked = self._run(two, 2)
+        except UnsupportedOperatorError:
+            raise
+        except (RuntimeError, IndexError, ValueError):
+            return False
+        for index, value in enumerate(stacked):
+            expected = self._torch.cat([outputs[index] for outputs in single])
+            if value.shape != expected.shape:
+                return False
+            largest = float(expected.abs().max()) if expected.numel() else 0.0
+            if expected.numel() and float((value - expected).abs().max()) > 0.02 * largest + 1e-6:
+                return False
+        return True
+
+    def _run(self, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
+        values: dict[relax.Var, Value] = dict(zip(param_vars(self._main), self.tensors.values()))
+        values.update(zip(input_vars(self._main), inputs))
+        for var, expr in self._program:
+            values[var] = self._evaluate(expr, values, var.name, batch)
+        result = self._evaluate(self._main.body.body, values, "output", batch)
+        return list(result) if isinstance(result, tuple) else [result]
+
+    def _evaluate(self, expr: relax.Expr, values: Mapping[relax.Var, Value], layer: str, batch: int) -> Value:
+        if isinstance(expr, relax.Var):
+            return values[expr]
+        if isinstance(expr, relax.Tuple):
+            return tuple(self._evaluate(field, values, layer, batch) for field in expr.fields)
+        if isinstance(expr, relax.TupleGetItem):
+            return self._evaluate(expr.tuple_value, values, layer, batch)[int(expr.index)]
+        if isinstance(expr, relax.Call):
+            args = [self._evaluate(arg, values, layer, batch) for arg in expr.args]
+            return find_operator(getattr(expr.op, "name", ""), layer)(args, Call(expr, layer, batch))
+        if isinstance(expr, Constant):
+            if expr not in self._constants:
+                self._constants[expr] = self._torch.tensor(expr.value.numpy())
+            return self._constants[expr]
+        return plain_value(expr)
+
+
+def split_samples(inputs: Sequence[Tensor], batch: int) -> Iterator[list[Tensor]]:
+    """The inputs of each of `batch` runs of the graph."""
+    for index in range(batch):
+        steps = [len(value) // batch for value in inputs]
+        yield [value[index * step : (index + 1) * step] for value, step in zip(inputs, steps)]
