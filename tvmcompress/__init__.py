@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .data import Dataset, load_data
     from .errors import MissingToolError, UnsupportedOperatorError, UserError
     from .evaluation import Evaluation, evaluate
+    from .exporting import export_onnx
+    from .exporting.model_library import export_model_library
     from .importing import load
     from .model import InputSpec, Model, Preprocessing
     from .noise import LayerNoise, layer_noise
@@ -50,6 +52,7 @@ _HOMES = {
     "build": "building",
     "compress": "compression",
     "evaluate": "evaluation",
+    "export_model_library": "exporting.model_library",
     "export_onnx": "exporting",
     "get_target": "targets.registry",
     "layer_noise": "noise",
@@ -79,6 +82,7 @@ __all__ = [
     "build",
     "compress",
     "evaluate",
+    "export_model_library",
     "export_onnx",
     "get_target",
     "layer_noise",

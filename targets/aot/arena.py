@@ -25,6 +25,12 @@ class Arena:
     workspaces: list[tuple[str, ...]]
     buffers: dict[str, Buffer]
 
+    def workspace_bytes(self, program: Program) -> dict[str, int]:
+        """For each function that `program` calls the bytes of its workspaces."""
+        return {
+            step.function: sum(self.buffers[name].size for name in names) for step, names in zip(program.steps, self.workspaces)
+        }
+
     def offset(self, tensor: str) -> int:
         """Offset of a tensor."""
         return self.plan.offsets[self.homes[tensor]]

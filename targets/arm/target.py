@@ -75,6 +75,7 @@ class CortexATarget(Target):
                 arena_bytes=generated.arena.plan.size,
                 arena_lower_bound=generated.arena.plan.lower_bound,
                 layers=generated.program.layers(),
+                workspaces=generated.arena.workspace_bytes(generated.program),
             )
             info.write(work, description)
         return CortexAArtifact(description, output, info)

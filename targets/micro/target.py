@@ -91,6 +91,7 @@ class CortexMTarget(Target):
                 arena_bytes=arena.size,
                 arena_lower_bound=arena.lower_bound,
                 layers=generated.program.layers(),
+                workspaces=generated.arena.workspace_bytes(generated.program),
             )
             info.write(work, description)
         return CortexMArtifact(description, output, info)

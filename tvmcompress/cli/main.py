@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .compress import compress
 from .evaluate import evaluate
 from .inspect import inspect
+from .package import package
 from .run import run
 from .sensitivity import sensitivity
 from .targets import targets
@@ -49,6 +50,7 @@ app.command()(compress)
 app.command()(evaluate)
 app.command()(run)
 app.command()(benchmark)
+app.command()(package)
 app.command()(targets)
 
 

@@ -1,0 +1,48 @@
+"""`tvmcompress package`: a build as a tarball in Model Library Format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import JsonOption, command, output
+
+_DEFAULT_FOLDER, _DEFAULT_TAR = Path("out"), Path("model.tar")
+
+
+@command
+def package(
+    folder: Annotated[Path, typer.Argument(help="What compress or build wrote.")] = _DEFAULT_FOLDER,
+    tarball: Annotated[Path, typer.Option("-o", "--output", help="The tarball to write.")] = _DEFAULT_TAR,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Which build of the folder, where it holds several.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a Cortex-M or Cortex-A build as a tarball in TVM's Model Library Format, for flows made for microTVM."""
+    import tarfile
+
+    from ..exporting.model_library import export_model_library
+
+    with tarfile.open(export_model_library(folder, tarball, target=target)) as archive:
+        files = {entry.name.removeprefix("./"): entry.size for entry in archive}
+    if json:
+        from json import dumps
+
+        print(dumps({"path": str(tarball), "files": files}, indent=1))
+        return
+    from rich.text import Text
+
+    from ..report.console import plain_table
+    from ..report.units import size
+
+    table = plain_table()
+    table.add_column("file", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    for name, count in files.items():
+        table.add_row(Text(name), size(count))
+    console = output()
+    console.print(table)
+    console.print(f"Written to [bold]{tarball}[/bold].")
