@@ -1,8 +1,8 @@
 """Model Library Format: the tarball in which microTVM handed compiled models to the projects of boards.
 
-The layout is that of its version 7: `metadata.json` with the memory map, `codegen/host` with what is to be compiled and linked, `parameters`, and the model as text in `src`. What differs from a
-tarball of microTVM's: the text is Relax, the constants are compiled in, and the code needs no C runtime, so there is no
-`runtime` folder.
+The layout is that of its version 7: `metadata.json` with the memory map, `codegen/host` with what is to be compiled and
+linked, `parameters`, and the model as text in `src`. What differs from a tarball of microTVM's: the text is Relax, the
+constants are compiled in, and the code needs no C runtime, so there is no `runtime` folder.
 """
 
 from __future__ import annotations
