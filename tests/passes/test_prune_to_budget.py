@@ -91,6 +91,7 @@ def test_weights_change_with_the_samples(network):
         ({}, "a budget needs"),
         ({"macs": 1.5}, "fraction between 0 and 1"),
         ({"max_ram": 0}, "larger than 0 bytes"),
+        ({"macs": 0.5, "rounds": 0}, "number of rounds"),
         ({"macs": 0.5, "min_fraction": 1.0}, "min_fraction"),
         ({"macs": 0.5, "exclude": ["nobody"]}, "matches no prunable group"),
         ({"max_ram": 10}, "cannot be met by pruning"),
@@ -100,3 +101,25 @@ def test_weights_change_with_the_samples(network):
 def test_bad_options(network, options, sentence):
     with pytest.raises(UserError, match=sentence):
         PruneToBudget(**options)(network)
+
+
+def test_rounds_rank_anew_what_is_left(network):
+    seen = []
+
+    class Criterion:
+        def prepare(self, mod):
+            seen.append(count_macs(mod) / count_macs(network))
+            return lambda group, params: np.arange(group.size) + 1.0
+
+    pruned = PruneToBudget(macs=0.4, importance=Criterion(), rounds=3)(network)
+    assert seen[0] == 1
+    assert seen[1:] == [pytest.approx(0.8, abs=0.02), pytest.approx(0.6, abs=0.02)]
+    assert 0.38 <= count_macs(pruned) / count_macs(network) <= 0.4
+    report = get_surgery(pruned)
+    assert report.macs_before == count_macs(network)
+    # One share of units stays over all rounds, not of what each round has found.
+    once = PruneToBudget(macs=0.4, importance=Criterion(), min_fraction=0.4)(network)
+    thrice = PruneToBudget(macs=0.4, importance=Criterion(), min_fraction=0.4, rounds=3)(network)
+    for module in (once, thrice):
+        for old, new in zip(groups(network), groups(module)):
+            assert new.size >= 0.4 * old.size or old.frozen
