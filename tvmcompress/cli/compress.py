@@ -63,6 +63,7 @@ def compress(
     std: common.StdOption = None,
     shape: common.ShapeOption = None,
     batch: common.BatchOption = 1,
+    groups: Annotated[bool, typer.Option("--groups", help="Show what each group of channels lost, and why.")] = False,
     json: common.JsonOption = False,
 ) -> None:
     """Compress a model, build it for targets, and measure what came out.
@@ -136,7 +137,7 @@ def compress(
     if json:
         print(report.model_dump_json(indent=1))
         return
-    _show(report, output)
+    _show(report, output, groups)
 
 
 def _write_onnx(result: CompressionResult, path: Path, required: bool) -> None:
@@ -175,6 +176,7 @@ def _records(result: CompressionResult, data: Dataset | None, bar: Bars) -> tupl
 
 def _report(path: Path, result: CompressionResult, models: tuple[ModelRecord, ...], builds: list[BuildRecord]) -> Report:
     from ..report.record import Host, Report, compression_records
+    from ..report.surgery import surgery_record
 
     steps, remarks = compression_records(result)
     return Report(
@@ -184,16 +186,20 @@ def _report(path: Path, result: CompressionResult, models: tuple[ModelRecord, ..
         builds=tuple(builds),
         recipe=result.recipe,
         steps=steps,
+        surgery=surgery_record(result),
         remarks=remarks,
     )
 
 
-def _show(report: Report, output: Path) -> None:
-    from ..report.console import builds_table, models_table, remarks_list, steps_table
+def _show(report: Report, output: Path, groups: bool) -> None:
+    from ..report.console import builds_table, models_table, remarks_list, steps_table, surgery_table
 
     console = common.output()
     console.print(steps_table(report))
     console.print()
+    if groups and report.surgery is not None:
+        console.print(surgery_table(report.surgery))
+        console.print()
     console.print(models_table(report.models, common.is_wide(console)))
     if report.builds:
         console.print()

@@ -14,6 +14,7 @@ from ..noise import LayerNoise
 from ..targets.base import Measurement, TargetDescription
 from .inspection import GroupRecord, Inspection
 from .record import BuildRecord, ModelRecord, Report
+from .surgery import SurgeryRecord
 from .units import count, duration, factor, percent, shape, size
 
 _POOR_SNR = 10.0
@@ -277,6 +278,22 @@ def steps_table(report: Report) -> RenderableType:
     for step in report.steps:
         grid.add_row(step.name, step.message, f"{step.seconds:.2f} s")
     return grid
+
+
+def surgery_table(record: SurgeryRecord) -> RenderableType:
+    """One row a group."""
+    table = plain_table("What was removed")
+    table.add_column("group", overflow="fold", max_width=30)
+    table.add_column("channels", justify="right")
+    table.add_column("MACs less", justify="right")
+    table.add_column("parameters less", justify="right")
+    table.add_column("why", overflow="fold", max_width=40)
+    for block in record.blocks:
+        table.add_row(block, "the whole block", "", "", "changes the output least")
+    for group in record.groups:
+        saved = ["" if value is None else count(value) for value in (group.macs, group.params)]
+        table.add_row(group.name, f"{group.before} to {group.after}", *saved, group.reason)
+    return table
 
 
 def remarks_list(report: Report) -> RenderableType:

@@ -18,6 +18,7 @@ from ..passes._tvm import TVM_VERSION
 from ..passes.analysis import count_macs, param_bytes
 from ..recipe import Recipe
 from ..targets.base import Measurement
+from .surgery import SurgeryRecord
 
 
 class _Record(BaseModel):
@@ -126,6 +127,7 @@ class Report(_Record):
         builds: What was measured.
         recipe: What was asked for; None where nothing was compressed.
         steps: What was done, with times.
+        surgery: What was pruned; None where nothing was.
         remarks: What the passes had to say.
         files: What was written, relative to the output folder.
     """
@@ -136,6 +138,7 @@ class Report(_Record):
     builds: tuple[BuildRecord, ...] = ()
     recipe: Recipe | None = None
     steps: tuple[StepRecord, ...] = ()
+    surgery: SurgeryRecord | None = None
     remarks: tuple[RemarkRecord, ...] = ()
     files: tuple[str, ...] = ()
 

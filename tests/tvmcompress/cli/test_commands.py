@@ -16,6 +16,23 @@ from tvmcompress import Model
 MACS, PARAMS = 1_310_848, 26_698
 
 
+def test_surgery(digits: Path, tmp_path: Path) -> None:
+    """What left each group, and what that alone saves, against the shapes of the weights."""
+    ran = run("compress", digits / "digits.onnx", "--prune", 0.5, "--groups", "-o", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert "32 to 16" in ran.out
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["surgery"]
+    assert (found["macs_before"], found["params_before"]) == (MACS, PARAMS)
+    by_name = {group["name"]: group for group in found["groups"]}
+    assert set(by_name) == {"stem", "res1", "pw1", "pw2"}
+    res1 = by_name["res1"]
+    assert (res1["before"], res1["after"], len(res1["removed"])) == (32, 16, 16)
+    # Half of the first convolution's outputs and of the second's inputs: 3 x 3 x 32 x 16 weights each, and 16 biases.
+    assert res1["params"] == 2 * 9 * 32 * 16 + 16
+    assert res1["macs"] % (2 * 9 * 32 * 16) == 0
+    assert found["macs_after"] < MACS - res1["macs"]
+
+
 @pytest.fixture(scope="module")
 def compressed(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder of `compress` with everything asked for."""
