@@ -87,7 +87,7 @@ ImportanceOption = Annotated[
     typer.Option(
         "--importance",
         help="What channels are ranked by: output_energy (the default with --calib), l2 (without), l1, reconstruction, "
-        "activation, apoz, fpgm, ...",
+        "activation, apoz, fpgm, taylor and fisher (these need PyTorch), ...",
         rich_help_panel=_PRUNING,
     ),
 ]

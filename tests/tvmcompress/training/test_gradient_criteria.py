@@ -123,7 +123,7 @@ def test_without_labels_it_is_the_mean_over_the_models_own(criterion, x):
         for label, chance in enumerate(share):
             one = BY_HAND[criterion](list(products(mod, x[[index]], cross_entropy(np.array([label])))))
             expected = {name: value + chance * one[name] / len(x) for name, value in expected.items()}
-    many = np.concatenate([x] * 400)
+    many = np.concatenate([x] * 200)
     assert_scores(scores(mod, criterion([many])), expected, 0.15)
 
 
@@ -186,7 +186,7 @@ def accuracy(mod, data):
 
 
 def test_beats_chance_on_digits(digits_model, digits):
-    samples = load_data(digits / "digits_calib.npz", digits_model.inputs, limit=100)
+    samples = load_data(digits / "digits_calib.npz", digits_model.inputs, limit=60)
     test = load_data(digits / "digits_test.npz", digits_model.inputs)
 
     def left(importance):
