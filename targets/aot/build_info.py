@@ -22,6 +22,7 @@ class BuildInfo(BaseModel):
         arena_bytes: In RAM.
         arena_lower_bound: The most bytes alive at once: no arena can be smaller.
         layers: For each function of the library the layers of the model that it computes.
+        identity: Checksum of the library's files, by which a board tells what it runs.
         workspaces: For each function the bytes of its workspaces, which lie in the arena while it runs.
     """
 
@@ -36,6 +37,7 @@ class BuildInfo(BaseModel):
     arena_bytes: int
     arena_lower_bound: int
     layers: dict[str, tuple[str, ...]] = {}
+    identity: str = ""
     workspaces: dict[str, int] = {}
 
     def write(self, folder: Path, target: TargetDescription) -> None:

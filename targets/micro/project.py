@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..aot.generate import Generated
 from ..base import TargetDescription
+from .serial import CHUNK, MOST_RUNS, PROTOCOL
 
 STACK_BYTES = 4096
 """Reserved for the stack on the board."""
@@ -37,8 +39,17 @@ def write_firmware(generated: Generated, description: TargetDescription) -> list
     return [firmware / "startup.c", firmware / "runner.c"]
 
 
-def write_project(generated: Generated, description: TargetDescription) -> None:
-    """Write a CMake project that builds the library and an example that runs it on the board."""
+def library_identity(generated: Generated) -> str:
+    """Checksum of all that the library is made of: eight hexadecimal digits."""
+    paths = [*generated.sources, *generated.objects, *generated.folder.glob(f"{generated.prefix}_constants.bin")]
+    checksum = 0
+    for path in sorted(paths):
+        checksum = zlib.crc32(path.read_bytes(), checksum)
+    return f"{checksum:08X}"
+
+
+def write_project(generated: Generated, description: TargetDescription, identity: str) -> None:
+    """Write a CMake project that builds the library, an example that runs it on the board, and the program for `--port`."""
     context = {
         "prefix": generated.prefix,
         "flags": " ".join(description.compiler_flags),
@@ -50,12 +61,18 @@ def write_project(generated: Generated, description: TargetDescription) -> None:
         "ram_origin": description.ram_origin,
         "ram_bytes": description.ram_bytes,
         "stack_bytes": STACK_BYTES,
+        "identity": identity,
+        "clock_hz": (description.clock_mhz or 0) * 1_000_000,
+        "protocol": PROTOCOL,
+        "chunk": CHUNK,
+        "most_runs": MOST_RUNS,
     }
     folder = generated.folder
     _render("CMakeLists.txt.j2", folder / "CMakeLists.txt", context)
     _render("toolchain.cmake.j2", folder / "arm-none-eabi.cmake", context)
     _render("example_main.c.j2", folder / "example_main.c", context)
     _render("linker.ld.j2", folder / "firmware" / "board.ld", context)
+    _render("serial_main.c.j2", folder / "firmware" / "serial_main.c", context)
 
 
 def _render(template: str, path: Path, context: dict[str, object]) -> None:

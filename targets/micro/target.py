@@ -16,7 +16,7 @@ from ..aot.toolchain import Toolchain
 from ..base import Target, TargetDescription
 from ..emulators.tools import missing, package_version, require
 from .artifact import CortexMArtifact
-from .project import STACK_BYTES, write_firmware, write_project
+from .project import STACK_BYTES, library_identity, write_firmware, write_project
 from .soft_float import use_arm_names
 
 _PREFIX = "arm-none-eabi-"
@@ -80,7 +80,8 @@ class CortexMTarget(Target):
             code = self._compile(generated, output)
             if check_memory:
                 _check_fit(description, code + generated.constant_bytes, arena.size)
-            write_project(generated, description)
+            identity = library_identity(generated)
+            write_project(generated, description, identity)
             info = BuildInfo(
                 prefix=prefix,
                 inputs=generated.inputs,
@@ -91,6 +92,7 @@ class CortexMTarget(Target):
                 arena_bytes=arena.size,
                 arena_lower_bound=arena.lower_bound,
                 layers=generated.program.layers(),
+                identity=identity,
                 workspaces=generated.arena.workspace_bytes(generated.program),
             )
             info.write(work, description)

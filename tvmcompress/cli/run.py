@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,10 @@ def run(
         str | None, typer.Option("--target", "-t", help="Which build of the folder, where it holds several.")
     ] = None,
     emulator: Annotated[bool, typer.Option("--emulator", help="Insist on the emulator.")] = False,
+    port: Annotated[
+        str | None, typer.Option("--port", help="Run on the board at this serial port (/dev/ttyACM0), and time it there.")
+    ] = None,
+    baud: Annotated[int | None, typer.Option("--baud", min=1, help="Bits a second of the port (115200 by default).")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Run at most so many samples.")] = None,
     skip: Annotated[int, typer.Option("--skip", min=0, help="Leave out the first samples.")] = 0,
     layers: Annotated[bool, typer.Option("--layers", help="Executed instructions by layer and by function.")] = False,
@@ -48,7 +54,7 @@ def run(
 
     build = find_build(folder, target)
     artifact = load_artifact(build)
-    _check(artifact, emulator, layers)
+    _check(artifact, emulator, port, baud, layers)
     samples = None
     if data is not None:
         specs = input_specs(artifact, model_beside(build))
@@ -60,8 +66,8 @@ def run(
         samples = samples.between(skip, None if limit is None else skip + limit)
     elif limit is not None or skip:
         raise UserError("--limit and --skip choose among samples; give data")
-    with bars() as bar:
-        record, outputs = run_built(artifact, samples, on_progress=bar)
+    with _where(artifact, port, baud) as runner, bars() as bar:
+        record, outputs = run_built(runner, samples, on_progress=bar)
     if save is not None:
         save_outputs(artifact, outputs, save)
     if json:
@@ -76,12 +82,32 @@ def run(
         console.print(instructions_tables(record.measurement))
 
 
-def _check(artifact: Artifact, emulator: bool, layers: bool) -> None:
+@contextmanager
+def _where(artifact: Artifact, port: str | None, baud: int | None) -> Iterator[Artifact]:
+    """The build as it runs here, or on the board at a port, which is closed at the end."""
+    if port is None:
+        yield artifact
+        return
+    from ..targets.micro.board import BoardArtifact
+    from ..targets.micro.serial import BAUD, SerialLink, open_port
+
+    with open_port(port, baud or BAUD) as opened:
+        yield BoardArtifact(artifact, SerialLink(opened, port))
+
+
+def _check(artifact: Artifact, emulator: bool, port: str | None, baud: int | None, layers: bool) -> None:
     """Refuse options that do not go together, or that this target has no use for."""
     from ..errors import UserError
 
     name, emulated = artifact.target.name, artifact.target.source == "qemu"
     if emulator and not emulated:
         raise UserError(f"{name} runs on this machine without an emulator; leave --emulator out")
+    if baud is not None and port is None:
+        raise UserError("--baud is the speed of a serial port; name it with --port")
+    if port is not None and artifact.target.family != "cortex-m":
+        raise UserError(f"--port runs on a microcontroller's board; {name} is none")
+    if port is not None and (emulator or layers):
+        other = "--emulator" if emulator else "--layers, which counts instructions under an emulator"
+        raise UserError(f"--port runs on a board; leave out {other}")
     if layers and not emulated:
         raise UserError(f"--layers counts instructions under an emulator; {name} is timed as a whole")
