@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -126,9 +127,10 @@ def save_outputs(artifact: Artifact, outputs: Sequence[np.ndarray], path: Path) 
     Raises:
         UserError: The file cannot be written.
     """
+    arrays: dict[str, Any] = {spec.name: value for spec, value in zip(artifact.outputs, outputs)}
     try:
         with path.open("wb") as file:
-            np.savez(file, **{spec.name: value for spec, value in zip(artifact.outputs, outputs)})
+            np.savez(file, **arrays)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -86,7 +86,8 @@ def open_port(name: str, baud: int = BAUD) -> Iterator[Port]:
     try:
         port = serial.Serial(name, baud, timeout=_POLL, write_timeout=5)
     except (serial.SerialException, OSError, ValueError) as error:
-        reason = os.strerror(error.errno) if getattr(error, "errno", None) else str(error)
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error)
         raise UserError(
             f"the serial port {name} cannot be opened: {reason}; is the board connected, and the port free?"
         ) from error
