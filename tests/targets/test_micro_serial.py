@@ -240,6 +240,18 @@ def test_the_emulated_board_over_its_serial_port(integer_net, samples, tmp_path)
             artifact.measure([x])
 
 
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m3", "cortex-m7", "cortex-m33", "cortex-m55"])
+def test_the_program_compiles_for_every_core(portable, tmp_path, core) -> None:
+    """Strictly, and with the cycle counter where the core has one."""
+    made = tmp_path / "serial_main.o"
+    flags = ["-mthumb", *get_target(core).description.compiler_flags, "-std=c99", "-Os"]
+    flags += ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    source = portable.path / "firmware" / "serial_main.c"
+    subprocess.run(["arm-none-eabi-gcc", *flags, "-I", portable.path, "-c", source, "-o", made], check=True)
+    code = subprocess.run(["arm-none-eabi-objdump", "-s", "-d", made], capture_output=True, text=True, check=True).stdout
+    assert ("e0001000" in code or "001000e0" in code) == (core != "cortex-m0plus")
+
+
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
 def test_the_project_builds_the_program_with_the_boards_sources(portable, tmp_path) -> None:
     (tmp_path / "board.c").write_text(MPS2)

@@ -91,6 +91,11 @@ def test_equal_layers_that_share_code_are_told_apart(tmp_path: Path) -> None:
     assert layers[shared[1]] > 1000
 
 
+def test_the_folder_is_that_of_compress_by_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert "one random sample" in run("run", "-t", "x86").out
+
+
 def test_a_build_folder_alone_will_do(folder: Path, digits: Path) -> None:
     ran = run("run", folder / "x86", digits / "digits_test.npz", "--limit", 20)
     assert ran.code == 0
