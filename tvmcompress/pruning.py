@@ -215,6 +215,7 @@ class _Channels:
             max_constants=constants,
             precision=self._precision,
             normalization=self._normalization,
+            rounds=options.rounds,
             **self._common,
         )
         return self._apply(model, removal)

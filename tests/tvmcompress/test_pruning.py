@@ -34,6 +34,17 @@ def test_targets_are_met(fraction: float, digits_model: Model, calibration: Path
     assert fraction - 0.02 <= left <= fraction
 
 
+def test_rounds(digits_model: Model, calibration: Path) -> None:
+    recipe = {"target_macs": 0.4, "reconstruct": False}
+    once, thrice = (compress(digits_model, calibration, prune={**recipe, "rounds": rounds}) for rounds in (1, 3))
+    assert once.surgery is not None
+    assert thrice.surgery is not None
+    assert len(thrice.surgery.groups) > len(once.surgery.groups)
+    assert 0.38 <= count_macs(thrice.model.module) / count_macs(digits_model.module) <= 0.4
+    with pytest.raises(UserError, match="rounds"):
+        compress(digits_model, calibration, prune={"ratio": 0.5, "rounds": 2})
+
+
 def test_ram_counts_in_the_precision_of_the_result(digits_model: Model, calibration: Path) -> None:
     elements = peak_activations(digits_model.module)
     result = compress(digits_model, calibration, prune={"max_ram": elements // 2, "reconstruct": False}, quantize="int8")

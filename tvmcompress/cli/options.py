@@ -99,6 +99,12 @@ SensitivityOption = Annotated[
         rich_help_panel=_PRUNING,
     ),
 ]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds", min=1, help="Reach a budget in so many steps, ranking anew after each.", rich_help_panel=_PRUNING
+    ),
+]
 MinChannelsOption = Annotated[
     int | None,
     typer.Option("--min-channels", min=1, help="Keep at least this many channels.", rich_help_panel=_PRUNING),
