@@ -13,6 +13,7 @@ from . import options as opt
 from .common import command
 from .measuring import check_targets, measure_all
 from .progress import bars
+from .recipe_options import with_recipe
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -22,38 +23,18 @@ if TYPE_CHECKING:
 
 
 @command
+@with_recipe
 def benchmark(
     models: Annotated[
         list[Path],
         typer.Argument(help="Models to compare, the first with the others: .onnx or .tvmc.", show_default=False),
     ],
+    *,
     target: opt.TargetOption = None,
-    recipe: opt.RecipeOption = None,
     calib: opt.CalibOption = None,
-    calib_samples: opt.CalibSamplesOption = None,
+    plan: Recipe,
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
-    prune: opt.PruneOption = None,
-    target_macs: opt.TargetMacsOption = None,
-    target_params: opt.TargetParamsOption = None,
-    max_flash: opt.MaxFlashOption = None,
-    max_ram: opt.MaxRamOption = None,
-    prune_blocks: opt.BlocksOption = None,
-    prune_heads: opt.HeadsOption = None,
-    sparsify: opt.SparsifyOption = None,
-    scope: opt.ScopeOption = None,
-    importance: opt.ImportanceOption = None,
-    sensitivity: opt.SensitivityOption = None,
-    round_to: opt.RoundToOption = None,
-    min_channels: opt.MinChannelsOption = None,
-    rounds: opt.RoundsOption = None,
-    exclude: opt.ExcludeOption = None,
-    repair: opt.RepairOption = None,
-    quantize: opt.QuantizeOption = None,
-    observer: opt.ObserverOption = None,
-    weights: opt.WeightsOption = None,
-    keep_float: opt.KeepFloatOption = None,
-    rounding: opt.RoundingOption = None,
     tune: opt.TuneOption = 0,
     threads: opt.ThreadsOption = None,
     runs: Annotated[
@@ -88,30 +69,6 @@ def benchmark(
     from ..recipe import Recipe
     from ..report.record import Host, Report
 
-    plan = opt.recipe_of(
-        recipe,
-        {
-            "ratio": prune,
-            "target_macs": target_macs,
-            "target_params": target_params,
-            "max_flash": max_flash,
-            "max_ram": max_ram,
-            "blocks": prune_blocks,
-            "heads": prune_heads,
-            "scope": scope,
-            "importance": importance,
-            "sensitivity": sensitivity,
-            "round_to": round_to,
-            "min_channels": min_channels,
-            "rounds": rounds,
-            "exclude": exclude,
-            "reconstruct": repair,
-        },
-        sparsify,
-        quantize,
-        {"observer": observer, "weights": weights, "rounding": rounding, "exclude": keep_float},
-        calib_samples,
-    )
     compressing = plan != Recipe(calibration_samples=plan.calibration_samples)
     targets = target or ["x86"]
     if compressing and len(models) > 1:

@@ -12,46 +12,27 @@ from . import options as opt
 from .common import command
 from .measuring import check_targets, measure_all
 from .progress import Bars, bars
+from .recipe_options import with_recipe
 
 if TYPE_CHECKING:
     from ..compression import CompressionResult
     from ..data import Dataset
+    from ..recipe import Recipe
     from ..report.record import BuildRecord, ModelRecord, Report
 
 _DEFAULT_OUTPUT = Path("out")
 
 
 @command
+@with_recipe
 def compress(
     model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
+    *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that comes out.")] = _DEFAULT_OUTPUT,
-    recipe: opt.RecipeOption = None,
     calib: opt.CalibOption = None,
-    calib_samples: opt.CalibSamplesOption = None,
+    plan: Recipe,
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
-    prune: opt.PruneOption = None,
-    target_macs: opt.TargetMacsOption = None,
-    target_params: opt.TargetParamsOption = None,
-    max_flash: opt.MaxFlashOption = None,
-    max_ram: opt.MaxRamOption = None,
-    prune_blocks: opt.BlocksOption = None,
-    prune_heads: opt.HeadsOption = None,
-    sparsify: opt.SparsifyOption = None,
-    scope: opt.ScopeOption = None,
-    importance: opt.ImportanceOption = None,
-    sensitivity: opt.SensitivityOption = None,
-    round_to: opt.RoundToOption = None,
-    min_channels: opt.MinChannelsOption = None,
-    rounds: opt.RoundsOption = None,
-    exclude: opt.ExcludeOption = None,
-    repair: opt.RepairOption = None,
-    quantize: opt.QuantizeOption = None,
-    observer: opt.ObserverOption = None,
-    weights: opt.WeightsOption = None,
-    keep_float: opt.KeepFloatOption = None,
-    rounding: opt.RoundingOption = None,
-    power_of_two: opt.PowerOfTwoOption = None,
     target: opt.TargetOption = None,
     onnx: opt.OnnxOption = None,
     tune: opt.TuneOption = 0,
@@ -77,36 +58,6 @@ def compress(
     from ..data import load_data
     from ..output_folder import output_folder
 
-    plan = opt.recipe_of(
-        recipe,
-        {
-            "ratio": prune,
-            "target_macs": target_macs,
-            "target_params": target_params,
-            "max_flash": max_flash,
-            "max_ram": max_ram,
-            "blocks": prune_blocks,
-            "heads": prune_heads,
-            "scope": scope,
-            "importance": importance,
-            "sensitivity": sensitivity,
-            "round_to": round_to,
-            "min_channels": min_channels,
-            "rounds": rounds,
-            "exclude": exclude,
-            "reconstruct": repair,
-        },
-        sparsify,
-        quantize,
-        {
-            "observer": observer,
-            "weights": weights,
-            "rounding": rounding,
-            "power_of_two": power_of_two,
-            "exclude": keep_float,
-        },
-        calib_samples,
-    )
     check_targets(target or [], tune)
     limited_target(plan, target or [])
     with output_folder(output) as folder:

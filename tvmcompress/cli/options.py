@@ -1,14 +1,11 @@
-"""The options that say what is to be done with a model, shared by `compress` and `benchmark`."""
+"""The options that say what is to be done with a model, on which data and targets, shared by `compress` and `benchmark`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from ..recipe import Recipe
 
 _PRUNING, _QUANTIZATION, _TARGETS, _DATA = "Pruning", "Quantization", "Targets", "Data"
 
@@ -183,89 +180,3 @@ TuneOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of an inference on x86.", rich_help_panel=_TARGETS)
 ]
-
-
-def recipe_of(
-    path: Path | None,
-    prune_options: dict[str, Any],
-    sparsify: str | None,
-    quantize: str | None,
-    quantize_options: dict[str, Any],
-    calibration_samples: int | None,
-) -> Recipe:
-    """The recipe of a command: the file's, with what options say put in its place.
-
-    Args:
-        path: The file.
-        prune_options: Fields of the table of pruning; None and empty lists were not given.
-        sparsify: A fraction, or a pattern N:M.
-        quantize: The precision.
-        quantize_options: Further fields of the table of quantization.
-        calibration_samples: How many to use.
-
-    Raises:
-        UserError: An option is out of range, stands without the step it belongs to, or there is nothing to do.
-    """
-    from ..errors import UserError
-    from ..recipe import BUDGETS, Recipe, as_prune_recipe
-
-    base = Recipe() if path is None else Recipe.load(path)
-    if prune_options.get("ratio") is not None:
-        as_prune_recipe(prune_options["ratio"])
-    if prune_options.get("sensitivity") is not None:
-        prune_options = {**prune_options, "sensitivity": str(prune_options["sensitivity"])}
-    prune_options = {**prune_options, **{name: _size(name, prune_options.get(name)) for name in ("max_flash", "max_ram")}}
-    values = base.model_dump(exclude_none=True, exclude_unset=True)
-    amounts = ("ratio", *BUDGETS)
-    for table, mains, options in (
-        ("prune", (*amounts, "blocks", "heads"), prune_options),
-        ("quantize", ("precision",), {"precision": quantize, **quantize_options}),
-    ):
-        given = {key: value for key, value in options.items() if value is not None and value != []}
-        asked = any(main in given for main in mains) or table in values
-        if given and not asked:
-            option = next(iter(given)).replace("_", "-")
-            need = "--prune RATIO or a budget (--target-macs 0.5)" if table == "prune" else "--quantize int8"
-            raise UserError(f"--{_OPTION_NAMES.get(option, option)} says nothing without {need}")
-        if given:
-            # A ratio on the command line takes the place of the file's budgets, and the other way round.
-            replaced = amounts if any(name in given for name in amounts) else ()
-            kept = {key: value for key, value in values.get(table, {}).items() if key not in replaced}
-            values[table] = {**kept, **given}
-    if sparsify is not None:
-        values["sparsify"] = {**values.get("sparsify", {}), **_sparsity(sparsify)}
-    if calibration_samples is not None:
-        values["calibration_samples"] = calibration_samples
-    return Recipe.of(values)
-
-
-def _size(name: str, text: str | None) -> int | None:
-    """Bytes from 65536, 64K, 64KB or 0.5M."""
-    from ..errors import UserError
-
-    if text is None:
-        return None
-    number = text.strip().upper().removesuffix("B").removesuffix("I")
-    factor = {"K": 1024, "M": 1024**2}.get(number[-1:], 1)
-    try:
-        size = float(number[:-1] if factor > 1 else number) * factor
-        if not 1 <= size < 2**40:
-            raise ValueError
-    except ValueError:
-        raise UserError(f"--{name.replace('_', '-')} {text} is not a size such as 65536, 64K or 1M") from None
-    return int(size)
-
-
-def _sparsity(text: str) -> dict[str, Any]:
-    """The fields that --sparsify sets."""
-    from ..errors import UserError
-
-    if ":" in text:
-        return {"pattern": text}
-    try:
-        return {"sparsity": float(text)}
-    except ValueError:
-        raise UserError(f"--sparsify {text} is neither a fraction such as 0.5 nor a pattern such as 2:4") from None
-
-
-_OPTION_NAMES = {"reconstruct": "repair"}

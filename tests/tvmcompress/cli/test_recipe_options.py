@@ -1,0 +1,70 @@
+"""Options of a recipe: every command that compresses carries them, and each sets what it says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tvmcompress.cli.running import refused
+from tvmcompress.cli.benchmark import benchmark
+from tvmcompress.cli.compress import compress
+from tvmcompress.cli.recipe_options import OPTIONS, recipe_of
+from tvmcompress.recipe import PruneRecipe, QuantizeRecipe, Recipe
+
+TABLES = {"prune": PruneRecipe, "quantize": QuantizeRecipe}
+
+
+def recipe(**given: Any) -> Recipe:
+    """The recipe of a command that was given some options."""
+    return recipe_of({**dict.fromkeys(OPTIONS), **given})
+
+
+@pytest.mark.parametrize("command", [benchmark, compress])
+def test_commands_carry_all(command: Callable[..., None]) -> None:
+    parameters = inspect.signature(command).parameters
+    assert "plan" not in parameters
+    assert {name: parameters[name].annotation for name in OPTIONS} == {name: field.option for name, field in OPTIONS.items()}
+
+
+def test_each_sets_a_field() -> None:
+    for name, field in OPTIONS.items():
+        assert not field.table or field.field in TABLES[field.table].model_fields, name
+
+
+def test_replaces_entries_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(
+        'calibration_samples = 20\n[prune]\nratio = 0.3\nscope = "global"\n[quantize]\nobserver = "mse"\nexclude = ["a"]\n'
+    )
+    plan = recipe(recipe=tmp_path / "r.toml", prune=0.6, keep_float=["b", "c"], power_of_two=True, calib_samples=7)
+    assert plan == Recipe(
+        prune=PruneRecipe(ratio=0.6, scope="global"),
+        quantize=QuantizeRecipe(observer="mse", exclude=("b", "c"), power_of_two=True),
+        calibration_samples=7,
+    )
+
+
+def test_a_budget_replaces_the_ratio_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("[prune]\nratio = 0.3\nmin_channels = 2\n")
+    assert recipe(recipe=tmp_path / "r.toml", max_ram="16K").prune == PruneRecipe(max_ram=16384, min_channels=2)
+
+
+def test_what_is_not_given_sets_nothing() -> None:
+    assert recipe(exclude=[], keep_float=[]) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (("--exclude", "a"), "--exclude"),
+        (("--no-repair",), "--repair"),
+        (("--keep-float", "a"), "--keep-float"),
+        (("--power-of-two",), "--power-of-two"),
+    ],
+)
+@pytest.mark.parametrize("command", ["benchmark", "compress"])
+def test_options_without_their_step(command: str, options: tuple[str, ...], name: str, digits: Path) -> None:
+    assert f"{name} says nothing without" in refused(command, digits / "digits.onnx", *options)
