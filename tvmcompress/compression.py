@@ -12,10 +12,11 @@ from .data import DataLike, Dataset, load_data
 from .errors import UserError
 from .importing import load
 from .model import Model, Preprocessing
-from .passes import LowerQDQ, Quantize, Remark, SurgeryReport, calibrate, get_remarks, get_surgery
+from .passes import Remark, SurgeryReport, get_remarks, get_surgery
 from .passes.rebuild import bindings
 from .pruning import prune as prune_model
 from .pruning import sparsify
+from .quantization import find_ranges, quantize_model
 from .recipe import PruneRecipe, QuantizeRecipe, Recipe, as_prune_recipe, as_quantize_recipe
 from .road import Progress, Road, Step
 from .targets.registry import get_target
@@ -115,7 +116,8 @@ def compress(
     qdq: Model | None = None
     ranges: dict[str, Any] = {}
     if plan.quantize is not None and data is not None:
-        current, qdq, ranges = _quantize(road, float_model, data, plan.quantize)
+        ranges = find_ranges(road, float_model, data, plan.quantize)
+        current, qdq = quantize_model(road, float_model, ranges, plan.quantize)
     return CompressionResult(
         model=current,
         original=original,
@@ -178,35 +180,7 @@ def _draft(data: Dataset, options: QuantizeRecipe) -> Callable[[Model], Model]:
     few = data.first(_BATCH)
 
     def quantize(model: Model) -> Model:
-        return _quantize(Road(None), model, few, options)[0]
+        road = Road(None)
+        return quantize_model(road, model, find_ranges(road, model, few, options), options)[0]
 
     return quantize
-
-
-def _quantize(road: Road, model: Model, data: Dataset, options: QuantizeRecipe) -> tuple[Model, Model, dict[str, Any]]:
-    with road.step("calibrate") as say:
-        ranges = calibrate(
-            model.module,
-            data.batches(_BATCH),
-            options.observer,
-            options=options.observer_options,
-            overrides={
-                # A layer's result is called after the layer and what follows it.
-                pattern: (layer.observer, layer.observer_options)
-                for name, layer in options.layers.items()
-                if layer.observer is not None
-                for pattern in (name, f"{name}.*")
-            },
-            on_progress=lambda done: road.tell("calibrate", done, len(data)),
-        )
-        say(f"{len(ranges)} tensors on {len(data)} samples, {options.observer}")
-    weights = {name: layer.weights for name, layer in options.layers.items() if layer.weights is not None}
-    weights["*"] = options.weights
-    with road.step("quantize") as say:
-        qdq = model.apply(
-            Quantize(ranges, weights=weights, exclude=options.exclude, power_of_two=options.power_of_two),
-            note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",
-        )
-        lowered = qdq.apply(LowerQDQ(rounding=options.rounding), note=f"integer operators, {options.rounding} rounding")
-        say(f"{options.precision}, weights {options.weights.replace('_', ' ')}, {options.rounding} rounding")
-    return lowered, qdq, ranges

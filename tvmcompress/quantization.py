@@ -1,0 +1,48 @@
+"""Quantization as a recipe has it: ranges from samples, then integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .data import Dataset
+from .model import Model
+from .passes import LowerQDQ, Quantize, Range, calibrate
+from .recipe import QuantizeRecipe
+from .road import Road
+
+_BATCH = 32
+
+
+def find_ranges(road: Road, model: Model, data: Dataset, options: QuantizeRecipe) -> dict[str, Range]:
+    """The ranges of the activations of a float model on samples, by tensor."""
+    with road.step("calibrate") as say:
+        ranges = calibrate(
+            model.module,
+            data.batches(_BATCH),
+            options.observer,
+            options=options.observer_options,
+            overrides={
+                # A layer's result is called after the layer and what follows it.
+                pattern: (layer.observer, layer.observer_options)
+                for name, layer in options.layers.items()
+                if layer.observer is not None
+                for pattern in (name, f"{name}.*")
+            },
+            on_progress=lambda done: road.tell("calibrate", done, len(data)),
+        )
+        say(f"{len(ranges)} tensors on {len(data)} samples, {options.observer}")
+    return ranges
+
+
+def quantize_model(road: Road, model: Model, ranges: Mapping[str, Range], options: QuantizeRecipe) -> tuple[Model, Model]:
+    """A float model in integers, as targets run it; and in QDQ form."""
+    weights = {name: layer.weights for name, layer in options.layers.items() if layer.weights is not None}
+    weights["*"] = options.weights
+    with road.step("quantize") as say:
+        qdq = model.apply(
+            Quantize(ranges, weights=weights, exclude=options.exclude, power_of_two=options.power_of_two),
+            note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",
+        )
+        lowered = qdq.apply(LowerQDQ(rounding=options.rounding), note=f"integer operators, {options.rounding} rounding")
+        say(f"{options.precision}, weights {options.weights.replace('_', ' ')}, {options.rounding} rounding")
+    return lowered, qdq
