@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,7 +76,9 @@ def power_of_two(scale: np.ndarray | float) -> np.ndarray:
     return np.ldexp(1.0, exponent - (mantissa == 0.5))
 
 
-def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False, shift_only: bool = False) -> Affine:
+def affine_of_range(
+    found: Range, dtype: str = "int8", symmetric: bool = False, shift_only: bool = False, bits: int | None = None
+) -> Affine:
     """The scale and zero point that represent a range, extended so that zero is exactly representable.
 
     A range of nothing but zero gets the scale 1.
@@ -86,8 +89,12 @@ def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False, 
         symmetric: Whether the zero point must be 0 (for unsigned dtypes the middle); the smallest integer is then
             unused.
         shift_only: Whether the scale must be a power of two; the smallest that holds the range is taken.
+        bits: Onto how many of the dtype's bits the range is spread, if not all: int8 with 7 onto [-64, 63], uint8 onto
+            [0, 127].
     """
-    info = np.iinfo(dtype)
+    full = np.iinfo(dtype)
+    unused = 0 if bits is None else int(full.bits) - bits
+    info = _Limits(int(full.min) >> unused, int(full.max) >> unused)
     low, high = min(found.low, 0.0), max(found.high, 0.0)
     if symmetric:
         middle = 0 if info.min < 0 else (int(info.max) + 1) // 2
@@ -99,6 +106,11 @@ def affine_of_range(found: Range, dtype: str = "int8", symmetric: bool = False, 
     scale = _representable((high - low) / (int(info.max) - int(info.min)), shift_only)
     zero_point = int(np.clip(np.rint(int(info.min) - low / scale), info.min, info.max))
     return Affine(scale, zero_point, dtype)
+
+
+class _Limits(NamedTuple):
+    min: int
+    max: int
 
 
 def _representable(scale: float, shift_only: bool) -> float:

@@ -7,7 +7,7 @@ that move values keep the scale of what they move.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -56,11 +56,13 @@ class Plan:
             it.
         constants: Constant tensors that are operands of quantized operators: (operator's variable, argument's
             position).
+        heads: The operator that begins the unit whose result a quantized tensor is, where it is another one.
     """
 
     points: dict[relax.Var, Point] = field(default_factory=dict)
     layers: dict[relax.Var, relax.Var | None] = field(default_factory=dict)
     constants: list[tuple[relax.Var, int]] = field(default_factory=list)
+    heads: dict[relax.Var, relax.Var] = field(default_factory=dict)
 
     @property
     def observed(self) -> set[str]:
@@ -68,14 +70,23 @@ class Plan:
         return {var.name for var, point in self.points.items() if point.same_as is None and point.fixed is None}
 
 
-def plan_quantization(mod: tvm.IRModule, exclude: Collection[str] = ()) -> Plan:
+    def root(self, var: relax.Var) -> relax.Var:
+        """The tensor whose scale a quantized tensor has in the end: itself, or what it was moved from."""
+        point = self.points[var]
+        return var if point.same_as is None else self.root(point.same_as)
+
+
+def plan_quantization(mod: tvm.IRModule, exclude: Collection[str] | Callable[[str], bool] = ()) -> Plan:
     """Decide on a module in canonical form.
 
     Args:
         mod: Float, parameters attached.
-        exclude: Patterns (as of `fnmatch`) of names of layers that stay in float.
+        exclude: Which layers stay in float: patterns (as of `fnmatch`) of their names, or a function of a name.
     """
-    return _Planner(mod, exclude).run()
+    if callable(exclude):
+        return _Planner(mod, exclude).run()
+    patterns = tuple(exclude)
+    return _Planner(mod, lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)).run()
 
 
 def is_global_pool(call: relax.Call) -> bool:
@@ -90,14 +101,14 @@ def is_global_pool(call: relax.Call) -> bool:
 
 
 class _Planner:
-    def __init__(self, mod: tvm.IRModule, exclude: Collection[str]) -> None:
+    def __init__(self, mod: tvm.IRModule, exclude: Callable[[str], bool]) -> None:
         self.main = mod["main"]
         self.program = list(bindings(self.main))
         self.values = dict(self.program)
         self.readers = users(self.main)
         values = get_params(mod)
         self.params = {var: values[var.name] for var in param_vars(self.main)}
-        self.exclude = tuple(exclude)
+        self.exclude = exclude
         self.plan = Plan()
         # Members of units other than the last, which are not quantized.
         self.inside: set[relax.Var] = set()
@@ -208,7 +219,7 @@ class _Planner:
         return value.size == channels and wide.shape[axis] == channels
 
     def _excluded(self, var: relax.Var) -> bool:
-        return any(fnmatchcase(var.name, pattern) for pattern in self.exclude)
+        return self.exclude(var.name)
 
     # What is wanted as an integer by some reader
 
@@ -257,7 +268,7 @@ class _Planner:
                 self._add(var, Point())
             return
         if var in self.unit_of:
-            head = self.unit_of[var]
+            head = self.plan.heads[var] = self.unit_of[var]
             call = self.values[head]
             if call.op.name in _SUMS and (position := self._sum_constant(call)) is not None and position >= 0:
                 self.plan.constants.append((head, position))

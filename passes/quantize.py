@@ -1,6 +1,6 @@
 """Post-training quantization: a float model becomes one with quantize and dequantize operators (QDQ).
 
-The weights become int8 parameters of the same names, the biases int32 parameters with the scale input scale * weight
+Layers may differ in their numbers (see `schemes`). The weights become int8 parameters of the same names, the biases int32 parameters with the scale input scale * weight
 scale; tensors are rounded to int8 and back where integer operators will have them as integers. The result still
 computes in float, and is the form in which quantized models are exchanged; `LowerQDQ` makes it an integer program. The
 scheme is that of Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -19,21 +19,23 @@ from ._tvm import Constant, relax, tvm
 from .affine import SMALLEST_SCALE, Affine, Range, affine_of_range, power_of_two
 from .errors import UserError
 from .module_params import input_vars
-from .quantization_plan import Plan, plan_quantization, weight_axis
+from .quantization_plan import WEIGHTED, Plan, plan_quantization, weight_axis
 from .rebuild import Rebuilder, bindings
 from .remarks import Remark, add_remarks
+from .schemes import Precision, Scheme, Schemes
+from .tensor_dtypes import fixed_affine, tensor_schemes
 
 Granularity = Literal["per_channel", "per_tensor"]
 
 # No bias is larger than this as an integer: the weight scale of a channel is raised until it holds. Together with the
 # largest sum of products the accumulator stays in 32 bits.
 _LARGEST_BIAS = 2.0**28
-_WEIGHT_MAX = 127
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 @tvm.transform.module_pass(opt_level=0, name="Quantize")
 class Quantize:
-    """Insert quantization to 8 bits.
+    """Insert quantization.
 
     Args:
         ranges: The range of every tensor to be quantized, from `calibrate` on the same module.
@@ -42,6 +44,8 @@ class Quantize:
         exclude: Patterns (as of `fnmatch`) of names of layers that stay in float.
         power_of_two: Whether all scales are powers of two, the smallest that hold the ranges: a change of scale is then a
             shift, at up to one bit of precision.
+        precision: In which numbers layers compute: a precision or `Scheme` for all, or by patterns of names of layers, the
+            first that fits counts, and int8 where none does.
 
     Raises:
         UserError: An option is wrong.
@@ -54,19 +58,21 @@ class Quantize:
         weights: Granularity | Mapping[str, Granularity] = "per_channel",
         exclude: Collection[str] = (),
         power_of_two: bool = False,
+        precision: Precision | Scheme | Mapping[str, Precision | Scheme] = "int8",
     ) -> None:
         self.weights = {"*": weights} if isinstance(weights, str) else dict(weights)
         for granularity in self.weights.values():
             if granularity not in ("per_channel", "per_tensor"):
                 raise UserError(f"weights are quantized 'per_channel' or 'per_tensor', not '{granularity}'")
         self.ranges = dict(ranges)
-        self.exclude = tuple(exclude)
+        patterns = precision if isinstance(precision, Mapping) else {"*": precision}
+        self.schemes = Schemes(patterns, tuple(exclude))
         self.power_of_two = power_of_two
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module in QDQ form; parameters must be attached, `main` must be in canonical form."""
-        plan = plan_quantization(mod, self.exclude)
-        return _Quantizer(mod, plan, self.ranges, self.weights, self.power_of_two).run()
+        plan = plan_quantization(mod, self.schemes.stays_float)
+        return _Quantizer(mod, plan, self.ranges, self.weights, self.power_of_two, self.schemes).run()
 
 
 class _Quantizer:
@@ -77,13 +83,16 @@ class _Quantizer:
         ranges: Mapping[str, Range],
         weights: Mapping[str, Granularity],
         shift_only: bool,
+        schemes: Schemes,
     ) -> None:
         self.mod = mod
         self.plan = plan
         self.ranges = ranges
         self.weights = weights
         self.shift_only = shift_only
+        self.schemes = schemes
         self.build = Rebuilder(mod)
+        self.tensors = tensor_schemes(plan, schemes, list(bindings(self.build.source)))
         self.affines: dict[relax.Var, Affine] = {}
         self.scales: dict[relax.Var, np.ndarray] = {}
         self.bias_layers = {bias: layer for layer, bias in plan.layers.items() if bias is not None}
@@ -95,7 +104,8 @@ class _Quantizer:
         program = list(bindings(self.build.source))
         if any(isinstance(v, relax.Call) and v.op.name in ("relax.quantize", "relax.dequantize") for _, v in program):
             raise UserError("the model is quantized already; quantize the float model instead")
-        if not self.plan.layers:
+        halved = any(self._is_halved(var, value) for var, value in program)
+        if not self.plan.layers and not halved:
             raise UserError("the model has no convolution or matrix product with constant weights to quantize")
         for var in input_vars(self.build.source):
             if var in self.plan.points:
@@ -118,7 +128,9 @@ class _Quantizer:
         if var in self.bias_layers:
             return self._bias(var, value, self.bias_layers[var], values)
         if var in self.constants:
-            return self._with_constant(value, self.constants[var])
+            return self._with_constant(value, self.constants[var], self.schemes[var.name])
+        if self._is_halved(var, value):
+            return self._halved(var, value)
         return self.build.get(value)
 
     def _cut(self, var: relax.Var, new: relax.Var) -> None:
@@ -130,14 +142,20 @@ class _Quantizer:
         self.build.values[var] = self.build.emit(relax.op.dequantize(q, scale, zero_point), f"{var.name}.dequantized")
 
     def _affine(self, var: relax.Var) -> Affine:
-        point = self.plan.points[var]
+        point, scheme = self.plan.points[var], self.tensors[var]
         if point.fixed is not None:
-            return point.fixed
+            return fixed_affine(point.fixed, scheme.activations)
         if point.same_as is not None:
             return self.affines[point.same_as]
         if var.name not in self.ranges:
             raise UserError(f"tensor {var.name} has no range; calibrate the module that is being quantized")
-        return affine_of_range(self.ranges[var.name], shift_only=self.shift_only)
+        return self._affine_of(self.ranges[var.name], scheme)
+
+    def _affine_of(self, found: Range, scheme: Scheme) -> Affine:
+        dtype = scheme.activations
+        if dtype == "int16":
+            return affine_of_range(found, dtype, symmetric=True, shift_only=self.shift_only)
+        return affine_of_range(found, dtype, shift_only=self.shift_only, bits=scheme.activation_bits)
 
     def _per_channel(self, layer: relax.Var) -> bool:
         found = (granularity for pattern, granularity in self.weights.items() if fnmatchcase(layer.name, pattern))
@@ -155,7 +173,7 @@ class _Quantizer:
         scales = self._weight_scales(var, call, weight, offsets, axis)
         self.scales[var] = scales
         wide = scales.reshape([-1 if a == axis else 1 for a in range(weight.ndim)])
-        integers = np.clip(np.rint(weight / wide), -_WEIGHT_MAX, _WEIGHT_MAX).astype(np.int8)
+        integers = np.clip(np.rint(weight / wide), *self.schemes[var.name].weight_limits).astype(np.int8)
         param = self._param(name, integers, var.name)
         per_channel = self._per_channel(var)
         scale: np.ndarray = scales if per_channel else scales[0].reshape(())
@@ -172,9 +190,9 @@ class _Quantizer:
         per_channel = self._per_channel(var)
         if not per_channel:
             magnitude = np.full_like(magnitude, magnitude.max())
-        whole = float(magnitude.max())
+        whole, largest = float(magnitude.max()), self.schemes[var.name].weight_limits[1]
         # A channel of zero weights takes the scale of the tensor.
-        scales = np.where(magnitude > 0, magnitude, whole if whole > 0 else float(_WEIGHT_MAX)) / _WEIGHT_MAX
+        scales = np.where(magnitude > 0, magnitude, whole if whole > 0 else float(largest)) / largest
         if offsets is not None:
             input_scale = self.affines[call.args[0]].scale
             smallest = np.abs(offsets.reshape(-1)).astype(np.float64) / (input_scale * _LARGEST_BIAS)
@@ -209,17 +227,34 @@ class _Quantizer:
         named = self.build.emit(dequantized, f"{name}.dequantized")
         return relax.Call(call.op, [self.build.get(call.args[0]), named], call.attrs, call.ty_args)
 
-    def _with_constant(self, call: relax.Call, position: int) -> relax.Expr:
+    def _with_constant(self, call: relax.Call, position: int, scheme: Scheme) -> relax.Expr:
         """A sum or product with a constant tensor, which is quantized over its own range."""
         expr = call.args[position]
         value = self.build.param_value(expr)
         assert value is not None
-        affine = affine_of_range(Range(float(value.min()), float(value.max())), shift_only=self.shift_only)
+        affine = self._affine_of(Range(float(value.min()), float(value.max())), scheme)
         name = self.build.param_name(expr) or f"{call.op.name.rpartition('.')[2]}_constant"
         param = self._param(name, affine.quantize(value), name)
         named = self.build.emit(relax.op.dequantize(param, *_constants(affine)), f"{name}.dequantized")
         args = [named if i == position else self.build.get(arg) for i, arg in enumerate(call.args)]
         return relax.Call(call.op, args, call.attrs, call.ty_args)
+
+    def _is_halved(self, var: relax.Var, value: relax.Expr) -> bool:
+        """Whether a value is a layer whose weights are stored as float16."""
+        if self.schemes[var.name].precision != "float16" or not isinstance(value, relax.Call):
+            return False
+        weight = self.build.param_value(value.args[1]) if getattr(value.op, "name", "") in WEIGHTED else None
+        return weight is not None and weight.dtype == np.float32
+
+    def _halved(self, var: relax.Var, call: relax.Call) -> relax.Expr:
+        weight, name = self.build.param_value(call.args[1]), self.build.param_name(call.args[1])
+        assert weight is not None
+        if float(np.abs(weight).max(initial=0)) > _FLOAT16_MAX:
+            self.remarks.append(Remark("Quantize", var.name, "it has weights beyond the range of float16; clipped"))
+        stored = np.clip(weight, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16)
+        param = self._param(name or f"{var.name}.weight", stored, var.name)
+        wide = self.build.emit(relax.op.astype(param, "float32"), f"{param.name}.wide")
+        return relax.Call(call.op, [self.build.get(call.args[0]), wide], call.attrs, call.ty_args)
 
     def _param(self, name: str, value: np.ndarray, reader: str) -> relax.Var:
         """A parameter; one that several layers share, but with other integers, is split by reader."""
