@@ -35,6 +35,7 @@ from .quantize import Quantize
 from .reconstruct import Reconstruct
 from .remarks import Remark, get_remarks
 from .restore_normalizations import RestoreNormalizations
+from .schemes import Scheme
 from .sparsify import Sparsify
 from .split_projections import SplitProjections
 from .surgery import SurgeryReport, get_surgery, zero_channels
@@ -58,6 +59,7 @@ __all__ = [
     "Reconstruct",
     "Remark",
     "RestoreNormalizations",
+    "Scheme",
     "Sparsify",
     "SplitProjections",
     "SurgeryReport",

@@ -112,6 +112,8 @@ class _Planner:
         self.plan = Plan()
         # Members of units other than the last, which are not quantized.
         self.inside: set[relax.Var] = set()
+        # What belongs to layers that stay in float.
+        self.floating: set[relax.Var] = set()
         self.unit_of: dict[relax.Var, relax.Var] = {}
         self.roots: dict[relax.Var, relax.Var] = {}
         self.wanted: set[relax.Var] = set()
@@ -143,6 +145,8 @@ class _Planner:
     def _find_units(self) -> None:
         """Units, and chains of pointwise operators on one tensor: their roots, and which members are inside."""
         for var, value in self.program:
+            if self._excluded(var):
+                self._exclude_unit(var, value)
             if var in self.inside or var in self.unit_of or self._excluded(var):
                 continue
             root = self._root(value)
@@ -154,6 +158,16 @@ class _Planner:
             readers = self.readers.get(var, [])
             if readers and all(not r.same_as(var) and self.roots.get(r) == root for r in readers):
                 self.inside.add(var)
+
+    def _exclude_unit(self, var: relax.Var, value: relax.Expr) -> None:
+        """With a layer that stays in float, its bias and activation stay too."""
+        if not self._is_head(value) or value.op.name not in WEIGHTED:
+            return
+        for belongs in (lambda call, end: self._is_bias(call, end), lambda call, end: call.op.name in _CLIPS):
+            follower = self._sole_reader(var)
+            if follower is not None and belongs(follower[1], var):
+                var = follower[0]
+                self.floating.add(var)
 
     def _add_unit(self, var: relax.Var, value: relax.Call) -> None:
         end = var
@@ -219,7 +233,7 @@ class _Planner:
         return value.size == channels and wide.shape[axis] == channels
 
     def _excluded(self, var: relax.Var) -> bool:
-        return self.exclude(var.name)
+        return var in self.floating or self.exclude(var.name)
 
     # What is wanted as an integer by some reader
 

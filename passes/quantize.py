@@ -1,10 +1,11 @@
 """Post-training quantization: a float model becomes one with quantize and dequantize operators (QDQ).
 
-Layers may differ in their numbers (see `schemes`). The weights become int8 parameters of the same names, the biases int32 parameters with the scale input scale * weight
-scale; tensors are rounded to int8 and back where integer operators will have them as integers. The result still
-computes in float, and is the form in which quantized models are exchanged; `LowerQDQ` makes it an integer program. The
-scheme is that of Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference" (2018), with weights per output channel (Krishnamoorthi, 2018), as TensorFlow Lite specifies it for 8 bits.
+Layers may differ in their numbers (see `schemes`). The weights become int8 parameters of the same names, the biases
+int32 parameters with the scale input scale * weight scale; tensors are rounded to integers and back where integer
+operators will have them as integers. The result still computes in float, and is the form in which quantized models are
+exchanged; `LowerQDQ` makes it an integer program. The scheme is that of Jacob et al., "Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), with weights per output channel (Krishnamoorthi,
+2018), as TensorFlow Lite specifies it for 8 bits and, with int16 activations, for 16x8.
 """
 
 from __future__ import annotations

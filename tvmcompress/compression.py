@@ -73,7 +73,7 @@ def compress(
         calibration: Unlabelled samples of what the model will see; see `tvmcompress.data.load_data`. Needed to quantize
             and to repair a pruned model.
         prune: A ratio in (0, 1), or a table of `PruneRecipe`'s fields.
-        quantize: "int8", or a table of `QuantizeRecipe`'s fields.
+        quantize: "int8" or another precision, or a table of `QuantizeRecipe`'s fields.
         recipe: Both as one, or the path of its TOML file; `prune` and `quantize` replace its tables.
         calibration_samples: Samples to use at most; by default the recipe's, or `DEFAULT_SAMPLES`.
         preprocessing: How raw data becomes the input; by default what the model says.
@@ -94,7 +94,7 @@ def compress(
     if calibration is not None:
         limit = plan.calibration_samples or DEFAULT_SAMPLES
         data = load_data(calibration, original.inputs, preprocessing=preprocessing, limit=limit)
-    elif plan.quantize is not None:
+    elif plan.quantize is not None and plan.quantize.needs_ranges:
         raise UserError("quantization needs calibration data; give samples of what the model will see (--calib data.npz)")
     if preprocessing is not None:
         original = original.with_preprocessing(preprocessing)
@@ -115,8 +115,8 @@ def compress(
     float_model = current
     qdq: Model | None = None
     ranges: dict[str, Any] = {}
-    if plan.quantize is not None and data is not None:
-        ranges = find_ranges(road, float_model, data, plan.quantize)
+    if plan.quantize is not None:
+        ranges = find_ranges(road, float_model, data, plan.quantize) if data is not None else {}
         current, qdq = quantize_model(road, float_model, ranges, plan.quantize)
     return CompressionResult(
         model=current,

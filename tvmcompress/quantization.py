@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from .data import Dataset
 from .model import Model
-from .passes import LowerQDQ, Quantize, Range, calibrate
+from .passes import LowerQDQ, Quantize, Range, Scheme, calibrate
+from .passes.quantization_plan import plan_quantization
+from .passes.schemes import Precision, Schemes
 from .recipe import QuantizeRecipe
 from .road import Road
 
@@ -14,7 +16,14 @@ _BATCH = 32
 
 
 def find_ranges(road: Road, model: Model, data: Dataset, options: QuantizeRecipe) -> dict[str, Range]:
-    """The ranges of the activations of a float model on samples, by tensor."""
+    """The ranges of the activations of a float model on samples, by tensor.
+
+    They serve any precision of its layers, and layers that stay in float as the recipe has it.
+    """
+    if not options.needs_ranges:
+        return {}
+    excluded = Schemes(_schemes(options), options.exclude).stays_float
+    tensors = plan_quantization(model.module).observed | plan_quantization(model.module, excluded).observed
     with road.step("calibrate") as say:
         ranges = calibrate(
             model.module,
@@ -28,6 +37,7 @@ def find_ranges(road: Road, model: Model, data: Dataset, options: QuantizeRecipe
                 if layer.observer is not None
                 for pattern in (name, f"{name}.*")
             },
+            tensors=tensors,
             on_progress=lambda done: road.tell("calibrate", done, len(data)),
         )
         say(f"{len(ranges)} tensors on {len(data)} samples, {options.observer}")
@@ -35,14 +45,30 @@ def find_ranges(road: Road, model: Model, data: Dataset, options: QuantizeRecipe
 
 
 def quantize_model(road: Road, model: Model, ranges: Mapping[str, Range], options: QuantizeRecipe) -> tuple[Model, Model]:
-    """A float model in integers, as targets run it; and in QDQ form."""
+    """A float model in integers, as targets run it; and in QDQ form.
+
+    Where no layer computes with integers, both are the float model with its weights stored smaller.
+    """
     weights = {name: layer.weights for name, layer in options.layers.items() if layer.weights is not None}
     weights["*"] = options.weights
     with road.step("quantize") as say:
         qdq = model.apply(
-            Quantize(ranges, weights=weights, exclude=options.exclude, power_of_two=options.power_of_two),
+            Quantize(
+                ranges,
+                weights=weights,
+                exclude=options.exclude,
+                power_of_two=options.power_of_two,
+                precision=_schemes(options),
+            ),
             note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",
         )
+        if not options.needs_ranges:
+            say(options.precision)
+            return qdq, qdq
         lowered = qdq.apply(LowerQDQ(rounding=options.rounding), note=f"integer operators, {options.rounding} rounding")
         say(f"{options.precision}, weights {options.weights.replace('_', ' ')}, {options.rounding} rounding")
     return lowered, qdq
+
+
+def _schemes(options: QuantizeRecipe) -> dict[str, Precision | Scheme]:
+    return {pattern: Scheme(**values) for pattern, values in options.schemes().items()}

@@ -17,16 +17,25 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from .errors import UserError
+from .quantize_recipe import LayerRecipe, QuantizeRecipe
+from .recipe_table import Table
+
+__all__ = [
+    "BUDGETS",
+    "LayerRecipe",
+    "PruneRecipe",
+    "QuantizeRecipe",
+    "Recipe",
+    "SparsifyRecipe",
+    "as_prune_recipe",
+    "as_quantize_recipe",
+]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PruneRecipe(_Table):
+class PruneRecipe(Table):
     """Removal of blocks, heads and channels.
 
     How many channels go is a ratio, or follows from budgets; without either, and without blocks or heads, it is half.
@@ -70,7 +79,7 @@ class PruneRecipe(_Table):
     min_channels: int = Field(default=1, ge=1)
     rounds: int = Field(default=1, ge=1)
     exclude: tuple[str, ...] = ()
-    ratios: dict[str, float] = {}
+    ratios: dict[str, float] = Field(default={})
     reconstruct: bool = True
 
     @model_validator(mode="before")
@@ -120,7 +129,7 @@ class PruneRecipe(_Table):
 BUDGETS = ("target_macs", "target_params", "max_ram", "max_flash")
 
 
-class SparsifyRecipe(_Table):
+class SparsifyRecipe(Table):
     """Zeroing of single weights; shapes stay.
 
     Attributes:
@@ -146,51 +155,7 @@ class SparsifyRecipe(_Table):
         return int(kept), int(of)
 
 
-class LayerRecipe(_Table):
-    """What is done otherwise in some layers.
-
-    Attributes:
-        observer: How the ranges of their results are found; None as everywhere.
-        observer_options: Its options.
-        weights: One scale for each output channel, or one for each tensor; None as everywhere.
-    """
-
-    observer: str | None = None
-    observer_options: dict[str, float] = {}
-    weights: Literal["per_channel", "per_tensor"] | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> LayerRecipe:
-        if self.observer is None and self.weights is None:
-            raise ValueError("it needs an observer or weights")
-        return self
-
-
-class QuantizeRecipe(_Table):
-    """Static post-training quantization to integers.
-
-    Attributes:
-        precision: The integer type of weights and activations.
-        observer: How the range of an activation is found.
-        observer_options: Its options, for instance the percentage that stays inside: {percentile = 99.9}.
-        weights: One scale for each output channel, or one for each tensor.
-        rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
-        power_of_two: Whether all scales are powers of two.
-        exclude: Patterns of layers that stay in float.
-        layers: What is done otherwise, by patterns of layers; the first that fits counts.
-    """
-
-    precision: Literal["int8"] = "int8"
-    observer: str = "minmax"
-    observer_options: dict[str, float] = {}
-    weights: Literal["per_channel", "per_tensor"] = "per_channel"
-    rounding: Literal["double", "single"] = "double"
-    power_of_two: bool = False
-    exclude: tuple[str, ...] = ()
-    layers: dict[str, LayerRecipe] = {}
-
-
-class Recipe(_Table):
+class Recipe(Table):
     """Everything that is to be done with a model.
 
     Attributes:

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmcompress import PruneRecipe, QuantizeRecipe, Recipe, UserError
+from tvmcompress.passes.schemes import PRECISIONS, Scheme
+from tvmcompress.presets import PRESETS
 from tvmcompress.recipe import LayerRecipe, as_prune_recipe, as_quantize_recipe
 
 ratios = st.floats(0.001, 0.999)
@@ -29,9 +31,16 @@ layers = st.builds(
     observer=st.text(max_size=8),
     observer_options=st.dictionaries(st.text(min_size=1, max_size=8), ratios, max_size=2),
     weights=st.none() | st.sampled_from(["per_channel", "per_tensor"]),
+    precision=st.none() | st.sampled_from(PRECISIONS),
+    weight_bits=st.sampled_from([None, 7, 8]),
+    group_size=st.none() | st.integers(0, 128),
 )
 quantizes = st.builds(
     QuantizeRecipe,
+    preset=st.none() | st.sampled_from(sorted(PRESETS)),
+    precision=st.sampled_from(PRECISIONS),
+    activation_bits=st.sampled_from([7, 8]),
+    group_size=st.integers(0, 128),
     observer=st.text(max_size=8),
     rounding=st.sampled_from(["double", "single"]),
     power_of_two=st.booleans(),
@@ -72,8 +81,11 @@ def test_a_table_written_by_hand(tmp_path: Path) -> None:
         ({"prune": {"target_macs": 1.0}}, "prune.target_macs"),
         ({"sparsify": {"pattern": "two of four"}}, "sparsify.pattern"),
         ({"quantize": {"precision": "int3"}}, "quantize.precision"),
-        ({"quantize": {"layers": {"conv1": {}}}}, "quantize.layers.conv1: it needs an observer or weights"),
+        ({"quantize": {"layers": {"conv1": {}}}}, "quantize.layers.conv1: it needs an observer, weights"),
         ({"quantize": {"layers": {"conv1": {"weights": "none"}}}}, "quantize.layers.conv1.weights"),
+        ({"quantize": {"weight_bits": 6}}, "quantize.weight_bits"),
+        ({"quantize": {"group_size": -1}}, "quantize.group_size"),
+        ({"quantize": {"preset": "tiny"}}, "there is no preset 'tiny'; choose one of default"),
         ({"prune": {"colour": 1}}, "prune.colour is unknown"),
         ({"trim": {}}, "trim is unknown"),
         ({"calibration_samples": 0}, "calibration_samples"),
@@ -114,3 +126,28 @@ def test_short_forms() -> None:
     assert as_quantize_recipe("int8") == QuantizeRecipe()
     with pytest.raises(UserError, match="int5"):
         as_quantize_recipe("int5")
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_are_recipes(name: str, tmp_path: Path) -> None:
+    recipe = Recipe.of({"quantize": {"preset": name}})
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert Recipe.load(tmp_path / "recipe.toml") == recipe
+    for key, value in PRESETS[name][1].items():
+        assert getattr(recipe.quantize, key) == value
+
+
+def test_what_stands_beside_a_preset_counts_before_it() -> None:
+    recipe = as_quantize_recipe({"preset": "small", "precision": "int8", "group_size": 16})
+    assert recipe is not None
+    assert (recipe.precision, recipe.group_size, recipe.observer) == ("int8", 16, "mse")
+
+
+def test_schemes_of_layers_fall_back_to_the_table() -> None:
+    recipe = QuantizeRecipe(precision="int4", group_size=8, layers={"stem*": LayerRecipe(precision="int8")})
+    schemes = {pattern: Scheme(**values) for pattern, values in recipe.schemes().items()}
+    assert list(schemes) == ["stem*", "*"]
+    assert schemes["stem*"] == Scheme("int8", group_size=8)
+    assert schemes["*"] == Scheme("int4", group_size=8)
+    assert recipe.needs_ranges
+    assert not QuantizeRecipe(precision="float16").needs_ranges

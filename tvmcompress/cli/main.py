@@ -12,6 +12,7 @@ from .compress import compress
 from .evaluate import evaluate
 from .inspect import inspect
 from .package import package
+from .presets import presets
 from .run import run
 from .sensitivity import sensitivity
 from .targets import targets
@@ -52,6 +53,7 @@ app.command()(run)
 app.command()(benchmark)
 app.command()(package)
 app.command()(targets)
+app.command()(presets)
 
 
 def main() -> None:

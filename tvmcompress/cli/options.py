@@ -129,7 +129,42 @@ RepairOption = Annotated[
     ),
 ]
 QuantizeOption = Annotated[
-    str | None, typer.Option("--quantize", metavar="TYPE", help="Quantize to int8.", rich_help_panel=_QUANTIZATION)
+    str | None,
+    typer.Option(
+        "--quantize",
+        metavar="TYPE",
+        help="Quantize to int8, uint8, int16x8 (int16 activations), int4 (weights) or float16 (weights).",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", metavar="NAME", help="Quantize as `tvmcompress presets` lists it.", rich_help_panel=_QUANTIZATION
+    ),
+]
+WeightBitsOption = Annotated[
+    int | None,
+    typer.Option("--weight-bits", metavar="7|8", help="Bits of int8 weights.", rich_help_panel=_QUANTIZATION),
+]
+ActivationBitsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--activation-bits",
+        metavar="7|8",
+        help="Bits that the range of an activation is spread over.",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
+GroupSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--group-size",
+        min=0,
+        metavar="N",
+        help="Input channels that share a multiplier of int4 weights (0: all).",
+        rich_help_panel=_QUANTIZATION,
+    ),
 ]
 ObserverOption = Annotated[
     str | None,

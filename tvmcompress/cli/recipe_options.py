@@ -51,6 +51,10 @@ OPTIONS: dict[str, _Field] = {
     "exclude": _Field(opt.ExcludeOption, "prune", "exclude"),
     "repair": _Field(opt.RepairOption, "prune", "reconstruct"),
     "quantize": _Field(opt.QuantizeOption, "quantize", "precision"),
+    "preset": _Field(opt.PresetOption, "quantize", "preset"),
+    "weight_bits": _Field(opt.WeightBitsOption, "quantize", "weight_bits"),
+    "activation_bits": _Field(opt.ActivationBitsOption, "quantize", "activation_bits"),
+    "group_size": _Field(opt.GroupSizeOption, "quantize", "group_size"),
     "observer": _Field(opt.ObserverOption, "quantize", "observer"),
     "weights": _Field(opt.WeightsOption, "quantize", "weights"),
     "keep_float": _Field(opt.KeepFloatOption, "quantize", "exclude"),
@@ -59,7 +63,7 @@ OPTIONS: dict[str, _Field] = {
 }
 """By the name of the parameter, in the order of the help."""
 
-_MAINS = {"prune": ("ratio", "blocks", "heads"), "quantize": ("precision",)}
+_MAINS = {"prune": ("ratio", "blocks", "heads"), "quantize": ("precision", "preset")}
 """Fields that ask for a step; those beside them say nothing alone. Budgets ask for pruning, too."""
 
 

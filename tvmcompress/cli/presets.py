@@ -1,0 +1,28 @@
+"""`tvmcompress presets`: named ways of quantizing, and what each stands for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .common import command, output
+
+
+@command
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to be edited and given to --recipe.")] = None,
+) -> None:
+    """List the presets of quantization, or print one as a recipe."""
+    from rich.table import Table
+
+    from ..presets import PRESETS
+    from ..recipe import Recipe
+
+    if name is not None:
+        print(Recipe.of({"quantize": {"preset": name}}).to_toml(), end="")
+        return
+    table = Table("preset", "what it is", box=None, pad_edge=False)
+    for known, (meaning, _) in PRESETS.items():
+        table.add_row(known, meaning)
+    output().print(table)

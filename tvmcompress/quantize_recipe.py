@@ -1,0 +1,104 @@
+"""The tables of a recipe that say how a model is quantized.
+
+    [quantize]
+    preset = "x86"
+    observer = "mse"
+
+    [quantize.layers."features.0*"]
+    precision = "int16x8"
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from .presets import preset_values
+from .recipe_table import Table
+
+# The same as `passes.schemes.Precision`, which would load TVM.
+Precision = Literal["int8", "uint8", "int16x8", "int4", "float16", "float32"]
+Bits = Literal[7, 8]
+
+
+class LayerRecipe(Table):
+    """What is done otherwise in some layers.
+
+    Attributes:
+        observer: How the ranges of their results are found; None as everywhere.
+        observer_options: Its options.
+        weights: One scale for each output channel, or one for each tensor; None as everywhere.
+        precision: In which numbers they compute; "float32" leaves them as they are; None as everywhere.
+        weight_bits: 7 or 8; None as everywhere.
+        activation_bits: 7 or 8; None as everywhere.
+        group_size: Input channels that share a multiplier of int4 weights; None as everywhere.
+    """
+
+    observer: str | None = None
+    observer_options: dict[str, float] = Field(default={})
+    weights: Literal["per_channel", "per_tensor"] | None = None
+    precision: Precision | None = None
+    weight_bits: Bits | None = None
+    activation_bits: Bits | None = None
+    group_size: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LayerRecipe:
+        if all(value is None for name, value in self if name != "observer_options"):
+            raise ValueError("it needs an observer, weights, a precision, bits or a group size")
+        return self
+
+
+class QuantizeRecipe(Table):
+    """Static post-training quantization.
+
+    Attributes:
+        preset: A set of values by name, see `presets`; what is said beside it counts before it.
+        precision: In which numbers layers compute: int8 or uint8 activations with int8 weights, int16x8 (int16 activations),
+            int4 (int4 weights, int8 activations), float16 (weights stored as float16, nothing else quantized), float32.
+        weight_bits: 8, or 7 for smaller products, which x86 multiplies faster.
+        activation_bits: 8, or 7 for ranges that leave room for values beyond them.
+        group_size: Input channels that share a multiplier of int4 weights; 0 for one group.
+        observer: How the range of an activation is found.
+        observer_options: Its options, for instance the percentage that stays inside: {percentile = 99.9}.
+        weights: One scale for each output channel, or one for each tensor.
+        rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
+        power_of_two: Whether all scales are powers of two.
+        exclude: Patterns of layers that stay in float.
+        layers: What is done otherwise, by patterns of layers; the first that fits counts.
+    """
+
+    preset: str | None = None
+    precision: Precision = "int8"
+    weight_bits: Bits = 8
+    activation_bits: Bits = 8
+    group_size: int = Field(default=0, ge=0)
+    observer: str = "minmax"
+    observer_options: dict[str, float] = Field(default={})
+    weights: Literal["per_channel", "per_tensor"] = "per_channel"
+    rounding: Literal["double", "single"] = "double"
+    power_of_two: bool = False
+    exclude: tuple[str, ...] = ()
+    layers: dict[str, LayerRecipe] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, values: Any) -> Any:
+        name = values.get("preset") if isinstance(values, dict) else None
+        return {**preset_values(name), **values} if isinstance(name, str) else values
+
+    def schemes(self) -> dict[str, dict[str, Any]]:
+        """The arguments of `passes.Scheme` by patterns of layers, in the order in which they count."""
+        fields = ("precision", "weight_bits", "activation_bits", "group_size")
+        common = {name: getattr(self, name) for name in fields}
+        special = {
+            pattern: {**common, **{name: value for name in fields if (value := getattr(layer, name)) is not None}}
+            for pattern, layer in self.layers.items()
+        }
+        return {**special, "*": common}
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether any layer computes with integers, so that samples are needed."""
+        return any(scheme["precision"] not in ("float16", "float32") for scheme in self.schemes().values())
