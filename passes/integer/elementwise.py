@@ -165,19 +165,21 @@ def qlut(x: relax.Expr, table: relax.Expr) -> relax.Call:
     return make_call(_LUT, [x, table])
 
 
-def _broadcast(call: relax.Call) -> tuple[int, ...]:
-    shapes = [static_shape(arg) for arg in call.args]
+def broadcast_shape(call: relax.Call) -> tuple[int, ...]:
+    """The shape that the two operands of a call broadcast to."""
+    shapes = [static_shape(arg) for arg in list(call.args)[:2]]
     try:
         return tuple(int(dim) for dim in np.broadcast_shapes(*shapes))
     except ValueError:
         raise ValueError(f"{call.op.name}: shapes {shapes[0]} and {shapes[1]} do not broadcast") from None
 
 
-def _infer_binary(call: relax.Call) -> relax.TensorType:
-    for arg in call.args:
+def infer_binary(call: relax.Call) -> relax.TensorType:
+    """The type of a call on two int8 operands that broadcast."""
+    for arg in list(call.args)[:2]:
         if dtype_of(arg) != "int8":
             raise ValueError(f"{call.op.name}: operands must be int8, got {dtype_of(arg)}")
-    return tensor_type(_broadcast(call), "int8")
+    return tensor_type(broadcast_shape(call), "int8")
 
 
 def _infer_unary(call: relax.Call) -> relax.TensorType:
@@ -191,7 +193,7 @@ def _infer_lut(call: relax.Call) -> relax.TensorType:
     return _infer_unary(call)
 
 
-def _read(tensor: Any, index: tuple[Any, ...], zero_point: int) -> Any:
+def read(tensor: Any, index: tuple[Any, ...], zero_point: int) -> Any:
     """tensor - zero_point at the broadcast position `index`, as int32."""
     own = index[len(index) - len(tensor.shape) :]
     place = [0 if int(dim) == 1 else i for dim, i in zip(tensor.shape, own)]
@@ -205,7 +207,7 @@ def _define_sum(sign: int) -> Any:
 
         def scaled(tensor: Any, index: tuple[Any, ...], which: str) -> Any:
             multiplier, shift = int(attrs[f"{which}_multiplier"]), int(attrs[f"{which}_shift"])
-            value = _read(tensor, index, int(attrs[f"{which}_zero_point"]))
+            value = read(tensor, index, int(attrs[f"{which}_zero_point"]))
             shifted = tirx.shift_left(value, tirx.const(int(attrs.left_shift), "int32"))
             return te_multiply(shifted, multiplier, shift, rounding, shift).astype("int32")
 
@@ -213,7 +215,7 @@ def _define_sum(sign: int) -> Any:
             first, second = scaled(a, index, "input1"), scaled(b, index, "input2")
             return first + second if sign > 0 else first - second
 
-        shape = _broadcast(call)
+        shape = broadcast_shape(call)
         raw = te.compute(shape, total, name="sum")
         return te.compute(
             shape,
@@ -231,10 +233,10 @@ def _scalar_requantize(value: Any, attrs: Any) -> Any:
 
 
 def _define_mul(call: relax.Call, a: Any, b: Any) -> Any:
-    attrs, shape = call.attrs, _broadcast(call)
+    attrs, shape = call.attrs, broadcast_shape(call)
     product = te.compute(
         shape,
-        lambda *i: _read(a, i, int(attrs.input1_zero_point)) * _read(b, i, int(attrs.input2_zero_point)),
+        lambda *i: read(a, i, int(attrs.input1_zero_point)) * read(b, i, int(attrs.input2_zero_point)),
         name="product",
     )
     return te.compute(shape, lambda *i: _scalar_requantize(product(*i), attrs), name="requantized")
@@ -243,15 +245,15 @@ def _define_mul(call: relax.Call, a: Any, b: Any) -> Any:
 def _define_requantize(call: relax.Call, x: Any) -> Any:
     attrs = call.attrs
     zero = int(attrs.input_zero_point)
-    return te.compute(x.shape, lambda *i: _scalar_requantize(_read(x, i, zero), attrs), name="requantized")
+    return te.compute(x.shape, lambda *i: _scalar_requantize(read(x, i, zero), attrs), name="requantized")
 
 
 def _define_lut(call: relax.Call, x: Any, table: Any) -> Any:
     return te.compute(x.shape, lambda *i: table[x(*i).astype("int32") + tirx.const(128, "int32")], name="looked_up")
 
 
-_ADD = register_operator("qadd", 2, "Integer sum of two scales", _infer_binary, _define_sum(1))
-_SUB = register_operator("qsub", 2, "Integer difference of two scales", _infer_binary, _define_sum(-1))
-_MUL = register_operator("qmul", 2, "Integer product", _infer_binary, _define_mul)
+_ADD = register_operator("qadd", 2, "Integer sum of two scales", infer_binary, _define_sum(1))
+_SUB = register_operator("qsub", 2, "Integer difference of two scales", infer_binary, _define_sum(-1))
+_MUL = register_operator("qmul", 2, "Integer product", infer_binary, _define_mul)
 _REQUANTIZE = register_operator("qrequantize", 1, "Change of scale", _infer_unary, _define_requantize)
 _LUT = register_operator("qlut", 2, "Function of one int8 value by table", _infer_lut, _define_lut)

@@ -11,6 +11,10 @@ remains has a generic definition as a tensor expression, which `relax.transform.
 | `tvmcompress.qdense` | x, weight (O, K), bias, multiplier, shift | fully connected layer |
 | `tvmcompress.qadd`, `qsub` | a, b | sum, difference of two scales |
 | `tvmcompress.qmul` | a, b | product |
+| `tvmcompress.qdivide` | a, b, table of reciprocals | quotient |
+| `tvmcompress.qmatmul` | a, b | matrix product of two tensors |
+| `tvmcompress.qnormalize` | x, factor, offset | layer, group, instance, root mean square normalization |
+| `tvmcompress.qprelu` | x, slope | rectifier with a slope for each channel |
 | `tvmcompress.qavgpool`, `qmaxpool` | x | pooling at one scale |
 | `tvmcompress.qmean` | x | mean over axes onto its own scale |
 | `tvmcompress.qconcat` | (tensors) | concatenation of several scales |
@@ -19,23 +23,32 @@ remains has a generic definition as a tensor expression, which `relax.transform.
 | `tvmcompress.qrequantize` | x | other scale and zero point, clip |
 | `tvmcompress.qlut` | x, table | any function of one value |
 | `tvmcompress.qsoftmax` | x, table of exponentials | softmax over the last axis |
+| `tvmcompress.qmaskedsoftmax` | x, mask, table of exponentials | the same of some elements |
 
-`relax.reshape`, `permute_dims`, `strided_slice` and `split` work on int8 as they are.
+Relax's operators that move values (`reshape`, `permute_dims`, `strided_slice`, `split`, `take`, `broadcast_to`, ...) or
+compare them (`maximum`, `minimum`, `where`) work on int8 as they are.
 """
 
 from .conv import qconv2d, qdepthwise
 from .dense import qdense
+from .division import qdivide, reciprocals
 from .elementwise import add_parameters, qadd, qlut, qmul, qrequantize, qsub
+from .matmul import largest_depth, qmatmul
+from .normalize import fraction_bits, integer_epsilon, qnormalize
 from .pool import mean_multiplier, qavgpool, qmaxpool, qmean
+from .prelu import qprelu
 from .registry import is_integer_op
 from .shape import IDENTITY, qconcat, qpad, qresize
-from .softmax import exponentials, qsoftmax
+from .softmax import exponentials, qmaskedsoftmax, qsoftmax
 
 __all__ = [
     "IDENTITY",
     "add_parameters",
     "exponentials",
+    "fraction_bits",
+    "integer_epsilon",
     "is_integer_op",
+    "largest_depth",
     "mean_multiplier",
     "qadd",
     "qavgpool",
@@ -43,13 +56,19 @@ __all__ = [
     "qconv2d",
     "qdense",
     "qdepthwise",
+    "qdivide",
     "qlut",
+    "qmaskedsoftmax",
+    "qmatmul",
     "qmaxpool",
     "qmean",
     "qmul",
+    "qnormalize",
     "qpad",
+    "qprelu",
     "qrequantize",
     "qresize",
     "qsoftmax",
     "qsub",
+    "reciprocals",
 ]

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..meanings.registry import Context, Value, ints, register_meaning
+from .division import divide
+from .normalize import normalize
+from .prelu import prelu
 from .registry import PREFIX
 from .requantize import multiply, requantize
 from .shape import RESIZE_BITS
@@ -112,6 +115,28 @@ def _qmul(args: Sequence[Value], context: Context) -> Value:
     return _requantized(a * b, int(context.attrs.multiplier), int(context.attrs.shift), context)
 
 
+@register_meaning(PREFIX + "qmatmul")
+def _qmatmul(args: Sequence[Value], context: Context) -> Value:
+    # Sums of products of 9-bit integers in 32 bits are exact in double precision.
+    a, b = (operand.astype(np.float64) for operand in _operands(args, context))
+    return _requantized(np.matmul(a, b).astype(np.int64), int(context.attrs.multiplier), int(context.attrs.shift), context)
+
+
+@register_meaning(PREFIX + "qdivide")
+def _qdivide(args: Sequence[Value], context: Context) -> Value:
+    return divide(*args, context.attrs)
+
+
+@register_meaning(PREFIX + "qprelu")
+def _qprelu(args: Sequence[Value], context: Context) -> Value:
+    return prelu(*args, context.attrs)
+
+
+@register_meaning(PREFIX + "qnormalize")
+def _qnormalize(args: Sequence[Value], context: Context) -> Value:
+    return normalize(*args, tuple(ints(context.attrs.axes)), context.attrs)
+
+
 @register_meaning(PREFIX + "qrequantize")
 def _qrequantize(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
@@ -128,6 +153,12 @@ def _qlut(args: Sequence[Value], context: Context) -> Value:
 @register_meaning(PREFIX + "qsoftmax")
 def _qsoftmax(args: Sequence[Value], context: Context) -> Value:
     return softmax(*args)
+
+
+@register_meaning(PREFIX + "qmaskedsoftmax")
+def _qmaskedsoftmax(args: Sequence[Value], context: Context) -> Value:
+    x, mask, table = args
+    return softmax(x, table, mask)
 
 
 def _pool_windows(x: np.ndarray, context: Context, fill: int) -> np.ndarray:

@@ -26,23 +26,45 @@ from .requantize import INT32_MAX, quantize_multiplier
 
 # Of every result.
 OUTPUT_SCALE, OUTPUT_ZERO_POINT = 1.0 / 256.0, -128
-# Integer bits of the difference that is exponentiated and of the sum of exponentials.
+# Integer bits of the difference that is exponentiated, and the fewest of the sum of exponentials.
 _DIFFERENCE_BITS, _SUM_BITS = 5, 12
-# More elements than this, all equal, would overflow the sum.
-MAX_ELEMENTS = (1 << _SUM_BITS) - 1
+# With more elements than this too little is left of each exponential.
+MAX_ELEMENTS = (1 << 20) - 1
 
 
 def qsoftmax(x: relax.Expr, table: relax.Expr) -> relax.Call:
     """Softmax over the last axis; the result has scale 1/256 and zero point -128.
 
     Args:
-        x: int8 (..., K), K at most 4095.
+        x: int8 (..., K), K at most `MAX_ELEMENTS`. Up to 4095 the arithmetic is TensorFlow Lite's; its sum of exponentials
+            would overflow with more, ours then has more integer bits.
         table: int32 (256,): `exponentials` of x's scale.
 
     Returns:
         A call of type int8, the shape of x.
     """
     return make_call(_SOFTMAX, [x, table])
+
+
+def qmaskedsoftmax(x: relax.Expr, mask: relax.Expr, table: relax.Expr) -> relax.Call:
+    """`qsoftmax` of those elements for which a mask is true; the others become 0, as do all where none is left.
+
+    It stands for attention whose masked scores are minus infinity, or so low that no scale would hold them.
+
+    Args:
+        x: int8 (..., K).
+        mask: bool, broadcast against x.
+        table: int32 (256,): `exponentials` of x's scale.
+
+    Returns:
+        A call of type int8, the shape of x.
+    """
+    return make_call(_MASKED, [x, mask, table])
+
+
+def sum_bits(count: int) -> int:
+    """Integer bits of a sum of `count` exponentials: TensorFlow Lite's 12, or more where they would overflow."""
+    return max(_SUM_BITS, count.bit_length())
 
 
 def exponentials(scale: float, beta: float = 1.0) -> np.ndarray:
@@ -72,25 +94,38 @@ def quantize_multiplier_above_one(factor: float) -> tuple[int, int]:
     return multiplier, shift + exponent
 
 
-def softmax(x: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The meaning of `qsoftmax` in NumPy."""
-    differences = x.max(-1, keepdims=True).astype(np.int64) - x
-    exps = table.astype(np.int64)[differences]
-    total = divide_by_power_of_two(exps, _SUM_BITS).sum(-1, keepdims=True)
+def softmax(x: np.ndarray, table: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """The meaning of `qsoftmax`, and with a mask of `qmaskedsoftmax`, in NumPy."""
+    bits = sum_bits(x.shape[-1])
+    kept = np.ones(x.shape, bool) if mask is None else np.broadcast_to(mask, x.shape)
+    largest = np.where(kept, x, -128).max(-1, keepdims=True).astype(np.int64)
+    exps = np.where(kept, table.astype(np.int64)[np.maximum(largest - x, 0)], 0)
+    # It is zero where nothing is left.
+    total = np.maximum(divide_by_power_of_two(exps, bits).sum(-1, keepdims=True), 1)
     leading = 31 - np.floor(np.log2(total)).astype(np.int64)
     scale = reciprocal_of_one_plus((total << leading) - (1 << 31))
-    value = divide_by_power_of_two(high_product(scale, exps), _SUM_BITS - leading + 23)
+    value = divide_by_power_of_two(high_product(scale, exps), bits - leading + 23)
     return np.clip(value - 128, -128, 127).astype(np.int8)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
     shape = static_shape(call.args[0])
+    name = call.op.name.rpartition(".")[2]
     if dtype_of(call.args[0]) != "int8" or not shape:
-        raise ValueError(f"qsoftmax: the input must be an int8 tensor, got {call.args[0].ty}")
+        raise ValueError(f"{name}: the input must be an int8 tensor, got {call.args[0].ty}")
     if shape[-1] > MAX_ELEMENTS:
-        raise ValueError(f"qsoftmax: at most {MAX_ELEMENTS} elements can be summed, got {shape[-1]}")
-    check_tensor("qsoftmax", "the table", call.args[1], ("int32",), (256,))
+        raise ValueError(f"{name}: at most {MAX_ELEMENTS} elements can be summed, got {shape[-1]}")
+    check_tensor(name, "the table", call.args[-1], ("int32",), (256,))
     return tensor_type(shape, "int8")
+
+
+def _infer_masked(call: relax.Call) -> relax.TensorType:
+    found = _infer(call)
+    shape, mask = static_shape(call.args[0]), static_shape(call.args[1])
+    check_tensor("qmaskedsoftmax", "the mask", call.args[1], ("bool",), mask)
+    if len(mask) > len(shape) or any(dim not in (1, size) for dim, size in zip(mask[::-1], shape[::-1])):
+        raise ValueError(f"qmaskedsoftmax: a mask of shape {mask} does not fit {shape}")
+    return found
 
 
 def _high(a: Any, b: Any) -> Any:
@@ -100,27 +135,49 @@ def _high(a: Any, b: Any) -> Any:
     ).astype("int32")
 
 
-def _define(call: relax.Call, x: Any, table: Any) -> Any:
+def _define_masked(call: relax.Call, x: Any, mask: Any, table: Any) -> Any:
+    return _define(call, x, table, mask)
+
+
+def _define(call: relax.Call, x: Any, table: Any, mask: Any = None) -> Any:
     shape = static_shape(call.args[0])
     rows, size = shape[:-1], shape[-1]
+    bits = sum_bits(size)
     along = te.reduce_axis((0, size), "k")
-    largest = te.compute((*rows, 1), lambda *i: te.max(x(*i[:-1], along).astype("int32"), axis=along), name="largest")
-    exps = te.compute(shape, lambda *i: table[largest(*i[:-1], 0) - x(*i).astype("int32")], name="exps")
+
+    def kept(*i: Any) -> Any:
+        own = i[len(i) - len(mask.shape) :]
+        return mask(*(0 if int(dim) == 1 else k for dim, k in zip(mask.shape, own)))
+
+    def element(*i: Any) -> Any:
+        value = x(*i).astype("int32")
+        return value if mask is None else tirx.Select(kept(*i), value, tirx.const(-128, "int32"))
+
+    largest = te.compute((*rows, 1), lambda *i: te.max(element(*i[:-1], along), axis=along), name="largest")
+
+    def exponential(*i: Any) -> Any:
+        difference = largest(*i[:-1], 0) - x(*i).astype("int32")
+        if mask is None:
+            return table[difference]
+        value = table[tirx.max(difference, tirx.const(0, "int32"))]
+        return tirx.Select(kept(*i), value, tirx.const(0, "int32"))
+
+    exps = te.compute(shape, exponential, name="exps")
 
     # Exponentials are not negative, so rounding half up is rounding half away from zero.
     def part(*i: Any) -> Any:
         value = exps(*i)
-        return tirx.shift_right(value, tirx.const(_SUM_BITS, "int32")) + tirx.bitwise_and(
-            tirx.shift_right(value, tirx.const(_SUM_BITS - 1, "int32")), tirx.const(1, "int32")
+        return tirx.shift_right(value, tirx.const(bits, "int32")) + tirx.bitwise_and(
+            tirx.shift_right(value, tirx.const(bits - 1, "int32")), tirx.const(1, "int32")
         )
 
     again = te.reduce_axis((0, size), "k")
     total = te.compute((*rows, 1), lambda *i: te.sum(part(*i[:-1], again), axis=again), name="total")
 
     def leading_zeros(*i: Any) -> Any:
-        # The largest element contributes 2**19, so only 0 to 12 leading zeros occur.
-        count = tirx.const(12, "int32")
-        for bit in range(20, 31):
+        # The largest element contributes 2**(31 - bits), so no more than `bits` leading zeros occur.
+        count = tirx.const(bits, "int32")
+        for bit in range(32 - bits, 31):
             count = count - (total(*i) >= tirx.const(1 << bit, "int32")).astype("int32")
         return count
 
@@ -148,8 +205,8 @@ def _define(call: relax.Call, x: Any, table: Any) -> Any:
         row = (*i[:-1], 0)
         scale = tirx.min(x_n(*row).astype("int64") * tirx.const(2, "int64"), tirx.const(INT32_MAX, "int64"))
         value = _high(scale.astype("int32"), exps(*i)).astype("int64")
-        bits = (tirx.const(_SUM_BITS + 23, "int32") - leading(*row)).astype("int64")
-        rounded = tirx.shift_right(value + tirx.shift_left(tirx.const(1, "int64"), bits - 1), bits)
+        down = (tirx.const(bits + 23, "int32") - leading(*row)).astype("int64")
+        rounded = tirx.shift_right(value + tirx.shift_left(tirx.const(1, "int64"), down - 1), down)
         shifted = rounded - tirx.const(128, "int64")
         return tirx.max(tirx.min(shifted, tirx.const(127, "int64")), tirx.const(-128, "int64")).astype("int8")
 
@@ -171,3 +228,4 @@ def _newton(previous: Any, halves: Any, shape: tuple[int, ...], step: int) -> An
 
 
 _SOFTMAX = register_operator("qsoftmax", 2, "Integer softmax", _infer, _define)
+_MASKED = register_operator("qmaskedsoftmax", 3, "Integer softmax of masked scores", _infer_masked, _define_masked)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.fixed_point import exp_of_negative, reciprocal_of_one_plus
-from tvmcompress.passes.integer.ops import exponentials, qsoftmax
+from tvmcompress.passes.integer.ops import exponentials, qmaskedsoftmax, qsoftmax
+from tvmcompress.passes.integer.softmax import MAX_ELEMENTS
 
 from . import running
 
@@ -59,8 +60,47 @@ def test_many_equal_elements() -> None:
     assert set(found.reshape(-1).tolist()) == {-128}
 
 
+@pytest.mark.parametrize("size", [4095, 4096, 20000])
+def test_long_rows(size: int) -> None:
+    """A few large elements among thousands; beyond 4095 the sum has more integer bits than TensorFlow Lite's."""
+    x = np.random.default_rng(size).integers(-128, -60, (2, size)).astype(np.int8)
+    x[:, :3] = [[127, 120, 110]]
+    found = running.both(qsoftmax, [x], {"table": exponentials(0.1)})
+    real = np.exp(0.1 * (x.astype(float) - 127))
+    real /= real.sum(-1, keepdims=True)
+    assert np.abs((found.astype(float) + 128) / 256 - real).max() < 0.6 / 256
+
+
+@given(
+    case=st.sampled_from([((2, 3, 5), (2, 3, 5)), ((2, 3, 5), (3, 5)), ((2, 3, 5), (2, 1, 5)), ((1, 7), (1,))]),
+    share=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    scale=st.floats(0.001, 1.0),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=25, deadline=None)
+def test_masked(case: tuple, share: float, scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, mask = rng.integers(-128, 128, case[0]).astype(np.int8), rng.random(case[1]) < share
+    table = exponentials(scale)
+    found = running.both(qmaskedsoftmax, [x, mask], {"table": table})
+    kept = np.broadcast_to(mask, x.shape)
+    assert (found[~kept] == -128).all()
+    for row in np.ndindex(x.shape[:-1]):
+        if kept[row].any():
+            # Masked elements play no part: the softmax of the others alone.
+            alone = running.run(running.module(qsoftmax, [x[row][kept[row]]], {"table": table}), [x[row][kept[row]]])[0]
+            np.testing.assert_array_equal(found[row][kept[row]], alone)
+
+
+def test_all_kept() -> None:
+    x = np.random.default_rng(0).integers(-128, 128, (2, 9)).astype(np.int8)
+    table = {"table": exponentials(0.05)}
+    masked = running.both(qmaskedsoftmax, [x, np.ones((1, 9), bool)], table)
+    np.testing.assert_array_equal(masked, running.both(qsoftmax, [x], table))
+
+
 def test_too_many_elements() -> None:
-    x = relax.Var("x", relax.TensorType((1, 5000), "int8"))
+    x = relax.Var("x", relax.TensorType((1, MAX_ELEMENTS + 1), "int8"))
     table = relax.Var("table", relax.TensorType((256,), "int32"))
     with pytest.raises(ValueError, match="at most"):
         relax.BlockBuilder().normalize(qsoftmax(x, table))
