@@ -13,6 +13,7 @@ import numpy as np
 
 from ._tvm import relax, tvm
 from .module_params import static_shape
+from .normalization_statistics import Moments, record_statistics
 from .rebuild import Rebuilder, bindings, rebuild, users
 from .remarks import Remark, add_remarks
 
@@ -34,7 +35,8 @@ class FoldBatchNorm:
     """Fold inference-mode batch normalization into the weights and bias of its producer.
 
     A normalization whose producer is read by others too, or is no convolution or matrix product, becomes a multiplication
-    and an addition per channel, and a remark says so.
+    and an addition per channel, and a remark says so. What a folded normalization knew about its result is kept, see
+    `normalization_statistics`.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
@@ -69,6 +71,7 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
         return None
 
     left: set[relax.Var] = set()
+    moments: dict[str, Moments] = {}
 
     def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         if isinstance(value, relax.TupleGetItem) and _is_call(values.get(value.tuple_value), "relax.nn.batch_norm"):
@@ -101,10 +104,13 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
             return relax.op.add(
                 build.emit(scaled, f"{stem}.scaled"), build.param(f"{stem}.shift", shift.reshape(shape).astype(dtype))
             )
+        name = build.param_name(found.call.args[1])
+        centre = beta if value.attrs.center else np.zeros_like(mean)
+        moments[str(name)] = Moments(centre, np.abs(gamma) if value.attrs.scale else np.ones_like(mean))
         return _folded(build, found, scale, shift, shape)
 
     folded = rebuild(mod, rewrite)
-    return add_remarks(folded, remarks)
+    return record_statistics(add_remarks(folded, remarks), moments)
 
 
 def _folded(

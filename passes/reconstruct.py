@@ -19,7 +19,8 @@ import numpy as np
 
 from ._tvm import relax, tvm
 from .errors import UserError
-from .interpreter import Execution, Interpreter
+from .float_reference import FloatReference, start
+from .interpreter import Execution
 from .least_squares import LayerGeometry, solve
 from .module_params import attach_params, detach_params, get_params
 from .rebuild import bindings, users
@@ -101,11 +102,9 @@ def _reconstruct(
         raise UserError("reconstruction needs calibration samples, and none were given")
     layers, norms = _find_layers(pruned), _find_norms(pruned)
     sources = [norm.args[0].name for norm in norms.values()]
-    reference = _Reference(original, inputs, Counter([*(layer.output for layer in layers.values()), *sources]))
-    try:
-        execution = Interpreter(pruned).start(inputs)
-    except ValueError as error:
-        raise UserError(f"the network cannot be reconstructed: {error}") from error
+    wanted = Counter([*(layer.output for layer in layers.values()), *sources])
+    reference = FloatReference(original, inputs, wanted, "reconstructed")
+    execution = start(pruned, inputs, "reconstructed")
     bare, params = detach_params(pruned)
     remarks: list[Remark] = []
     done = 0
@@ -128,7 +127,7 @@ def _reconstruct(
 def _repair(
     layer: _Layer,
     execution: Execution,
-    reference: _Reference,
+    reference: FloatReference,
     params: dict[str, np.ndarray],
     kept: Mapping[str, np.ndarray],
     ridge: float,
@@ -159,7 +158,7 @@ def _repair(
 def _restate(
     norm: relax.Call,
     execution: Execution,
-    reference: _Reference,
+    reference: FloatReference,
     params: dict[str, np.ndarray],
     kept: Mapping[str, np.ndarray],
 ) -> None:
@@ -190,36 +189,6 @@ def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:
         for (name, axis), positions in report.kept_positions().items()
         if axis == (1 if len(report.shapes[name]) == 2 else 0)
     }
-
-
-class _Reference:
-    """The original's tensors, computed as far as they are asked for and kept until they are read."""
-
-    def __init__(self, original: tvm.IRModule, inputs: Sequence[np.ndarray], wanted: Counter[str]) -> None:
-        try:
-            self._execution = Interpreter(original).start(inputs)
-        except ValueError as error:
-            raise UserError(f"the network cannot be reconstructed: {error}") from error
-        self._wanted = wanted
-        self._by_name = {var.name: var for var, _ in bindings(original["main"]) if var.name in wanted}
-        self._execution.kept.update(self._by_name.values())
-
-    def value(self, name: str) -> np.ndarray | None:
-        """The value of a tensor; as often as it was said to be wanted."""
-        var = self._by_name.get(name)
-        if var is None:
-            return None
-        while var not in self._execution.values:
-            self._execution.step()
-        self._wanted[name] -= 1
-        if self._wanted[name] <= 0 and _is_last(self._execution, var):
-            return self._execution.values.pop(var)
-        return self._execution.values[var]
-
-
-def _is_last(execution: Execution, var: relax.Var) -> bool:
-    """Whether no binding still to run reads `var`."""
-    return all(var not in relax.analysis.free_vars(value) for _, value in execution.remaining())
 
 
 def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
