@@ -14,6 +14,8 @@ from .calibrate import calibrate
 from .canonicalize import Canonicalize
 from .channels import Group, groups
 from .convert_layout import ConvertLayout
+from .correct_bias import CorrectBias
+from .equalize_layers import EqualizeLayers
 from .errors import MissingToolError, UnsupportedOperatorError, UserError
 from .fold_batch_norm import FoldBatchNorm
 from .integer.core import (
@@ -44,6 +46,8 @@ __all__ = [
     "Affine",
     "Canonicalize",
     "ConvertLayout",
+    "CorrectBias",
+    "EqualizeLayers",
     "FoldBatchNorm",
     "Group",
     "IOQuantization",

@@ -162,9 +162,7 @@ class _Finder:
         named = get_params(mod)
         self.params = {var: named[var.name] for var in param_vars(main)}
         self.remarks: list[Remark] = []
-        self.layers = {
-            var: layer for var, value in self.values.items() if (layer := self._layer(var, value)) is not None
-        }
+        self.layers = {var: layer for var, value in self.values.items() if (layer := self._layer(var, value)) is not None}
 
     def pairs(self) -> list[_Pair]:
         """All pairs, in order."""

@@ -24,6 +24,7 @@ from .integer.lower_qdq import LowerQDQ
 from .prune_channels import PruneChannels
 from .quantize import Granularity, Quantize
 from .reconstruct import Reconstruct
+from .repairs import FLOAT_REPAIRS, INTEGER_REPAIRS, check_repairs, float_repair, integer_repair
 
 Samples = Sequence[np.ndarray]
 """One float array for each input of `main`, axis 0 the samples."""
@@ -61,6 +62,7 @@ def int8(
     observer: str = "minmax",
     weights: Granularity = "per_channel",
     rounding: str = "double",
+    repair: Sequence[str] = (),
     **options: Any,
 ) -> tvm.transform.Pass:
     """From a float module in canonical form to integer operators.
@@ -70,11 +72,12 @@ def int8(
         observer: See `observers.list_observers`.
         weights: "per_channel" or "per_tensor".
         rounding: "double", TFLite's, or "single".
+        repair: What is repaired from the samples, by name and in order, see `repairs`.
         options: Of the observer.
     """
     return tvm.transform.Sequential(
         [
-            CalibrateAndQuantize(samples, observer, weights, options),
+            CalibrateAndQuantize(samples, observer, weights, options, repair),
             LowerQDQ(rounding=rounding),
         ],
         name="tvmcompress.int8",
@@ -121,18 +124,29 @@ class PruneAndRepair:
 
 @tvm.transform.module_pass(opt_level=0, name="CalibrateAndQuantize")
 class CalibrateAndQuantize:
-    """Find the ranges of a module's activations on samples, and quantize it.
+    """Find the ranges of a module's activations on samples, quantize it, and repair it.
 
     Args:
         samples: One array for each input, axis 0 the samples.
         observer: See `observers.list_observers`.
         weights: "per_channel" or "per_tensor".
         options: Of the observer.
+        repair: Names of repairs, see `repairs`.
+
+    Raises:
+        UserError: There is no repair of a name.
     """
 
     def __init__(
-        self, samples: Samples, observer: str = "minmax", weights: Granularity = "per_channel", options: Any = None
+        self,
+        samples: Samples,
+        observer: str = "minmax",
+        weights: Granularity = "per_channel",
+        options: Any = None,
+        repair: Sequence[str] = (),
     ) -> None:
+        check_repairs(repair)
+        self.repair = tuple(repair)
         self.samples = samples
         self.observer = observer
         self.weights: Granularity = weights
@@ -140,5 +154,8 @@ class CalibrateAndQuantize:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module in QDQ form."""
+        before = [float_repair(name, self.samples) for name in self.repair if name in FLOAT_REPAIRS]
+        mod = tvm.transform.Sequential(before)(mod)
         ranges = calibrate(mod, [list(self.samples)], self.observer, options=self.options)
-        return tvm.transform.Sequential([Quantize(ranges, weights=self.weights)])(mod)
+        behind = [integer_repair(name, mod, self.samples) for name in self.repair if name in INTEGER_REPAIRS]
+        return tvm.transform.Sequential([Quantize(ranges, weights=self.weights), *behind])(mod)

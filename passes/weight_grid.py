@@ -91,22 +91,31 @@ def weight_grid(
     axis = int(call.attrs.axis) % max(stored.ndim, 1)
     steps = _along(scale.astype(np.float64), axis, stored.ndim)
     zero_points = _along(zero.astype(np.int64), axis, stored.ndim)
-    lowest, highest = _limits(stored)
     integers = stored.astype(np.int64) - zero_points
-    ends = (lowest - zero_points, highest - zero_points)
+    ends = _limits(stored, integers, zero_points)
     seen = order if order is not None else tuple(range(stored.ndim))
-    arrays = (array.transpose(seen) for array in (integers, steps, *ends, zero_points))
-    return WeightGrid(tuple(path[::-1]), *arrays, order=seen)
+    return WeightGrid(
+        path=tuple(path[::-1]),
+        integers=integers.transpose(seen),
+        steps=steps.transpose(seen),
+        lowest=ends[0].transpose(seen),
+        highest=ends[1].transpose(seen),
+        zero_points=zero_points.transpose(seen),
+        order=seen,
+    )
 
 
-def _limits(stored: np.ndarray) -> tuple[int, int]:
-    """The smallest and the largest integer to be stored."""
+def _limits(stored: np.ndarray, integers: np.ndarray, zero_points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far integers less the zero point may reach.
+
+    Those of weights reach no further than the largest of them does: what fewer bits, narrow ranges and exact sums in 16 bits
+    ask for stays true.
+    """
     if stored.dtype == np.int32:
-        return -_LARGEST_BIAS, _LARGEST_BIAS
+        return np.full_like(zero_points, -_LARGEST_BIAS), np.full_like(zero_points, _LARGEST_BIAS)
     info = np.iinfo(stored.dtype)
-    # Symmetric where the constant is: TensorFlow Lite's kernels exclude -128.
-    lowest = info.min + 1 if info.min < 0 and stored.min(initial=0) > info.min else info.min
-    return int(lowest), int(info.max)
+    largest = np.abs(integers).max(initial=0)
+    return np.maximum(info.min - zero_points, -largest), np.minimum(info.max - zero_points, largest)
 
 
 def _constant(expr: relax.Expr, params: Mapping[relax.Var, np.ndarray]) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from .passes.rebuild import bindings
 from .pruning import prune as prune_model
 from .pruning import sparsify
 from .quantization import find_ranges, quantize_model
+from .quantization_repair import repair_float
 from .recipe import PruneRecipe, QuantizeRecipe, Recipe, as_prune_recipe, as_quantize_recipe
 from .road import Progress, Road, Step
 from .targets.registry import get_target
@@ -116,8 +117,9 @@ def compress(
     qdq: Model | None = None
     ranges: dict[str, Any] = {}
     if plan.quantize is not None:
-        ranges = find_ranges(road, float_model, data, plan.quantize) if data is not None else {}
-        current, qdq = quantize_model(road, float_model, ranges, plan.quantize)
+        current = repair_float(road, float_model, data, plan.quantize)
+        ranges = find_ranges(road, current, data, plan.quantize) if data is not None else {}
+        current, qdq = quantize_model(road, current, ranges, plan.quantize, data)
     return CompressionResult(
         model=current,
         original=original,

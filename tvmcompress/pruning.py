@@ -94,7 +94,7 @@ def prune(
         if data is None:
             say("left out: it needs calibration data")
             return pruned
-        samples = data.first(_repair_samples(original))
+        samples = data.first(repair_samples(original))
         repair = Reconstruct(
             original.module, samples.inputs(), on_progress=lambda done, total, _: road.tell("repair", done, total)
         )
@@ -287,7 +287,7 @@ def _nothing_removed(model: Model, options: PruneRecipe) -> str:
     return "no channel could be removed" + (f" ({reasons[0]})" if reasons and not options.budgets else f"; {hint}")
 
 
-def _repair_samples(model: Model) -> int:
+def repair_samples(model: Model) -> int:
     """How many samples a repair may use."""
     largest = max(math.prod(layer.output_shape) for layer in layers(model.module)) * np.dtype(np.float32).itemsize
     return max(1, _REPAIR_BYTES // largest) * model.inputs[0].shape[0]

@@ -9,6 +9,7 @@ from .model import Model
 from .passes import LowerQDQ, Quantize, Range, Scheme, calibrate
 from .passes.quantization_plan import plan_quantization
 from .passes.schemes import Precision, Schemes
+from .quantization_repair import repair_integers
 from .recipe import QuantizeRecipe
 from .road import Road
 
@@ -44,10 +45,19 @@ def find_ranges(road: Road, model: Model, data: Dataset, options: QuantizeRecipe
     return ranges
 
 
-def quantize_model(road: Road, model: Model, ranges: Mapping[str, Range], options: QuantizeRecipe) -> tuple[Model, Model]:
+def quantize_model(
+    road: Road, model: Model, ranges: Mapping[str, Range], options: QuantizeRecipe, data: Dataset | None = None
+) -> tuple[Model, Model]:
     """A float model in integers, as targets run it; and in QDQ form.
 
     Where no layer computes with integers, both are the float model with its weights stored smaller.
+
+    Args:
+        road: Keeps the time.
+        model: The float model, after `repair_float`.
+        ranges: From `find_ranges`.
+        options: What is wanted.
+        data: Calibration samples for repairs, which are left out without them.
     """
     weights = {name: layer.weights for name, layer in options.layers.items() if layer.weights is not None}
     weights["*"] = options.weights
@@ -62,12 +72,20 @@ def quantize_model(road: Road, model: Model, ranges: Mapping[str, Range], option
             ),
             note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",
         )
-        if not options.needs_ranges:
-            say(options.precision)
-            return qdq, qdq
+        say(_summary(options))
+    if not options.needs_ranges:
+        return qdq, qdq
+    qdq = repair_integers(road, qdq, model, data, options)
+    with road.step("lower") as say:
         lowered = qdq.apply(LowerQDQ(rounding=options.rounding), note=f"integer operators, {options.rounding} rounding")
-        say(f"{options.precision}, weights {options.weights.replace('_', ' ')}, {options.rounding} rounding")
+        say(f"integer operators, {options.rounding} rounding")
     return lowered, qdq
+
+
+def _summary(options: QuantizeRecipe) -> str:
+    if not options.needs_ranges:
+        return options.precision
+    return f"{options.precision}, weights {options.weights.replace('_', ' ')}"
 
 
 def _schemes(options: QuantizeRecipe) -> dict[str, Precision | Scheme]:

@@ -10,16 +10,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from .presets import preset_values
 from .recipe_table import Table
 
-# The same as `passes.schemes.Precision`, which would load TVM.
+# The same as `passes.schemes.Precision` and `passes.repairs.REPAIRS`, which would load TVM.
 Precision = Literal["int8", "uint8", "int16x8", "int4", "float16", "float32"]
 Bits = Literal[7, 8]
+Repair = Literal["equalize", "bias"]
+REPAIRS: tuple[str, ...] = get_args(Repair)
 
 
 class LayerRecipe(Table):
@@ -65,6 +67,9 @@ class QuantizeRecipe(Table):
         weights: One scale for each output channel, or one for each tensor.
         rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
         power_of_two: Whether all scales are powers of two.
+        repair: What is repaired from the calibration data: "equalize" (ranges of channels across layers, before ranges are
+            found), "bias" (mean errors).
+        repair_options: Options of repairs, by name: those of their passes.
         exclude: Patterns of layers that stay in float.
         layers: What is done otherwise, by patterns of layers; the first that fits counts.
     """
@@ -79,8 +84,17 @@ class QuantizeRecipe(Table):
     weights: Literal["per_channel", "per_tensor"] = "per_channel"
     rounding: Literal["double", "single"] = "double"
     power_of_two: bool = False
+    repair: tuple[Repair, ...] = ()
+    repair_options: dict[str, dict[str, bool | int | float]] = Field(default={})
     exclude: tuple[str, ...] = ()
     layers: dict[str, LayerRecipe] = Field(default={})
+
+    @model_validator(mode="after")
+    def _options_of_repairs(self) -> QuantizeRecipe:
+        unknown = [name for name in self.repair_options if name not in REPAIRS]
+        if unknown:
+            raise ValueError(f"there is no repair '{unknown[0]}'; choose one of {', '.join(REPAIRS)}")
+        return self
 
     @model_validator(mode="before")
     @classmethod

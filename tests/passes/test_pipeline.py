@@ -60,6 +60,15 @@ def test_pipelines_are_the_passes_one_by_one(mod: tvm.IRModule, samples: list[np
     same(got, tc.LowerQDQ()(quantized))
 
 
+def test_repairs_come_before_and_behind_quantization(mod: tvm.IRModule, samples: list[np.ndarray]) -> None:
+    got = relax.get_pipeline("tvmcompress.int8", samples=samples, repair=("bias", "equalize"))(mod)
+    equal = tc.EqualizeLayers()(mod)
+    quantized = tc.Quantize(tc.calibrate(equal, [samples]))(equal)
+    same(got, tc.LowerQDQ()(tc.CorrectBias(equal, samples)(quantized)))
+    with pytest.raises(tc.UserError, match="no repair 'prayer'; choose of equalize"):
+        relax.get_pipeline("tvmcompress.int8", samples=samples, repair=["prayer"])
+
+
 def test_single_passes_in_a_sequential_with_tvms_own(mod: tvm.IRModule) -> None:
     sequence = tvm.transform.Sequential(
         [tc.PruneChannels(0.25), relax.transform.CanonicalizeBindings(), tc.PruneChannels(0.5, scope="global")]

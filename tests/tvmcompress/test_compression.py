@@ -50,7 +50,7 @@ def test_both_together(both: CompressionResult, digits: Path) -> None:
     assert accuracy(both.model, digits) >= 0.96
     assert both.surgery is not None
     assert both.surgery.macs_before / both.surgery.macs_after > 3.5
-    assert [step.name for step in both.steps] == ["prune", "repair", "calibrate", "quantize"]
+    assert [step.name for step in both.steps] == ["prune", "repair", "calibrate", "quantize", "lower"]
     assert all(step.seconds >= 0 and step.message for step in both.steps)
     assert any(remark.subject == "classifier" for remark in both.remarks)
     assert len(both.model.provenance) == 5
@@ -81,7 +81,7 @@ def test_progress_is_told(digits: Path, digits_model: Model) -> None:
     seen: list[tuple[str, int, int]] = []
     compress(digits_model, digits / "digits_calib.npz", prune=0.5, quantize="int8", calibration_samples=40,
              on_progress=lambda *at: seen.append(at))  # fmt: skip
-    assert list(dict.fromkeys(name for name, _, _ in seen)) == ["prune", "repair", "calibrate", "quantize"]
+    assert list(dict.fromkeys(name for name, _, _ in seen)) == ["prune", "repair", "calibrate", "quantize", "lower"]
     assert all(0 <= done <= total for _, done, total in seen)
     assert ("calibrate", 40, 40) in seen
 
@@ -120,7 +120,36 @@ def test_other_choices_in_some_layers(digits: Path, digits_model: Model) -> None
     assert accuracy(chosen.model, digits) > 0.95
 
 
+def test_repairs_are_steps_of_their_own(digits: Path, digits_model: Model) -> None:
+    seen: list[tuple[str, int, int]] = []
+    options = {"weights": "per_tensor", "repair": ["equalize", "bias"], "repair_options": {"equalize": {"iterations": 5}}}
+    result = compress(digits_model, digits / "digits_calib.npz", quantize=options, on_progress=lambda *at: seen.append(at))
+    assert [step.name for step in result.steps] == ["equalize", "calibrate", "quantize", "bias", "lower"]
+    assert all(step.message for step in result.steps)
+    assert ("bias", 3, 8) in seen
+    plain = compress(digits_model, digits / "digits_calib.npz", quantize={**options, "repair": [], "repair_options": {}})
+    assert any("equalized" in note for note in result.model.provenance)
+
+    def error(model: Model) -> float:
+        images = np.load(digits / "digits_test.npz")["x_uint8"][:200].astype(np.float32)
+        return float(np.square(model.run(images)[0] - digits_model.run(images)[0]).mean())
+
+    assert error(result.model) < 0.7 * error(plain.model)
+
+
 class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"repair": ["prayer"]}, "repair.0: input should be 'equalize'"),
+            ({"repair_options": {"prayer": {}}}, "there is no repair 'prayer'"),
+            ({"repair": ["bias"], "repair_options": {"bias": {"zeal": 1}}}, "does not take the options zeal"),
+        ],
+    )
+    def test_repairs(self, options: dict, message: str, digits: Path, digits_model: Model) -> None:
+        with pytest.raises(UserError, match=message):
+            compress(digits_model, digits / "digits_calib.npz", quantize=options, calibration_samples=20)
+
     def test_quantized_already(self, both: CompressionResult, digits: Path) -> None:
         for model in (both.model, both.qdq_model):
             assert model is not None

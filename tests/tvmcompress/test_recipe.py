@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmcompress import PruneRecipe, QuantizeRecipe, Recipe, UserError
+from tvmcompress.passes.repairs import FLOAT_REPAIRS, INTEGER_REPAIRS
 from tvmcompress.passes.schemes import PRECISIONS, Scheme
 from tvmcompress.presets import PRESETS
+from tvmcompress.quantize_recipe import REPAIRS
 from tvmcompress.recipe import LayerRecipe, as_prune_recipe, as_quantize_recipe
 
 ratios = st.floats(0.001, 0.999)
@@ -43,6 +45,12 @@ quantizes = st.builds(
     group_size=st.integers(0, 128),
     observer=st.text(max_size=8),
     rounding=st.sampled_from(["double", "single"]),
+    repair=st.lists(st.sampled_from(REPAIRS), max_size=3).map(tuple),
+    repair_options=st.dictionaries(
+        st.sampled_from(REPAIRS),
+        st.dictionaries(st.text(min_size=1, max_size=8), ratios | st.integers() | st.booleans(), min_size=1, max_size=2),
+        max_size=2,
+    ),
     power_of_two=st.booleans(),
     layers=st.dictionaries(st.text(min_size=1, max_size=8), layers, max_size=2),
 )
@@ -151,3 +159,7 @@ def test_schemes_of_layers_fall_back_to_the_table() -> None:
     assert schemes["*"] == Scheme("int4", group_size=8)
     assert recipe.needs_ranges
     assert not QuantizeRecipe(precision="float16").needs_ranges
+
+
+def test_the_repairs_of_recipes_are_those_there_are() -> None:
+    assert set(REPAIRS) == {*FLOAT_REPAIRS, *INTEGER_REPAIRS}

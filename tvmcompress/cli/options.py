@@ -189,6 +189,15 @@ PowerOfTwoOption = Annotated[
         rich_help_panel=_QUANTIZATION,
     ),
 ]
+QuantRepairOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quant-repair",
+        metavar="NAME",
+        help="Repair from --calib: equalize (channel ranges across layers), bias (mean errors) (repeatable, in order).",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
 OnnxOption = Annotated[
     bool | None,
     typer.Option(

@@ -59,6 +59,7 @@ OPTIONS: dict[str, _Field] = {
     "weights": _Field(opt.WeightsOption, "quantize", "weights"),
     "keep_float": _Field(opt.KeepFloatOption, "quantize", "exclude"),
     "rounding": _Field(opt.RoundingOption, "quantize", "rounding"),
+    "quant_repair": _Field(opt.QuantRepairOption, "quantize", "repair"),
     "power_of_two": _Field(opt.PowerOfTwoOption, "quantize", "power_of_two"),
 }
 """By the name of the parameter, in the order of the help."""
