@@ -38,8 +38,8 @@ if ! command -v "$python" >/dev/null || ! "$python" -c 'import ensurepip, venv' 
         exit 1
     fi
 fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-    echo "$("$python" --version) is too old: Python 3.10 or newer is needed; name one with make PYTHON=python3.12" >&2
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "$("$python" --version) is too old: Python 3.11 or newer is needed; name one with make PYTHON=python3.12" >&2
     exit 1
 fi
 

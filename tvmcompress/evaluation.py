@@ -27,6 +27,7 @@ class Evaluation(BaseModel):
         accuracy: Share whose highest output is the label's, 0 to 1; None without labels.
         correct: The number of those.
         half_width: Half the width of the 95 % confidence interval of the accuracy.
+        most_frequent: Share of the label that is most frequent: what answering it always would reach; None without labels.
         agreement: Share for which model and reference have the same highest output; None without a reference.
         reference_accuracy: The reference's accuracy on the same samples.
         relative_error: |output - reference| / |reference| over all samples, Euclidean norms; None without a reference.
@@ -40,6 +41,7 @@ class Evaluation(BaseModel):
     accuracy: float | None = None
     correct: int | None = None
     half_width: float | None = None
+    most_frequent: float | None = None
     agreement: float | None = None
     reference_accuracy: float | None = None
     relative_error: float | None = None
@@ -53,6 +55,20 @@ class Evaluation(BaseModel):
             return None
         return self.reconstruction_error / self.reference_reconstruction_error - 1
 
+    @property
+    def doubt(self) -> str | None:
+        """What may be wrong with the data, where the accuracy tells; None where nothing does."""
+        original = self.accuracy if self.reference_accuracy is None else self.reference_accuracy
+        if original is None or self.most_frequent is None:
+            return None
+        if original - _half_width(original, self.samples) > self.most_frequent:
+            return None
+        return (
+            f"the accuracy of {original * 100:.1f} % is not clearly better than that of always answering with the most "
+            f"frequent label ({self.most_frequent * 100:.1f} %); check that the data is what the model takes (scale, mean, "
+            "std, layout) and that the labels are its classes"
+        )
+
     def of_reference(self) -> Evaluation:
         """What is known of the reference from the same run."""
         accuracy = self.reference_accuracy
@@ -61,6 +77,7 @@ class Evaluation(BaseModel):
             accuracy=accuracy,
             correct=round(accuracy * self.samples) if accuracy is not None else None,
             half_width=_half_width(accuracy, self.samples) if accuracy is not None else None,
+            most_frequent=self.most_frequent,
             agreement=1.0 if self.agreement is not None else None,
             relative_error=0.0 if self.relative_error is not None else None,
             reconstruction_error=self.reference_reconstruction_error,
@@ -128,6 +145,7 @@ class _Totals:
         self.samples = 0
         self.correct = self.reference_correct = self.agreeing = 0
         self.labelled = self.compared = self.reconstructs = False
+        self.labels = np.zeros(0, np.int64)
         self.error = self.norm = 0.0
         self.own_loss = self.other_loss = 0.0
         self.elements = 0
@@ -149,6 +167,7 @@ class _Totals:
                 )
             self.labelled = True
             self.correct += int((best == labels).sum())
+            self.labels = _added(self.labels, np.bincount(labels))
         if output.shape == inputs[0].shape:
             self.reconstructs = True
             self.elements += output.size
@@ -178,6 +197,7 @@ class _Totals:
             accuracy=share if self.labelled else None,
             correct=self.correct if self.labelled else None,
             half_width=_half_width(share, self.samples) if self.labelled else None,
+            most_frequent=int(self.labels.max()) / self.samples if self.labelled else None,
             agreement=self.agreeing / self.samples if self.compared and classes else None,
             reference_accuracy=self.reference_correct / self.samples if self.labelled and self.compared else None,
             relative_error=float(np.sqrt(self.error / max(self.norm, 1e-30))) if self.compared else None,
@@ -186,6 +206,14 @@ class _Totals:
                 self.other_loss / self.elements if self.reconstructs and self.compared else None
             ),
         )
+
+
+def _added(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The sum of two counts of different lengths."""
+    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
+    total = longer.copy()
+    total[: len(shorter)] += shorter
+    return total
 
 
 def _half_width(share: float, samples: int) -> float:

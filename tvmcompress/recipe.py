@@ -12,6 +12,7 @@ A table that is missing is a step that is left out.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -265,11 +266,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """TOML to plain values; `tomllib` came with Python 3.11."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:
-        import tomli as tomllib  # type: ignore[no-redef]
+    """TOML to plain values."""
     return tomllib.loads(text)
 
 

@@ -72,6 +72,21 @@ def test_reference_alone(samples: np.ndarray) -> None:
     assert found.agreement == 0.0
 
 
+def test_doubt_where_the_model_does_no_better_than_one_answer(samples: np.ndarray) -> None:
+    best = samples[:, :3].argmax(1)
+    wrong = np.where(best == 0, 1, 0)
+    right = evaluate(identity, load_data((samples, best), [VECTOR]))
+    assert right.most_frequent == np.bincount(best).max() / len(samples)
+    assert right.doubt is None
+    found = evaluate(identity, load_data((samples, wrong), [VECTOR]))
+    assert found.most_frequent == (wrong == 0).mean()
+    assert found.doubt is not None
+    assert "the most frequent label" in found.doubt
+    # A compressed model that has lost everything says nothing about the data.
+    lost = evaluate(lambda inputs: [-identity(inputs)[0]], load_data((samples, best), [VECTOR]), reference=identity)
+    assert lost.doubt is None
+
+
 def test_limit_and_progress(samples: np.ndarray) -> None:
     seen: list[tuple[int, int]] = []
     data = load_data((samples, np.zeros(len(samples))), [VECTOR])

@@ -136,7 +136,7 @@ def models_table(models: Sequence[ModelRecord], wide: bool = True) -> Renderable
             count(record.macs) + (_less(first.macs, record.macs) if wide else ""),
             size(record.weight_bytes) + (_less(first.weight_bytes, record.weight_bytes) if wide else ""),
         )
-    return table
+    return Group(table, *_doubts(models))
 
 
 def report_tables(report: Report, wide: bool) -> RenderableType:
@@ -170,7 +170,18 @@ def builds_table(report: Report, *, with_models: bool) -> RenderableType:
             shown = cells if compared else [*cells[:2], *cells[3:]]
             last = index == len(builds) - 1 and len(report.targets) > 1
             table.add_row(*(own if index == 0 else [""] * len(own)), *shown, end_section=last)
-    return Group(table, *_problems(report.builds), Text(_SOURCES, style="dim"))
+    doubts = _doubts(report.models) if with_models else []
+    return Group(table, *doubts, *_problems(report.builds), Text(_SOURCES, style="dim"))
+
+
+def _doubts(models: Sequence[ModelRecord]) -> list[Text]:
+    """What may be wrong with the data that the first model was evaluated on."""
+    return _doubt(models[0].evaluation)
+
+
+def _doubt(evaluation: Evaluation | None) -> list[Text]:
+    found = None if evaluation is None else evaluation.doubt
+    return [] if found is None else [Text(found[0].upper() + found[1:] + ".", style="yellow")]
 
 
 def _own_cells(record: ModelRecord, scored: bool) -> list[str]:
@@ -245,7 +256,7 @@ def evaluation_table(name: str, evaluation: Evaluation) -> RenderableType:
     if evaluation.reference_reconstruction_error is not None:
         change = evaluation.reconstruction_change or 0.0
         grid.add_row("of the original", f"{evaluation.reference_reconstruction_error:.5g} ({change * 100:+.2f} %)")
-    return grid
+    return Group(grid, *_doubt(evaluation))
 
 
 def noise_table(layers: Sequence[LayerNoise]) -> RenderableType:
