@@ -82,7 +82,7 @@ class Converter:
         return made[form]
 
     def _is_dequantized_constant(self, value: relax.Expr | None) -> bool:
-        return is_call(value, "dequantize") and self.build.param_value(value.args[0]) is not None
+        return is_decoding(value) and self.build.param_value(value.args[0]) is not None
 
     def original(self, expr: relax.Expr) -> relax.Expr:
         """An operand as it was in the old function."""
@@ -115,6 +115,8 @@ class Converter:
             dequantized = self._converted_integers(source, form)
             if dequantized is not None:
                 return self.build.emit(dequantized, var.name)
+        if is_decoding(source) and var not in self.native:
+            return self.build.emit(relax.op.astype(self.get(source.args[0], form), "float32"), var.name)
         x, native, stem = self.made[var][self.form_of(var)], self.form_of(var), _stem(var)
         if native == SAME and form == LAST:
             return self.build.emit(permute(x, TO_LAST), f"{stem}.permuted")
@@ -175,6 +177,12 @@ def layout_rule(*names: str) -> Callable[[Rule], Rule]:
 def is_call(expr: relax.Expr | None, name: str) -> TypeGuard[Any]:
     """Whether an expression is a call of a Relax operator, named without its prefix."""
     return isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == f"relax.{name}"
+
+
+def is_decoding(expr: relax.Expr | None) -> TypeGuard[Any]:
+    """Whether an expression makes real numbers from how they are stored: integers, or float16."""
+    halves = is_call(expr, "astype") and str(expr.args[0].ty.dtype) == "float16"
+    return halves or is_call(expr, "dequantize")
 
 
 def is_single(expr: relax.Expr) -> bool:

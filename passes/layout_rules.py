@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._tvm import Constant, relax, tirx, tvm
-from .layout_converter import LAST, SAME, TO_LAST, Converter, Form, is_call, is_single, layout_rule, permute
+from .layout_converter import LAST, SAME, TO_LAST, Converter, Form, is_call, is_decoding, is_single, layout_rule, permute
 from .meanings.registry import ints
 from .module_params import static_shape
 
@@ -27,9 +27,9 @@ def _rank(expr: relax.Expr) -> int:
 
 
 def _is_constant(convert: Converter, expr: relax.Expr) -> bool:
-    """Whether an operand is a parameter or constant, perhaps dequantized."""
+    """Whether an operand is a parameter or constant, perhaps dequantized or widened."""
     source = convert.values.get(expr) if isinstance(expr, relax.Var) else None
-    return convert.build.param_value(source.args[0] if is_call(source, "dequantize") else expr) is not None
+    return convert.build.param_value(source.args[0] if is_decoding(source) else expr) is not None
 
 
 def _last_axis(axis: int) -> int:
@@ -196,8 +196,9 @@ def _matmul(convert: Converter, call: relax.Call) -> Result:
     c, h, w = form.image
     order = np.arange(c * h * w).reshape(c, h, w).transpose(1, 2, 0).reshape(-1)
     source = convert.values.get(weight) if isinstance(weight, relax.Var) else None
-    if is_call(source, "dequantize"):
-        if not is_single(source.args[1]) and int(source.attrs.axis) % 2 == 0:
+    if is_decoding(source):
+        scaled = is_call(source, "dequantize") and not is_single(source.args[1])
+        if scaled and int(source.attrs.axis) % 2 == 0:
             return None
         rows = _reordered(convert, source.args[0], order)
         new = convert.build.emit(

@@ -244,7 +244,8 @@ class _Planner:
                     self.wanted.add(value.tuple_value)
                 continue
             computes = var in self.plan.layers or var in self.unit_of.values() or var in self.roots
-            if computes or self._own_scale(value) or (var in self.wanted and self._is_move(value)):
+            own = self._own_scale(value) and not self._excluded(var)
+            if computes or own or (var in self.wanted and self._is_move(value)):
                 self.wanted.update(operand for operand in _operands(value) if operand not in self.params)
 
     def _own_scale(self, call: relax.Call) -> bool:

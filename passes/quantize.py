@@ -19,7 +19,9 @@ import numpy as np
 from ._tvm import Constant, relax, tvm
 from .affine import SMALLEST_SCALE, Affine, Range, affine_of_range, power_of_two
 from .errors import UserError
-from .module_params import input_vars
+from .int4_weights import quantize_int4
+from .integer.stored_weights import int4_weight
+from .module_params import input_vars, static_shape
 from .quantization_plan import WEIGHTED, Plan, plan_quantization, weight_axis
 from .rebuild import Rebuilder, bindings
 from .remarks import Remark, add_remarks
@@ -105,8 +107,7 @@ class _Quantizer:
         program = list(bindings(self.build.source))
         if any(isinstance(v, relax.Call) and v.op.name in ("relax.quantize", "relax.dequantize") for _, v in program):
             raise UserError("the model is quantized already; quantize the float model instead")
-        halved = any(self._is_halved(var, value) for var, value in program)
-        if not self.plan.layers and not halved:
+        if not plan_quantization(self.mod).layers:
             raise UserError("the model has no convolution or matrix product with constant weights to quantize")
         for var in input_vars(self.build.source):
             if var in self.plan.points:
@@ -171,17 +172,62 @@ class _Quantizer:
             if array is not None and not np.isfinite(array).all():
                 raise UserError(f"layer {var.name} has weights that are not finite")
         axis = weight_axis(call)
-        scales = self._weight_scales(var, call, weight, offsets, axis)
+        scheme, per_channel = self.schemes[var.name], self._per_channel(var)
+        if scheme.precision == "int4":
+            integers, scales = self._int4(var, call, weight, offsets, scheme.group_size)
+        else:
+            scales = self._weight_scales(var, call, weight, offsets, axis)
+            wide = scales.reshape([-1 if a == axis else 1 for a in range(weight.ndim)])
+            rounded = np.clip(np.rint(weight / wide), *scheme.weight_limits).astype(np.int8)
+            integers = self._param(name, rounded, var.name)
         self.scales[var] = scales
-        wide = scales.reshape([-1 if a == axis else 1 for a in range(weight.ndim)])
-        integers = np.clip(np.rint(weight / wide), *self.schemes[var.name].weight_limits).astype(np.int8)
-        param = self._param(name, integers, var.name)
-        per_channel = self._per_channel(var)
         scale: np.ndarray = scales if per_channel else scales[0].reshape(())
         zero = relax.const(np.zeros(scale.shape, np.int8))
-        dequantized = relax.op.dequantize(param, relax.const(scale), zero, axis=axis if per_channel else -1)
+        dequantized = relax.op.dequantize(integers, relax.const(scale), zero, axis=axis if per_channel else -1)
         named = self.build.emit(dequantized, f"{name}.dequantized")
         return relax.Call(call.op, [self.build.get(call.args[0]), named], call.attrs, call.ty_args)
+
+    def _int4(
+        self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None, group_size: int
+    ) -> tuple[relax.Var, np.ndarray]:
+        """The int8 weights made from four bits, and their scales, float32 (O,)."""
+        convolution = call.op.name == "relax.nn.conv2d"
+        as_oik = weight.reshape(*weight.shape[:2], -1) if convolution else weight.T[:, :, None]
+        size = group_size if group_size < as_oik.shape[1] and not self._is_flattened(call.args[0]) else 0
+        found = quantize_int4(
+            as_oik,
+            size,
+            smallest=self._smallest_scales(call, offsets, as_oik.shape[0], self._per_channel(var)),
+            per_channel=self._per_channel(var),
+            shift_only=self.shift_only,
+        )
+        values = found.values.reshape(weight.shape) if convolution else found.values[:, :, 0].T
+        name = self.build.param_name(call.args[1]) or f"{var.name}.weight"
+        stored = self._param(name, np.ascontiguousarray(values), var.name)
+        multipliers = self._param(f"{stored.name}.multipliers", found.multipliers, var.name)
+        axes = (0, 1) if convolution else (1, 0)
+        made = int4_weight(stored, multipliers, output_axis=axes[0], input_axis=axes[1], group_size=size)
+        return self.build.emit(made, f"{stored.name}.int8"), found.scales.astype(np.float32)
+
+    def _is_flattened(self, expr: relax.Expr) -> bool:
+        """Whether a matrix product's operand is an image of several pixels: its input channels do not lie together."""
+        source = self.build.source_value(expr)
+        while isinstance(source, relax.Var):
+            source = self.build.source_value(source)
+        if not isinstance(source, relax.Call) or source.op.name not in ("relax.reshape", "relax.flatten"):
+            return False
+        shape = static_shape(source.args[0])
+        return len(shape) == 4 and shape[2] * shape[3] > 1
+
+    def _smallest_scales(
+        self, call: relax.Call, offsets: np.ndarray | None, outputs: int, per_channel: bool
+    ) -> np.ndarray:
+        """float64 (O,): below these the biases would be too large as integers."""
+        if offsets is None:
+            return np.full(outputs, SMALLEST_SCALE)
+        input_scale = self.affines[call.args[0]].scale
+        smallest = np.abs(offsets.reshape(-1)).astype(np.float64) / (input_scale * _LARGEST_BIAS)
+        return np.maximum(smallest if per_channel else np.full_like(smallest, smallest.max()), SMALLEST_SCALE)
 
     def _weight_scales(
         self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None, axis: int
@@ -194,20 +240,13 @@ class _Quantizer:
         whole, largest = float(magnitude.max()), self.schemes[var.name].weight_limits[1]
         # A channel of zero weights takes the scale of the tensor.
         scales = np.where(magnitude > 0, magnitude, whole if whole > 0 else float(largest)) / largest
-        if offsets is not None:
-            input_scale = self.affines[call.args[0]].scale
-            smallest = np.abs(offsets.reshape(-1)).astype(np.float64) / (input_scale * _LARGEST_BIAS)
-            if not per_channel:
-                smallest = np.full_like(smallest, smallest.max())
-            if (smallest > scales).any():
-                count = int((smallest > scales).sum())
-                self.remarks.append(
-                    Remark(
-                        "Quantize", var.name, f"{count} channels have a bias that dwarfs their weights; scales raised"
-                    )
-                )
-            scales = np.maximum(scales, smallest)
-        scales = np.maximum(scales, SMALLEST_SCALE)
+        smallest = self._smallest_scales(call, offsets, magnitude.size, per_channel)
+        if offsets is not None and (smallest > scales).any():
+            count = int((smallest > scales).sum())
+            self.remarks.append(
+                Remark("Quantize", var.name, f"{count} channels have a bias that dwarfs their weights; scales raised")
+            )
+        scales = np.maximum(scales, smallest)
         return (power_of_two(scales) if self.shift_only else scales).astype(np.float32)
 
     def _bias(

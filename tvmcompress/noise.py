@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from .data import DataLike, Dataset, load_data
 from .model import Model
 from .passes._tvm import relax, tvm
+from .passes.decode_weights import is_stored_weight
 from .passes.integer.lower_qdq import get_scales
 from .passes.interpreter import Interpreter
 from .passes.module_params import param_vars, static_shape
@@ -123,12 +124,13 @@ class _Reader:
         report = get_surgery(mod)
         self._positions = {} if report is None else report.kept_positions()
         self._shapes = {} if report is None else report.shapes
-        # The weights of a module in QDQ form are read through a dequantize.
+        # The weights of a module in QDQ form are read through a dequantize, stored ones through what widens them.
         self._weights = {var: var.name for var in param_vars(mod["main"])}
         for var, value in bindings(mod["main"]):
             self.kept[var.name] = None
             if isinstance(value, relax.Call) and isinstance(var.ty, relax.TensorType):
-                if value.op.name == "relax.dequantize" and value.args[0] in self._weights:
+                decodes = value.op.name == "relax.dequantize" or is_stored_weight(value)
+                if decodes and value.args[0] in self._weights:
                     self._weights[var] = self._weights[value.args[0]]
                 else:
                     self.kept[var.name] = self._find(var, value)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from .data import Dataset
 from .model import Model
 from .passes import LowerQDQ, Quantize, Range, Scheme, calibrate
+from .passes._tvm import relax
 from .passes.quantization_plan import plan_quantization
+from .passes.rebuild import bindings
 from .passes.schemes import Precision, Schemes
 from .quantization_repair import repair_integers
 from .recipe import QuantizeRecipe
@@ -73,7 +75,8 @@ def quantize_model(
             note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",
         )
         say(_summary(options))
-    if not options.needs_ranges:
+    calls = [value for _, value in bindings(qdq.module["main"]) if isinstance(value, relax.Call)]
+    if not any(call.op.name == "relax.quantize" for call in calls):
         return qdq, qdq
     qdq = repair_integers(road, qdq, model, data, options)
     with road.step("lower") as say:

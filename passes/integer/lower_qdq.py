@@ -7,11 +7,14 @@ import json
 from .._tvm import relax, tvm
 from ..affine import Affine
 from ..convert_layout import convert_layout
+from ..decode_weights import DecodeWeights
 from ..errors import UserError
+from ..module_params import get_params
 from ..rebuild import bindings
 from ..remarks import add_remarks
 from . import lowering_rules  # noqa: F401  (registers the rules)
 from .lowering import Lowering
+from .registry import is_integer_op
 from .requantize import ROUNDINGS
 
 SCALES_ATTR = "tvmcompress.scales"
@@ -54,7 +57,12 @@ def _lower(mod: tvm.IRModule, rounding: str) -> tvm.IRModule:
     calls = [value for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)]
     if not any(call.op.name == "relax.quantize" for call in calls):
         raise UserError("the model is not quantized; quantize it first")
-    lowering = Lowering(convert_layout(mod), rounding)
+    packed = {
+        str(value.args[0].name): (get_params(mod)[value.args[1].name], int(value.attrs.group_size))
+        for value in calls
+        if is_integer_op(value, "int4_weight")
+    }
+    lowering = Lowering(convert_layout(tvm.transform.Sequential([DecodeWeights(["int4"])])(mod)), rounding, packed)
     lowered = lowering.run()
     names = {var.name for var, _ in bindings(lowered["main"])}
     scales = {name: [a.scale, a.zero_point] for name, a in lowering.scales.items() if name in names}

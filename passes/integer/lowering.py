@@ -7,19 +7,21 @@ fits, and at the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from .._tvm import Constant, relax, tvm
 from ..affine import Affine
+from ..int4_weights import pack_int4, spread
 from ..module_params import input_vars, param_vars
 from ..pointwise import evaluate, pointwise_operands
 from ..rebuild import Rebuilder, bindings
 from ..remarks import Remark
 from .ops import qlut, qrequantize
 from .requantize import quantize_multiplier
+from .stored_weights import unpacked
 
 _INFINITE = float("inf")
 _STEPS = {"relax.nn.relu", "relax.nn.relu6", "relax.clip"}
@@ -114,11 +116,15 @@ class Lowering:
         values: What the variables of the old function are bound to.
         params: The values of the old function's parameters.
         rounding: "double" or "single".
+        packed: Multipliers (O, groups) and group sizes of the weights to store in four bits, by name.
     """
 
-    def __init__(self, mod: tvm.IRModule, rounding: str) -> None:
+    def __init__(
+        self, mod: tvm.IRModule, rounding: str, packed: Mapping[str, tuple[np.ndarray, int]] | None = None
+    ) -> None:
         self.build = Rebuilder(mod)
         self.rounding = rounding
+        self.packed = dict(packed or {})
         self.values = dict(bindings(self.build.source))
         self.params = {var: self.build.old_params[var.name] for var in param_vars(self.build.source)}
         # Integer variables of the old function in the new one, and how they are to be read.
@@ -222,6 +228,31 @@ class Lowering:
             unique, count = f"{name}.{count}", count + 1
         self._taken[unique] = value
         return self.build.param(unique, np.array(value, order="C"))
+
+    def weight(self, name: str, value: np.ndarray, output_axis: int = 0) -> relax.Var:
+        """The weight of an integer layer: a parameter, or unpacked from one in four bits.
+
+        Args:
+            name: Of the parameter that it came from.
+            value: int8; the last axis counts input channels, unless it counts the outputs.
+            output_axis: The axis of output channels.
+        """
+        multipliers, size = self.packed.get(name, (None, 0))
+        if multipliers is None:
+            return self.param(name, value)
+        last = value.ndim - 1
+        shape = [-1 if axis == output_axis else 1 for axis in range(value.ndim)]
+        wide = multipliers[:, 0].reshape(shape)
+        if output_axis != last:
+            wide = spread(multipliers, value.shape[-1], size)
+            wide = wide.reshape(value.shape[0], *(1,) * (value.ndim - 2), value.shape[-1])
+        values = value // wide
+        if not np.array_equal(values * wide, value) or np.abs(values).max(initial=0) > 8:
+            return self.param(name, value)
+        packed = self.param(name, pack_int4(values))
+        factors = self.param(f"{packed.name}.multipliers", multipliers)
+        made = unpacked(packed, factors, shape=value.shape, output_axis=output_axis, group_size=size)
+        return self.emit(made, f"{packed.name}.int8")
 
     def emit(self, expr: relax.Expr, name: str) -> relax.Var:
         """Bind an expression of the new function."""

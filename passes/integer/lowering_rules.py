@@ -103,7 +103,7 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
     depthwise = convolution and int(call.attrs.groups) > 1 and integers.shape[3] == 1
     stored = integers[..., 0].transpose(1, 2, 0)[None] if depthwise else integers
     arrays = (
-        lower.param(weights.name, stored.astype(np.int8)),
+        lower.weight(weights.name, stored.astype(np.int8), output_axis=3 if depthwise else 0),
         lower.param(bias_name or f"{stem}.bias", offsets.astype(np.int32)),
         lower.param(f"{stem}.multiplier", multiplier),
         lower.param(f"{stem}.shift", shift),

@@ -24,6 +24,8 @@ remains has a generic definition as a tensor expression, which `relax.transform.
 | `tvmcompress.qlut` | x, table | any function of one value |
 | `tvmcompress.qsoftmax` | x, table of exponentials | softmax over the last axis |
 | `tvmcompress.qmaskedsoftmax` | x, mask, table of exponentials | the same of some elements |
+| `tvmcompress.unpack_int4` | packed, multipliers | int8 weights of four bits, for the layers above |
+| `tvmcompress.int4_weight` | values, multipliers | the same before lowering, below a dequantization |
 
 Relax's operators that move values (`reshape`, `permute_dims`, `strided_slice`, `split`, `take`, `broadcast_to`, ...) or
 compare them (`maximum`, `minimum`, `where`) work on int8 as they are.
@@ -40,12 +42,14 @@ from .prelu import qprelu
 from .registry import is_integer_op
 from .shape import IDENTITY, qconcat, qpad, qresize
 from .softmax import exponentials, qmaskedsoftmax, qsoftmax
+from .stored_weights import int4_weight, unpacked
 
 __all__ = [
     "IDENTITY",
     "add_parameters",
     "exponentials",
     "fraction_bits",
+    "int4_weight",
     "integer_epsilon",
     "is_integer_op",
     "largest_depth",
@@ -71,4 +75,5 @@ __all__ = [
     "qsoftmax",
     "qsub",
     "reciprocals",
+    "unpacked",
 ]

@@ -14,6 +14,7 @@ PREFIX = "tvmcompress."
 InferType = Callable[[relax.Call], relax.TensorType]
 # Builds the output tensor of the operator's definition from the call and its argument tensors.
 Define = Callable[..., Any]
+_DEFINITIONS: dict[str, Define] = {}
 
 
 def register_operator(name: str, arguments: int, doc: str, infer: InferType, define: Define) -> tvm.ir.Op:
@@ -28,6 +29,7 @@ def register_operator(name: str, arguments: int, doc: str, infer: InferType, def
             tensor.
     """
     full = PREFIX + name
+    _DEFINITIONS[full] = define
     tvm.ir._ffi_api.RegisterOp(full, doc)
     op = tvm.ir.Op.get(full)
     op.set_num_inputs(arguments)
@@ -44,6 +46,11 @@ def register_operator(name: str, arguments: int, doc: str, infer: InferType, def
         return builder.call_te(definition, *args, primfunc_name_hint=name)
 
     return op
+
+
+def definition_of(name: str) -> Define:
+    """The definition of one of our operators, by its full name."""
+    return _DEFINITIONS[name]
 
 
 def make_call(op: tvm.ir.Op, args: list[relax.Expr], **attrs: Any) -> relax.Call:

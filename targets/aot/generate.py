@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tvm.tirx.build import codegen_build
 
 from ...passes._tvm import tvm
+from ...passes.decode_weights import DecodeWeights
 from ...passes.errors import UserError
 from ..base import TensorSpec
 from ..integer_io import core_and_specs, is_integer
@@ -35,6 +36,8 @@ _C_TYPES = {
     "uint16": "uint16_t",
     "uint32": "uint32_t",
     "bool": "uint8_t",
+    # Its bits; C has no such type everywhere.
+    "float16": "uint16_t",
     "float32": "float",
     "float64": "double",
 }
@@ -80,6 +83,7 @@ def generate(
     version: str = "0",
     emit: str = "object",
     legalize: Sequence[Legalize] = (),
+    decode: Collection[str] = (),
 ) -> Generated:
     """Compile a model module to a library in `folder`.
 
@@ -92,6 +96,7 @@ def generate(
         version: Written into the header.
         emit: "object" for kernels as an LLVM object, "c" for kernels as C source.
         legalize: The target's own kernels.
+        decode: Stored weights ("int4", "float16") that are widened now, for speed; others are where they are read.
 
     Raises:
         UserError: The prefix is no identifier, or the model cannot be compiled.
@@ -99,6 +104,8 @@ def generate(
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
         raise UserError(f"'{prefix}' cannot start C names; use lower-case letters, digits and underscores")
     core, inputs, outputs = core_and_specs(mod)
+    # C has no float16.
+    core = tvm.transform.Sequential([DecodeWeights({*decode, *(["float16"] if emit == "c" else [])})])(core)
     program = make_program(core if is_integer(core) else channels_last(core), prefix, registers, legalize)
     tvm_target = tvm.target.Target(target if emit == "object" else {"kind": "c"})
     lowered = lower(program.functions, tvm_target)
@@ -218,8 +225,8 @@ def _write_binary(program: Program, path: Path) -> None:
 
 
 def _c_values(value: np.ndarray) -> str:
-    flat = value.ravel().tolist()
-    if value.dtype.kind == "f":
+    flat = (value.view(np.uint16) if value.dtype == np.float16 else value).ravel().tolist()
+    if value.dtype in (np.float32, np.float64):
         texts = [_c_float(v) for v in flat]
     elif value.dtype == np.int32:
         # The least int32 has no literal of its own in C.

@@ -16,6 +16,7 @@ from ...passes.rebuild import bindings
 from .inplace import inplace_argument
 from .permutations import PermutationsToReshapes
 from .schedule import Registers, schedule
+from .stored_weights import FuseStoredWeights
 from .weight_layout import LayOutWeights
 
 INPLACE_ATTR = "tvmcompress.inplace"
@@ -121,6 +122,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
     bound = relax.transform.BindParams("main", tensors)(bare)
     passes = [
         *legalize,
+        FuseStoredWeights(),
         LayOutWeights(),
         relax.transform.DecomposeOpsForInference(),
         relax.transform.CanonicalizeBindings(),

@@ -63,6 +63,8 @@ class CortexATarget(Target):
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
+                # Flash is no matter here, and the kernels read whole vectors of weights.
+                decode=["int4"],
             )
             code, constants = self._compile(generated, output)
             info = BuildInfo(

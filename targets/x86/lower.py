@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...passes._tvm import Constant, relax, tvm
+from ...passes.decode_weights import DecodeWeights, is_stored_weight
 from ...passes.module_params import detach_params, get_params, param_vars
 from ...passes.rebuild import Rebuilder, rebuild
 from .integer import integer_core
@@ -29,7 +30,8 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
     Raises:
         ValueError: No parameter values are attached.
     """
-    mod = select_kernels(channels_last(integer_core(mod)), features)
+    core = tvm.transform.Sequential([DecodeWeights()])(integer_core(mod))
+    mod = select_kernels(channels_last(core), features)
     mod, params = detach_params(mod)
     mod = relax.transform.BindParams("main", params)(mod)
     passes = [
@@ -59,10 +61,12 @@ def _has_params(mod: tvm.IRModule, params: Mapping[str, np.ndarray]) -> bool:
 
 
 def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-    """Permute or reshape the value of a parameter now instead of at run time."""
+    """Permute or reshape the value of a parameter now instead of at run time; one stored in float16 as it is stored."""
     if not isinstance(value, relax.Call) or value.op not in (_PERMUTE, _RESHAPE):
         return None
-    source = rebuilder.get(value.args[0])
+    stored = rebuilder.source_value(value.args[0])
+    wide = is_stored_weight(stored)
+    source = rebuilder.get(stored.args[0] if wide else value.args[0])
     array = rebuilder.new_param_value(source)
     if array is None:
         return None
@@ -70,7 +74,9 @@ def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> rel
     if value.op == _PERMUTE:
         axes = None if value.attrs.axes is None else [int(axis) for axis in value.attrs.axes]
         array = np.transpose(array, axes)
-    return rebuilder.param(f"{source.name}.{'x'.join(str(dim) for dim in shape)}", np.ascontiguousarray(array).reshape(shape))
+    name = f"{source.name}.{'x'.join(str(dim) for dim in shape)}"
+    folded = rebuilder.param(name, np.ascontiguousarray(array).reshape(shape))
+    return relax.op.astype(folded, str(var.ty.dtype)) if wide else folded
 
 
 _PERMUTE = tvm.ir.Op.get("relax.permute_dims")

@@ -7,7 +7,7 @@ import pytest
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from tvmcompress.passes import Quantize, Range, UserError, attach_params, calibrate, get_params, get_remarks
+from tvmcompress.passes import Quantize, Range, Scheme, UserError, attach_params, calibrate, get_params, get_remarks
 from tvmcompress.passes._tvm import Constant, relax, tvm
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.rebuild import bindings
@@ -32,6 +32,11 @@ def _scales(mod: tvm.IRModule) -> dict[str, tuple[float, int]]:
             scale, zero = (arg.value.numpy() for arg in value.args[1:])
             found[var.name.removesuffix(".quantized")] = (float(scale), int(zero))
     return found
+
+
+def _calls(mod: tvm.IRModule, name: str) -> list[relax.Var]:
+    """The variables bound to calls of an operator."""
+    return [v for v, value in bindings(mod["main"]) if isinstance(value, relax.Call) and value.op.name == f"relax.{name}"]
 
 
 def _quantized(build: object, *shapes: tuple[int, ...], params: dict | None = None, **options: object) -> tvm.IRModule:
@@ -283,3 +288,87 @@ def test_scales_are_constants_in_the_graph() -> None:
     mod = _quantized(lambda x, p: _conv(x, p))
     calls = [v for _, v in bindings(mod["main"]) if isinstance(v, relax.Call) and "quantize" in v.op.name]
     assert all(isinstance(arg, Constant) for call in calls for arg in call.args[1:])
+
+
+def test_unsigned_activations_are_the_same_numbers_shifted() -> None:
+    signed = _scales(_quantized(lambda x, p: op.nn.relu(_conv(x, p))))
+    unsigned = _scales(_quantized(lambda x, p: op.nn.relu(_conv(x, p)), precision="uint8"))
+    assert unsigned == {name: (scale, zero + 128) for name, (scale, zero) in signed.items()}
+
+
+def test_wide_activations_are_symmetric() -> None:
+    mod = model(lambda x, p: op.nn.softmax(_conv(x, p)), SHAPE, params=_PARAMS)
+    ranges = calibrate(mod, [samples(SHAPE)])
+    scales = _scales(Quantize(ranges, precision="int16x8")(mod))
+    assert {zero for _, zero in scales.values()} == {0}
+    name = next(name for name in scales if name.startswith("x"))
+    assert scales[name][0] == pytest.approx(max(-ranges[name].low, ranges[name].high) / 32767)
+    assert 1 / 32768 in {scale for scale, _ in scales.values()}
+
+
+def test_seven_bits_leave_room() -> None:
+    mod = model(lambda x, p: op.nn.relu(_conv(x, p)), SHAPE, params=_PARAMS)
+    ranges = calibrate(mod, [samples(SHAPE)])
+    quantized = Quantize(ranges, precision=Scheme(weight_bits=7, activation_bits=7))(mod)
+    assert np.abs(get_params(quantized)["c.weight"]).max() == 63
+    for name, (scale, zero) in _scales(quantized).items():
+        ends = [round(end / scale) + zero for end in (min(ranges[name].low, 0), max(ranges[name].high, 0))]
+        assert min(ends) >= -65
+        assert max(ends) <= 64
+
+
+def test_weights_as_float16() -> None:
+    mod = model(lambda x, p: op.nn.relu(_conv(x, p)), SHAPE, params=_PARAMS)
+    halved = Quantize({}, precision="float16")(mod)
+    assert operators(halved) == ["astype", "nn.conv2d", "add", "nn.relu"]
+    np.testing.assert_array_equal(get_params(halved)["c.weight"], _PARAMS["c.weight"].astype(np.float16))
+    (x,) = samples(SHAPE)
+    (want,), (got,) = run(mod, [x]), run(halved, [x])
+    np.testing.assert_allclose(got, want, atol=2e-3)
+    huge = dict(_PARAMS, **{"c.weight": np.full_like(_PARAMS["c.weight"], 1e6)})
+    clipped = Quantize({}, precision="float16")(model(lambda x, p: _conv(x, p), SHAPE, params=huge))
+    assert np.isfinite(get_params(clipped)["c.weight"]).all()
+    assert "beyond the range of float16" in get_remarks(clipped)[0].message
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_float_layer_takes_its_bias_and_activation_along(precision: str) -> None:
+    def build(x: relax.Expr, p: dict) -> relax.Expr:
+        return _conv(op.nn.relu(_conv(x, p)), p, "e")
+
+    mod = model(build, SHAPE, params=_PARAMS)
+    layer = _calls(mod, "nn.conv2d")[0].name
+    quantized = Quantize(calibrate(mod, [samples(SHAPE)]), precision={layer: precision})(mod)
+    params = get_params(quantized)
+    assert params["c.bias"].dtype == np.float32
+    assert params["e.weight"].dtype == np.int8
+    assert str(params["c.weight"].dtype) == precision
+    # What it computes is quantized for the layer behind it, its input is not.
+    assert len(_scales(quantized)) == 2
+
+
+def test_a_tensor_is_wide_where_either_side_is() -> None:
+    def build(x: relax.Expr, p: dict) -> relax.Expr:
+        y = op.nn.max_pool2d(op.nn.relu(_conv(x, p)), (2, 2), (2, 2))
+        return op.nn.softmax(op.nn.relu(_conv(y, p, "e")), 1)
+
+    mod = model(build, SHAPE, params=_PARAMS)
+    names = [var.name for var in _calls(mod, "nn.conv2d")]
+    ranges = calibrate(mod, [samples(SHAPE)])
+
+    def dtypes(layer: int) -> list[str]:
+        quantized = Quantize(ranges, precision={names[layer]: "int16x8"})(mod)
+        return [str(var.ty.dtype) for var in _calls(quantized, "quantize")]
+
+    # The input, the first layer's result, its pooling, the second layer's result, softmax.
+    assert dtypes(0) == ["int16", "int16", "int16", "int8", "int8"]
+    assert dtypes(1) == ["int8", "int16", "int16", "int16", "int8"]
+
+
+def test_wrong_schemes() -> None:
+    with pytest.raises(UserError, match="a precision is one of int8"):
+        Quantize({}, precision="int3")
+    with pytest.raises(UserError, match="weight_bits is 7 or 8"):
+        Scheme(weight_bits=4)
+    with pytest.raises(UserError, match="group_size"):
+        Scheme("int4", group_size=-1)

@@ -1,8 +1,8 @@
 """From a model to ONNX: float, or quantized as QuantizeLinear and DequantizeLinear around float operators (QDQ).
 
-Quantized weights are int8 with a scale for each output channel, biases int32, activations int8. That is the form in which
-ONNX Runtime and others take quantized models; on x86 without VNNI instructions, ONNX Runtime's own kernels for it saturate
-sums of 16 bits if activations are unsigned, which ours are not.
+Quantized weights are int8 with a scale for each output channel, biases int32, activations int8, uint8 or int16. That is
+the form in which ONNX Runtime and others take quantized models; on x86 without VNNI instructions, ONNX Runtime's own
+kernels for it saturate sums of 16 bits if activations are unsigned, which ours are only on request.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from ..errors import UnsupportedOperatorError, UserError
 from ..model import Model
-from ..passes._tvm import relax
+from ..passes._tvm import relax, tvm
+from ..passes.decode_weights import DecodeWeights
 from ..passes.rebuild import bindings
 from . import rules_elementwise, rules_layers, rules_shape  # noqa: F401  (register the rules)
-from .writer import IR_VERSION, OPSET, Writer
+from .writer import IR_VERSION, OPSET, WIDE_IR_VERSION, WIDE_OPSET, Writer
 
 
 def export_onnx(model: Model, path: str | PathLike[str]) -> None:
-    """Write a model, float or in QDQ form, as an ONNX file (opset 17).
+    """Write a model, float or in QDQ form, as an ONNX file (opset 17; 21 where activations are int16).
 
     Args:
         model: Its batch size is fixed in the file.
@@ -54,7 +56,9 @@ def to_onnx(model: Model) -> onnx.ModelProto:
     Raises:
         UnsupportedOperatorError: An operator has no form in ONNX, or the model consists of integer operators.
     """
-    main = model.module["main"]
+    # ONNX has four bits from opset 21 on only, and few run them; eight hold the same numbers.
+    module = tvm.transform.Sequential([DecodeWeights(["int4"])])(model.module)
+    main = module["main"]
     for var, value in bindings(main):
         if isinstance(value, relax.Call) and getattr(value.op, "name", "").startswith("tvmcompress."):
             raise UnsupportedOperatorError(
@@ -67,13 +71,28 @@ def to_onnx(model: Model) -> onnx.ModelProto:
     outputs = list(model.outputs) if len(model.outputs) == count else [f"output{index}" for index in range(count)]
     if len(set(names + outputs)) < len(names) + count:
         outputs = [f"{name}.result{index}" for index, name in enumerate(outputs)]
-    graph = Writer(model.module).write("tvmcompress", names, outputs)
+    graph = Writer(module).write("tvmcompress", names, outputs)
+    opset, version = OPSET, IR_VERSION
+    if any(tensor.data_type == onnx.TensorProto.INT16 for tensor in graph.initializer):
+        opset, version = WIDE_OPSET, WIDE_IR_VERSION
+        _raise_opset(graph)
     proto = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="tvmcompress"
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=version, producer_name="tvmcompress"
     )
     if model.provenance:
         helper.set_model_props(proto, {"provenance": "; ".join(model.provenance)})
     return proto
+
+
+def _raise_opset(graph: onnx.GraphProto) -> None:
+    """From opset 17 to 21: the axes of reductions are an operand from 18 on; all else that is written stays as it is."""
+    for node in graph.node:
+        given = [attribute for attribute in node.attribute if attribute.name == "axes"]
+        if node.op_type.startswith("Reduce") and given:
+            label = f"{node.output[0]}.axes"
+            graph.initializer.append(numpy_helper.from_array(np.array(given[0].ints, np.int64), label))
+            node.input.append(label)
+            node.attribute.remove(given[0])
 
 
 def can_export(model: Model) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..passes._tvm import relax
-from .writer import CannotWriteError, Writer, dtype_of, number, onnx_rule
+from .writer import WIDE_OPSET, CannotWriteError, Writer, dtype_of, number, onnx_rule
 
 _SAME = {
     "nn.relu": "Relu",
@@ -166,8 +166,8 @@ def _affine(write: Writer, call: relax.Call) -> str:
     if scale is None or zero is None:
         raise CannotWriteError("its scale or zero point is not constant")
     integers = call if call.op.name == "relax.quantize" else call.args[0]
-    if dtype_of(integers) not in (np.int8, np.uint8):
-        raise CannotWriteError(f"ONNX opset 17 does not quantize to {dtype_of(integers)}")
+    if dtype_of(integers) not in (np.int8, np.uint8, np.int16):
+        raise CannotWriteError(f"ONNX opset {WIDE_OPSET} does not quantize to {dtype_of(integers)}")
     x = write.tensor(call.args[0])
     stem = x.removesuffix(".quantized")
     operands = [

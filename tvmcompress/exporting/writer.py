@@ -14,8 +14,9 @@ from ..passes._tvm import Constant, relax, tirx, tvm
 from ..passes.module_params import get_params, input_vars, param_vars, static_shape
 from ..passes.rebuild import bindings, users
 
-OPSET = 17
-IR_VERSION = 8
+OPSET, IR_VERSION = 17, 8
+# The first with int16 in QuantizeLinear, and the version of the format that it came with.
+WIDE_OPSET, WIDE_IR_VERSION = 21, 10
 # The operators whose bias ONNX takes as an operand.
 _BIASED = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d", "relax.matmul")
 

@@ -1,0 +1,92 @@
+"""Layers whose weights stay as they are stored, float16 or packed int4, and are decoded where they are read.
+
+Each becomes one function of its input and the stored weight, so that neither constant folding widens the weight at build
+time nor the arena has to hold it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import topi
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from ...passes._tvm import Constant, relax, te, tvm
+from ...passes.decode_weights import is_stored_weight
+from ...passes.integer.conv import te_pad
+from ...passes.integer.registry import PREFIX, definition_of
+from ...passes.integer.stored_weights import te_unpacked
+from ...passes.meanings.registry import ints
+from ...passes.module_params import static_shape
+
+
+@tvm.transform.module_pass(opt_level=0, name="FuseStoredWeights")
+class FuseStoredWeights:
+    """Fuse the decoding of constant weights into the layers that read them; parameters must be bound."""
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite `main`."""
+        rewriter = _Rewriter(mod)
+        rewriter.builder_.update_func(mod.get_global_var("main"), rewriter.visit_expr(mod["main"]))
+        return relax.transform.DeadCodeElimination(["main"])(rewriter.builder_.get())
+
+
+@mutator
+class _Rewriter(PyExprMutator):
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = self.visit_expr_post_order(call)
+        stored = self.lookup_binding(call.args[1]) if len(call.args) > 1 and isinstance(call.args[1], relax.Var) else None
+        if not is_stored_weight(stored) or not all(isinstance(arg, Constant) for arg in stored.args):
+            return call
+        name = str(getattr(call.op, "name", ""))
+        if name.startswith(PREFIX):
+            return self._integer(call, stored, name)
+        define = _FLOAT.get(name)
+        if define is None or (name == "relax.nn.conv2d" and str(call.attrs.data_layout) != "NHWC"):
+            return call
+
+        def layer(x: Any, weight: Any) -> Any:
+            return define(call, x, topi.cast(weight, "float32"))
+
+        return self.builder_.call_te(layer, call.args[0], stored.args[0], primfunc_name_hint=name.rpartition(".")[2])
+
+    def _integer(self, call: relax.Call, stored: relax.Call, name: str) -> relax.Expr:
+        define = definition_of(name)
+
+        def layer(x: Any, packed: Any, multipliers: Any, *rest: Any) -> Any:
+            return define(call, x, te_unpacked(stored, packed, multipliers), *rest)
+
+        args = [call.args[0], *stored.args, *call.args[2:]]
+        return self.builder_.call_te(layer, *args, primfunc_name_hint=name.removeprefix(PREFIX))
+
+
+def _convolution(call: relax.Call, x: Any, weight: Any) -> Any:
+    attrs = call.attrs
+    order = [str(attrs.kernel_layout).index(axis) for axis in "OHWI"]
+    shape = static_shape(call.args[1])
+    outputs, kh, kw, depth = (shape[axis] for axis in order)
+    per_group = outputs // int(attrs.groups)
+    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
+    padded = te_pad(x, ints(attrs.padding), 0)
+    rows, cols, depths = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw"), te.reduce_axis((0, depth), "ic")
+
+    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
+        channel = depths if int(attrs.groups) == 1 else (k // per_group) * depth + depths
+        place: list[Any] = [None] * 4
+        for axis, index in zip(order, (k, rows, cols, depths)):
+            place[axis] = index
+        return te.sum(padded[n, i * sh + rows * dh, j * sw + cols * dw, channel] * weight(*place), axis=[rows, cols, depths])
+
+    return te.compute(static_shape(call), element, name="conv")
+
+
+def _product(call: relax.Call, x: Any, weight: Any) -> Any:
+    depth = te.reduce_axis((0, static_shape(call.args[0])[-1]), "k")
+    return te.compute(
+        static_shape(call),
+        lambda *i: te.sum(x(*i[:-1], depth) * weight(depth, i[-1]), axis=depth),
+        name="matmul",
+    )
+
+
+_FLOAT = {"relax.nn.conv2d": _convolution, "relax.matmul": _product}

@@ -1,0 +1,38 @@
+"""Numerical schemes as ONNX: ONNX Runtime decides as our integers do."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+import tvmcompress
+
+from .test_onnx_models import checked, digits, first_outputs
+
+_ACTIVATIONS = {"uint8": TensorProto.UINT8, "int4": TensorProto.INT8, "int16x8": TensorProto.INT16}
+
+
+@pytest.mark.parametrize("precision", ["uint8", "int4", "int16x8", "float16"])
+def test_same_decisions(precision: str) -> None:
+    model, calibration, images = digits()
+    table = {"precision": precision, "group_size": 8}
+    result = tvmcompress.compress(model, [calibration], quantize=table)
+    assert result.qdq_model is not None
+    proto = checked(result.qdq_model)
+    theirs = first_outputs(proto, images[:200])
+    ours = result.model.run(images[:200])[0]
+    flips = int((theirs.argmax(1) != ours.argmax(1)).sum())
+    assert flips <= 1  # float and integer requantization may round a tie apart
+    np.testing.assert_allclose(theirs, result.qdq_model.run(images[:200])[0], atol=2 / 256)
+    if precision in _ACTIVATIONS:
+        zeros = [node.input[2] for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+        types = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+        assert {types[name] for name in zeros} == {_ACTIVATIONS[precision]}
+    else:
+        assert _bytes(proto) < 0.56 * _bytes(checked(model))
+
+
+def _bytes(proto: onnx.ModelProto) -> int:
+    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
