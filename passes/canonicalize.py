@@ -27,7 +27,7 @@ from .rebuild import DROP, Drop, Rebuilder, bindings, rebuild
 _NEVER_FOLDED = {"relax.dequantize", "relax.quantize"}
 _COMMUTATIVE = {"relax.add", "relax.multiply", "relax.maximum", "relax.minimum"}
 _WITH_SCALAR = {"relax.subtract", "relax.divide", "relax.power", "relax.mod", "relax.floor_mod", "relax.floor_divide"}
-_WEIGHTED = {"relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.matmul"}
+_WEIGHTED = {f"relax.nn.conv{rank}d{kind}" for rank in (1, 2, 3) for kind in ("", "_transpose")} | {"relax.matmul"}
 _SUFFIXES = re.compile(r"[._/](weight|bias|kernel|w|b|gamma|beta|scale|quantized)$", re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""Carrying a graph over from NCHW to NHWC: which form each tensor is in, and how one becomes another."""
+"""Carrying a graph over from channels-first to channels-last: which form each tensor is in, and how one becomes another."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ._tvm import Constant, relax, tvm
 from .module_params import static_shape
 from .rebuild import Rebuilder, bindings
 
-TO_LAST = (0, 2, 3, 1)
-TO_FIRST = (0, 3, 1, 2)
+# Tensors of these ranks may be images with their channels first: signals, pictures, volumes.
+RANKS = (3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,26 @@ class Form:
     """How the elements of a tensor lie in memory, compared with the graph that is converted.
 
     Attributes:
-        kind: "same"; "last" for an NCHW tensor as NHWC; "flat" for a flattened image whose elements are in NHWC order.
-        image: For "flat" the (C, H, W) of the image.
+        kind: "same"; "last" for a tensor with its channels, axis 1, moved behind all other axes: NCHW as NHWC; "flat" for a
+            flattened image whose elements are in that order.
+        image: For "flat" the (C, H, W) of the image; fewer or more axes for signals and volumes.
     """
 
     kind: str
-    image: tuple[int, int, int] | None = None
+    image: tuple[int, ...] | None = None
 
 
 SAME, LAST = Form("same"), Form("last")
+
+
+def to_last(rank: int) -> tuple[int, ...]:
+    """The order of axes that moves the channels of a tensor behind all other axes."""
+    return (0, *range(2, rank), 1)
+
+
+def to_first(rank: int) -> tuple[int, ...]:
+    """The order of axes that moves them back."""
+    return (0, rank - 1, *range(1, rank - 1))
 
 
 class Converter:
@@ -93,10 +104,11 @@ class Converter:
         return self.build.get(expr)
 
     def _constant(self, expr: relax.Expr, form: Form) -> relax.Expr:
-        """A parameter or constant, with its axes in the order of an NHWC tensor if `form` says so."""
+        """A parameter or constant, with its channels last if `form` says so."""
         value = self.build.param_value(expr)
         assert value is not None
-        return self.permuted(expr, value.transpose(TO_LAST) if form == LAST and value.ndim == 4 else value)
+        moves = form == LAST and value.ndim in RANKS
+        return self.permuted(expr, value.transpose(to_last(value.ndim)) if moves else value)
 
     def permuted(self, expr: relax.Expr, value: np.ndarray) -> relax.Expr:
         """A parameter or constant with another value under its old name."""
@@ -118,15 +130,16 @@ class Converter:
         if is_decoding(source) and var not in self.native:
             return self.build.emit(relax.op.astype(self.get(source.args[0], form), "float32"), var.name)
         x, native, stem = self.made[var][self.form_of(var)], self.form_of(var), _stem(var)
+        rank = len(static_shape(var))
         if native == SAME and form == LAST:
-            return self.build.emit(permute(x, TO_LAST), f"{stem}.permuted")
+            return self.build.emit(permute(x, to_last(rank)), f"{stem}.permuted")
         if native == LAST and form == SAME:
-            return self.build.emit(permute(x, TO_FIRST), f"{stem}.permuted")
+            return self.build.emit(permute(x, to_first(rank)), f"{stem}.permuted")
         if native.image is not None and form == SAME:
-            c, h, w = native.image
+            channels, *spatial = native.image
             shape = static_shape(var)
-            image = self.build.emit(relax.op.reshape(x, (shape[0], h, w, c)), f"{stem}.image")
-            moved = self.build.emit(permute(image, TO_FIRST), f"{stem}.permuted")
+            image = self.build.emit(relax.op.reshape(x, (shape[0], *spatial, channels)), f"{stem}.image")
+            moved = self.build.emit(permute(image, to_first(len(spatial) + 2)), f"{stem}.permuted")
             return self.build.emit(relax.op.reshape(moved, shape), f"{stem}.flat")
         raise ValueError(f"{var.name} cannot be converted from {native} to {form}")
 
@@ -137,7 +150,8 @@ class Converter:
         if not is_single(scale):
             if self.build.param_value(integers) is None:
                 return None
-            axis = TO_LAST.index(axis % 4) if form == LAST else axis
+            rank = len(static_shape(integers))
+            axis = to_last(rank).index(axis % rank) if form == LAST else axis
         moved = self.get(integers, form)
         return relax.op.dequantize(moved, self.build.get(scale), self.build.get(zero), axis=axis)
 

@@ -1,4 +1,4 @@
-"""How operators are carried over from NCHW to NHWC, one rule an operator or family."""
+"""How operators are carried over from channels-first to channels-last, one rule an operator or family."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 
 from ._tvm import Constant, relax, tirx, tvm
-from .layout_converter import LAST, SAME, TO_LAST, Converter, Form, is_call, is_decoding, is_single, layout_rule, permute
+from .layout_converter import (
+    LAST,
+    RANKS,
+    SAME,
+    Converter,
+    Form,
+    is_call,
+    is_decoding,
+    is_single,
+    layout_rule,
+    permute,
+    to_last,
+)
 from .meanings.registry import ints
 from .module_params import static_shape
 
@@ -32,26 +44,47 @@ def _is_constant(convert: Converter, expr: relax.Expr) -> bool:
     return convert.build.param_value(source.args[0] if is_decoding(source) else expr) is not None
 
 
-def _last_axis(axis: int) -> int:
-    """An axis of an NCHW tensor, counted in NHWC."""
-    return TO_LAST.index(axis % 4)
+def _last_axis(x: relax.Expr, axis: int) -> int:
+    """An axis of a tensor, counted with the channels last."""
+    return to_last(_rank(x)).index(axis % _rank(x))
 
 
-@layout_rule("nn.conv2d")
-def _conv2d(convert: Converter, call: relax.Call) -> Result:
-    attrs = call.attrs
+def _spatial(x: relax.Expr) -> str:
+    """The letters of the axes behind batch and channels: W, HW or DHW."""
+    return "DHW"[5 - _rank(x) :]
+
+
+@layout_rule("nn.conv1d", "nn.conv2d", "nn.conv3d")
+def _convolution(convert: Converter, call: relax.Call) -> Result:
+    attrs, axes = call.attrs, _spatial(call)
     layouts = (str(attrs.data_layout), str(attrs.kernel_layout), str(attrs.out_layout))
-    if layouts != ("NCHW", "OIHW", "NCHW") or not _is_constant(convert, call.args[1]):
+    if layouts != (f"NC{axes}", f"OI{axes}", f"NC{axes}") or not _is_constant(convert, call.args[1]):
         return None
     args = [convert.get(call.args[0], LAST), convert.get(call.args[1], LAST)]
-    return with_attrs(call, args, data_layout="NHWC", kernel_layout="OHWI", out_layout="NHWC"), LAST
+    last = f"N{axes}C"
+    return with_attrs(call, args, data_layout=last, kernel_layout=f"O{axes}I", out_layout=last), LAST
 
 
-@layout_rule("nn.max_pool2d", "nn.avg_pool2d", "nn.adaptive_avg_pool2d")
-def _pool(convert: Converter, call: relax.Call) -> Result:
-    if str(call.attrs.layout) != "NCHW":
+@layout_rule("nn.conv1d_transpose", "nn.conv2d_transpose")
+def _transposed(convert: Converter, call: relax.Call) -> Result:
+    attrs, axes = call.attrs, _spatial(call)
+    layouts = (str(attrs.data_layout), str(attrs.kernel_layout), str(attrs.out_layout))
+    if layouts != (f"NC{axes}", f"IO{axes}", f"NC{axes}") or not _is_constant(convert, call.args[1]):
         return None
-    return with_attrs(call, [convert.get(call.args[0], LAST)], layout="NHWC", out_layout="NHWC"), LAST
+    # TVM has no kernels of its own for this: the weights stay as they are.
+    args = [convert.get(call.args[0], LAST), convert.original(call.args[1])]
+    return with_attrs(call, args, data_layout=f"N{axes}C", out_layout=f"N{axes}C"), LAST
+
+
+_POOLS = [f"nn.{kind}_pool{rank}d" for kind in ("max", "avg", "adaptive_avg") for rank in (1, 2, 3)]
+
+
+@layout_rule(*_POOLS)
+def _pool(convert: Converter, call: relax.Call) -> Result:
+    axes = _spatial(call)
+    if str(call.attrs.layout) != f"NC{axes}":
+        return None
+    return with_attrs(call, [convert.get(call.args[0], LAST)], layout=f"N{axes}C", out_layout=f"N{axes}C"), LAST
 
 
 @layout_rule("image.resize2d")
@@ -63,7 +96,8 @@ def _resize(convert: Converter, call: relax.Call) -> Result:
 
 _ELEMENTWISE = """
 add subtract multiply divide maximum minimum power nn.relu nn.relu6 nn.silu nn.gelu nn.gelu_tanh nn.selu nn.leakyrelu
-nn.softplus sigmoid tanh exp log sqrt rsqrt erf abs negative floor ceil round sign square clip astype
+nn.softplus sigmoid tanh exp log sqrt rsqrt erf abs negative floor ceil round sign sin cos square clip astype isnan isinf
+isfinite logical_not less less_equal greater greater_equal equal not_equal logical_and logical_or where
 """
 
 
@@ -79,10 +113,10 @@ def _elementwise(convert: Converter, call: relax.Call) -> Result:
             form = forms.pop()
             return _with_form(convert, call, form), form
         return None
-    if LAST not in forms or _rank(call) != 4:
+    if LAST not in forms or _rank(call) not in RANKS:
         return None
     # A lower rank broadcasts along the last axes, which are others now.
-    if any(_rank(arg) not in (0, 4) for arg in tensors):
+    if any(_rank(arg) not in (0, _rank(call)) for arg in tensors):
         return None
     return _with_form(convert, call, LAST), LAST
 
@@ -106,20 +140,21 @@ def _affine(convert: Converter, call: relax.Call) -> Result:
         return relax.Call(call.op, args, call.attrs, call.ty_args), form
     if form != LAST:
         return None
-    return with_attrs(call, args, axis=_last_axis(int(call.attrs.axis))), LAST
+    return with_attrs(call, args, axis=_last_axis(call, int(call.attrs.axis))), LAST
 
 
 @layout_rule("mean", "sum", "max", "min", "variance", "std", "prod")
 def _reduction(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(call.args[0]) != LAST or call.attrs.axis is None:
         return None
-    axes = [axis % 4 for axis in ints(call.attrs.axis)]
-    new = sorted(_last_axis(axis) for axis in axes)
+    rank = _rank(call.args[0])
+    axes = [axis % rank for axis in ints(call.attrs.axis)]
+    new = sorted(_last_axis(call.args[0], axis) for axis in axes)
     x = convert.get(call.args[0], LAST)
     if call.attrs.keepdims:
         return with_attrs(call, [x], axis=new), LAST
     # Without the axes, what remains must be in the old order.
-    rest = [axis for axis in TO_LAST if axis not in axes]
+    rest = [axis for axis in to_last(rank) if axis not in axes]
     return (with_attrs(call, [x], axis=new), SAME) if rest == sorted(rest) else None
 
 
@@ -127,7 +162,7 @@ def _reduction(convert: Converter, call: relax.Call) -> Result:
 def _one_axis(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(call.args[0]) != LAST:
         return None
-    return with_attrs(call, [convert.get(call.args[0], LAST)], axis=_last_axis(int(call.attrs.axis))), LAST
+    return with_attrs(call, [convert.get(call.args[0], LAST)], axis=_last_axis(call.args[0], int(call.attrs.axis))), LAST
 
 
 @layout_rule("concat")
@@ -136,23 +171,49 @@ def _concat(convert: Converter, call: relax.Call) -> Result:
     if not any(convert.form_of(field) == LAST for field in fields) or call.attrs.axis is None:
         return None
     parts = relax.Tuple([convert.get(field, LAST) for field in fields])
-    return with_attrs(call, [parts], axis=_last_axis(int(call.attrs.axis))), LAST
+    return with_attrs(call, [parts], axis=_last_axis(call, int(call.attrs.axis))), LAST
 
 
 @layout_rule("split")
 def _split(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(call.args[0]) != LAST:
         return None
-    return with_attrs(call, [convert.get(call.args[0], LAST)], axis=_last_axis(int(call.attrs.axis))), LAST
+    return with_attrs(call, [convert.get(call.args[0], LAST)], axis=_last_axis(call.args[0], int(call.attrs.axis))), LAST
 
 
 @layout_rule("strided_slice")
 def _strided_slice(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(call.args[0]) != LAST or not isinstance(call.args[1], relax.Tuple):
         return None
-    axes = relax.Tuple([tirx.IntImm("int64", _last_axis(int(axis.value))) for axis in call.args[1].fields])
+    axes = relax.Tuple([tirx.IntImm("int64", _last_axis(call, int(axis.value))) for axis in call.args[1].fields])
     args = [convert.get(call.args[0], LAST), axes, *call.args[2:]]
     return relax.Call(call.op, args, call.attrs, call.ty_args), LAST
+
+
+@layout_rule("nn.layer_norm")
+def _layer_norm(convert: Converter, call: relax.Call) -> Result:
+    axes = ints(call.attrs.axes)
+    if convert.form_of(call.args[0]) != LAST or len(axes) != 1:
+        return None
+    args = [convert.get(call.args[0], LAST), *map(convert.original, call.args[1:])]
+    return with_attrs(call, args, axes=[_last_axis(call, axes[0])]), LAST
+
+
+@layout_rule("nn.group_norm", "nn.instance_norm")
+def _group_norm(convert: Converter, call: relax.Call) -> Result:
+    if convert.form_of(call.args[0]) != LAST:
+        return None
+    args = [convert.get(call.args[0], LAST), *map(convert.original, call.args[1:])]
+    axes = sorted(_last_axis(call, axis) for axis in ints(call.attrs.axes))
+    return with_attrs(call, args, axes=axes, channel_axis=_last_axis(call, int(call.attrs.channel_axis))), LAST
+
+
+@layout_rule("nn.prelu")
+def _prelu(convert: Converter, call: relax.Call) -> Result:
+    if convert.form_of(call.args[0]) != LAST:
+        return None
+    args = [convert.get(call.args[0], LAST), convert.original(call.args[1])]
+    return with_attrs(call, args, axis=_last_axis(call, int(call.attrs.axis))), LAST
 
 
 @layout_rule("nn.pad")
@@ -160,7 +221,7 @@ def _pad(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(call.args[0]) != LAST:
         return None
     width = ints(call.attrs.pad_width)
-    moved = [width[2 * axis + side] for axis in TO_LAST for side in (0, 1)]
+    moved = [width[2 * axis + side] for axis in to_last(_rank(call)) for side in (0, 1)]
     return with_attrs(call, [convert.get(call.args[0], LAST)], pad_width=moved), LAST
 
 
@@ -168,7 +229,7 @@ def _pad(convert: Converter, call: relax.Call) -> Result:
 def _permute_dims(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(call.args[0]) != LAST or call.attrs.axes is None:
         return None
-    axes = [_last_axis(axis) for axis in ints(call.attrs.axes)]
+    axes = [_last_axis(call.args[0], axis) for axis in ints(call.attrs.axes)]
     x = convert.get(call.args[0], LAST)
     return (x if axes == sorted(axes) else permute(x, axes)), SAME
 
@@ -179,11 +240,15 @@ def _reshape(convert: Converter, call: relax.Call) -> Result:
     if convert.form_of(x) != LAST:
         return None
     shape = static_shape(call)
-    n, c, h, w = static_shape(x)
+    n, c, *spatial = static_shape(x)
+    size = int(np.prod(spatial))
+    if shape[:2] == (n, c) and len(shape) in RANKS and size > 1:
+        # Places are counted in the same order, whatever the number of their axes.
+        return relax.op.reshape(convert.get(x, LAST), (n, *shape[2:], c)), LAST
     new = relax.op.reshape(convert.get(x, LAST), shape)
-    if h * w == 1 or c == 1:
+    if size == 1 or c == 1:
         return new, SAME
-    return (new, Form("flat", (c, h, w))) if shape == (n, c * h * w) else None
+    return (new, Form("flat", (c, *spatial))) if shape == (n, c * size) else None
 
 
 @layout_rule("matmul")
@@ -193,8 +258,8 @@ def _matmul(convert: Converter, call: relax.Call) -> Result:
     form = convert.form_of(x)
     if form.image is None or _rank(weight) != 2 or not _is_constant(convert, weight):
         return None
-    c, h, w = form.image
-    order = np.arange(c * h * w).reshape(c, h, w).transpose(1, 2, 0).reshape(-1)
+    size = int(np.prod(form.image))
+    order = np.moveaxis(np.arange(size).reshape(form.image), 0, -1).reshape(-1)
     source = convert.values.get(weight) if isinstance(weight, relax.Var) else None
     if is_decoding(source):
         scaled = is_call(source, "dequantize") and not is_single(source.args[1])

@@ -13,10 +13,14 @@ from .module_params import static_shape
 
 _UNARY_NAMES = """
 nn.relu nn.relu6 nn.silu nn.gelu nn.gelu_tanh nn.selu nn.leakyrelu nn.softplus sigmoid tanh exp log sqrt rsqrt erf abs
-negative floor ceil round sign sin cos square clip
+negative floor ceil round sign sin cos square clip isnan isinf isfinite logical_not
 """
 _UNARY = {f"relax.{name}" for name in _UNARY_NAMES.split()}
-_BINARY = {f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")}
+_COMBINING_NAMES = """
+add subtract multiply divide maximum minimum power less less_equal greater greater_equal equal not_equal logical_and
+logical_or where
+"""
+_COMBINING = {f"relax.{name}" for name in _COMBINING_NAMES.split()}
 
 Source = Callable[[relax.Expr], "relax.Expr | None"]
 
@@ -36,7 +40,9 @@ def pointwise_operands(expr: relax.Expr, params: Mapping[relax.Var, np.ndarray])
     name = getattr(expr.op, "name", "")
     if name in _UNARY:
         return [expr.args[0]]
-    if name not in _BINARY:
+    if name == "relax.astype":
+        return [expr.args[0]] if str(expr.ty.dtype) in ("float32", "bool") else None
+    if name not in _COMBINING:
         return None
     tensors = [arg for arg in expr.args if scalar_value(arg, params) is None]
     if any((isinstance(arg, relax.Var) and arg in params) or isinstance(arg, Constant) for arg in tensors):

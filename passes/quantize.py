@@ -22,7 +22,8 @@ from .errors import UserError
 from .int4_weights import quantize_int4
 from .integer.stored_weights import int4_weight
 from .module_params import input_vars, static_shape
-from .quantization_plan import WEIGHTED, Plan, plan_quantization, weight_axis
+from .quantization_kinds import CONVOLUTIONS, WEIGHTED, channel_axis, weight_axis
+from .quantization_plan import Plan, plan_quantization
 from .rebuild import Rebuilder, bindings
 from .remarks import Remark, add_remarks
 from .schemes import Precision, Scheme, Schemes
@@ -98,6 +99,7 @@ class _Quantizer:
         self.tensors = tensor_schemes(plan, schemes, list(bindings(self.build.source)))
         self.affines: dict[relax.Var, Affine] = {}
         self.scales: dict[relax.Var, np.ndarray] = {}
+        self.of_constants: dict[relax.Var, Affine] = {}
         self.bias_layers = {bias: layer for layer, bias in plan.layers.items() if bias is not None}
         self.constants = dict(plan.constants)
         self.taken: dict[str, np.ndarray] = {}
@@ -130,7 +132,7 @@ class _Quantizer:
         if var in self.bias_layers:
             return self._bias(var, value, self.bias_layers[var], values)
         if var in self.constants:
-            return self._with_constant(value, self.constants[var], self.schemes[var.name])
+            return self._with_constant(var, value, self.constants[var])
         if self._is_halved(var, value):
             return self._halved(var, value)
         return self.build.get(value)
@@ -149,6 +151,8 @@ class _Quantizer:
             return fixed_affine(point.fixed, scheme.activations)
         if point.same_as is not None:
             return self.affines[point.same_as]
+        if point.of_constant:
+            return self.of_constants[var]
         if var.name not in self.ranges:
             raise UserError(f"tensor {var.name} has no range; calibrate the module that is being quantized")
         return self._affine_of(self.ranges[var.name], scheme)
@@ -191,8 +195,9 @@ class _Quantizer:
         self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None, group_size: int
     ) -> tuple[relax.Var, np.ndarray]:
         """The int8 weights made from four bits, and their scales, float32 (O,)."""
-        convolution = call.op.name == "relax.nn.conv2d"
-        as_oik = weight.reshape(*weight.shape[:2], -1) if convolution else weight.T[:, :, None]
+        outputs_first = call.op.name in CONVOLUTIONS
+        moved = weight if outputs_first else weight.swapaxes(0, 1)
+        as_oik = moved.reshape(*moved.shape[:2], -1)
         size = group_size if group_size < as_oik.shape[1] and not self._is_flattened(call.args[0]) else 0
         found = quantize_int4(
             as_oik,
@@ -201,11 +206,12 @@ class _Quantizer:
             per_channel=self._per_channel(var),
             shift_only=self.shift_only,
         )
-        values = found.values.reshape(weight.shape) if convolution else found.values[:, :, 0].T
+        values = found.values.reshape(moved.shape)
+        values = values if outputs_first else values.swapaxes(0, 1)
         name = self.build.param_name(call.args[1]) or f"{var.name}.weight"
         stored = self._param(name, np.ascontiguousarray(values), var.name)
         multipliers = self._param(f"{stored.name}.multipliers", found.multipliers, var.name)
-        axes = (0, 1) if convolution else (1, 0)
+        axes = (0, 1) if outputs_first else (1, 0)
         made = int4_weight(stored, multipliers, output_axis=axes[0], input_axis=axes[1], group_size=size)
         return self.build.emit(made, f"{stored.name}.int8"), found.scales.astype(np.float32)
 
@@ -226,7 +232,9 @@ class _Quantizer:
         if offsets is None:
             return np.full(outputs, SMALLEST_SCALE)
         input_scale = self.affines[call.args[0]].scale
-        smallest = np.abs(offsets.reshape(-1)).astype(np.float64) / (input_scale * _LARGEST_BIAS)
+        # Groups of a transposed convolution share the scales of their channels.
+        largest = np.abs(offsets.reshape(-1, outputs)).max(0).astype(np.float64)
+        smallest = largest / (input_scale * _LARGEST_BIAS)
         return np.maximum(smallest if per_channel else np.full_like(smallest, smallest.max()), SMALLEST_SCALE)
 
     def _weight_scales(
@@ -256,8 +264,8 @@ class _Quantizer:
         assert value is not None
         input_scale = np.float32(self.affines[values[layer].args[0]].scale)
         # In float32, as TensorFlow Lite has it.
-        scales = input_scale * self.scales[layer]
-        axis = 1 if values[layer].op.name == "relax.nn.conv2d" else value.ndim - 1
+        scales = np.tile(input_scale * self.scales[layer], value.size // self.scales[layer].size)
+        axis = min(channel_axis(values[layer]), value.ndim - 1)
         shape = [-1 if a == axis else 1 for a in range(value.ndim)]
         integers = np.rint(value.astype(np.float64) / scales.reshape(shape).astype(np.float64)).astype(np.int32)
         name = str(self.build.param_name(call.args[1]))
@@ -267,12 +275,13 @@ class _Quantizer:
         named = self.build.emit(dequantized, f"{name}.dequantized")
         return relax.Call(call.op, [self.build.get(call.args[0]), named], call.attrs, call.ty_args)
 
-    def _with_constant(self, call: relax.Call, position: int, scheme: Scheme) -> relax.Expr:
-        """A sum or product with a constant tensor, which is quantized over its own range."""
+    def _with_constant(self, var: relax.Var, call: relax.Call, position: int) -> relax.Expr:
+        """A sum, product or look-up with a constant tensor, which is quantized over its own range."""
         expr = call.args[position]
         value = self.build.param_value(expr)
         assert value is not None
-        affine = self._affine_of(Range(float(value.min()), float(value.max())), scheme)
+        scheme = self.tensors[var] if var in self.tensors else self.schemes[var.name]
+        affine = self.of_constants[var] = self._affine_of(Range(float(value.min()), float(value.max())), scheme)
         name = self.build.param_name(expr) or f"{call.op.name.rpartition('.')[2]}_constant"
         param = self._param(name, affine.quantize(value), name)
         named = self.build.emit(relax.op.dequantize(param, *_constants(affine)), f"{name}.dequantized")

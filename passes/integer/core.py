@@ -11,7 +11,7 @@ import numpy as np
 from .._tvm import relax, tvm
 from ..affine import Affine
 from ..errors import UserError
-from ..layout_converter import is_call
+from ..layout_converter import RANKS, is_call, to_first, to_last
 from ..module_params import input_vars, static_shape
 from ..rebuild import Rebuilder, bindings, users
 from ..remarks import Remark, add_remarks
@@ -209,14 +209,15 @@ def _strip_output(
 
 
 def _moved_axes(value: relax.Expr | None) -> tuple[int, ...] | None:
-    """The axes of a permutation between NCHW and NHWC, also where it is written as a reshape; None for anything
-    else."""
+    """The axes of a permutation between channels-first and channels-last, also where it is written as a reshape; None
+    for anything else."""
     if is_call(value, "permute_dims") and value.attrs.axes is not None:
         return tuple(int(axis) for axis in value.attrs.axes)
     if is_call(value, "reshape"):
         before, after = static_shape(value.args[0]), static_shape(value)
-        for axes in ((0, 2, 3, 1), (0, 3, 1, 2)):
-            moves = [axis for axis in axes if len(before) == 4 and before[axis] != 1]
-            if len(before) == 4 and moves == sorted(moves) and after == tuple(before[axis] for axis in axes):
+        rank = len(before)
+        for axes in (to_last(rank), to_first(rank)) if rank in RANKS else ():
+            moves = [axis for axis in axes if before[axis] != 1]
+            if moves == sorted(moves) and after == tuple(before[axis] for axis in axes):
                 return axes
     return None

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..module_params import get_params
 from ..rebuild import bindings
 from ..remarks import add_remarks
-from . import lowering_rules  # noqa: F401  (registers the rules)
+from . import lowering_rules, rules_moves, rules_normalization, rules_reductions  # noqa: F401  (they register the rules)
 from .lowering import Lowering
 from .registry import is_integer_op
 from .requantize import ROUNDINGS

@@ -8,15 +8,18 @@ fits, and at the outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .._tvm import Constant, relax, tvm
-from ..affine import Affine
+from ..affine import Affine, Range, affine_of_range
 from ..int4_weights import pack_int4, spread
-from ..module_params import input_vars, param_vars
+from ..layout_converter import to_first, to_last
+from ..layout_rules import with_attrs
+from ..module_params import input_vars, param_vars, static_shape
 from ..pointwise import evaluate, pointwise_operands
+from ..quantization_kinds import TRANSPOSED, is_float
 from ..rebuild import Rebuilder, bindings
 from ..remarks import Remark
 from .ops import qlut, qrequantize
@@ -238,13 +241,15 @@ class Lowering:
             output_axis: The axis of output channels.
         """
         multipliers, size = self.packed.get(name, (None, 0))
-        if multipliers is None:
+        if multipliers is None or len(multipliers) != value.shape[output_axis]:
             return self.param(name, value)
         last = value.ndim - 1
         shape = [-1 if axis == output_axis else 1 for axis in range(value.ndim)]
         wide = multipliers[:, 0].reshape(shape)
         if output_axis != last:
             wide = spread(multipliers, value.shape[-1], size)
+            if wide.shape[1] != value.shape[-1]:
+                return self.param(name, value)
             wide = wide.reshape(value.shape[0], *(1,) * (value.ndim - 2), value.shape[-1])
         values = value // wide
         if not np.array_equal(values * wide, value) or np.abs(values).max(initial=0) > 8:
@@ -275,6 +280,12 @@ class Lowering:
             rounding=self.rounding,
         )
 
+    def then_rescaled(self, expr: relax.Expr, affine: Affine, wanted: Wanted) -> relax.Expr:
+        """An operator that keeps the scale of its input, and the change to the scale that is wanted, if it is another."""
+        if affine == wanted.affine and wanted.limits == wanted.affine.limits:
+            return expr
+        return self.rescaled(Integers(self.emit(expr, f"{wanted.name}.unscaled"), affine), wanted)
+
     def factor(self, factor: float) -> tuple[int, int]:
         """A requantization factor as (multiplier, shift).
 
@@ -285,6 +296,31 @@ class Lowering:
             return quantize_multiplier(factor, self.rounding)
         except ValueError as error:
             raise CannotLowerError(f"its scales do not fit: {error}") from None
+
+    def scaled(self, x: relax.Expr, factor: float, wanted: Wanted) -> relax.Expr:
+        """x * factor as it is wanted: x computed onto another scale.
+
+        Raises:
+            CannotLowerError: x has no integer form.
+        """
+        affine = replace(wanted.affine, scale=wanted.affine.scale / factor)
+        inner = Wanted(affine, wanted.low / factor, wanted.high / factor, wanted.name)
+        found = self._apply(x, inner) if isinstance(x, relax.Var) else None
+        if found is None:
+            raise CannotLowerError(f"its operand {getattr(x, 'name', '')} is not quantized")
+        return found
+
+    def plain(self, expr: relax.Expr) -> relax.Expr:
+        """An operand that is no activation, such as indices or a condition, in the new function."""
+        if not isinstance(expr, (relax.Var, relax.Tuple)):
+            return expr
+        root = self._root(expr) if str(getattr(expr.ty, "dtype", "")) == "bool" else None
+        if root is None:
+            return self._float(expr)
+        # A condition on a tensor known as integers: a table of zeros and ones.
+        table = self.param(f"{expr.name}.table", self._evaluated(expr, root).astype(bool).astype(np.int8))
+        flags = self.emit(qlut(self._tensors[root].expr, table), expr.name)
+        return self.emit(relax.op.not_equal(flags, relax.const(0, "int8")), expr.name)
 
     # The walk
 
@@ -377,14 +413,17 @@ class Lowering:
         root = self._root(x)
         if root is None or root.same_as(x):
             return None
-        tensor = self._tensors[root]
-        inputs = tensor.affine.dequantize(np.arange(-128, 128, dtype=np.int16))
-        values = evaluate(x, root, inputs, self.source, self.params)
+        values = self._evaluated(x, root)
         if not np.isfinite(values).all():
             self._reasons[x] = "it is not finite for all values of its operand"
             return None
         table = self.param(f"{x.name}.table", affine.quantize(values))
-        return qlut(tensor.expr, table)
+        return qlut(self._tensors[root].expr, table)
+
+    def _evaluated(self, x: relax.Expr, root: relax.Var) -> np.ndarray:
+        """What a chain of pointwise operators makes of all values of its root, float32 (256,)."""
+        inputs = self._tensors[root].affine.dequantize(np.arange(-128, 128, dtype=np.int16))
+        return evaluate(x, root, inputs, self.source, self.params)
 
     def _root(self, x: relax.Expr) -> relax.Var | None:
         """The one tensor known as integers that a chain of pointwise operators ends in; None when there is none."""
@@ -423,7 +462,43 @@ class Lowering:
             return self.emit(relax.TupleGetItem(self._float(value.tuple_value), value.index), var.name)
         if not isinstance(value, relax.Call):
             return self._float(value)
-        if value.op.name != "relax.dequantize":
+        if value.op.name != "relax.dequantize" and is_float(var):
             self._stayed.append(var)
         args = [self._float(arg) if isinstance(arg, (relax.Var, relax.Tuple)) else arg for arg in value.args]
+        if value.op.name in TRANSPOSED and str(value.attrs.data_layout).endswith("C"):
+            return self._channels_first(value, args, var.name)
         return self.emit(relax.Call(value.op, args, value.attrs, value.ty_args), var.name)
+
+    def _channels_first(self, call: relax.Call, args: list[relax.Expr], name: str) -> relax.Expr:
+        """A float operator that TVM compiles for channels-first tensors only."""
+        rank = len(static_shape(call))
+        layout = "NC" + str(call.attrs.data_layout)[1:-1]
+        x = self.emit(relax.op.permute_dims(args[0], list(to_first(rank))), f"{name}.permuted")
+        first = with_attrs(call, [x, *args[1:]], data_layout=layout, out_layout=layout)
+        return self.emit(relax.op.permute_dims(self.emit(first, name), list(to_last(rank))), f"{name}.permuted")
+
+
+def operand(lower: Lowering, expr: relax.Expr, like: Affine | None = None) -> Integers:
+    """An operand of an operator as integers; a constant is quantized over its own range, or to a scale given.
+
+    Args:
+        lower: The lowering.
+        expr: The operand.
+        like: The scale of a constant that is not quantized yet.
+
+    Raises:
+        CannotLowerError: It is neither known as integers nor a constant tensor.
+    """
+    if lower.is_integers(expr):
+        return lower.integers(expr)
+    weights = lower.constant(expr)
+    if weights is not None and weights.scales.size == 1 and np.abs(weights.integers).max(initial=0) <= 128:
+        shift = int(np.clip(weights.integers.max(initial=0) - 127, 0, None))
+        stored = (weights.integers - shift).astype(np.int8)
+        return Integers(lower.param(weights.name, stored), Affine(float(weights.scales[0]), -shift))
+    known = lower.real_constant(expr)
+    if known is None or (known[0].size == 1 and like is None):
+        return lower.integers(expr)
+    value, name = known
+    affine = like or affine_of_range(Range(float(value.min()), float(value.max())))
+    return Integers(lower.param(name, affine.quantize(value)), affine)

@@ -1,0 +1,123 @@
+"""What moves values, puts tensors together or chooses between them, as integer operators."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._tvm import relax
+from ..meanings.registry import ints
+from ..meanings.resize import source_rows
+from ..module_params import static_shape
+from . import ops
+from .lowering import CannotLowerError, Lowering, Wanted, lowering_rule, operand
+
+_MOVES = """
+reshape permute_dims squeeze expand_dims flatten strided_slice flip broadcast_to tile repeat max min gather_elements
+gather_nd
+"""
+
+
+@lowering_rule(*_MOVES.split())
+def _move(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    x = lower.integers(call.args[0])
+    moved = relax.Call(call.op, [x.expr, *map(lower.plain, list(call.args)[1:])], call.attrs, call.ty_args)
+    return lower.then_rescaled(moved, x.affine, wanted)
+
+
+@lowering_rule("take")
+def _take(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    x = operand(lower, call.args[0])
+    taken = relax.Call(call.op, [x.expr, lower.plain(call.args[1])], call.attrs, call.ty_args)
+    return lower.then_rescaled(taken, x.affine, wanted)
+
+
+@lowering_rule("split")
+def _split(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    item = lower.source(var)
+    if not isinstance(item, relax.TupleGetItem):
+        raise CannotLowerError("its parts are not taken one by one")
+    x = lower.integers(call.args[0])
+    parts = lower.emit(relax.Call(call.op, [x.expr, *list(call.args)[1:]], call.attrs), f"{wanted.name}.parts")
+    return lower.then_rescaled(relax.TupleGetItem(parts, item.index), x.affine, wanted)
+
+
+@lowering_rule("concat")
+def _concat(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
+    tensors = [operand(lower, field, wanted.affine) for field in fields]
+    if not tensors or call.attrs.axis is None:
+        raise CannotLowerError("its operands are not known one by one")
+    same = [tensor.affine == wanted.affine for tensor in tensors]
+    factors = [
+        ops.IDENTITY if equal else lower.factor(tensor.affine.scale / wanted.affine.scale)
+        for equal, tensor in zip(same, tensors)
+    ]
+    qmin, qmax = wanted.limits
+    return ops.qconcat(
+        [tensor.expr for tensor in tensors],
+        axis=int(call.attrs.axis) % len(static_shape(call)),
+        input_zero_points=[tensor.affine.zero_point for tensor in tensors],
+        multipliers=[multiplier for multiplier, _ in factors],
+        shifts=[shift for _, shift in factors],
+        output_zero_point=wanted.affine.zero_point,
+        qmin=qmin,
+        qmax=qmax,
+        rounding=lower.rounding,
+    )
+
+
+@lowering_rule("nn.pad")
+def _pad(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    x = lower.integers(call.args[0])
+    if str(call.attrs.pad_mode) != "constant":
+        moved = relax.Call(call.op, [x.expr], call.attrs, call.ty_args)
+        return lower.then_rescaled(moved, x.affine, wanted)
+    value = int(x.affine.quantize(np.asarray(float(call.attrs.pad_value))))
+    padded = ops.qpad(x.expr, pad_width=ints(call.attrs.pad_width), value=value)
+    return lower.then_rescaled(padded, x.affine, wanted)
+
+
+@lowering_rule("image.resize2d")
+def _resize(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    x, attrs = lower.integers(call.args[0]), call.attrs
+    method, mode, rounding = str(attrs.method), str(attrs.coordinate_transformation_mode), str(attrs.rounding_method)
+    if str(attrs.layout) != "NHWC" or method not in ("nearest_neighbor", "linear"):
+        raise CannotLowerError(f"it resizes by '{method}'")
+    _, h, w, _ = static_shape(call.args[0])
+    _, oh, ow, _ = static_shape(call)
+    try:
+        rows, down = source_rows(h, oh, method, mode, rounding)
+        columns, right = source_rows(w, ow, method, mode, rounding)
+    except NotImplementedError as error:
+        raise CannotLowerError(str(error)) from None
+    resized = ops.qresize(
+        x.expr,
+        rows=rows.tolist(),
+        columns=columns.tolist(),
+        row_weights=None if down is None else np.rint(down * 1024).astype(int).tolist(),
+        column_weights=None if right is None else np.rint(right * 1024).astype(int).tolist(),
+    )
+    return lower.then_rescaled(resized, x.affine, wanted)
+
+
+@lowering_rule("stack")
+def _stack(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
+    return relax.op.stack([_like_result(lower, field, wanted) for field in fields], int(call.attrs.axis))
+
+
+@lowering_rule("where")
+def _where(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    first, second = (_like_result(lower, arg, wanted) for arg in call.args[1:])
+    return relax.op.where(lower.plain(call.args[0]), first, second)
+
+
+@lowering_rule("maximum", "minimum")
+def _extreme(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    return relax.Call(call.op, [_like_result(lower, arg, wanted) for arg in call.args], call.attrs)
+
+
+def _like_result(lower: Lowering, expr: relax.Expr, wanted: Wanted) -> relax.Expr:
+    """An operand that is already as the result is wanted."""
+    found = lower.rescaled(operand(lower, expr, wanted.affine), wanted)
+    return found if isinstance(found, relax.Var) else lower.emit(found, f"{wanted.name}.operand")
