@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from .importing import load
     from .model import InputSpec, Model, Preprocessing
     from .noise import LayerNoise, layer_noise
-    from .recipe import PruneRecipe, QuantizeRecipe, Recipe
+    from .recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe
     from .targets.artifact_folder import load_artifact
     from .targets.registry import get_target, list_targets
+    from .training.finetuning import finetune
     from .tuning.tune import tune
 
 _HOMES = {
     "CompressionResult": "compression",
     "Dataset": "data",
     "Evaluation": "evaluation",
+    "FinetuneRecipe": "recipe",
     "InputSpec": "model",
     "LayerNoise": "noise",
     "MissingToolError": "errors",
@@ -54,6 +56,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "export_model_library": "exporting.model_library",
     "export_onnx": "exporting",
+    "finetune": "training.finetuning",
     "get_target": "targets.registry",
     "layer_noise": "noise",
     "list_targets": "targets.registry",
@@ -67,6 +70,7 @@ __all__ = [
     "CompressionResult",
     "Dataset",
     "Evaluation",
+    "FinetuneRecipe",
     "InputSpec",
     "LayerNoise",
     "MissingToolError",
@@ -84,6 +88,7 @@ __all__ = [
     "evaluate",
     "export_model_library",
     "export_onnx",
+    "finetune",
     "get_target",
     "layer_noise",
     "list_targets",

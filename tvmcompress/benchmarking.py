@@ -100,16 +100,18 @@ def ablation(
         options: As for `compress`.
 
     Returns:
-        Results by name: "pruned" ("sparse"), the precision ("int8"), and both ("pruned + int8"), as far as the recipe asks.
+        Results by name: "pruned" ("sparse", "tuned"), the precision ("int8"), and both ("pruned + int8"), as far as the recipe
+        asks. What is fine-tuned is what has been pruned.
     """
     found: dict[str, CompressionResult] = {}
-    smaller = "pruned" if recipe.prune is not None else "sparse" if recipe.sparsify is not None else ""
+    steps = {"pruned": recipe.prune, "sparse": recipe.sparsify, "tuned": recipe.finetune}
+    smaller = next((name for name, step in steps.items() if step is not None), "")
     precision = recipe.quantize.precision if recipe.quantize is not None else ""
     if smaller:
         only = recipe.model_copy(update={"quantize": None})
         found[smaller] = compress(model, calibration, recipe=only, **options)
     if precision:
-        only = recipe.model_copy(update={"prune": None, "sparsify": None})
+        only = recipe.model_copy(update={"prune": None, "sparsify": None, "finetune": None})
         found[precision] = compress(model, calibration, recipe=only, **options)
     if smaller and precision:
         found[f"{smaller} + {precision}"] = compress(model, calibration, recipe=recipe, **options)

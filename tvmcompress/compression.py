@@ -1,4 +1,4 @@
-"""The road from a model to a smaller one: prune, repair, calibrate, quantize."""
+"""The road from a model to a smaller one: prune, repair, fine-tune, calibrate, quantize."""
 
 from __future__ import annotations
 
@@ -18,9 +18,19 @@ from .pruning import prune as prune_model
 from .pruning import sparsify
 from .quantization import find_ranges, quantize_model
 from .quantization_repair import repair_float
-from .recipe import PruneRecipe, QuantizeRecipe, Recipe, as_prune_recipe, as_quantize_recipe
+from .recipe import (
+    FinetuneRecipe,
+    PruneRecipe,
+    QuantizeRecipe,
+    Recipe,
+    as_finetune_recipe,
+    as_prune_recipe,
+    as_quantize_recipe,
+)
 from .road import Progress, Road, Step
 from .targets.registry import get_target
+from .training import finetune as train
+from .training.backend import load_torch
 
 DEFAULT_SAMPLES = 512
 """Samples of the calibration data used where the recipe does not say; more hardly change ranges and repairs."""
@@ -35,7 +45,7 @@ class CompressionResult:
     Attributes:
         model: The compressed model: integer where it was quantized.
         original: The model that went in.
-        float_model: The model before quantization: pruned, if it was.
+        float_model: The model before quantization: pruned and fine-tuned, if it was.
         qdq_model: The quantized model in QDQ form; None where it was not quantized.
         surgery: What was pruned; None where nothing was.
         ranges: The ranges of the activations by tensor; empty where it was not quantized.
@@ -60,6 +70,9 @@ def compress(
     calibration: DataLike | Dataset | None = None,
     *,
     prune: PruneRecipe | float | dict[str, Any] | None = None,
+    finetune: FinetuneRecipe | int | dict[str, Any] | None = None,
+    train_data: DataLike | Dataset | None = None,
+    checkpoint: str | PathLike[str] | None = None,
     quantize: QuantizeRecipe | str | dict[str, Any] | None = None,
     recipe: Recipe | str | PathLike[str] | None = None,
     calibration_samples: int | None = None,
@@ -74,8 +87,11 @@ def compress(
         calibration: Unlabelled samples of what the model will see; see `tvmcompress.data.load_data`. Needed to quantize
             and to repair a pruned model.
         prune: A ratio in (0, 1), or a table of `PruneRecipe`'s fields.
+        finetune: A number of epochs, or a table of `FinetuneRecipe`'s fields: training after pruning; needs PyTorch.
+        train_data: What fine-tuning learns from, labelled or not; see `tvmcompress.finetune`.
+        checkpoint: A folder in which fine-tuning keeps its state after every epoch, and goes on where it was.
         quantize: "int8" or another precision, or a table of `QuantizeRecipe`'s fields.
-        recipe: Both as one, or the path of its TOML file; `prune` and `quantize` replace its tables.
+        recipe: All as one, or the path of its TOML file; `prune`, `finetune` and `quantize` replace its tables.
         calibration_samples: Samples to use at most; by default the recipe's, or `DEFAULT_SAMPLES`.
         preprocessing: How raw data becomes the input; by default what the model says.
         target: What the model is compressed for: pruning keeps to numbers of channels that suit its kernels, and limits of
@@ -84,9 +100,10 @@ def compress(
 
     Raises:
         UserError: The model or the data cannot be used, an option is out of range, or there is nothing to do.
+        MissingToolError: PyTorch is needed and not installed.
     """
     targets = [target] if isinstance(target, str) else list(target or [])
-    plan = for_targets(_plan(recipe, prune, quantize, calibration_samples), targets)
+    plan = for_targets(_plan(recipe, prune, finetune, quantize, calibration_samples), targets)
     road = Road(on_progress)
     original = model if isinstance(model, Model) else load(model)
     if is_quantized(original):
@@ -99,6 +116,7 @@ def compress(
         raise UserError("quantization needs calibration data; give samples of what the model will see (--calib data.npz)")
     if preprocessing is not None:
         original = original.with_preprocessing(preprocessing)
+    samples = None if plan.finetune is None else _training_data(train_data, original)
 
     current = original
     if plan.prune is not None:
@@ -113,6 +131,8 @@ def compress(
         )
     if plan.sparsify is not None:
         current = sparsify(road, current, plan.sparsify)
+    if plan.finetune is not None and samples is not None:
+        current = _finetune(road, current, original, samples, plan.finetune, checkpoint)
     float_model = current
     qdq: Model | None = None
     ranges: dict[str, Any] = {}
@@ -162,19 +182,53 @@ def is_quantized(model: Model) -> bool:
     return any(name == "relax.quantize" or name.startswith("tvmcompress.q") for name in names)
 
 
-def _plan(recipe: Recipe | str | PathLike[str] | None, prune: Any, quantize: Any, calibration_samples: int | None) -> Recipe:
+def _plan(
+    recipe: Recipe | str | PathLike[str] | None, prune: Any, finetune: Any, quantize: Any, calibration_samples: int | None
+) -> Recipe:
     base = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     changes: dict[str, Any] = {}
     if prune is not None:
         changes["prune"] = as_prune_recipe(prune)
+    if finetune is not None:
+        changes["finetune"] = as_finetune_recipe(finetune)
     if quantize is not None:
         changes["quantize"] = as_quantize_recipe(quantize)
     if calibration_samples is not None:
         changes["calibration_samples"] = calibration_samples
     plan = base.model_copy(update=changes)
-    if plan.prune is None and plan.quantize is None and plan.sparsify is None:
+    if all(step is None for step in (plan.prune, plan.quantize, plan.sparsify, plan.finetune)):
         raise UserError("there is nothing to do: ask for pruning (--prune 0.5), quantization (--quantize int8) or both")
     return plan
+
+
+def _training_data(given: DataLike | Dataset | None, model: Model) -> Dataset:
+    """What fine-tuning learns from; what it lacks is said before anything is done."""
+    load_torch()
+    if given is None:
+        raise UserError("fine-tuning needs samples to learn from; give them (--train-data train.npz)")
+    return load_data(given, model.inputs)
+
+
+def _finetune(
+    road: Road,
+    model: Model,
+    original: Model,
+    data: Dataset,
+    options: FinetuneRecipe,
+    checkpoint: str | PathLike[str] | None,
+) -> Model:
+    with road.step("fine-tune") as say:
+        teacher = original if options.distill or data.labels is None else None
+        tuned = train(
+            model,
+            data,
+            teacher=teacher,
+            checkpoint=checkpoint,
+            on_progress=lambda done, total: road.tell("fine-tune", done, total),
+            **options.model_dump(),
+        )
+        say(tuned.provenance[-1].removeprefix("fine-tuned: "))
+    return tuned
 
 
 def _draft(data: Dataset, options: QuantizeRecipe) -> Callable[[Model], Model]:

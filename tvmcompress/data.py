@@ -77,6 +77,10 @@ class Dataset:
         """Samples `start` to `stop` as the model takes them, one array an input, axis 0 the samples."""
         return [self._convert(index, array[start:stop]) for index, array in enumerate(self.arrays)]
 
+    def pick(self, indices: np.ndarray) -> list[np.ndarray]:
+        """The samples of these numbers as the model takes them, in this order."""
+        return [self._convert(index, _picked(array, indices)) for index, array in enumerate(self.arrays)]
+
     def inputs(self) -> list[np.ndarray]:
         """All samples as the model takes them."""
         return self.read(0, len(self))
@@ -103,6 +107,13 @@ class Dataset:
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise UserError(f"{self.source} contains NaN or infinity among its values; remove those samples")
         return value
+
+
+def _picked(array: Any, indices: np.ndarray) -> np.ndarray:
+    """Rows of an array; one that is read file by file gives slices only."""
+    if isinstance(array, np.ndarray):
+        return np.asarray(array[indices])
+    return np.concatenate([np.asarray(array[index : index + 1]) for index in indices.tolist()])
 
 
 def load_data(

@@ -28,6 +28,7 @@ from .passes.analysis import count_macs, count_params, layers
 from .passes.cost_model import CostModel, Precision
 from .passes.importance import Prepared
 from .passes.peak_memory import peak_activations
+from .passes.sparsify import get_masks
 from .recipe import PruneRecipe, SparsifyRecipe
 from .road import Road
 from .sensitivity import Sensitivity
@@ -106,16 +107,18 @@ def prune(
 def sparsify(road: Road, model: Model, options: SparsifyRecipe) -> Model:
     """Zero single weights."""
     with road.step("sparsify") as say:
-        wanted = options.pattern or f"{options.sparsity:g} of the weights"
         removal = Sparsify(
             options.sparsity,
             method=options.method,
             scope=options.scope,
+            threshold=options.threshold,
             pattern=options.kept_of,
             exclude=options.exclude,
         )
-        sparse = model.apply(removal, note=f"sparsified: {wanted}, {options.method}, {options.scope}")
-        say(f"{wanted}, by {options.method}")
+        sparse = model.apply(removal, note=f"sparsified: {options.describe()}, {options.scope}")
+        masks = get_masks(sparse.module).values()
+        zeros, weights = (sum(count(mask) for mask in masks) for count in (lambda mask: int((~mask).sum()), np.size))
+        say(f"{options.describe()}: {zeros:,} of {weights:,} weights are zero")
     return sparse
 
 

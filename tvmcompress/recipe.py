@@ -4,6 +4,9 @@
     ratio = 0.5
     scope = "global"
 
+    [finetune]
+    epochs = 10
+
     [quantize]
     observer = "percentile"
 
@@ -21,16 +24,19 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from .errors import UserError
+from .finetune_recipe import FinetuneRecipe
 from .quantize_recipe import LayerRecipe, QuantizeRecipe
 from .recipe_table import Table
 
 __all__ = [
     "BUDGETS",
+    "FinetuneRecipe",
     "LayerRecipe",
     "PruneRecipe",
     "QuantizeRecipe",
     "Recipe",
     "SparsifyRecipe",
+    "as_finetune_recipe",
     "as_prune_recipe",
     "as_quantize_recipe",
 ]
@@ -135,6 +141,7 @@ class SparsifyRecipe(Table):
 
     Attributes:
         sparsity: Fraction of the weights to zero.
+        threshold: Zero the weights of smaller magnitude, in the place of a fraction.
         pattern: "2:4" keeps the two largest of every four successive weights, in the place of a fraction.
         method: How weights are chosen.
         scope: Whether the fraction leaves every weight or all together.
@@ -142,10 +149,25 @@ class SparsifyRecipe(Table):
     """
 
     sparsity: float = Field(default=0.5, gt=0, lt=1)
+    threshold: float | None = Field(default=None, gt=0)
     pattern: str | None = Field(default=None, pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")
     method: Literal["magnitude", "random"] = "magnitude"
     scope: Literal["local", "global"] = "local"
     exclude: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SparsifyRecipe:
+        if self.threshold is not None and (self.pattern is not None or "sparsity" in self.model_fields_set):
+            raise ValueError("give either a threshold, a sparsity or a pattern")
+        if self.threshold is not None and self.method != "magnitude":
+            raise ValueError("a threshold is one of magnitude")
+        return self
+
+    def describe(self) -> str:
+        """What becomes zero, in a few words."""
+        if self.threshold is not None:
+            return f"weights below {self.threshold:g}"
+        return f"{self.pattern or f'{self.sparsity:g} of the weights'}, by {self.method}"
 
     @property
     def kept_of(self) -> tuple[int, int] | None:
@@ -162,12 +184,14 @@ class Recipe(Table):
     Attributes:
         prune: None leaves the channels.
         sparsify: None leaves the weights.
+        finetune: None trains nothing.
         quantize: None leaves the model float.
         calibration_samples: Samples of the calibration data to use at most.
     """
 
     prune: PruneRecipe | None = None
     sparsify: SparsifyRecipe | None = None
+    finetune: FinetuneRecipe | None = None
     quantize: QuantizeRecipe | None = None
     calibration_samples: int | None = Field(default=None, ge=1)
 
@@ -244,6 +268,18 @@ def as_quantize_recipe(value: QuantizeRecipe | str | Mapping[str, Any] | None) -
         return value
     table = dict(value) if isinstance(value, Mapping) else {"precision": value}
     return Recipe.of({"quantize": table}).quantize
+
+
+def as_finetune_recipe(value: FinetuneRecipe | int | Mapping[str, Any] | None) -> FinetuneRecipe | None:
+    """A recipe of fine-tuning from what a caller gave: the number of epochs, a table, or None.
+
+    Raises:
+        UserError: An unknown name, or a value out of range.
+    """
+    if value is None or isinstance(value, FinetuneRecipe):
+        return value
+    table = dict(value) if isinstance(value, Mapping) else {"epochs": value}
+    return Recipe.of({"finetune": table}).finetune
 
 
 def _number(value: object) -> float | None:

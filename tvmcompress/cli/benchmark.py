@@ -33,6 +33,7 @@ def benchmark(
     target: opt.TargetOption = None,
     calib: opt.CalibOption = None,
     plan: Recipe,
+    train_data: opt.TrainDataOption = None,
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
     tune: opt.TuneOption = 0,
@@ -85,7 +86,8 @@ def benchmark(
         samples = None if eval_data is None else load_data(eval_data, first.inputs, **read).between(eval_skip, None)
         if compressing:
             calibration = None if calib is None else load_data(calib, first.inputs, **read)
-            loaded = _versions(first, calibration, plan, targets)
+            training = None if train_data is None else load_data(train_data, first.inputs, **read)
+            loaded = _versions(first, calibration, training, plan, targets)
         records = _records(loaded, samples)
         builds = measure_all(loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing)
         report = Report(
@@ -111,11 +113,13 @@ def _name(path: Path, all_paths: list[Path]) -> str:
     return path.stem if sum(other.stem == path.stem for other in all_paths) == 1 else str(path.with_suffix(""))
 
 
-def _versions(original: Model, calibration: Dataset | None, plan: Recipe, targets: list[str]) -> dict[str, Model]:
+def _versions(
+    original: Model, calibration: Dataset | None, training: Dataset | None, plan: Recipe, targets: list[str]
+) -> dict[str, Model]:
     from ..benchmarking import ablation
 
     with bars() as bar:
-        results = ablation(original, calibration, plan, target=targets, on_progress=bar)
+        results = ablation(original, calibration, plan, train_data=training, target=targets, on_progress=bar)
     return {"original": original, **{name: result.model for name, result in results.items()}}
 
 

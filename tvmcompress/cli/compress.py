@@ -31,6 +31,8 @@ def compress(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that comes out.")] = _DEFAULT_OUTPUT,
     calib: opt.CalibOption = None,
     plan: Recipe,
+    train_data: opt.TrainDataOption = None,
+    checkpoint: opt.CheckpointOption = None,
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
     target: opt.TargetOption = None,
@@ -56,8 +58,11 @@ def compress(
     from ..compression import DEFAULT_SAMPLES, limited_target
     from ..compression import compress as run
     from ..data import load_data
+    from ..errors import UserError
     from ..output_folder import output_folder
 
+    if plan.finetune is None and (train_data or checkpoint) is not None:
+        raise UserError(f"--{'train-data' if train_data else 'checkpoint'} says nothing without --finetune EPOCHS")
     check_targets(target or [], tune)
     limited_target(plan, target or [])
     with output_folder(output) as folder:
@@ -67,14 +72,24 @@ def compress(
         if steps is not None:
             original = original.with_preprocessing(steps)
         read: dict[str, Any] = {"key": data_key, "label_key": label_key, "layout": layout}
-        calibration = evaluation = None
+        calibration = evaluation = training = None
         if calib is not None:
             limit = plan.calibration_samples or DEFAULT_SAMPLES
             calibration = load_data(calib, original.inputs, limit=limit, **read)
+        if train_data is not None:
+            training = load_data(train_data, original.inputs, **read)
         if eval_data is not None:
             evaluation = _skip(load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip)
         with bars() as bar:
-            result = run(original, calibration, recipe=plan, target=target, on_progress=bar)
+            result = run(
+                original,
+                calibration,
+                recipe=plan,
+                train_data=training,
+                checkpoint=checkpoint,
+                target=target,
+                on_progress=bar,
+            )
             models = _records(result, evaluation, bar)
         builds = measure_all(
             {"compressed": result.model}, target or [], evaluation or calibration, folder, tune=tune, threads=threads

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-_PRUNING, _QUANTIZATION, _TARGETS, _DATA = "Pruning", "Quantization", "Targets", "Data"
+_PRUNING, _TRAINING, _QUANTIZATION, _TARGETS, _DATA = "Pruning", "Fine-tuning", "Quantization", "Targets", "Data"
 
 CalibOption = Annotated[
     Path | None,
@@ -66,8 +66,8 @@ SparsifyOption = Annotated[
     str | None,
     typer.Option(
         "--sparsify",
-        metavar="FRACTION|N:M",
-        help="Zero a fraction of the weights, or all but N of M.",
+        metavar="FRACTION|N:M|<MAGNITUDE",
+        help="Zero a fraction of the weights, all but N of M, or those below a magnitude ('<0.01').",
         rich_help_panel=_PRUNING,
     ),
 ]
@@ -127,6 +127,60 @@ RepairOption = Annotated[
         show_default="repair",
         rich_help_panel=_PRUNING,
     ),
+]
+RatiosOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ratio",
+        metavar="PATTERN=RATIO",
+        help="Another fraction for the layers of this pattern, 0 for none (repeatable).",
+        rich_help_panel=_PRUNING,
+    ),
+]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", metavar="SCORE", help="Remove the channels that score below this.", rich_help_panel=_PRUNING
+    ),
+]
+FinetuneOption = Annotated[
+    int | None,
+    typer.Option("--finetune", min=1, metavar="EPOCHS", help="Train what is left (needs PyTorch).", rich_help_panel=_TRAINING),
+]
+TrainDataOption = Annotated[
+    Path | None,
+    typer.Option("--train-data", help="What it learns from, with labels or without: .npz, ...", rich_help_panel=_TRAINING),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", help="Folder for the state after every epoch; a stopped run goes on.", rich_help_panel=_TRAINING
+    ),
+]
+DistillOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--distill/--no-distill",
+        help="Learn from the original, too (without labels, from it alone).",
+        show_default="no-distill",
+        rich_help_panel=_TRAINING,
+    ),
+]
+LearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        metavar="RATE",
+        help="At the start; of adamw relative to the size of the weights (0.01 by default).",
+        rich_help_panel=_TRAINING,
+    ),
+]
+OptimizerOption = Annotated[
+    str | None, typer.Option("--optimizer", help="adamw or sgd.", show_default="adamw", rich_help_panel=_TRAINING)
+]
+AugmentOption = Annotated[
+    list[str] | None,
+    typer.Option("--augment", help="Change images at random: flip, crop (repeatable).", rich_help_panel=_TRAINING),
 ]
 QuantizeOption = Annotated[
     str | None,

@@ -49,7 +49,14 @@ OPTIONS: dict[str, _Field] = {
     "min_channels": _Field(opt.MinChannelsOption, "prune", "min_channels"),
     "rounds": _Field(opt.RoundsOption, "prune", "rounds"),
     "exclude": _Field(opt.ExcludeOption, "prune", "exclude"),
+    "ratio": _Field(opt.RatiosOption, "prune", "ratios"),
+    "threshold": _Field(opt.ThresholdOption, "prune", "threshold"),
     "repair": _Field(opt.RepairOption, "prune", "reconstruct"),
+    "finetune": _Field(opt.FinetuneOption, "finetune", "epochs"),
+    "distill": _Field(opt.DistillOption, "finetune", "distill"),
+    "optimizer": _Field(opt.OptimizerOption, "finetune", "optimizer"),
+    "learning_rate": _Field(opt.LearningRateOption, "finetune", "learning_rate"),
+    "augment": _Field(opt.AugmentOption, "finetune", "augment"),
     "quantize": _Field(opt.QuantizeOption, "quantize", "precision"),
     "preset": _Field(opt.PresetOption, "quantize", "preset"),
     "weight_bits": _Field(opt.WeightBitsOption, "quantize", "weight_bits"),
@@ -64,8 +71,21 @@ OPTIONS: dict[str, _Field] = {
 }
 """By the name of the parameter, in the order of the help."""
 
-_MAINS = {"prune": ("ratio", "blocks", "heads"), "quantize": ("precision", "preset")}
+_MAINS = {
+    "prune": ("ratio", "threshold", "blocks", "heads"),
+    "finetune": ("epochs",),
+    "quantize": ("precision", "preset"),
+}
+_NEEDS = {
+    "prune": "--prune RATIO or a budget (--target-macs 0.5)",
+    "finetune": "--finetune EPOCHS",
+    "quantize": "--quantize int8",
+}
 """Fields that ask for a step; those beside them say nothing alone. Budgets ask for pruning, too."""
+
+
+_SPARSITIES = ("sparsity", "threshold", "pattern")
+"""Fields of the table of sparsity of which one says how much."""
 
 
 def with_recipe(function: Callable[..., None]) -> Callable[..., None]:
@@ -110,7 +130,7 @@ def recipe_of(options: Mapping[str, Any]) -> Recipe:
     if options["prune"] is not None:
         as_prune_recipe(options["prune"])
     values = base.model_dump(exclude_none=True, exclude_unset=True)
-    amounts = ("ratio", *BUDGETS)
+    amounts = ("ratio", "threshold", *BUDGETS)
     for table, mains in _MAINS.items():
         named = {
             name: field.field
@@ -121,15 +141,15 @@ def recipe_of(options: Mapping[str, Any]) -> Recipe:
         asked = table in values or any(field in (*mains, *BUDGETS) for field in given)
         if given and not asked:
             option = next(iter(named)).replace("_", "-")
-            need = "--prune RATIO or a budget (--target-macs 0.5)" if table == "prune" else "--quantize int8"
-            raise UserError(f"--{option} says nothing without {need}")
+            raise UserError(f"--{option} says nothing without {_NEEDS[table]}")
         if given:
             # A ratio on the command line takes the place of the file's budgets, and the other way round.
             replaced = amounts if any(name in given for name in amounts) else ()
             kept = {key: value for key, value in values.get(table, {}).items() if key not in replaced}
             values[table] = {**kept, **given}
     if options["sparsify"] is not None:
-        values["sparsify"] = {**values.get("sparsify", {}), **_sparsity(options["sparsify"])}
+        kept = {key: value for key, value in values.get("sparsify", {}).items() if key not in _SPARSITIES}
+        values["sparsify"] = {**kept, **_sparsity(options["sparsify"])}
     if options["calib_samples"] is not None:
         values["calibration_samples"] = options["calib_samples"]
     return Recipe.of(values)
@@ -139,7 +159,22 @@ def _plain(option: str, value: Any) -> Any:
     """A value as the recipe has it."""
     if option in ("max_flash", "max_ram"):
         return _size(option, value)
+    if option == "ratio":
+        return dict(_ratio(text) for text in value)
     return str(value) if isinstance(value, Path) else value
+
+
+def _ratio(text: str) -> tuple[str, float]:
+    """A pattern and its ratio."""
+    from ..errors import UserError
+
+    pattern, _, number = text.rpartition("=")
+    try:
+        if not pattern:
+            raise ValueError
+        return pattern, float(number)
+    except ValueError:
+        raise UserError(f"--ratio {text} is not a pattern and a fraction such as 'conv1*=0.3'") from None
 
 
 def _size(name: str, text: str) -> int:
@@ -164,6 +199,8 @@ def _sparsity(text: str) -> dict[str, Any]:
     if ":" in text:
         return {"pattern": text}
     try:
-        return {"sparsity": float(text)}
+        return {"threshold": float(text[1:])} if text.startswith("<") else {"sparsity": float(text)}
     except ValueError:
-        raise UserError(f"--sparsify {text} is neither a fraction such as 0.5 nor a pattern such as 2:4") from None
+        raise UserError(
+            f"--sparsify {text} is neither a fraction such as 0.5, a pattern such as 2:4 nor a magnitude such as '<0.01'"
+        ) from None

@@ -1,4 +1,4 @@
-"""Gradients, by way of PyTorch: a module run there, and criteria of importance that need them.
+"""Gradients, by way of PyTorch: a module run there, criteria of importance that need them, and fine-tuning.
 
 Importing this package does not import PyTorch; using it does (`pip install 'tvmcompress[train]'`).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .bridge import TorchModel
 from .criteria import GRADIENT_CRITERIA, FisherImportance, GradientCriterion, TaylorImportance
+from .finetuning import finetune
 from .gradients import SampleLoss, sample_gradients
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "SampleLoss",
     "TaylorImportance",
     "TorchModel",
+    "finetune",
     "sample_gradients",
 ]

@@ -51,7 +51,7 @@ class TorchModel:
         self.tensors: dict[str, Tensor] = {}
         for name, value in get_params(mod).items():
             tensor = self._torch.tensor(value)
-            self.tensors[name] = tensor.requires_grad_(tensor.is_floating_point())
+            self.tensors[str(name)] = tensor.requires_grad_(tensor.is_floating_point())
 
     def params(self) -> dict[str, np.ndarray]:
         """The values of the parameters now, by name."""

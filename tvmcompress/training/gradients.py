@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import UserError
 from .backend import Tensor, load_torch, one_thread
 from .bridge import TorchModel, split_samples
+from .class_output import ClassOutput
 
 _FIRST = 32
 """Samples from which it is seen what the outputs are."""
@@ -37,16 +38,13 @@ class SampleLoss:
     def __init__(self, outputs: Sequence[Tensor], labels: bool, seed: int = 0) -> None:
         self._torch = load_torch()
         self._draws = self._torch.Generator().manual_seed(seed)
-        # (samples, classes), or further axes of length one
-        of_classes = outputs[0].ndim > 1 and outputs[0][0].numel() == outputs[0].shape[1] > 1
-        if labels and not of_classes:
+        found = ClassOutput.of(outputs)
+        if labels and found is None:
             raise UserError(
                 f"the model's first output has shape {tuple(outputs[0].shape[1:])} a sample, which is no list of classes; "
                 "give the samples without labels"
             )
-        self.classes: int | None = outputs[0].shape[1] if of_classes and (labels or len(outputs) == 1) else None
-        rows = outputs[0].reshape(len(outputs[0]), -1)
-        self._probabilities = bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-3).all())
+        self.classes = found if labels or len(outputs) == 1 else None
         self._widths = [
             max(float(output.square().mean().sqrt()), 1e-12) if output.is_floating_point() else None for output in outputs
         ]
@@ -61,14 +59,10 @@ class SampleLoss:
         if self.classes is None:
             pairs = [(output, width) for output, width in zip(outputs, self._widths) if width is not None]
             return sum((self._signs(output) * output).sum() / width for output, width in pairs)
-        logs = self._logs(outputs[0].reshape(len(outputs[0]), -1))
+        logs = self.classes.logs(outputs)
         if labels is not None:
             return -logs.gather(1, labels[:, None]).sum()
         return (self._signs(logs) * logs.detach().exp().sqrt() * logs).sum()
-
-    def _logs(self, rows: Tensor) -> Tensor:
-        """Logarithms of the predicted probabilities; the model's last operator may be a softmax or not."""
-        return rows.clamp_min(1e-30).log() if self._probabilities else rows.log_softmax(1)
 
     def _signs(self, like: Tensor) -> Tensor:
         return self._torch.randint(0, 2, like.shape, generator=self._draws).to(like.dtype) * 2 - 1
@@ -97,7 +91,7 @@ def sample_gradients(
         first = model(*(value[: _FIRST * (len(value) // batch)] for value in samples))
     loss = SampleLoss(first, labels is not None, seed)
     tensors = [torch.as_tensor(value) for value in samples]
-    classes = None if labels is None else _classes(labels, len(samples[0]), loss.classes or 0)
+    classes = None if labels is None or loss.classes is None else loss.classes.checked(labels, len(samples[0]))
     wanted = {name: tensor for name, tensor in model.tensors.items() if tensor.requires_grad}
     with one_thread():
         for index, sample in enumerate(split_samples(tensors, batch)):
@@ -108,13 +102,3 @@ def sample_gradients(
             if not all(bool(gradient.isfinite().all()) for gradient in gradients.values()):
                 raise UserError("the gradients on the calibration samples are not finite; look for NaN in samples and weights")
             yield gradients
-
-
-def _classes(labels: np.ndarray, samples: int, classes: int) -> np.ndarray:
-    """The labels, checked."""
-    labels = np.asarray(labels)
-    if labels.shape != (samples,) or labels.dtype.kind not in "iu":
-        raise UserError(f"labels must be {samples} integers, one a sample; given are {labels.dtype} {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"the labels go from {labels.min()} to {labels.max()}, but the model tells {classes} classes apart")
-    return labels.astype(np.int64)

@@ -13,9 +13,9 @@ from tests.tvmcompress.cli.running import refused
 from tvmcompress.cli.benchmark import benchmark
 from tvmcompress.cli.compress import compress
 from tvmcompress.cli.recipe_options import OPTIONS, recipe_of
-from tvmcompress.recipe import PruneRecipe, QuantizeRecipe, Recipe
+from tvmcompress.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe
 
-TABLES = {"prune": PruneRecipe, "quantize": QuantizeRecipe}
+TABLES = {"prune": PruneRecipe, "finetune": FinetuneRecipe, "quantize": QuantizeRecipe}
 
 
 def recipe(**given: Any) -> Recipe:
