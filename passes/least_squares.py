@@ -1,103 +1,53 @@
 """Least squares for the layers of a network: the weights that best turn given inputs into given outputs.
 
-A convolution is a matrix product over unfolded windows, so its weights solve ordinary normal equations. The moments are
-accumulated over blocks of samples: memory is bounded by one block and by the square of a layer's fan-in.
+A convolution is a matrix product over unfolded windows, so its weights solve ordinary normal equations. Where an activation
+clips what the layer gives, only what comes through counts, which stays a convex problem. Of large maps a random part of the
+positions is looked at: memory and time are bounded, and neighbouring positions tell much the same.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy import linalg
 
-from ._tvm import relax
+from .layer_rows import LayerGeometry, gather
 
-# Bytes of one block of unfolded windows, in float64.
+_ROWS_PER_UNKNOWN = 200
+_ROWS_BYTES = 256 << 20
+"""Bounds of the rows looked at: so many for each weight of an output, and together not more than this."""
+
 _BLOCK_BYTES = 64 << 20
+"""Of one block of rows in float64."""
 
+_RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_HELD_BACK = 5
+"""One sample of so many is held back to choose the ridge."""
 
-@dataclass(frozen=True)
-class LayerGeometry:
-    """How a layer reads its input: what is needed to unfold it into the rows of a matrix product.
-
-    Attributes:
-        kernel: Size of the kernel per spatial axis; empty for a matrix product.
-        strides: Per spatial axis.
-        padding: All befores, then all afters.
-        dilation: Per spatial axis.
-        groups: Groups of channels.
-    """
-
-    kernel: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    padding: tuple[int, ...] = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
-
-    @staticmethod
-    def of(call: relax.Call) -> LayerGeometry:
-        """The geometry of a channels-first convolution or of a matrix product with a parameter."""
-        if call.op.name == "relax.matmul":
-            return LayerGeometry()
-        attrs = call.attrs
-        return LayerGeometry(
-            kernel=tuple(int(dim) for dim in call.args[1].ty.shape)[2:],
-            strides=tuple(int(v) for v in attrs.strides),
-            padding=tuple(int(v) for v in attrs.padding),
-            dilation=tuple(int(v) for v in attrs.dilation),
-            groups=int(attrs.groups),
-        )
-
-
-def rows(x: np.ndarray, geometry: LayerGeometry) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of the rows that the layer multiplies with its weights.
-
-    Args:
-        x: (N, C, *spatial) for a convolution, (..., K) for a matrix product.
-        geometry: How the layer reads it.
-
-    Yields:
-        The samples of the block, and their rows: float64, (groups, rows, fan-in of a group). The rows of a sample are its
-        output positions in row-major order.
-    """
-    if not geometry.kernel:
-        flat = x.reshape(-1, x.shape[-1])
-        per_sample = flat.shape[0] // x.shape[0]
-        step = max(1, _BLOCK_BYTES // max(1, 8 * per_sample * x.shape[-1]))
-        for start in range(0, x.shape[0], step):
-            part = slice(start, min(start + step, x.shape[0]))
-            yield part, flat[part.start * per_sample : part.stop * per_sample].astype(np.float64)[None]
-        return
-    rank = len(geometry.kernel)
-    before, after = geometry.padding[:rank], geometry.padding[rank:] or geometry.padding[:rank]
-    spans = [(k - 1) * d + 1 for k, d in zip(geometry.kernel, geometry.dilation)]
-    pick = (slice(None), slice(None), *(slice(None, None, s) for s in geometry.strides))
-    pick += tuple(slice(None, None, d) for d in geometry.dilation)
-    groups, channels = geometry.groups, x.shape[1] // geometry.groups
-    padded_size = int(np.prod([n + b + a for n, b, a in zip(x.shape[2:], before, after)]))
-    step = max(1, _BLOCK_BYTES // max(1, 8 * x.shape[1] * padded_size * int(np.prod(geometry.kernel))))
-    for start in range(0, len(x), step):
-        part = slice(start, min(start + step, len(x)))
-        padded = np.pad(x[part], [(0, 0), (0, 0), *zip(before, after)])
-        windows = sliding_window_view(padded, spans, tuple(range(2, 2 + rank)))[pick]
-        spatial = windows.shape[2 : 2 + rank]
-        split = windows.reshape(len(padded), groups, channels, *windows.shape[2:])
-        order = (1, 0, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank))
-        count = len(padded) * int(np.prod(spatial))
-        yield part, split.transpose(order).reshape(groups, count, -1).astype(np.float64)
+_STEPS = 10
+"""Steps towards the least error behind a clip; more hardly change it."""
 
 
 def solve(
-    x: np.ndarray, target: np.ndarray, geometry: LayerGeometry, weight: np.ndarray, bias: np.ndarray, ridge: float
+    x: np.ndarray,
+    target: np.ndarray,
+    geometry: LayerGeometry,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    ridge: float | None = None,
+    *,
+    offset: np.ndarray | None = None,
+    clip: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[np.ndarray, np.ndarray]:
     """The weights and bias that map `x` to `target` with the least squared error.
 
-    Solves min |X W + b - T|^2 + lambda |W - W0|^2 with lambda = ridge * mean(diag(X'X)): where the samples say nothing the
-    old weights stay.
+    Solves min |X W + b + offset - T|^2 + lambda |W - W0|^2 with lambda = ridge * mean(diag(X'X)): where the samples say
+    nothing the old weights stay. Behind a clip a result beyond a limit is as good as any other beyond it where the target is
+    beyond it too: error counts only as far as the result lies on the wrong side of the limit. (Zhang et al., "Accelerating
+    Very Deep Convolutional Networks for Classification and Detection", 2016, have the same aim; without their free
+    responses on the other side it is convex, and accelerated projections solve it.)
 
     Args:
         x: What the layer reads: (N, C, *spatial) or (..., K).
@@ -105,7 +55,9 @@ def solve(
         geometry: How it reads.
         weight: W0, (O, C / groups, *kernel) or (K, O).
         bias: b0, (O,).
-        ridge: Relative strength of the pull towards W0, at least 0.
+        ridge: Relative strength of the pull towards W0, at least 0; None chooses it on every fifth sample.
+        offset: What is added to the layer's result, like `target`.
+        clip: The limits that the sum is clipped to afterwards.
 
     Returns:
         Weight and bias, shapes and dtypes of `weight` and `bias`.
@@ -114,29 +66,122 @@ def solve(
     dense = not geometry.kernel
     old = (weight.T if dense else weight).reshape(groups, -1, weight.shape[0] if dense else weight[0].size)
     outputs, fan_in = old.shape[1], old.shape[2]
-    gram = np.zeros((groups, fan_in + 1, fan_in + 1))
-    cross = np.zeros((groups, fan_in + 1, outputs))
-    for part, block in rows(x, geometry):
-        wanted = target[part].astype(np.float64)
-        if not dense:
-            wanted = np.moveaxis(wanted, 1, -1)
-        wanted = wanted.reshape(-1, groups, outputs).transpose(1, 0, 2)
-        extended = np.concatenate([block, np.ones((groups, block.shape[1], 1))], axis=2)
-        gram += extended.transpose(0, 2, 1) @ extended
-        cross += extended.transpose(0, 2, 1) @ wanted
-    new_weight = np.empty_like(old, np.float64)
-    new_bias = np.empty((groups, outputs))
-    for group in range(groups):
-        # The bias is not pulled anywhere: its row gets no penalty beyond what keeps the system regular.
-        penalty = np.full(fan_in + 1, max(ridge, 1e-10) * max(np.trace(gram[group][:-1, :-1]) / fan_in, 1e-12))
-        penalty[-1] = 1e-12
-        prior = np.concatenate([old[group].astype(np.float64).T, bias.reshape(groups, outputs)[group][None]])
-        system = gram[group] + np.diag(penalty)
-        with warnings.catch_warnings():
-            # Inputs that are always zero make the system ill-conditioned; the pull towards W0 decides there.
-            warnings.simplefilter("ignore", linalg.LinAlgWarning)
-            solution = linalg.solve(system, cross[group] + penalty[:, None] * prior, assume_a="pos")
-        new_weight[group], new_bias[group] = solution[:-1].T, solution[-1]
-    flat = new_weight.reshape(-1, fan_in)
+    limit = min(_ROWS_PER_UNKNOWN * (fan_in + 1), _ROWS_BYTES // (4 * groups * (fan_in + 2 * outputs)))
+    rows = gather(x, target, geometry, offset, limit)
+    held = rows.samples % _HELD_BACK == 0
+    problems = [
+        _Problem(
+            rows.inputs[group],
+            rows.targets[group],
+            None if rows.offsets is None else rows.offsets[group],
+            np.concatenate([old[group].T, bias.reshape(groups, outputs)[group][None]]).astype(np.float64),
+            clip,
+        )
+        for group in range(groups)
+    ]
+    if ridge is None:
+        ridge = _chosen_ridge(problems, held)
+    solutions = np.stack([problem.solve(ridge) for problem in problems])
+    flat = solutions[:, :-1].transpose(0, 2, 1).reshape(-1, fan_in)
     shaped = flat.T if dense else flat.reshape(weight.shape)
-    return shaped.astype(weight.dtype), new_bias.reshape(-1).astype(bias.dtype)
+    return shaped.astype(weight.dtype), solutions[:, -1].reshape(-1).astype(bias.dtype)
+
+
+def _chosen_ridge(problems: Sequence[_Problem], held: np.ndarray) -> float:
+    """The ridge whose solution for the other rows has the least error on those held back."""
+    if held.all():
+        return _RIDGES[len(_RIDGES) // 2]
+    errors = np.zeros(len(_RIDGES))
+    for problem in problems:
+        learned = problem.part(~held)
+        kept = problem.part(held)
+        errors += [kept.error(learned.solve(ridge, steps=0)) for ridge in _RIDGES]
+    return _RIDGES[int(np.argmin(np.where(np.isfinite(errors), errors, np.inf)))]
+
+
+class _Problem:
+    """One group's equations.
+
+    Args:
+        inputs: X, (rows, fan-in).
+        targets: T, (rows, outputs).
+        offsets: What is added, like `targets`.
+        prior: W0 with b0 below, float64 (fan-in + 1, outputs).
+        clip: The limits of what is compared.
+    """
+
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        offsets: np.ndarray | None,
+        prior: np.ndarray,
+        clip: tuple[float, float],
+    ) -> None:
+        self._inputs, self._targets, self._offsets, self._prior, self._clip = inputs, targets, offsets, prior, clip
+        self._moments: tuple[np.ndarray, np.ndarray] | None = None
+
+    def part(self, rows: np.ndarray) -> _Problem:
+        """The same with some of the rows, bool (rows,)."""
+        offsets = None if self._offsets is None else self._offsets[rows]
+        return _Problem(self._inputs[rows], self._targets[rows], offsets, self._prior, self._clip)
+
+    def solve(self, ridge: float, steps: int = _STEPS) -> np.ndarray:
+        """Weights with the bias below, float64 (fan-in + 1, outputs)."""
+        wanted = self._targets if self._offsets is None else self._targets - self._offsets
+        gram, cross = self._equations(wanted)
+        fan_in = len(gram) - 1
+        # The bias is not pulled anywhere: its row gets no penalty beyond what keeps the system regular.
+        penalty = np.full(fan_in + 1, max(ridge, 1e-10) * max(np.trace(gram[:-1, :-1]) / fan_in, 1e-12))
+        penalty[-1] = 1e-12
+        system = gram + np.diag(penalty)
+        pull = penalty[:, None] * self._prior
+        try:
+            factor = linalg.cho_factor(system, check_finite=False)
+        except linalg.LinAlgError:
+            return np.full_like(self._prior, np.nan)
+        solution = linalg.cho_solve(factor, cross + pull, check_finite=False)
+        low, high = self._targets <= self._clip[0], self._targets >= self._clip[1]
+        if not steps or not (low.any() or high.any()) or not np.isfinite(solution).all():
+            return np.asarray(solution)
+        # Projections onto what may be wanted, accelerated (Beck and Teboulle, 2009).
+        ahead, momentum = solution, 1.0
+        for _ in range(steps):
+            found = self._results(ahead)
+            above = np.where(high, np.maximum(found, self._clip[1]), self._targets)
+            free = np.where(low, np.minimum(found, self._clip[0]), above)
+            free = free if self._offsets is None else free - self._offsets
+            new = linalg.cho_solve(factor, _products(self._inputs, free) + pull, check_finite=False)
+            following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+            ahead = new + (momentum - 1) / following * (new - solution)
+            solution, momentum = new, following
+        return np.asarray(solution)
+
+    def error(self, solution: np.ndarray) -> float:
+        """The squared error behind the clip."""
+        found = np.clip(self._results(solution), *self._clip) - np.clip(self._targets, *self._clip)
+        return float(np.square(found, dtype=np.float64).sum())
+
+    def _results(self, solution: np.ndarray) -> np.ndarray:
+        solution = solution.astype(self._inputs.dtype)
+        found: np.ndarray = self._inputs @ solution[:-1] + solution[-1]
+        return found if self._offsets is None else found + self._offsets
+
+    def _equations(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """X'X and X'T with a column of ones behind X, float64."""
+        if self._moments is None:
+            fan_in = self._inputs.shape[1]
+            gram, cross = np.zeros((fan_in + 1, fan_in + 1)), np.zeros((fan_in + 1, wanted.shape[1]))
+            step = max(1, _BLOCK_BYTES // (8 * (fan_in + 1)))
+            for start in range(0, len(wanted), step):
+                block = self._inputs[start : start + step].astype(np.float64)
+                block = np.concatenate([block, np.ones((len(block), 1))], axis=1)
+                gram += block.T @ block
+                cross += block.T @ wanted[start : start + step].astype(np.float64)
+            self._moments = gram, cross
+        return self._moments
+
+
+def _products(inputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """X'T with a column of ones behind X, float64."""
+    return np.concatenate([(inputs.T @ wanted).astype(np.float64), wanted.sum(0, dtype=np.float64)[None]])

@@ -1,7 +1,8 @@
 """Repairing a pruned network from unlabelled samples, without training.
 
 Layer by layer, in order: the weights and bias of every convolution and matrix product are solved by least squares so that
-the pruned network's own (already repaired) inputs give the outputs that the original computed. In front of a residual
+the pruned network's own (already repaired) inputs give the outputs that the original computed, as far as an activation
+behind the layer (ReLU or a clip) lets them through. In front of a residual
 addition the target is the original's sum less what the other branch of the pruned network brings, so that a layer also makes
 good what was lost on the skip path. Statistics of batch normalizations that could not be folded follow their input: mean
 and variance move as they moved between the original and the pruned network. The idea of solving for the weights that remain
@@ -11,6 +12,7 @@ graph.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +22,9 @@ import numpy as np
 from ._tvm import relax, tvm
 from .errors import UserError
 from .float_reference import FloatReference, start
-from .interpreter import Execution
-from .least_squares import LayerGeometry, solve
+from .interpreter import Execution, plain_value
+from .layer_rows import LayerGeometry
+from .least_squares import solve
 from .module_params import attach_params, detach_params, get_params
 from .rebuild import bindings, users
 from .remarks import Remark, add_remarks
@@ -43,6 +46,7 @@ class _Layer:
         bias: The parameter added to it.
         output: The tensor whose value is restored: behind the bias, or behind a residual addition.
         other: The other operand of that residual addition, if it is computed before the layer.
+        clip: The limits of the activation that alone reads `output`; infinite where there is none.
     """
 
     var: relax.Var
@@ -51,6 +55,7 @@ class _Layer:
     bias: relax.Var
     output: str
     other: relax.Var | None
+    clip: tuple[float, float]
 
 
 @tvm.transform.module_pass(opt_level=0, name="Reconstruct")
@@ -62,7 +67,8 @@ class Reconstruct:
         inputs: Calibration samples, one array an input, axis 0 the samples.
         kept: For each weight the positions of its output axis that pruning kept (axis 0 of a convolution's weight, the last
             of a matrix product's). A weight that is missing here kept all. By default what `PruneChannels` has recorded.
-        ridge: Relative pull towards the pruned weights, see `least_squares.solve`.
+        ridge: Relative pull towards the pruned weights, see `least_squares.solve`; None chooses it layer by layer on
+            samples held back.
         on_progress: Called with (layers done, layers in all, name of the layer).
 
     Raises:
@@ -75,7 +81,7 @@ class Reconstruct:
         inputs: Sequence[np.ndarray],
         kept: Mapping[str, np.ndarray] | None = None,
         *,
-        ridge: float = 1e-3,
+        ridge: float | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         self.original = original
@@ -95,7 +101,7 @@ def _reconstruct(
     pruned: tvm.IRModule,
     inputs: Sequence[np.ndarray],
     kept: Mapping[str, np.ndarray],
-    ridge: float,
+    ridge: float | None,
     on_progress: Progress | None,
 ) -> tvm.IRModule:
     if not inputs or len(inputs[0]) == 0:
@@ -130,7 +136,7 @@ def _repair(
     reference: FloatReference,
     params: dict[str, np.ndarray],
     kept: Mapping[str, np.ndarray],
-    ridge: float,
+    ridge: float | None,
 ) -> str | None:
     """Solve one layer and put the solution into the run; what stood in the way, if anything."""
     x = execution.values[layer.call.args[0]]
@@ -145,9 +151,16 @@ def _repair(
         wanted = wanted.take(kept[layer.weight.name], axis)
     if wanted.shape[axis] != outputs:
         return "which of its outputs were kept is not known"
-    if layer.other is not None:
-        wanted = wanted - execution.values[layer.other]
-    new_weight, new_bias = solve(x, wanted, LayerGeometry.of(layer.call), weight, bias.reshape(-1), ridge)
+    new_weight, new_bias = solve(
+        x,
+        wanted,
+        LayerGeometry.of(layer.call),
+        weight,
+        bias.reshape(-1),
+        ridge,
+        offset=None if layer.other is None else execution.values[layer.other],
+        clip=layer.clip,
+    )
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return "its equations have no finite solution; it keeps its weights"
     params[layer.weight.name] = execution.values[layer.weight] = new_weight
@@ -221,8 +234,24 @@ def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
                 operand = addition.args[1] if addition.args[0] is added else addition.args[0]
                 if operand is not added and operand.ty == added.ty and order.get(operand, -1) < order[var]:
                     output, other = after[0], operand
-        found[var] = _Layer(var, value, weight, bias, output.name, other)
+        found[var] = _Layer(var, value, weight, bias, output.name, other, _clip(readers.get(output, []), values))
     return found
+
+
+def _clip(behind: Sequence[relax.Var], values: Mapping[relax.Var, relax.Expr]) -> tuple[float, float]:
+    """The limits of an activation that is the only reader of a tensor; infinite where there is none."""
+    call = values.get(behind[0]) if len(behind) == 1 else None
+    if not isinstance(call, relax.Call):
+        return -math.inf, math.inf
+    name = getattr(call.op, "name", "")
+    if name == "relax.nn.relu":
+        return 0.0, math.inf
+    if name == "relax.nn.relu6":
+        return 0.0, 6.0
+    if name == "relax.clip":
+        low, high = (plain_value(limit) for limit in call.args[1:3])
+        return float(low), float(high)
+    return -math.inf, math.inf
 
 
 def _find_norms(mod: tvm.IRModule) -> dict[relax.Var, relax.Call]:

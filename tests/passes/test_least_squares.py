@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 
-from tvmcompress.passes.least_squares import LayerGeometry, rows, solve
+from tvmcompress.passes.layer_rows import LayerGeometry, gather
+from tvmcompress.passes.least_squares import solve
 from tvmcompress.passes.meanings.convolution import convolve
 
 
@@ -68,12 +70,77 @@ def test_dead_input_keeps_its_weights_and_stays_finite() -> None:
     assert np.isfinite(bias).all()
 
 
+@pytest.mark.parametrize("low_high", [(0.0, np.inf), (-0.5, 0.5)])
+def test_behind_a_clip_only_what_comes_through_counts(low_high: tuple[float, float]) -> None:
+    """Against a general optimizer on the same convex problem."""
+    rng = np.random.default_rng(3)
+    x, target = rng.standard_normal((80, 4)), rng.standard_normal((80, 1))
+    offset = 0.3 * rng.standard_normal((80, 1))
+    low, high = low_high
+
+    def loss(solution: np.ndarray) -> float:
+        found = x @ solution[:4, None] + solution[4] + offset
+        inside = np.where(target >= high, np.minimum(found - high, 0), found - target)
+        wrong = np.where(target <= low, np.maximum(found - low, 0), inside)
+        return float(np.square(wrong).sum())
+
+    best = optimize.minimize(loss, np.zeros(5), method="BFGS").fun
+    plain, plain_bias = solve(x, target, LayerGeometry(), np.zeros((4, 1)), np.zeros(1), 0.0, offset=offset)
+    weight, bias = solve(x, target, LayerGeometry(), np.zeros((4, 1)), np.zeros(1), 0.0, offset=offset, clip=low_high)
+    assert loss(np.r_[weight[:, 0], bias]) < 1.02 * best
+    assert loss(np.r_[plain[:, 0], plain_bias]) > 1.05 * best
+
+
+def test_the_offset_is_part_of_the_sum() -> None:
+    rng = np.random.default_rng(4)
+    x, offset, truth = rng.standard_normal((60, 5)), rng.standard_normal((60, 2)), rng.standard_normal((5, 2))
+    weight, bias = solve(x, x @ truth + 0.5 + offset, LayerGeometry(), np.zeros((5, 2)), np.zeros(2), 0.0, offset=offset)
+    np.testing.assert_allclose(weight, truth, atol=1e-6)
+    np.testing.assert_allclose(bias, 0.5, atol=1e-6)
+
+
+def test_noise_asks_for_a_larger_ridge() -> None:
+    """With few samples, many inputs and much noise the old weights, which are the truth, are worth more than the fit."""
+    rng = np.random.default_rng(5)
+    truth = rng.standard_normal((30, 4))
+    fresh = rng.standard_normal((500, 30))
+
+    def error(noise: float, ridge: float | None) -> float:
+        x = rng.standard_normal((60, 30))
+        target = x @ truth + noise * rng.standard_normal((60, 4))
+        weight, _ = solve(x, target, LayerGeometry(), truth, np.zeros(4), ridge)
+        return float(np.square(fresh @ (weight - truth)).mean())
+
+    assert error(3.0, None) < 0.5 * error(3.0, 1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(geometries(), st.integers(0, 2**16), st.integers(1, 60))
+def test_picked_rows_are_rows_of_the_whole(case: tuple[LayerGeometry, int, int], seed: int, limit: int) -> None:
+    geometry, channels, outputs = case
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((3, channels, 6, 7)).astype("float32")
+    weight = rng.standard_normal((outputs, channels // geometry.groups, *geometry.kernel)).astype("float32")
+    target = convolve(x, weight, geometry.strides, geometry.padding, geometry.dilation, geometry.groups)
+    whole = gather(x, target, geometry)
+    assert whole.inputs.shape[1] == len(whole.samples) == 3 * np.prod(target.shape[2:])
+    some = gather(x, target, geometry, limit=limit)
+    counts = np.bincount(some.samples, minlength=3)
+    assert counts.min() == counts.max() == min(-(-limit // 3), np.prod(target.shape[2:]))
+    for rows in (whole, some):
+        matrix = weight.reshape(geometry.groups, outputs // geometry.groups, -1)
+        got = rows.inputs @ matrix.transpose(0, 2, 1)
+        np.testing.assert_allclose(got, rows.targets, rtol=1e-4, atol=1e-4)
+    places = {tuple(row) for row in np.round(whole.targets, 4).transpose(1, 0, 2).reshape(len(whole.samples), -1).tolist()}
+    picked = np.round(some.targets, 4).transpose(1, 0, 2).reshape(len(some.samples), -1).tolist()
+    assert all(tuple(row) in places for row in picked)
+
+
 @pytest.mark.parametrize("samples", [1, 7])
 def test_blocks_cover_every_sample_once(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
-    monkeypatch.setattr("tvmcompress.passes.least_squares._BLOCK_BYTES", 4000)
-    x = np.arange(samples * 3 * 5 * 5, dtype="float32").reshape(samples, 3, 5, 5)
+    x = np.random.default_rng(0).standard_normal((samples, 3, 5, 5)).astype("float32")
     geometry = LayerGeometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
-    blocks = list(rows(x, geometry))
-    assert [index for part, _ in blocks for index in range(samples)[part]] == list(range(samples))
-    assert sum(block.shape[1] for _, block in blocks) == samples * 25
-    assert samples == 1 or len(blocks) > 1
+    target = np.zeros((samples, 2, 5, 5), "float32")
+    whole = gather(x, target, geometry).inputs
+    monkeypatch.setattr("tvmcompress.passes.layer_rows._BLOCK_BYTES", 4000)
+    np.testing.assert_array_equal(gather(x, target, geometry).inputs, whole)
