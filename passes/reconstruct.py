@@ -2,12 +2,11 @@
 
 Layer by layer, in order: the weights and bias of every convolution and matrix product are solved by least squares so that
 the pruned network's own (already repaired) inputs give the outputs that the original computed, as far as an activation
-behind the layer (ReLU or a clip) lets them through. In front of a residual
-addition the target is the original's sum less what the other branch of the pruned network brings, so that a layer also makes
-good what was lost on the skip path. Statistics of batch normalizations that could not be folded follow their input: mean
-and variance move as they moved between the original and the pruned network. The idea of solving for the weights that remain
-is that of He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks" (2017); here it runs over the whole
-graph.
+behind the layer (ReLU or a clip) lets them through. In front of a residual addition the target is the original's sum less
+what the other branch of the pruned network brings, so that a layer also makes good what was lost on the skip path.
+Statistics of batch normalizations that could not be folded follow their input: mean and variance move as they moved between
+the original and the pruned network. The idea of solving for the weights that remain is that of He, Zhang and Sun, "Channel
+Pruning for Accelerating Very Deep Neural Networks" (2017); here it runs over the whole graph.
 """
 
 from __future__ import annotations
