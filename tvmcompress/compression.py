@@ -11,9 +11,12 @@ from typing import Any
 from .data import DataLike, Dataset, load_data
 from .errors import UserError
 from .importing import load
+from .mixed_precision import choose_precisions, chosen_recipe, search_samples
 from .model import Model, Preprocessing
 from .passes import Remark, SurgeryReport, get_remarks, get_surgery
 from .passes.rebuild import bindings
+from .precision_choice import PrecisionChoice
+from .precision_trials import stays_float
 from .pruning import prune as prune_model
 from .pruning import sparsify
 from .quantization import find_ranges, quantize_model
@@ -51,7 +54,8 @@ class CompressionResult:
         ranges: The ranges of the activations by tensor; empty where it was not quantized.
         steps: What was done, in order, with times.
         remarks: What the passes had to say.
-        recipe: What was asked for.
+        recipe: What was asked for, and the precisions that were chosen.
+        precisions: How they were; None where none was to be.
     """
 
     model: Model
@@ -63,6 +67,7 @@ class CompressionResult:
     steps: tuple[Step, ...]
     remarks: tuple[Remark, ...]
     recipe: Recipe
+    precisions: PrecisionChoice | None = None
 
 
 def compress(
@@ -78,6 +83,8 @@ def compress(
     calibration_samples: int | None = None,
     preprocessing: Preprocessing | None = None,
     target: str | Sequence[str] | None = None,
+    search_data: DataLike | Dataset | None = None,
+    search_log: str | PathLike[str] | None = None,
     on_progress: Progress | None = None,
 ) -> CompressionResult:
     """Compress a model.
@@ -96,6 +103,9 @@ def compress(
         preprocessing: How raw data becomes the input; by default what the model says.
         target: What the model is compressed for: pruning keeps to numbers of channels that suit its kernels, and limits of
             flash and RAM are those of the first microcontroller among them.
+        search_data: Samples on which the precision of layers is chosen where the recipe limits what quantization may cost;
+            those that are calibrated on too are left out.
+        search_log: A file that keeps what the search has tried; one that was interrupted goes on with it.
         on_progress: Told how far each step is.
 
     Raises:
@@ -118,6 +128,12 @@ def compress(
         original = original.with_preprocessing(preprocessing)
     samples = None if plan.finetune is None else _training_data(train_data, original)
 
+    tried_on: Dataset | None = None
+    if plan.quantize is not None and plan.quantize.searches:
+        if search_data is None:
+            raise UserError("precisions are chosen on samples that are not calibrated on; give some (--search-data or --eval)")
+        tried_on = search_samples(load_data(search_data, original.inputs, preprocessing=preprocessing), data)
+
     current = original
     if plan.prune is not None:
         current = prune_model(
@@ -136,10 +152,21 @@ def compress(
     float_model = current
     qdq: Model | None = None
     ranges: dict[str, Any] = {}
+    choice: PrecisionChoice | None = None
     if plan.quantize is not None:
-        current = repair_float(road, float_model, data, plan.quantize)
-        ranges = find_ranges(road, current, data, plan.quantize) if data is not None else {}
-        current, qdq = quantize_model(road, current, ranges, plan.quantize, data)
+        options = plan.quantize
+        current = repair_float(road, float_model, data, options)
+        ranges = find_ranges(road, current, data, options) if data is not None else {}
+        if tried_on is not None:
+            with road.step("choose precisions") as say:
+                choice = choose_precisions(
+                    current, ranges, tried_on, options, calibration=data, save=search_log, on_progress=road.tell
+                )
+                say(choice.summary())
+            options = chosen_recipe(options, current, choice)
+            plan = plan.model_copy(update={"quantize": options})
+        if choice is None or not stays_float(current, options):
+            current, qdq = quantize_model(road, current, ranges, options, data)
     return CompressionResult(
         model=current,
         original=original,
@@ -148,8 +175,9 @@ def compress(
         surgery=get_surgery(current.module),
         ranges=ranges,
         steps=tuple(road.steps),
-        remarks=tuple(get_remarks(current.module)),
+        remarks=(*get_remarks(current.module), *(choice.remarks() if choice is not None else ())),
         recipe=plan,
+        precisions=choice,
     )
 
 

@@ -26,7 +26,11 @@ def find_ranges(road: Road, model: Model, data: Dataset, options: QuantizeRecipe
     if not options.needs_ranges:
         return {}
     excluded = Schemes(_schemes(options), options.exclude).stays_float
-    tensors = plan_quantization(model.module).observed | plan_quantization(model.module, excluded).observed
+    whole = plan_quantization(model.module)
+    tensors = whole.observed | plan_quantization(model.module, excluded).observed
+    if options.searches:
+        # Whatever layers stay in float in the end, what is cut are tensors that are cut where none does.
+        tensors |= {var.name for var in whole.points}
     with road.step("calibrate") as say:
         ranges = calibrate(
             model.module,

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -72,6 +73,9 @@ class QuantizeRecipe(Table):
         repair_options: Options of repairs, by name: those of their passes.
         exclude: Patterns of layers that stay in float.
         layers: What is done otherwise, by patterns of layers; the first that fits counts.
+        max_drop: Choose the precision of layers so that the accuracy (without labels the agreement with the original)
+            falls by at most so many points; see `mixed_precision`.
+        min_snr: Choose it so that the signal-to-noise ratio of the output is at least so many dB.
     """
 
     preset: str | None = None
@@ -88,6 +92,8 @@ class QuantizeRecipe(Table):
     repair_options: dict[str, dict[str, bool | int | float]] = Field(default={})
     exclude: tuple[str, ...] = ()
     layers: dict[str, LayerRecipe] = Field(default={})
+    max_drop: float | None = Field(default=None, ge=0, lt=100)
+    min_snr: float | None = None
 
     @model_validator(mode="after")
     def _options_of_repairs(self) -> QuantizeRecipe:
@@ -102,6 +108,11 @@ class QuantizeRecipe(Table):
         name = values.get("preset") if isinstance(values, dict) else None
         return {**preset_values(name), **values} if isinstance(name, str) else values
 
+    @property
+    def searches(self) -> bool:
+        """Whether the precision of layers is to be chosen under a limit."""
+        return self.max_drop is not None or self.min_snr is not None
+
     def schemes(self) -> dict[str, dict[str, Any]]:
         """The arguments of `passes.Scheme` by patterns of layers, in the order in which they count."""
         fields = ("precision", "weight_bits", "activation_bits", "group_size")
@@ -111,6 +122,13 @@ class QuantizeRecipe(Table):
             for pattern, layer in self.layers.items()
         }
         return {**special, "*": common}
+
+    def precision_of(self, layer: str) -> Precision:
+        """In which numbers the layer of a name computes."""
+        if any(fnmatchcase(layer, pattern) for pattern in self.exclude):
+            return "float32"
+        found: Precision = next(s["precision"] for pattern, s in self.schemes().items() if fnmatchcase(layer, pattern))
+        return found
 
     @property
     def needs_ranges(self) -> bool:

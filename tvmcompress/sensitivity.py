@@ -7,18 +7,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from .analysis_record import AnalysisRecord
 from .data import Dataset
 from .errors import UserError
 from .model import Model
 from .noise import decibel
+from .output_comparison import OutputComparison, fingerprint
 from .passes import groups as channel_groups
 from .passes.allocation import Allocation, allocate
 from .passes.channels import ChannelGraph, Group, analyze, remove_units
@@ -27,7 +28,6 @@ from .passes.importance import get_criterion, prepare, score
 from .passes.module_params import get_params
 
 DEFAULT_RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
-_BATCH = 64
 
 
 class SensitivityPoint(BaseModel):
@@ -69,11 +69,10 @@ class GroupSensitivity(BaseModel):
     points: tuple[SensitivityPoint, ...] = ()
 
 
-class Sensitivity(BaseModel):
+class Sensitivity(AnalysisRecord):
     """Of a whole model.
 
     Attributes:
-        fingerprint: Of the model, the samples and the criterion: a file of another fingerprint is not gone on with.
         importance: The criterion that chose the units.
         samples: How many samples were looked at.
         ratios: The shares tried.
@@ -81,42 +80,13 @@ class Sensitivity(BaseModel):
         groups: What was measured.
     """
 
-    model_config = ConfigDict(frozen=True)
+    KIND: ClassVar[str] = "sensitivity; measure it with `tvmcompress sensitivity`"
 
-    fingerprint: str
     importance: str
     samples: int
     ratios: tuple[float, ...]
     accuracy: float | None = None
     groups: tuple[GroupSensitivity, ...] = ()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON, whole or not at all.
-
-        Raises:
-            UserError: The file cannot be written.
-        """
-        place = Path(path)
-        partial = place.with_name(f".{place.name}.partial{os.getpid()}")
-        try:
-            partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            os.replace(partial, place)
-        except OSError as error:
-            raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
-
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> Sensitivity:
-        """Read what `save` has written.
-
-        Raises:
-            UserError: The file cannot be read or is none of ours.
-        """
-        try:
-            return Sensitivity.model_validate_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValidationError, UnicodeDecodeError):
-            raise UserError(f"{path} holds no sensitivity; measure it with `tvmcompress sensitivity`") from None
 
     def importance_of(self, samples: Sequence[np.ndarray] | None) -> DamageCurves:
         """A criterion that ranks as the measurement did and compares groups by what was measured."""
@@ -160,15 +130,15 @@ def measure_sensitivity(
     if not graph.groups:
         reason = next((group.frozen for group in channel_groups(model.module) if group.frozen), "it has no channels")
         raise UserError(f"nothing in the model can be pruned: {reason}")
-    whole = _Measure(model, data)
+    whole = OutputComparison(model, data)
     found = Sensitivity(
-        fingerprint=_fingerprint(model, data, name),
+        fingerprint=fingerprint(model, data, options=name),
         importance=name,
         samples=len(data),
         ratios=shares,
-        accuracy=whole.accuracy(whole.outputs),
+        accuracy=whole.original.accuracy,
     )
-    known = _known(save, found.fingerprint)
+    known = _known(Sensitivity.earlier(save, found.fingerprint))
     params = get_params(model.module)
     criterion = prepare(get_criterion(name, data.inputs()), model.module)
     total, done = len(graph.groups) * len(shares), 0
@@ -194,39 +164,16 @@ def measure_sensitivity(
     return found
 
 
-class _Measure:
-    """Compares a pruned model with the original on the same samples."""
-
-    def __init__(self, model: Model, data: Dataset) -> None:
-        self._batches = list(data.batches(_BATCH))
-        self._labels = data.labels
-        self.outputs = self._run(model)
-        self._norm = max(float(np.square(self.outputs).sum()), np.finfo(np.float64).tiny)
-
-    def _run(self, model: Model) -> np.ndarray:
-        outputs = [model.run(*batch)[0] for batch in self._batches]
-        return np.concatenate([values.reshape(len(values), -1).astype(np.float64) for values in outputs])
-
-    def accuracy(self, outputs: np.ndarray) -> float | None:
-        """Share of samples classified right."""
-        return None if self._labels is None else float((outputs.argmax(-1) == self._labels).mean())
-
-    def __call__(self, model: Model) -> tuple[float, float | None]:
-        """Relative squared error and accuracy."""
-        outputs = self._run(model)
-        return float(np.square(outputs - self.outputs).sum()) / self._norm, self.accuracy(outputs)
-
-
 def _point(
-    model: Model, graph: ChannelGraph, group: Group, scores: np.ndarray, ratio: float, measure: _Measure
+    model: Model, graph: ChannelGraph, group: Group, scores: np.ndarray, ratio: float, measure: OutputComparison
 ) -> SensitivityPoint:
     units = allocate([group], {group.name: scores}, Allocation(ratio))
     removed = len(units.get(group.name, ()))
     if not removed:
-        return SensitivityPoint(ratio=ratio, removed=0, error=0.0, accuracy=measure.accuracy(measure.outputs))
+        return SensitivityPoint(ratio=ratio, removed=0, error=0.0, accuracy=measure.original.accuracy)
     pruned = Model(remove_units(model.module, graph, units), model.inputs)
-    error, accuracy = measure(pruned)
-    return SensitivityPoint(ratio=ratio, removed=removed, error=error, accuracy=accuracy)
+    quality = measure(pruned)
+    return SensitivityPoint(ratio=ratio, removed=removed, error=quality.error, accuracy=quality.accuracy)
 
 
 def _distinct(points: Sequence[SensitivityPoint]) -> list[SensitivityPoint]:
@@ -234,22 +181,6 @@ def _distinct(points: Sequence[SensitivityPoint]) -> list[SensitivityPoint]:
     return list({point.removed: point for point in points if point.removed}.values())
 
 
-def _known(save: str | os.PathLike[str] | None, fingerprint: str) -> dict[tuple[str, float], SensitivityPoint]:
-    if save is None or not Path(save).exists():
-        return {}
-    earlier = Sensitivity.load(save)
-    if earlier.fingerprint != fingerprint:
-        return {}
-    return {(group.name, point.ratio): point for group in earlier.groups for point in group.points}
-
-
-def _fingerprint(model: Model, data: Dataset, importance: str) -> str:
-    digest = hashlib.sha256(importance.encode())
-    for name, value in sorted(model.params.items()):
-        digest.update(name.encode() + value.tobytes())
-    for batch in data.batches(_BATCH):
-        for values in batch:
-            digest.update(np.ascontiguousarray(values).tobytes())
-    if data.labels is not None:
-        digest.update(np.ascontiguousarray(data.labels).tobytes())
-    return digest.hexdigest()[:16]
+def _known(earlier: Sensitivity | None) -> dict[tuple[str, float], SensitivityPoint]:
+    groups = () if earlier is None else earlier.groups
+    return {(group.name, point.ratio): point for group in groups for point in group.points}

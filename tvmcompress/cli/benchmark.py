@@ -14,6 +14,7 @@ from .common import command
 from .measuring import check_targets, measure_all
 from .progress import bars
 from .recipe_options import with_recipe
+from .search_data import OPTIMISTIC, search_and_evaluation
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -36,6 +37,9 @@ def benchmark(
     train_data: opt.TrainDataOption = None,
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
+    search_data: opt.SearchDataOption = None,
+    search_split: opt.SearchSplitOption = None,
+    search_log: opt.SearchLogOption = None,
     tune: opt.TuneOption = 0,
     threads: opt.ThreadsOption = None,
     runs: Annotated[
@@ -68,7 +72,7 @@ def benchmark(
     from ..errors import UserError
     from ..output_folder import output_folder
     from ..recipe import Recipe
-    from ..report.record import Host, Report
+    from ..report.record import Host, RemarkRecord, Report
 
     compressing = plan != Recipe(calibration_samples=plan.calibration_samples)
     targets = target or ["x86"]
@@ -84,10 +88,22 @@ def benchmark(
         common.check_channels(steps, first.inputs)
         read: dict[str, Any] = {"key": data_key, "label_key": label_key, "layout": layout, "preprocessing": steps}
         samples = None if eval_data is None else load_data(eval_data, first.inputs, **read).between(eval_skip, None)
+        remarks: tuple[RemarkRecord, ...] = ()
         if compressing:
             calibration = None if calib is None else load_data(calib, first.inputs, **read)
             training = None if train_data is None else load_data(train_data, first.inputs, **read)
-            loaded = _versions(first, calibration, training, plan, targets)
+            search, samples, same = search_and_evaluation(plan, first.inputs, search_data, search_split, samples, read)
+            loaded = _versions(
+                first,
+                calibration,
+                plan,
+                targets,
+                train_data=training,
+                search_data=search,
+                search_log=search_log,
+            )
+            if same:
+                remarks = (RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC),)
         records = _records(loaded, samples)
         builds = measure_all(loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing)
         report = Report(
@@ -96,16 +112,19 @@ def benchmark(
             models=tuple(records),
             builds=tuple(builds),
             recipe=plan if compressing else None,
+            remarks=remarks,
         )
         if folder is not None:
             report.save(folder / "report.json")
     if json:
         print(report.model_dump_json(indent=1))
         return
-    from ..report.console import report_tables
+    from ..report.console import remarks_list, report_tables
 
     console = common.output()
     console.print(report_tables(report, common.is_wide(console)))
+    if report.remarks:
+        console.print(remarks_list(report))
 
 
 def _name(path: Path, all_paths: list[Path]) -> str:
@@ -114,12 +133,12 @@ def _name(path: Path, all_paths: list[Path]) -> str:
 
 
 def _versions(
-    original: Model, calibration: Dataset | None, training: Dataset | None, plan: Recipe, targets: list[str]
+    original: Model, calibration: Dataset | None, plan: Recipe, targets: list[str], **options: Any
 ) -> dict[str, Model]:
     from ..benchmarking import ablation
 
     with bars() as bar:
-        results = ablation(original, calibration, plan, train_data=training, target=targets, on_progress=bar)
+        results = ablation(original, calibration, plan, target=targets, on_progress=bar, **options)
     return {"original": original, **{name: result.model for name, result in results.items()}}
 
 

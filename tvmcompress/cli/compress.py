@@ -13,6 +13,7 @@ from .common import command
 from .measuring import check_targets, measure_all
 from .progress import Bars, bars
 from .recipe_options import with_recipe
+from .search_data import OPTIMISTIC, search_and_evaluation
 
 if TYPE_CHECKING:
     from ..compression import CompressionResult
@@ -35,6 +36,9 @@ def compress(
     checkpoint: opt.CheckpointOption = None,
     eval_data: opt.EvalOption = None,
     eval_skip: opt.EvalSkipOption = 0,
+    search_data: opt.SearchDataOption = None,
+    search_split: opt.SearchSplitOption = None,
+    search_log: opt.SearchLogOption = None,
     target: opt.TargetOption = None,
     onnx: opt.OnnxOption = None,
     tune: opt.TuneOption = 0,
@@ -80,6 +84,9 @@ def compress(
             training = load_data(train_data, original.inputs, **read)
         if eval_data is not None:
             evaluation = _skip(load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip)
+        search, evaluation, same = search_and_evaluation(
+            plan, original.inputs, search_data, search_split, evaluation, read
+        )
         with bars() as bar:
             result = run(
                 original,
@@ -88,13 +95,15 @@ def compress(
                 train_data=training,
                 checkpoint=checkpoint,
                 target=target,
+                search_data=search,
+                search_log=search_log,
                 on_progress=bar,
             )
             models = _records(result, evaluation, bar)
         builds = measure_all(
             {"compressed": result.model}, target or [], evaluation or calibration, folder, tune=tune, threads=threads
         )
-        report = _report(model, result, models, builds)
+        report = _report(model, result, models, builds, OPTIMISTIC if same else None)
         result.model.save(folder / "model.tvmc")
         if onnx is not False:
             _write_onnx(result, folder / "model.onnx", required=onnx is True)
@@ -142,11 +151,19 @@ def _records(result: CompressionResult, data: Dataset | None, bar: Bars) -> tupl
     )
 
 
-def _report(path: Path, result: CompressionResult, models: tuple[ModelRecord, ...], builds: list[BuildRecord]) -> Report:
-    from ..report.record import Host, Report, compression_records
+def _report(
+    path: Path,
+    result: CompressionResult,
+    models: tuple[ModelRecord, ...],
+    builds: list[BuildRecord],
+    warning: str | None,
+) -> Report:
+    from ..report.record import Host, RemarkRecord, Report, compression_records
     from ..report.surgery import surgery_record
 
     steps, remarks = compression_records(result)
+    if warning is not None:
+        remarks = (*remarks, RemarkRecord(pass_name="mixed precision", subject="precisions", message=warning))
     return Report(
         source=path.name,
         host=Host.this(),
@@ -155,18 +172,23 @@ def _report(path: Path, result: CompressionResult, models: tuple[ModelRecord, ..
         recipe=result.recipe,
         steps=steps,
         surgery=surgery_record(result),
+        precisions=result.precisions,
         remarks=remarks,
     )
 
 
 def _show(report: Report, output: Path, groups: bool) -> None:
     from ..report.console import builds_table, models_table, remarks_list, steps_table, surgery_table
+    from ..report.precision import precision_table
 
     console = common.output()
     console.print(steps_table(report))
     console.print()
     if groups and report.surgery is not None:
         console.print(surgery_table(report.surgery))
+        console.print()
+    if report.precisions is not None:
+        console.print(precision_table(report.precisions))
         console.print()
     console.print(models_table(report.models, common.is_wide(console)))
     if report.builds:

@@ -230,6 +230,48 @@ KeepFloatOption = Annotated[
         "--keep-float", metavar="PATTERN", help="Layers that stay in float (repeatable).", rich_help_panel=_QUANTIZATION
     ),
 ]
+MaxDropOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        min=0,
+        metavar="POINTS",
+        help="Raise the precision of layers until the accuracy (without labels: the agreement) falls by no more.",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
+MinSnrOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-snr",
+        metavar="DB",
+        help="Raise it until the output's signal-to-noise ratio is no less.",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
+SearchDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--search-data", help="Samples that --max-drop and --min-snr hold on (--eval by default).", rich_help_panel=_DATA
+    ),
+]
+SearchSplitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--search-split",
+        metavar="FRACTION",
+        help="They hold on this part of --eval; the rest is evaluated.",
+        rich_help_panel=_DATA,
+    ),
+]
+SearchLogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--search-log",
+        help="Keep what the search tries in this file, and go on with what is there.",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
 WeightsOption = Annotated[
     str | None,
     typer.Option("--weights", help="One scale per_channel or per_tensor.", rich_help_panel=_QUANTIZATION),

@@ -67,6 +67,8 @@ OPTIONS: dict[str, _Field] = {
     "keep_float": _Field(opt.KeepFloatOption, "quantize", "exclude"),
     "rounding": _Field(opt.RoundingOption, "quantize", "rounding"),
     "quant_repair": _Field(opt.QuantRepairOption, "quantize", "repair"),
+    "max_drop": _Field(opt.MaxDropOption, "quantize", "max_drop"),
+    "min_snr": _Field(opt.MinSnrOption, "quantize", "min_snr"),
     "power_of_two": _Field(opt.PowerOfTwoOption, "quantize", "power_of_two"),
 }
 """By the name of the parameter, in the order of the help."""

@@ -16,6 +16,7 @@ from ..model import Model
 from ..noise import LayerNoise
 from ..passes._tvm import TVM_VERSION
 from ..passes.analysis import count_macs, param_bytes
+from ..precision_choice import PrecisionChoice
 from ..recipe import Recipe
 from ..targets.base import Measurement
 from .surgery import SurgeryRecord
@@ -128,6 +129,7 @@ class Report(_Record):
         recipe: What was asked for; None where nothing was compressed.
         steps: What was done, with times.
         surgery: What was pruned; None where nothing was.
+        precisions: How the precision of layers was chosen; None where it was not to be.
         remarks: What the passes had to say.
         files: What was written, relative to the output folder.
     """
@@ -139,6 +141,7 @@ class Report(_Record):
     recipe: Recipe | None = None
     steps: tuple[StepRecord, ...] = ()
     surgery: SurgeryRecord | None = None
+    precisions: PrecisionChoice | None = None
     remarks: tuple[RemarkRecord, ...] = ()
     files: tuple[str, ...] = ()
 
