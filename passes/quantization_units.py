@@ -15,11 +15,9 @@ from ._tvm import relax, tvm
 from .analysis import call_macs
 from .module_params import get_params, param_vars, static_shape
 from .pointwise import pointwise_operands
-from .quantization_plan import WEIGHTED, plan_quantization
+from .quantization_kinds import joins
+from .quantization_plan import plan_quantization
 from .rebuild import bindings
-
-# Operators that are a unit by themselves.
-_SINGLE = ("relax.concat", "relax.nn.softmax", "relax.nn.max_pool2d", "relax.nn.avg_pool2d")
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class QuantizationUnit:
         members: Names of its operators, the first `name`.
         macs: Multiply-accumulate operations of one inference.
         params: Weights and biases.
+        weighted: Whether it is a convolution or matrix product with constant weights.
     """
 
     name: str
@@ -39,11 +38,12 @@ class QuantizationUnit:
     members: tuple[str, ...]
     macs: int
     params: int
+    weighted: bool
 
     @property
     def patterns(self) -> tuple[str, ...]:
         """Patterns (as of `fnmatch`) by which its precision is set; a layer with weights takes what follows along."""
-        named = self.members[:1] if f"relax.{self.op}" in WEIGHTED else self.members
+        named = self.members[:1] if self.weighted else self.members
         return tuple(escape(member) for member in named)
 
 
@@ -59,10 +59,9 @@ def quantization_units(mod: tvm.IRModule) -> list[QuantizationUnit]:
         if end not in calls:
             continue
         inside, operands = _members(end, calls, set(plan.points))
-        alone = calls[end].op.name in _SINGLE
         chain = len(operands - set(params)) == 1 and pointwise_operands(calls[end], params) is not None
         # What stays in float, and is read as integers, has no precision to choose.
-        if not (end in plan.heads or alone or chain):
+        if not (end in plan.heads or joins(calls[end]) or chain):
             continue
         members = [var for var in calls if var in inside]
         found.append(
@@ -72,6 +71,7 @@ def quantization_units(mod: tvm.IRModule) -> list[QuantizationUnit]:
                 members=tuple(var.name for var in members),
                 macs=sum(call_macs(calls[var]) for var in members),
                 params=sum(int(np.prod(static_shape(var))) for var in operands & set(params)),
+                weighted=members[0] in plan.layers,
             )
         )
     order = {var.name: index for index, var in enumerate(calls)}
