@@ -37,6 +37,8 @@ from .quantize import Quantize
 from .reconstruct import Reconstruct
 from .remarks import Remark, get_remarks
 from .restore_normalizations import RestoreNormalizations
+from .round_by_hessian import RoundByHessian
+from .round_weights import RoundWeights
 from .schemes import Scheme
 from .sparsify import Sparsify
 from .split_projections import SplitProjections
@@ -63,6 +65,8 @@ __all__ = [
     "Reconstruct",
     "Remark",
     "RestoreNormalizations",
+    "RoundByHessian",
+    "RoundWeights",
     "Scheme",
     "Sparsify",
     "SplitProjections",

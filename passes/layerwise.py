@@ -60,7 +60,6 @@ class LayerProblem:
         index = np.sort(rng.choice(self.row_count, count, replace=False))
         return take_rows(self.x, self.geometry, index), take_outputs(self.wanted, self.geometry, index)
 
-
     def compensated(self, x: np.ndarray, wanted: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
         """Float weights and bias that best make what is wanted of what the layer gets.
 

@@ -11,14 +11,21 @@ from ._tvm import tvm
 from .correct_bias import CorrectBias
 from .equalize_layers import EqualizeLayers
 from .errors import UserError
+from .round_by_hessian import RoundByHessian
+from .round_weights import RoundWeights
 
 Progress = Callable[[int, int, str], None]
+
+
+def _of_reference(maker: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda reference, inputs, progress, **options: maker(reference, inputs, on_progress=progress, **options)
+
 
 FLOAT_REPAIRS: dict[str, Callable[..., Any]] = {"equalize": lambda inputs, progress, **options: EqualizeLayers(**options)}
 """Of the float module, before its ranges are found; made from samples, a progress callback, and options."""
 
 INTEGER_REPAIRS: dict[str, Callable[..., Any]] = {
-    "bias": lambda reference, inputs, progress, **options: CorrectBias(reference, inputs, on_progress=progress, **options),
+    name: _of_reference(maker) for name, maker in (("bias", CorrectBias), ("gptq", RoundByHessian), ("adaround", RoundWeights))
 }
 """Of the module in QDQ form; made from the float module, samples, a progress callback, and options."""
 

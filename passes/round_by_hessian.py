@@ -74,9 +74,7 @@ class RoundByHessian:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with other integers; shapes and dtypes stay."""
         self._rng = np.random.default_rng(self.seed)
-        return repair_layers(
-            "RoundByHessian", mod, self.reference, self.inputs, self._solve, on_progress=self.on_progress
-        )
+        return repair_layers("RoundByHessian", mod, self.reference, self.inputs, self._solve, on_progress=self.on_progress)
 
     def _solve(self, problem: LayerProblem) -> Solution | str:
         bias, geometry = problem.layer.bias, problem.geometry

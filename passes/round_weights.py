@@ -3,9 +3,8 @@
 Each weight becomes floor(w / s) + h(v) with h a sigmoid stretched over [0, 1] and v learned, by gradient descent, so that the
 layer's result behind its activation is that of the float network; a regularizer that hardens with time drives every h to 0 or
 1 (Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020). The layer reads what the quantized
-network gives it, so that it also makes up for what was lost before. Rounding to nearest, or the integers that were there, stay in every output
-where they are better. Adam (Kingma and Ba, 2015) in NumPy, on rows of inputs
-chosen at random.
+network gives it, so that it also makes up for what was lost before. Where rounding to nearest, or the integers that were there,
+do better in an output, they stay. Adam (Kingma and Ba, 2015) in NumPy, on rows of inputs chosen at random.
 """
 
 from __future__ import annotations

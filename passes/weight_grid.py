@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._tvm import Constant, relax
+from .int4_weights import HIGHEST, LOWEST, spread
+from .module_params import static_shape
 
 # No bias is larger than this as an integer; with the sum of products it stays in 32 bits.
 _LARGEST_BIAS = 2**28
@@ -19,6 +21,8 @@ _LARGEST_BIAS = 2**28
 @dataclass(frozen=True, eq=False)
 class WeightGrid:
     """A quantized constant as its reader sees it: real = integer * step.
+
+    The integers of weights of four bits are the values in [-8, 7], their steps the scale times the multiplier of their group.
 
     Attributes:
         path: The parameter with the integers as they are stored, and the variables from there to what the reader reads.
@@ -81,10 +85,17 @@ def weight_grid(
         order = tuple(int(axis) for axis in call.attrs.axes) if call.attrs.axes is not None else tuple(range(rank))[::-1]
         path.append(call.args[0])
         call = values.get(call.args[0])
-    if not isinstance(call, relax.Call) or call.op.name != "relax.dequantize" or call.args[0] not in params:
+    if not isinstance(call, relax.Call) or call.op.name != "relax.dequantize":
         return None
     path.append(call.args[0])
-    stored = params[call.args[0]]
+    multipliers: np.ndarray | None = None
+    made = values.get(call.args[0])
+    if isinstance(made, relax.Call) and made.op.name == "tvmcompress.int4_weight" and made.args[1] in params:
+        multipliers = _multipliers(made, params[made.args[1]])
+        path.append(made.args[0])
+    if path[-1] not in params:
+        return None
+    stored = params[path[-1]]
     scale, zero = (_constant(arg, params) for arg in call.args[1:3])
     if scale is None or zero is None or not np.issubdtype(stored.dtype, np.integer):
         return None
@@ -93,6 +104,9 @@ def weight_grid(
     zero_points = _along(zero.astype(np.int64), axis, stored.ndim)
     integers = stored.astype(np.int64) - zero_points
     ends = _limits(stored, integers, zero_points)
+    if multipliers is not None:
+        steps = steps * multipliers
+        ends = (np.full_like(zero_points, LOWEST), np.full_like(zero_points, HIGHEST))
     seen = order if order is not None else tuple(range(stored.ndim))
     return WeightGrid(
         path=tuple(path[::-1]),
@@ -103,6 +117,15 @@ def weight_grid(
         zero_points=zero_points.transpose(seen),
         order=seen,
     )
+
+
+def _multipliers(call: relax.Call, multipliers: np.ndarray) -> np.ndarray:
+    """The multipliers of weights of four bits, broadcastable to the weight."""
+    shape = static_shape(call.args[0])
+    output, channels = int(call.attrs.output_axis), int(call.attrs.input_axis)
+    wide = spread(multipliers.astype(np.int64), shape[channels], int(call.attrs.group_size))
+    ordered = wide if output < channels else wide.T
+    return ordered.reshape([size if axis in (output, channels) else 1 for axis, size in enumerate(shape)])
 
 
 def _limits(stored: np.ndarray, integers: np.ndarray, zero_points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

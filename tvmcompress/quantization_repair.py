@@ -18,6 +18,8 @@ from .road import Road
 _NOTES = {
     "equalize": "ranges of channels equalized across layers",
     "bias": "biases corrected",
+    "gptq": "weights rounded by the Hessian",
+    "adaround": "rounding of weights learned",
 }
 _Tell = Callable[[int, int, str], None]
 

@@ -23,6 +23,7 @@ from tvmcompress.passes import (
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.normalization_statistics import get_statistics
+from tvmcompress.passes.quantized_layers import quantized_layers
 
 from .small_models import model, samples, weights
 
@@ -81,8 +82,6 @@ def test_no_layer_is_off_by_more_than_half_a_step(seed, granularity):
 
 def _bias_steps(mod):
     """The step of the integers of every bias, by the sum that reads it."""
-    from tvmcompress.passes.quantized_layers import quantized_layers
-
     return {layer.added.name: layer.bias.steps.reshape(-1) for layer in quantized_layers(mod)[0].values()}
 
 
@@ -92,7 +91,8 @@ def test_one_layer_by_hand():
     x = np.random.default_rng(0).random((50, 2)).astype(np.float32)
     quantized = Quantize(calibrate(mod, [[x]]), precision="int4")(mod)
     before, after = get_params(quantized), get_params(CorrectBias(mod, [x])(quantized))
-    scale = np.abs(params["w"]).max(0) / 7
+    (layer,) = quantized_layers(quantized)[0].values()
+    scale = layer.weight.steps[0].astype(np.float32)
     # The range of the input is extended to hold zero.
     step = np.float32(x.max() / 255)
     rounded = np.clip(np.rint(x / step), 0, 255) * step
@@ -146,7 +146,7 @@ def test_analytic_correction_is_the_expected_error():
     corrected = CorrectBias(mod)(quantized)
     before, after, params = get_params(quantized), get_params(corrected), get_params(mod)
     np.testing.assert_array_equal(after["c.bias"], before["c.bias"])
-    scale = np.abs(params["f.weight"]).max(0) / 7
+    scale = quantized_layers(quantized)[0].popitem()[1].weight.steps[0]
     error = expected @ (before["f.weight"] * scale - params["f.weight"])
     steps = _bias_steps(corrected)["f.bias_add"]
     np.testing.assert_allclose(

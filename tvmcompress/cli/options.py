@@ -290,7 +290,8 @@ QuantRepairOption = Annotated[
     typer.Option(
         "--quant-repair",
         metavar="NAME",
-        help="Repair from --calib: equalize (channel ranges across layers), bias (mean errors) (repeatable, in order).",
+        help="Repair from --calib: equalize (channel ranges across layers), bias (mean errors), gptq (rounding, errors "
+        "made good), adaround (rounding, learned; slow) (repeatable, in order).",
         rich_help_panel=_QUANTIZATION,
     ),
 ]
