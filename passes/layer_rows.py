@@ -107,6 +107,18 @@ def gather(
     return Rows(_inputs(x, geometry, picked), targets, chosen(outputs[1]), samples)
 
 
+def unfolded_weight(weight: np.ndarray, geometry: LayerGeometry) -> np.ndarray:
+    """A weight, (O, C / groups, *kernel) or (K, O), as rows meet it: (groups, outputs of a group, fan-in of a group)."""
+    matrix = weight.reshape(len(weight), -1) if geometry.kernel else weight.T
+    return matrix.reshape(geometry.groups, matrix.shape[0] // geometry.groups, matrix.shape[1])
+
+
+def folded_weight(matrix: np.ndarray, geometry: LayerGeometry, shape: tuple[int, ...]) -> np.ndarray:
+    """The opposite of `unfolded_weight`: the weight of a shape."""
+    flat = matrix.reshape(-1, matrix.shape[-1])
+    return flat.reshape(shape) if geometry.kernel else flat.T
+
+
 def _by_position(value: np.ndarray, channel_axis: int, groups: int) -> np.ndarray:
     """(N, O, *spatial) or (N, ..., O) as (N, positions, groups, outputs of a group)."""
     moved = np.moveaxis(value, channel_axis, -1)

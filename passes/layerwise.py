@@ -11,7 +11,7 @@ import numpy as np
 from ._tvm import tvm
 from .float_reference import FloatReference, start
 from .interpreter import Execution
-from .layer_rows import LayerGeometry, folded_weight, take_outputs, take_rows, unfolded_weight
+from .layer_rows import LayerGeometry, Rows, gather, unfolded_weight
 from .least_squares import solve as solve_least_squares
 from .module_params import attach_params, detach_params
 from .quantized_layers import QuantizedLayer, quantized_layers
@@ -19,6 +19,8 @@ from .remarks import Remark, add_remarks
 from .weight_grid import WeightGrid
 
 Progress = Callable[[int, int, str], None]
+# Bytes of the rows that are looked at in one layer.
+_ROW_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,49 +41,30 @@ class LayerProblem:
     x: np.ndarray
     wanted: np.ndarray
 
-    @property
-    def row_count(self) -> int:
-        """Rows that the layer multiplies with its weights, over all samples."""
-        return self.wanted.size // self.weight.shape[-1 if not self.geometry.kernel else 0]
-
-    def sample(self, most: int, byte_limit: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Rows chosen at random, and what is wanted there.
+    def sample(self, most: int, seed: int) -> Rows:
+        """Rows of the input chosen at random, and what is wanted there.
 
         Args:
-            most: How many at most.
-            byte_limit: Bytes that the rows may take.
-            rng: Decides which.
-
-        Returns:
-            float32 (groups, rows, fan-in of a group), and float32 (rows, O).
+            most: How many, about.
+            seed: Decides which.
         """
-        fan_in = self.weight.size // self.weight.shape[-1 if not self.geometry.kernel else 0] * self.geometry.groups
-        count = max(1, min(most, self.row_count, byte_limit // (4 * fan_in)))
-        index = np.sort(rng.choice(self.row_count, count, replace=False))
-        return take_rows(self.x, self.geometry, index), take_outputs(self.wanted, self.geometry, index)
+        groups = self.geometry.groups
+        outputs = self.wanted.shape[self.layer.channel_axis]
+        fan_in = self.weight.size // outputs
+        most = max(1, min(most, _ROW_BYTES // (4 * groups * (fan_in + outputs // groups))))
+        return gather(self.x, self.wanted, self.geometry, limit=most, seed=seed)
 
-    def compensated(self, x: np.ndarray, wanted: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    def compensated(self) -> tuple[np.ndarray, np.ndarray]:
         """Float weights and bias that best make what is wanted of what the layer gets.
 
         They make up, as far as a layer can, for what the layers before have lost; the layer must have a bias.
 
-        Args:
-            x: Rows, as `sample` gives them.
-            wanted: What is wanted there.
-            ridge: Relative pull towards the float weights, see `least_squares.solve`.
-
         Returns:
-            The weights, of their shape, and the bias (O,).
+            The weights, of their shape, and the bias (O,); not finite where the equations have no solution.
         """
         assert self.layer.bias is not None
-        matrix = unfolded_weight(self.weight, self.geometry)
-        old = self.layer.bias.real().reshape(matrix.shape[:2])
-        targets = wanted.reshape(len(wanted), *matrix.shape[:2])
-        solved = [
-            solve_least_squares(x[g], targets[:, g], LayerGeometry(), matrix[g].T, old[g], ridge) for g in range(len(matrix))
-        ]
-        weight = folded_weight(np.stack([w.T for w, _ in solved]), self.geometry, self.weight.shape)
-        return weight, np.concatenate([bias for _, bias in solved])
+        bias = self.layer.bias.real().reshape(-1)
+        return solve_least_squares(self.x, self.wanted, self.geometry, self.weight, bias, clip=self.layer.limits)
 
     def unfolded_grid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The steps, the lowest and the highest integers of the weights, each (groups, O, fan-in of a group)."""

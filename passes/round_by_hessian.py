@@ -19,7 +19,6 @@ from .layer_rows import folded_weight, unfolded_weight
 from .layerwise import LayerProblem, Solution, repair_layers
 
 Progress = Callable[[int, int, str], None]
-_ROW_BYTES = 256 << 20
 # Rows whose moments are summed at a time.
 _BLOCK = 4096
 # Columns between updates of all that stand behind them.
@@ -37,8 +36,7 @@ class RoundByHessian:
         act_order: Whether inputs are taken in the order of their energy, largest first, instead of as they stand.
         compensate: Whether the float weights are first moved, by least squares, so that they make up for what the layers
             before have lost; the bias moves with them.
-        ridge: Relative pull towards the float weights in that, see `least_squares.solve`.
-        rows: Rows of inputs used at most, chosen at random.
+        rows: Rows of inputs used, about, chosen at random.
         seed: Of that choice.
         on_progress: Called with (layers done, layers in all, name of the layer).
 
@@ -54,39 +52,37 @@ class RoundByHessian:
         damping: float = 0.01,
         act_order: bool = True,
         compensate: bool = True,
-        ridge: float = 1e-2,
         rows: int = 32768,
         seed: int = 0,
         on_progress: Progress | None = None,
     ) -> None:
-        if damping <= 0 or ridge <= 0 or rows < 1:
-            raise UserError("rounding by the Hessian needs a damping, a ridge and a number of rows above 0")
+        if damping <= 0 or rows < 1:
+            raise UserError("rounding by the Hessian needs a damping and a number of rows above 0")
         self.reference = reference
         self.inputs = list(inputs)
         self.damping = damping
         self.act_order = act_order
         self.compensate = compensate
-        self.ridge = ridge
         self.rows = int(rows)
         self.seed = seed
         self.on_progress = on_progress
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with other integers; shapes and dtypes stay."""
-        self._rng = np.random.default_rng(self.seed)
         return repair_layers("RoundByHessian", mod, self.reference, self.inputs, self._solve, on_progress=self.on_progress)
 
     def _solve(self, problem: LayerProblem) -> Solution | str:
         bias, geometry = problem.layer.bias, problem.geometry
-        x, wanted = problem.sample(self.rows, _ROW_BYTES, self._rng)
         weight, offsets = problem.weight, None
         if self.compensate and bias is not None:
-            weight, offsets = problem.compensated(x, wanted, self.ridge)
+            weight, offsets = problem.compensated()
             if not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
                 return "its equations have no finite solution; it keeps its weights"
         steps, lowest, highest = problem.unfolded_grid()
         matrix = unfolded_weight(weight.astype(np.float64), geometry)
-        rounded = round_columns(matrix, steps, lowest, highest, _moments(x), self.damping, self.act_order)
+        rounded = round_columns(
+            matrix, steps, lowest, highest, _moments(problem.sample(self.rows, self.seed).inputs), self.damping, self.act_order
+        )
         integers = folded_weight(rounded, geometry, weight.shape)
         if bias is None or offsets is None:
             return Solution(integers)

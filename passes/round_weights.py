@@ -19,7 +19,6 @@ from .layer_rows import folded_weight, unfolded_weight
 from .layerwise import LayerProblem, Solution, repair_layers
 
 Progress = Callable[[int, int, str], None]
-_ROW_BYTES = 256 << 20
 # The sigmoid reaches from -0.1 to 1.1 and is cut at 0 and 1.
 _LOW, _HIGH = -0.1, 1.1
 # The regularizer is off for the first part of the descent, then its exponent falls from the first to the second.
@@ -40,8 +39,7 @@ class RoundWeights:
         strength: Of the regularizer, beside an error of the size that rounding to nearest makes.
         compensate: Whether the float weights are first moved, by least squares, so that they make up for what the layers
             before have lost; the bias moves with them.
-        ridge: Relative pull towards the float weights in that, see `least_squares.solve`.
-        rows: Rows that the batches are drawn from, at most.
+        rows: Rows that the batches are drawn from, about.
         seed: Of every choice; the same seed gives the same integers.
         on_progress: Called with (layers done, layers in all, name of the layer).
 
@@ -59,13 +57,12 @@ class RoundWeights:
         learning_rate: float = 0.02,
         strength: float = 10.0,
         compensate: bool = True,
-        ridge: float = 1e-2,
         rows: int = 32768,
         seed: int = 0,
         on_progress: Progress | None = None,
     ) -> None:
-        if min(iterations, batch, rows) < 1 or min(learning_rate, strength, ridge) <= 0:
-            raise UserError("adaptive rounding needs iterations, rows, a learning rate, a strength and a ridge above 0")
+        if min(iterations, batch, rows) < 1 or min(learning_rate, strength) <= 0:
+            raise UserError("adaptive rounding needs iterations, rows, a learning rate and a strength above 0")
         self.reference = reference
         self.inputs = list(inputs)
         self.iterations = int(iterations)
@@ -73,7 +70,6 @@ class RoundWeights:
         self.learning_rate = learning_rate
         self.strength = strength
         self.compensate = compensate
-        self.ridge = ridge
         self.rows = int(rows)
         self.seed = seed
         self.on_progress = on_progress
@@ -85,21 +81,20 @@ class RoundWeights:
 
     def _solve(self, problem: LayerProblem) -> Solution | str:
         grid, bias, geometry = problem.layer.weight, problem.layer.bias, problem.geometry
-        x, wanted = problem.sample(self.rows, _ROW_BYTES, self._rng)
+        rows = problem.sample(self.rows, self.seed)
         weight, integer_bias = problem.weight, None
         if self.compensate and bias is not None:
-            weight, offsets = problem.compensated(x, wanted, self.ridge)
+            weight, offsets = problem.compensated()
             if not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
                 return "its equations have no finite solution; it keeps its weights"
             integer_bias = bias.nearest(offsets.reshape(bias.integers.shape))
         steps, lowest, highest = (array.astype(np.float32) for array in problem.unfolded_grid())
         matrix = unfolded_weight(weight, geometry)
         groups, outputs = matrix.shape[:2]
-        targets = np.ascontiguousarray(wanted.reshape(-1, groups, outputs).transpose(1, 0, 2))
         offsets = np.zeros((groups, 1, outputs), np.float32)
         if bias is not None:
             offsets = bias.real(integer_bias).reshape(groups, 1, outputs)
-        descent = _Descent(np.ascontiguousarray(x), targets, offsets, steps, problem.layer.limits)
+        descent = _Descent(np.ascontiguousarray(rows.inputs), rows.targets, offsets, steps, problem.layer.limits)
         nearest, present = (
             unfolded_weight(integers, geometry).astype(np.float32) for integers in (grid.nearest(weight), grid.integers)
         )
