@@ -18,14 +18,21 @@ class Range:
     Attributes:
         low: Lower end.
         high: Upper end, not below `low`.
+        seen: The smallest and the largest value seen, where the ends were chosen for few integers: more of them hold all.
     """
 
     low: float
     high: float
+    seen: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= self.high):
             raise ValueError(f"not a range: [{self.low}, {self.high}]")
+
+    @property
+    def wide(self) -> Range:
+        """The interval of everything seen."""
+        return self if self.seen is None else Range(*self.seen)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ class Histogram:
         index += self._bins
         self._counts += np.bincount(index, minlength=2 * self._bins)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest value so far."""
+        return self.low, self.high
+
     def _reach(self, limit: float) -> None:
         if limit == 0.0:
             return

@@ -162,7 +162,7 @@ class MeanSquaredError(HistogramObserver):
         for _ in range(2):
             high = min((high * float(f) for f in self._FACTORS), key=lambda end: self._error(centres, counts, low, end))
             low = min((low * float(f) for f in self._FACTORS), key=lambda end: self._error(centres, counts, end, high))
-        return Range(low, high)
+        return Range(low, high, self.histogram.ends)
 
     def _error(self, centres: np.ndarray, counts: np.ndarray, low: float, high: float) -> float:
         if high == low:
@@ -196,7 +196,7 @@ class Entropy(HistogramObserver):
         largest = max(-low, high)
         limits = largest * np.geomspace(1.0, self.levels / counts.size, self.candidates)
         best = min(limits, key=lambda end: self._divergence(centres, counts, max(low, -end), min(high, end)))
-        return Range(max(low, -float(best)), min(high, float(best)))
+        return Range(max(low, -float(best)), min(high, float(best)), self.histogram.ends)
 
     def _divergence(self, centres: np.ndarray, counts: np.ndarray, low: float, high: float) -> float:
         inside = (centres >= low) & (centres <= high)

@@ -160,7 +160,7 @@ class _Quantizer:
     def _affine_of(self, found: Range, scheme: Scheme) -> Affine:
         dtype = scheme.activations
         if dtype == "int16":
-            return affine_of_range(found, dtype, symmetric=True, shift_only=self.shift_only)
+            return affine_of_range(found.wide, dtype, symmetric=True, shift_only=self.shift_only)
         return affine_of_range(found, dtype, shift_only=self.shift_only, bits=scheme.activation_bits)
 
     def _per_channel(self, layer: relax.Var) -> bool:

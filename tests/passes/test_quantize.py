@@ -189,6 +189,17 @@ def test_power_of_two_scales_become_shifts() -> None:
     assert set(get_params(lowered)["c.multiplier"].tolist()) == {1 << 30}
 
 
+def test_int16_holds_everything_seen() -> None:
+    """A range narrowed for 256 integers is not narrowed for 65536."""
+    mod = model(lambda x, p: _conv(x, p), SHAPE, params=_PARAMS)
+    data = samples(SHAPE, count=3000)
+    data[0][0, 0, 0, 0] = 9.0
+    ranges = calibrate(mod, [data], "mse")
+    narrow, wide = (_scales(Quantize(ranges, precision=precision)(mod))["x0"] for precision in ("int8", "int16x8"))
+    assert narrow[0] < 0.9 * (9.0 - float(data[0].min())) / 255
+    assert wide[0] == pytest.approx(9.0 / 32767)
+
+
 def test_excluded_layers_stay_float() -> None:
     mod = _quantized(lambda x, p: _conv(op.nn.relu(_conv(x, p)), p, "e"), exclude=["e*"])
     dtypes = {name: value.dtype.name for name, value in get_params(mod).items()}

@@ -222,7 +222,11 @@ GroupSizeOption = Annotated[
 ]
 ObserverOption = Annotated[
     str | None,
-    typer.Option("--observer", help="How ranges are found: minmax, percentile, ...", rich_help_panel=_QUANTIZATION),
+    typer.Option(
+        "--observer",
+        help="How ranges are found: mse (the default), minmax, moving_average, percentile, entropy.",
+        rich_help_panel=_QUANTIZATION,
+    ),
 ]
 KeepFloatOption = Annotated[
     list[str] | None,
