@@ -40,6 +40,7 @@ from .restore_normalizations import RestoreNormalizations
 from .round_by_hessian import RoundByHessian
 from .round_weights import RoundWeights
 from .schemes import Scheme
+from .smooth_scales import SmoothScales
 from .sparsify import Sparsify
 from .split_projections import SplitProjections
 from .surgery import SurgeryReport, get_surgery, zero_channels
@@ -68,6 +69,7 @@ __all__ = [
     "RoundByHessian",
     "RoundWeights",
     "Scheme",
+    "SmoothScales",
     "Sparsify",
     "SplitProjections",
     "SurgeryReport",

@@ -13,6 +13,7 @@ from .equalize_layers import EqualizeLayers
 from .errors import UserError
 from .round_by_hessian import RoundByHessian
 from .round_weights import RoundWeights
+from .smooth_scales import SmoothScales
 
 Progress = Callable[[int, int, str], None]
 
@@ -21,7 +22,10 @@ def _of_reference(maker: Callable[..., Any]) -> Callable[..., Any]:
     return lambda reference, inputs, progress, **options: maker(reference, inputs, on_progress=progress, **options)
 
 
-FLOAT_REPAIRS: dict[str, Callable[..., Any]] = {"equalize": lambda inputs, progress, **options: EqualizeLayers(**options)}
+FLOAT_REPAIRS: dict[str, Callable[..., Any]] = {
+    "equalize": lambda inputs, progress, **options: EqualizeLayers(**options),
+    "smooth": lambda inputs, progress, **options: SmoothScales(inputs or (), on_progress=progress, **options),
+}
 """Of the float module, before its ranges are found; made from samples, a progress callback, and options."""
 
 INTEGER_REPAIRS: dict[str, Callable[..., Any]] = {

@@ -17,6 +17,7 @@ from .road import Road
 
 _NOTES = {
     "equalize": "ranges of channels equalized across layers",
+    "smooth": "outliers behind normalizations moved into weights",
     "bias": "biases corrected",
     "gptq": "weights rounded by the Hessian",
     "adaround": "rounding of weights learned",

@@ -21,7 +21,7 @@ from .recipe_table import Table
 # The same as `passes.schemes.Precision` and `passes.repairs.REPAIRS`, which would load TVM.
 Precision = Literal["int8", "uint8", "int16x8", "int4", "float16", "float32"]
 Bits = Literal[7, 8]
-Repair = Literal["equalize", "bias", "gptq", "adaround"]
+Repair = Literal["equalize", "smooth", "bias", "gptq", "adaround"]
 REPAIRS: tuple[str, ...] = get_args(Repair)
 
 
@@ -68,8 +68,9 @@ class QuantizeRecipe(Table):
         weights: One scale for each output channel, or one for each tensor.
         rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
         power_of_two: Whether all scales are powers of two.
-        repair: What is repaired from the calibration data: "equalize" (ranges of channels across layers, before ranges are
-            found), "bias" (mean errors), "gptq" (rounding with the errors made good), "adaround" (learned rounding).
+        repair: What is repaired from the calibration data: "equalize" (ranges of channels across layers) and "smooth"
+            (outliers behind normalizations) before ranges are found; then "bias" (mean errors), "gptq" (rounding with the
+            errors made good) and "adaround" (rounding learned), in the order given.
         repair_options: Options of repairs, by name: those of their passes.
         exclude: Patterns of layers that stay in float.
         layers: What is done otherwise, by patterns of layers; the first that fits counts.

@@ -294,7 +294,8 @@ QuantRepairOption = Annotated[
     typer.Option(
         "--quant-repair",
         metavar="NAME",
-        help="Repair from --calib: equalize (channel ranges across layers), bias (mean errors), gptq (rounding, errors "
+        help="Repair from --calib: equalize (channel ranges across layers), smooth (outliers behind "
+        "normalizations), bias (mean errors), gptq (rounding, errors "
         "made good), adaround (rounding, learned; slow) (repeatable, in order).",
         rich_help_panel=_QUANTIZATION,
     ),
