@@ -1,24 +1,33 @@
-"""Accuracy of int8: ours, ONNX Runtime's static quantization, and the official TFLite models, on the same samples and inputs.
+"""Accuracy of int8: ours, ONNX Runtime's static quantization, NNCF's, and the official TFLite models, compared pairwise.
 
-    python benchmarks/quantization_vs_others.py [ic resnet20 kws vww ...] [--samples 200] [--observers minmax percentile]
-        [--output table.md]
+    python benchmarks/quantization_vs_others.py [ic resnet20 kws vww ...] [--subsets 6] [--nncf /tmp/nncf/bin/python]
+        [--observers minmax percentile] [--output table.md]
 
-All are calibrated on the same samples, none of which is evaluated, and evaluated on the same images. ONNX Runtime computes
-its QDQ model operator by operator: its fused x86 kernels saturate sums of 16 bits on machines without VNNI, which is
-another matter than how well a model is quantized. Ours is the integer program, as it runs on every target. A table gives,
-for each model and each way, percent right, in brackets how many of the answers are others than the float model's, and the
-power of the float model's outputs over that of the difference in dB.
+Every way calibrates on the same samples, none of which is evaluated, and answers the same images; this is repeated with
+several random calibration sets (200 of the training images for CIFAR-10; 100 of the 500 for keywords and persons, the other
+400 being evaluated), since one set says little: a table gives means over the sets. ONNX Runtime computes its QDQ model
+operator by operator: its fused x86 kernels saturate sums of 16 bits on machines without VNNI, which is another matter than
+how well a model is quantized. Ours is the integer program, as it runs on every target; "ours" alone is what
+`tvmcompress compress --quantize int8` does without further options.
+
+NNCF needs an environment of its own, since it pins packages that we use too:
+
+    python -m venv /tmp/nncf && /tmp/nncf/bin/pip install nncf openvino
+
+OpenVINO runs its models in its own int8 kernels, exact on machines with VNNI (`grep -c avx512_vnni /proc/cpuinfo`).
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -27,15 +36,30 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 import tvmcompress
 from tvmcompress import Model
+from tvmcompress.evaluation import as_runner
 from tvmcompress.exporting import export_onnx
-from tvmcompress.passes import LowerQDQ, Quantize, calibrate, dequantize_output, get_io_quantization, quantize_input
+from tvmcompress.passes import LowerQDQ, dequantize_output, get_io_quantization, quantize_input
 
 TWIN = "kws twin"
 """The float counterpart of the official int8 keyword model, which comes from another training run than the float one."""
 
 MODELS = ("ic", "resnet20", "kws", TWIN, "vww")
+REQUIRED = ("ic", "resnet20", "kws", "vww")
+"""Models over which the loss of accuracy is averaged."""
+
+OURS = "ours"
+MORE = {
+    "ours, biases corrected": {"repair": ("bias",)},
+    "ours, equalized, biases corrected": {"repair": ("equalize", "bias")},
+    "ours, powers of two": {"power_of_two": True},
+    "ours, int16x8": {"precision": "int16x8"},
+    "ours, int4, repaired": {"precision": "int4", "repair": ("equalize", "bias")},
+}
+"""Other settings of ours, as tables of a recipe."""
+
 _OFFICIAL = {"ic": "ic_resnet8_int8", TWIN: "kws_dscnn_int8", "vww": "vww_mobilenetv1_025_96_int8"}
 _BATCH = 50
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,13 +75,46 @@ class Answer:
     seconds: float | None = None
 
 
-def load(name: str, samples: int) -> tuple[trained.Trained, Path]:
-    """A model with its data, and its ONNX file."""
+@dataclass(frozen=True)
+class Round:
+    """All ways with one calibration set.
+
+    Attributes:
+        labels: int (images,).
+        answers: By way.
+    """
+
+    labels: np.ndarray
+    answers: dict[str, Answer]
+
+    def right(self, way: str) -> np.ndarray:
+        """Which images a way classifies right."""
+        return self.answers[way].logits.argmax(-1) == self.labels
+
+    def loss(self, way: str) -> float:
+        """Points of accuracy that a way loses against the float model."""
+        return 100 * float(self.right("fp32").mean() - self.right(way).mean())
+
+    def others(self, way: str) -> int:
+        """How many of its answers are others than the float model's."""
+        return int((self.answers[way].logits.argmax(-1) != self.answers["fp32"].logits.argmax(-1)).sum())
+
+    def ratio(self, way: str) -> float:
+        """Power of the float model's outputs over that of the difference, in dB."""
+        plain = self.answers["fp32"].logits.astype(np.float64)
+        noise = np.square(self.answers[way].logits - plain).sum()
+        return float(10 * np.log10(np.square(plain).sum() / max(noise, 1e-30)))
+
+
+def load(name: str, seed: int) -> tuple[trained.Trained, Path]:
+    """A model with a calibration set and the images to evaluate, and its ONNX file."""
     models = trained.folder() / "models"
+    own = name in ("ic", "resnet20")
+    subject = trained.load("kws" if name == TWIN else name, 200 if own else 100, seed, apart=100)
     if name != TWIN:
-        return trained.load(name, samples), models / trained.FILES[name]
+        return subject, models / trained.FILES[name]
     path = models / "kws_dscnn_int8twin_fp32.onnx"
-    return replace(trained.load("kws", samples), name=TWIN, model=tvmcompress.load(path)), path
+    return replace(subject, name=TWIN, model=tvmcompress.load(path)), path
 
 
 def by_onnxruntime(path: Path, images: np.ndarray) -> np.ndarray:
@@ -71,8 +128,8 @@ def by_onnxruntime(path: Path, images: np.ndarray) -> np.ndarray:
 
 def by_us(model: Model, images: np.ndarray) -> np.ndarray:
     """What a model means, in batches."""
-    parts = [model.run(images[start : start + _BATCH])[0] for start in range(0, len(images), _BATCH)]
-    return np.concatenate(parts)
+    run = as_runner(model)
+    return np.concatenate([run([images[start : start + _BATCH]])[0] for start in range(0, len(images), _BATCH)])
 
 
 class _Reader(CalibrationDataReader):
@@ -99,14 +156,11 @@ def onnxruntime_quantizes(path: Path, subject: trained.Trained, method: Calibrat
     return time.perf_counter() - start
 
 
-def we_quantize(subject: trained.Trained, observer: str, power_of_two: bool = False) -> tuple[Model, Model, float]:
-    """Our quantization: in QDQ form, in integers, and seconds."""
+def we_quantize(subject: trained.Trained, options: Mapping[str, Any]) -> tuple[tvmcompress.CompressionResult, float]:
+    """Our quantization, and seconds."""
     start = time.perf_counter()
-    module = subject.model.module
-    ranges = calibrate(module, [[subject.calibration]], observer)
-    qdq = subject.model.apply(Quantize(ranges, power_of_two=power_of_two))
-    integer = qdq.apply(LowerQDQ())
-    return qdq, integer, time.perf_counter() - start
+    result = tvmcompress.compress(subject.model, subject.calibration, quantize={"precision": "int8", **options})
+    return result, time.perf_counter() - start
 
 
 def official(name: str, images: np.ndarray) -> np.ndarray | None:
@@ -118,86 +172,149 @@ def official(name: str, images: np.ndarray) -> np.ndarray | None:
     return dequantize_output(by_us(model, quantize_input(images, io.inputs[0])), io.outputs[0])
 
 
-def answers(name: str, samples: int, observers: Sequence[str], say: Callable[[str], None]) -> dict[str, Answer]:
-    """All ways on one model, by name."""
-    subject, path = load(name, samples)
+def nncf_answers(
+    python: Path, path: Path, subjects: Sequence[trained.Trained], folder: Path
+) -> tuple[list[dict[str, Answer]], str]:
+    """NNCF's answers for every calibration set, run in its own environment; and the versions."""
+    arrays: dict[str, Any] = {}
+    for number, subject in enumerate(subjects):
+        arrays |= {f"calibration{number}": subject.calibration, f"images{number}": subject.images}
+    np.savez(folder / "samples.npz", **arrays)
+    worker = Path(__file__).with_name("nncf_worker.py")
+    command = [str(python), str(worker), str(path), str(folder / "samples.npz"), str(folder / "answers.npz")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found = np.load(folder / "answers.npz")
+    names = {"fast": "NNCF", "accurate": "NNCF, accurate bias correction"}
+    rounds = [
+        {
+            title: Answer(found[f"logits_{way}{number}"], float(found[f"seconds_{way}{number}"]))
+            for way, title in names.items()
+        }
+        for number in range(len(subjects))
+    ]
+    return rounds, str(found["versions"])
+
+
+def answers(
+    name: str, subject: trained.Trained, path: Path, observers: Sequence[str], first: bool, say: Say
+) -> dict[str, Answer]:
+    """All ways but NNCF's with one calibration set, by name; the first also has models that others run or made."""
     images = subject.images
-    say(f"{name}: {len(subject.calibration)} samples to calibrate on, {len(images)} images to evaluate")
     found = {"fp32": Answer(by_onnxruntime(path, images))}
+    ways: dict[str, Mapping[str, Any]] = {OURS: {}, **{f"ours, {kind}": {"observer": kind} for kind in observers}, **MORE}
     with tempfile.TemporaryDirectory() as folder:
-        for observer in observers:
-            qdq, integer, seconds = we_quantize(subject, observer)
-            found[f"ours, {observer}"] = Answer(by_us(integer, images), seconds)
-            say(f"  ours, {observer}: {seconds:.1f} s")
-            if observer == observers[0]:
-                export_onnx(qdq, Path(folder) / "ours.onnx")
+        for way, options in ways.items():
+            result, seconds = we_quantize(subject, options)
+            found[way] = Answer(by_us(result.model, images), seconds)
+            if first and way == OURS and result.qdq_model is not None:
+                export_onnx(result.qdq_model, Path(folder) / "ours.onnx")
                 again = by_onnxruntime(Path(folder) / "ours.onnx", images)
-                found[f"ours, {observer}, exported, run by ONNX Runtime"] = Answer(again)
-        integer, seconds = we_quantize(subject, observers[0], power_of_two=True)[1:]
-        found[f"ours, {observers[0]}, powers of two"] = Answer(by_us(integer, images), seconds)
+                found["ours, exported, run by ONNX Runtime (first set)"] = Answer(again)
         for method in (CalibrationMethod.MinMax, CalibrationMethod.Percentile):
             output = Path(folder) / f"{method.name}.onnx"
             seconds = onnxruntime_quantizes(path, subject, method, output)
             found[f"ONNX Runtime, {method.name}"] = Answer(by_onnxruntime(output, images), seconds)
-            say(f"  ONNX Runtime, {method.name}: {seconds:.1f} s")
-            imported = tvmcompress.load(output).apply(LowerQDQ())
-            found[f"ONNX Runtime, {method.name}, imported as integers"] = Answer(by_us(imported, images))
+            if first:
+                imported = tvmcompress.load(output).apply(LowerQDQ())
+                title = f"ONNX Runtime, {method.name}, imported as integers (first set)"
+                found[title] = Answer(by_us(imported, images))
         given = official(name, images)
         if given is not None:
             found["official TFLite"] = Answer(given)
+    say(f"{name}: {len(subject.calibration)} samples to calibrate on, {len(images)} images evaluated")
     return found
 
 
-def table(results: dict[str, dict[str, Answer]], labels: dict[str, np.ndarray]) -> str:
-    """Markdown: one row a way, one column a model."""
-    names = list(results)
+def table(results: Mapping[str, Sequence[Round]]) -> list[str]:
+    """Markdown: one row a way, one column a model: points lost, mean over the calibration sets and spread; others; dB."""
     lines = [
-        "| percent right (answers other than fp32's), dB | " + " | ".join(names) + " | seconds to quantize |",
-        "|---|" + "---|" * (len(names) + 1),
+        "| points lost, mean ± deviation (worst); other answers; dB | " + " | ".join(results) + " | mean | seconds |",
+        "|---|" + "---|" * (len(results) + 2),
     ]
-    for way in dict.fromkeys(way for found in results.values() for way in found):
-        given = {name: results[name][way] for name in names if way in results[name]}
-        cells = [_cell(given[name], results[name]["fp32"], labels[name]) if name in given else "" for name in names]
-        seconds = [answer.seconds for answer in given.values() if answer.seconds is not None]
+    right = [f"{100 * np.mean([r.right('fp32').mean() for r in rounds]):.2f} % right" for rounds in results.values()]
+    lines.append("| fp32 | " + " | ".join(right) + " | | |")
+    ways = dict.fromkeys(way for rounds in results.values() for r in rounds for way in r.answers if way != "fp32")
+    for way in ways:
+        having = {name: [r for r in rounds if way in r.answers] for name, rounds in results.items()}
+        cells = [_cell(way, rounds) for rounds in having.values()]
+        whole = [np.mean([r.loss(way) for r in having[name]]) for name in REQUIRED if having.get(name)]
+        mean = f"{np.mean(whole):.2f}" if len(whole) == len(REQUIRED) else ""
+        seconds = [s for rounds in having.values() for r in rounds if (s := r.answers[way].seconds) is not None]
         span = f"{min(seconds):.1f} to {max(seconds):.1f}" if seconds else ""
-        lines.append(f"| {way} | " + " | ".join(cells) + f" | {span} |")
-    counts = ", ".join(f"{name} {len(labels[name])}" for name in names)
-    lines += ["", f"Evaluated images: {counts}. ONNX Runtime {ort.__version__}, operator by operator."]
-    return "\n".join(lines)
+        lines.append(f"| {way} | " + " | ".join(cells) + f" | {mean} | {span} |")
+    return lines
 
 
-def _cell(answer: Answer, plain: Answer, truth: np.ndarray) -> str:
-    """Percent right; against the float model the other answers, and its outputs' power over that of the difference."""
-    top = answer.logits.argmax(-1)
-    right = f"{100 * float((top == truth).mean()):.2f}"
-    if answer is plain:
-        return right
-    noise = float(np.square(answer.logits - plain.logits, dtype=np.float64).sum())
-    ratio = 10 * np.log10(float(np.square(plain.logits, dtype=np.float64).sum()) / max(noise, 1e-30))
-    return f"{right} ({int((top != plain.logits.argmax(-1)).sum())}), {ratio:.1f}"
+def _cell(way: str, rounds: Sequence[Round]) -> str:
+    if not rounds:
+        return ""
+    lost = [r.loss(way) for r in rounds]
+    others, ratio = np.mean([r.others(way) for r in rounds]), np.mean([r.ratio(way) for r in rounds])
+    spread = f" ± {np.std(lost):.2f} ({max(lost):.2f})" if len(lost) > 1 else ""
+    return f"{np.mean(lost):.2f}{spread}; {others:.1f}; {ratio:.1f}"
+
+
+def pairs(results: Mapping[str, Sequence[Round]]) -> list[str]:
+    """Markdown: ours against each other way on the same images: right where the other is wrong, and the reverse."""
+    theirs = dict.fromkeys(
+        way
+        for rounds in results.values()
+        for r in rounds
+        for way in r.answers
+        if way.startswith(("ONNX Runtime", "NNCF", "official")) and "imported" not in way
+    )
+    lines = [
+        "| ours only right : theirs only right, a set | " + " | ".join(results) + " | ours minus theirs, points |",
+        "|---|" + "---|" * (len(results) + 1),
+    ]
+    for way in theirs:
+        cells, gains = [], []
+        for rounds in results.values():
+            having = [r for r in rounds if way in r.answers]
+            ours = [int((r.right(OURS) & ~r.right(way)).sum()) for r in having]
+            other = [int((r.right(way) & ~r.right(OURS)).sum()) for r in having]
+            cells.append(f"{np.mean(ours):.1f} : {np.mean(other):.1f}" if having else "")
+            gains += [100 * (a - b) / len(r.labels) for a, b, r in zip(ours, other, having)]
+        error = np.std(gains) / np.sqrt(len(gains))
+        lines.append(f"| {way} | " + " | ".join(cells) + f" | {np.mean(gains):+.2f} ± {error:.2f} |")
+    return lines
 
 
 def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
-    parser.add_argument("--samples", type=int, default=200, help="samples to calibrate on")
-    parser.add_argument("--observers", nargs="+", default=["minmax", "percentile", "mse", "entropy", "moving_average"])
-    parser.add_argument("--output", type=Path, help="file for the table")
+    parser.add_argument("--subsets", type=int, default=6, help="calibration sets")
+    parser.add_argument("--observers", nargs="*", default=["minmax", "percentile"], help="of ours, beside the default")
+    parser.add_argument("--nncf", type=Path, help="a Python that has NNCF and OpenVINO")
+    parser.add_argument("--output", type=Path, help="file for the tables")
     options = parser.parse_args()
     unknown = [name for name in options.models if name not in MODELS]
     if unknown:
         parser.error(f"{unknown[0]} is none of {', '.join(MODELS)}")
     logging.getLogger().setLevel(logging.ERROR)  # ONNX Runtime advises on its own defaults
-    results, labels = {}, {}
+    results: dict[str, list[Round]] = {}
+    versions = f"ONNX Runtime {ort.__version__}"
     for name in options.models:
-        results[name] = answers(name, options.samples, options.observers, lambda line: print(line, flush=True))
-        truth = load(name, options.samples)[0].labels
-        assert truth is not None
-        labels[name] = truth
-    text = table(results, labels)
+        loaded = [load(name, seed + 1) for seed in range(options.subsets)]
+        path = loaded[0][1]
+        rounds = []
+        for number, (subject, _) in enumerate(loaded):
+            assert subject.labels is not None
+            made = answers(name, subject, path, options.observers, number == 0, lambda line: print(line, flush=True))
+            rounds.append(Round(subject.labels, made))
+        if options.nncf is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                more, nncf = nncf_answers(options.nncf, path, [subject for subject, _ in loaded], Path(folder))
+            rounds = [Round(r.labels, {**r.answers, **extra}) for r, extra in zip(rounds, more)]
+            versions = f"ONNX Runtime {ort.__version__}, {nncf}"
+        results[name] = rounds
+        counts = ", ".join(f"{other} {len(found[0].labels)}" for other, found in results.items())
+        note = f"{options.subsets} calibration sets. Evaluated images: {counts}. {versions}."
+        text = "\n".join([*table(results), "", *pairs(results), "", note])
+        if options.output is not None:
+            options.output.write_text(text + "\n", encoding="utf-8")
     print(text)
-    if options.output is not None:
-        options.output.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -57,13 +57,15 @@ def folder() -> Path:
     return place
 
 
-def load(name: str, samples: int) -> Trained:
+def load(name: str, samples: int, seed: int = 0, apart: int = 200) -> Trained:
     """A model and its data.
 
     Args:
         name: One of `FILES`.
-        samples: Size of the calibration set. The keyword and person data have one set only: 200 chosen at random calibrate, the
-            others are evaluated.
+        samples: Size of the calibration set. The keyword and person data have one set only: of `apart` chosen at random so
+            many calibrate, the others are evaluated.
+        seed: Another one gives another calibration set, chosen at random; of the CIFAR-10 data 0 gives the first samples.
+        apart: See `samples`.
     """
     place = folder()
     model = tvmcompress.load(place / "models" / FILES[name])
@@ -76,12 +78,13 @@ def load(name: str, samples: int) -> Trained:
         x = file["x_float"] if name == "kws" else file["x_uint8"] / 255.0
         x, y = x.transpose(0, 3, 1, 2).astype(np.float32), file["y"]
         # The files are sorted: one kind of picture comes after the other.
-        order = np.random.default_rng(0).permutation(len(x))
-        calibration, rest = order[: min(samples, 200)], order[200:]
+        order = np.random.default_rng(seed).permutation(len(x))
+        calibration, rest = order[: min(samples, apart)], order[apart:]
         return Trained(name, model, x[calibration], x[rest], y[rest])
     test, train = np.load(data / "cifar10_dev734.npz"), np.load(data / "cifar10_train8068.npz")
-    calibration, images = (_pixels(file["x_uint8"], name) for file in (train, test))
-    return Trained(name, model, calibration[:samples], images, test["y"])
+    order = np.random.default_rng(seed).permutation(len(train["y"])) if seed else np.arange(len(train["y"]))
+    calibration, images = _pixels(train["x_uint8"][order[:samples]], name), _pixels(test["x_uint8"], name)
+    return Trained(name, model, calibration, images, test["y"])
 
 
 def _pixels(raw: np.ndarray, name: str) -> np.ndarray:
