@@ -43,6 +43,12 @@ def to_first(rank: int) -> tuple[int, ...]:
     return (0, rank - 1, *range(1, rank - 1))
 
 
+def layout_name(rank: int, last: bool = True) -> str:
+    """The name of the layout of a signal, image or volume: NWC, NHWC, NDHWC, or with its channels first."""
+    axes = "DHW"[5 - rank :]
+    return f"N{axes}C" if last else f"NC{axes}"
+
+
 class Converter:
     def __init__(self, mod: tvm.IRModule) -> None:
         self.build = Rebuilder(mod)

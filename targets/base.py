@@ -46,11 +46,16 @@ class TensorSpec(BaseModel):
         """Its size."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether it is a signal, image or volume with its channels behind all other axes."""
+        return self.layout in ("NWC", "NHWC", "NDHWC") and len(self.shape) == len(self.layout)
+
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Float values as this tensor takes them, on any batch size; a float tensor takes them as they are.
 
         Args:
-            x: float32; NCHW where this tensor is NHWC.
+            x: float32; channels first where this tensor has them last.
         """
         if self.scale is None or self.zero_point is None:
             return np.ascontiguousarray(x, self.dtype)
@@ -58,14 +63,14 @@ class TensorSpec(BaseModel):
         # float32 throughout, half to even: what `relax.quantize` computes.
         scaled = np.rint(x.astype(np.float32) / np.float32(self.scale)) + np.float32(self.zero_point)
         q = np.clip(scaled, info.min, info.max).astype(self.dtype)
-        return np.ascontiguousarray(q.transpose(0, 2, 3, 1) if self.layout == "NHWC" and q.ndim == 4 else q)
+        return np.ascontiguousarray(np.moveaxis(q, 1, -1) if self.channels_last else q)
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """This tensor's values as float32; NCHW where the tensor is NHWC."""
+        """This tensor's values as float32; channels first where the tensor has them last."""
         if self.scale is None or self.zero_point is None:
             return q
         x = (q.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self.layout == "NHWC" and x.ndim == 4 else x)
+        return np.ascontiguousarray(np.moveaxis(x, -1, 1) if self.channels_last else x)
 
 
 class Latency(BaseModel):

@@ -13,6 +13,7 @@ from .data import Dataset
 from .errors import UserError
 from .evaluation import Evaluation, evaluate
 from .model import InputSpec, Model, Preprocessing
+from .passes.layout_converter import layout_name
 from .targets.base import Artifact, Measurement, TensorSpec
 
 _BATCH = 32
@@ -143,12 +144,14 @@ def with_preprocessing(specs: tuple[InputSpec, ...], steps: Preprocessing | None
 
 
 def _float_spec(spec: TensorSpec) -> InputSpec:
-    shape, nhwc = spec.shape, spec.layout == "NHWC" and len(spec.shape) == 4
+    shape, layout = spec.shape, spec.layout
+    if spec.channels_last:
+        shape, layout = (shape[0], shape[-1], *shape[1:-1]), layout_name(len(shape), last=False)
     return InputSpec(
         name=spec.name,
-        shape=(shape[0], shape[3], shape[1], shape[2]) if nhwc else shape,
+        shape=shape,
         dtype=spec.dtype if spec.scale is None else "float32",
-        layout="NCHW" if nhwc else spec.layout,
+        layout=layout,
     )
 
 

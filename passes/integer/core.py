@@ -11,7 +11,7 @@ import numpy as np
 from .._tvm import relax, tvm
 from ..affine import Affine
 from ..errors import UserError
-from ..layout_converter import RANKS, is_call, to_first, to_last
+from ..layout_converter import RANKS, is_call, layout_name, to_first, to_last
 from ..module_params import input_vars, static_shape
 from ..rebuild import Rebuilder, bindings, users
 from ..remarks import Remark, add_remarks
@@ -31,7 +31,7 @@ class TensorQuantization:
         dtype: "int8", or "float32" where the tensor stays as it is.
         scale: Real value of one step.
         zero_point: The integer that means 0.
-        layout: "NHWC" where an NCHW image was permuted, else "".
+        layout: "NHWC" where an NCHW image was permuted, "NWC" for a signal and "NDHWC" for a volume, else "".
     """
 
     name: str
@@ -169,12 +169,12 @@ def _strip_input(
     assert zero is not None
     end, axes = quantized[0], plain.axes
     moved = readers.get(end, [])
-    if len(moved) == 1 and (found := _moved_axes(values.get(moved[0]))) is not None:
-        end, axes = moved[0], found
+    rank, layout = len(shape), ""
+    if len(moved) == 1 and rank in RANKS and _moves(values.get(moved[0]), to_last(rank)):
+        end, axes, layout = moved[0], to_last(rank), layout_name(rank)
     new = build.set_input(index, static_shape(end), str(end.ty.dtype))
     build.values[quantized[0]] = new
     build.values[end] = new
-    layout = "NHWC" if axes == (0, 2, 3, 1) else ""
     return TensorQuantization(
         old.name, shape, static_shape(end), axes, str(end.ty.dtype), float(scale), int(zero), layout
     )
@@ -198,26 +198,20 @@ def _strip_output(
     assert scale is not None
     assert zero is not None
     integers, axes = call.args[0], tuple(range(len(shape)))
-    back = _moved_axes(values.get(integers))
-    if back is not None:
-        integers = values[integers].args[0]
-        axes = tuple(int(axis) for axis in np.argsort(back))
-    layout = "NHWC" if axes == (0, 2, 3, 1) else ""
+    rank, layout = len(shape), ""
+    if rank in RANKS and _moves(values.get(integers), to_first(rank)):
+        integers, axes, layout = values[integers].args[0], to_last(rank), layout_name(rank)
     dtype = str(integers.ty.dtype)
     description = TensorQuantization(name, shape, static_shape(integers), axes, dtype, float(scale), int(zero), layout)
     return build.get(integers), description
 
 
-def _moved_axes(value: relax.Expr | None) -> tuple[int, ...] | None:
-    """The axes of a permutation between channels-first and channels-last, also where it is written as a reshape; None
-    for anything else."""
+def _moves(value: relax.Expr | None, axes: tuple[int, ...]) -> bool:
+    """Whether a value is a permutation of axes, or a reshape that is the same in memory."""
     if is_call(value, "permute_dims") and value.attrs.axes is not None:
-        return tuple(int(axis) for axis in value.attrs.axes)
-    if is_call(value, "reshape"):
-        before, after = static_shape(value.args[0]), static_shape(value)
-        rank = len(before)
-        for axes in (to_last(rank), to_first(rank)) if rank in RANKS else ():
-            moves = [axis for axis in axes if before[axis] != 1]
-            if moves == sorted(moves) and after == tuple(before[axis] for axis in axes):
-                return axes
-    return None
+        return tuple(int(axis) for axis in value.attrs.axes) == axes
+    if not is_call(value, "reshape"):
+        return False
+    before = static_shape(value.args[0])
+    moving = [axis for axis in axes if len(before) == len(axes) and before[axis] != 1]
+    return len(before) == len(axes) and moving == sorted(moving) and static_shape(value) == tuple(before[a] for a in axes)

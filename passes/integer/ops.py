@@ -23,6 +23,7 @@ remains has a generic definition as a tensor expression, which `relax.transform.
 | `tvmcompress.qrequantize` | x | other scale and zero point, clip |
 | `tvmcompress.qlut` | x, table | any function of one value |
 | `tvmcompress.qsoftmax` | x, table of exponentials | softmax over the last axis |
+| `tvmcompress.qlogsoftmax` | x, three tables | logarithm of the softmax over the last axis |
 | `tvmcompress.qmaskedsoftmax` | x, mask, table of exponentials | the same of some elements |
 | `tvmcompress.unpack_int4` | packed, multipliers | int8 weights of four bits, for the layers above |
 | `tvmcompress.int4_weight` | values, multipliers | the same before lowering, below a dequantization |
@@ -35,6 +36,7 @@ from .conv import qconv2d, qdepthwise
 from .dense import qdense
 from .division import qdivide, reciprocals
 from .elementwise import add_parameters, qadd, qlut, qmul, qrequantize, qsub
+from .log_softmax import LOGARITHMS, differences, qlogsoftmax
 from .matmul import largest_depth, qmatmul
 from .normalize import fraction_bits, integer_epsilon, qnormalize
 from .pool import mean_multiplier, qavgpool, qmaxpool, qmean
@@ -46,7 +48,9 @@ from .stored_weights import int4_weight, unpacked
 
 __all__ = [
     "IDENTITY",
+    "LOGARITHMS",
     "add_parameters",
+    "differences",
     "exponentials",
     "fraction_bits",
     "int4_weight",
@@ -61,6 +65,7 @@ __all__ = [
     "qdense",
     "qdepthwise",
     "qdivide",
+    "qlogsoftmax",
     "qlut",
     "qmaskedsoftmax",
     "qmatmul",

@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from ..meanings.registry import Context, Value, ints, register_meaning
 from .division import divide
+from .log_softmax import log_softmax
 from .normalize import normalize
 from .prelu import prelu
 from .registry import PREFIX
@@ -159,6 +160,11 @@ def _qsoftmax(args: Sequence[Value], context: Context) -> Value:
 def _qmaskedsoftmax(args: Sequence[Value], context: Context) -> Value:
     x, mask, table = args
     return softmax(x, table, mask)
+
+
+@register_meaning(PREFIX + "qlogsoftmax")
+def _qlogsoftmax(args: Sequence[Value], context: Context) -> Value:
+    return log_softmax(*args, context.attrs)
 
 
 def _pool_windows(x: np.ndarray, context: Context, fill: int) -> np.ndarray:

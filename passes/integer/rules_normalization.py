@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ..attention_mask import MaskedScores, masked_scores
 from ..meanings.registry import ints
 from ..module_params import static_shape
 from . import ops
+from .log_softmax import FRACTION_BITS
 from .lowering import CannotLowerError, Integers, Lowering, Wanted, lowering_rule
 from .normalize import MAX_ELEMENTS as MAX_NORMALIZED
 from .normalize import MAX_FACTOR, MAX_OFFSET
@@ -104,6 +105,37 @@ def _normalized(
     )
 
 
+@lowering_rule("nn.log_softmax")
+def _log_softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
+    x, shape = lower.integers(call.args[0]), static_shape(call)
+    axis, last = int(call.attrs.axis) % len(shape), len(shape) - 1
+    if shape[axis] > MAX_ELEMENTS:
+        raise CannotLowerError(f"it is over more than {MAX_ELEMENTS} elements")
+    multiplier, shift = lower.factor(2.0**-FRACTION_BITS / wanted.affine.scale)
+    qmin, qmax = wanted.limits
+    tables = (
+        lower.param(f"{wanted.name}.exponentials", ops.exponentials(x.affine.scale)),
+        lower.param(f"{wanted.name}.differences", ops.differences(x.affine.scale)),
+        lower.param("logarithms", ops.LOGARITHMS),
+    )
+    limits = {"output_zero_point": wanted.affine.zero_point, "qmin": qmin, "qmax": qmax, "rounding": lower.rounding}
+
+    def made(expr: relax.Expr) -> relax.Expr:
+        return ops.qlogsoftmax(expr, *tables, multiplier=multiplier, shift=shift, **limits)
+
+    return made(x.expr) if axis == last else _along_last(lower, x.expr, axis, made, wanted.name)
+
+
+def _along_last(
+    lower: Lowering, x: relax.Expr, axis: int, make: Callable[[relax.Expr], relax.Expr], name: str
+) -> relax.Expr:
+    """An operator over the last axis, applied over another one."""
+    order = list(range(len(static_shape(x))))
+    order[axis], order[-1] = order[-1], axis
+    moved = lower.emit(relax.op.permute_dims(x, order), f"{name}.moved")
+    return relax.op.permute_dims(lower.emit(make(moved), f"{name}.moved"), order)
+
+
 @lowering_rule("nn.softmax")
 def _softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     masked = None
@@ -120,10 +152,7 @@ def _softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) 
     elif axis == last:
         made = ops.qsoftmax(x.expr, table)
     else:
-        swapped = list(range(len(shape)))
-        swapped[axis], swapped[last] = last, axis
-        moved = lower.emit(relax.op.permute_dims(x.expr, swapped), f"{wanted.name}.moved")
-        made = relax.op.permute_dims(lower.emit(ops.qsoftmax(moved, table), f"{wanted.name}.moved"), swapped)
+        made = _along_last(lower, x.expr, axis, lambda expr: ops.qsoftmax(expr, table), wanted.name)
     return lower.then_rescaled(made, Affine(OUTPUT_SCALE, OUTPUT_ZERO_POINT), wanted)
 
 

@@ -7,6 +7,7 @@ TensorFlow Lite's reference kernel computes anew for every element.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -94,14 +95,22 @@ def quantize_multiplier_above_one(factor: float) -> tuple[int, int]:
     return multiplier, shift + exponent
 
 
-def softmax(x: np.ndarray, table: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """The meaning of `qsoftmax`, and with a mask of `qmaskedsoftmax`, in NumPy."""
-    bits = sum_bits(x.shape[-1])
+def exponential_sum(
+    x: np.ndarray, table: np.ndarray, mask: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(largest, exponentials, sum) of every row, int64; see `TeSum`."""
     kept = np.ones(x.shape, bool) if mask is None else np.broadcast_to(mask, x.shape)
     largest = np.where(kept, x, -128).max(-1, keepdims=True).astype(np.int64)
     exps = np.where(kept, table.astype(np.int64)[np.maximum(largest - x, 0)], 0)
     # It is zero where nothing is left.
-    total = np.maximum(divide_by_power_of_two(exps, bits).sum(-1, keepdims=True), 1)
+    total = divide_by_power_of_two(exps, sum_bits(x.shape[-1])).sum(-1, keepdims=True)
+    return largest, exps, np.maximum(total, 1)
+
+
+def softmax(x: np.ndarray, table: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """The meaning of `qsoftmax`, and with a mask of `qmaskedsoftmax`, in NumPy."""
+    bits = sum_bits(x.shape[-1])
+    _, exps, total = exponential_sum(x, table, mask)
     leading = 31 - np.floor(np.log2(total)).astype(np.int64)
     scale = reciprocal_of_one_plus((total << leading) - (1 << 31))
     value = divide_by_power_of_two(high_product(scale, exps), bits - leading + 23)
@@ -139,8 +148,25 @@ def _define_masked(call: relax.Call, x: Any, mask: Any, table: Any) -> Any:
     return _define(call, x, table, mask)
 
 
-def _define(call: relax.Call, x: Any, table: Any, mask: Any = None) -> Any:
-    shape = static_shape(call.args[0])
+@dataclass(frozen=True)
+class TeSum:
+    """The exponentials of a softmax and their sum, as tensors.
+
+    Attributes:
+        largest: int32 (..., 1), of every row.
+        exps: int32 (..., K), raw without integer bits.
+        total: int32 (..., 1), raw with `sum_bits` integer bits.
+        leading: int32 (..., 1): zeros in front of the first one of the 32 bits of the sum.
+    """
+
+    largest: Any
+    exps: Any
+    total: Any
+    leading: Any
+
+
+def te_sum(shape: tuple[int, ...], x: Any, table: Any, mask: Any = None) -> TeSum:
+    """The exponentials of x (..., K), less its largest element, and their sum over the last axis."""
     rows, size = shape[:-1], shape[-1]
     bits = sum_bits(size)
     along = te.reduce_axis((0, size), "k")
@@ -181,7 +207,14 @@ def _define(call: relax.Call, x: Any, table: Any, mask: Any = None) -> Any:
             count = count - (total(*i) >= tirx.const(1 << bit, "int32")).astype("int32")
         return count
 
-    leading = te.compute((*rows, 1), leading_zeros, name="leading")
+    return TeSum(largest, exps, total, te.compute((*rows, 1), leading_zeros, name="leading"))
+
+
+def _define(call: relax.Call, x: Any, table: Any, mask: Any = None) -> Any:
+    shape = static_shape(call.args[0])
+    rows, bits = shape[:-1], sum_bits(shape[-1])
+    summed = te_sum(shape, x, table, mask)
+    exps, total, leading = summed.exps, summed.total, summed.leading
     unit = tirx.const(1 << 31, "int64")
     halves = te.compute(
         (*rows, 1),
