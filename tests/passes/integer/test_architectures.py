@@ -19,18 +19,20 @@ from . import running
 ARCHITECTURES = {architecture.name: architecture for architecture in zoo.ARCHITECTURES}
 # Operators that stay in float, by architecture; none does where nothing is said.
 FLOAT: dict[str, set[str]] = {}
-# Rounding a tensor to 8 bits leaves noise of some -35 to -45 dB, which adds up over the tensors in series; networks of
-# random weights have no redundancy that would average it out. The noisiest ones here have 40 tensors and more in series.
-LEAST_SNR = 17.0
-# Integer arithmetic rounds inside of operators too: multipliers, probabilities of softmax, resampling.
-LEAST_SNR_OF_ARITHMETIC_DB = 6.0
+# Calibrated and measured on the same samples, so that rounding alone is seen and no values beyond a range.
+SAMPLES = range(4)
+# In dB. Rounding a tensor to 8 bits leaves noise of some -35 to -45 dB, which adds up over the tensors in series: a
+# hundred of them come to 20 dB more at worst. The noisiest here are transformers with 60 and more.
+LEAST_SNR = 24.0
+# In dB. Integer arithmetic rounds inside of operators too: multipliers, probabilities of softmax, resampling.
+MOST_LOST_TO_ARITHMETIC = 5.0
 
 
 def lowered(name: str) -> tuple[tvm.IRModule, tvm.IRModule, tvm.IRModule]:
     """The float model, the quantized one in float arithmetic, and the integer one."""
     architecture = ARCHITECTURES[name]
     mod = from_onnx(zoo.export(zoo.instantiate(architecture.build), architecture.sample())).module
-    qdq = Quantize(calibrate(mod, [architecture.sample(seed) for seed in range(6)]))(mod)
+    qdq = Quantize(calibrate(mod, [architecture.sample(seed) for seed in SAMPLES]))(mod)
     return mod, qdq, LowerQDQ()(qdq)
 
 
@@ -55,7 +57,7 @@ def test_architecture(name: str) -> None:
     assert name in FLOAT or not float_operators(IntegerCore()(integer))
     power = noise = rounding = 0.0
     interpreters = [Interpreter(module) for module in (mod, qdq, integer)]
-    for seed in range(100, 104):
+    for seed in SAMPLES:
         sample = ARCHITECTURES[name].sample(seed)
         for real, simulated, found in zip(*(interpreter(sample) for interpreter in interpreters)):
             power += float(np.square(real.astype(np.float64)).sum())
@@ -63,10 +65,10 @@ def test_architecture(name: str) -> None:
             rounding += float(np.square(real - simulated.astype(np.float64)).sum())
     snr, simulated_snr = (10 * np.log10(power / value) for value in (noise, rounding))
     assert snr >= LEAST_SNR
-    assert snr >= simulated_snr - LEAST_SNR_OF_ARITHMETIC_DB
+    assert snr >= simulated_snr - MOST_LOST_TO_ARITHMETIC
 
 
-@pytest.mark.parametrize("name", ["VisionTransformer", "UNet", "Bert", "volumes", "TemporalConvolutions"])
+@pytest.mark.parametrize("name", ["VisionTransformer", "UNet", "Bert", "volumes"])
 def test_the_compiled_program_equals_its_meaning(name: str) -> None:
     _, _, integer = lowered(name)
     sample = ARCHITECTURES[name].sample(50)

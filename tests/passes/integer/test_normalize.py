@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.affine import Range, affine_of_range
 from tvmcompress.passes.integer.fixed_point import reciprocal_root
 from tvmcompress.passes.integer.normalize import MAX_OFFSET
 from tvmcompress.passes.integer.ops import fraction_bits, integer_epsilon, qnormalize
@@ -166,3 +167,44 @@ def test_refusals() -> None:
     for axes, message in (((1,), "does not fit"), ((2,), "do not fit shape")):
         with pytest.raises(Exception, match=message):
             relax.BlockBuilder().normalize(qnormalize(x, factor, offset, axes=axes, **attrs))
+
+
+def test_no_worse_than_floating_point_between_integers() -> None:
+    """Layer normalization of 768 channels: the noise of the integer operator is that of rounding its two ends."""
+    rng = np.random.default_rng(0)
+    real = rng.standard_normal((64, 768)) * rng.uniform(0.3, 3, (64, 1)) + rng.standard_normal((64, 1))
+    gamma, beta = rng.uniform(0.2, 2, 768), rng.standard_normal(768) * 0.3
+
+    def normal(x: np.ndarray) -> np.ndarray:
+        return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * gamma + beta
+
+    exact = normal(real)
+    ends = [affine_of_range(Range(float(v.min()), float(v.max()))) for v in (real, exact)]
+    x = ends[0].quantize(real)
+    rounded = ends[1].dequantize(ends[1].quantize(normal(ends[0].dequantize(x).astype(np.float64))))
+    step = gamma.max() / 32767
+    unit = step * 2.0 ** -fraction_bits(768)
+    multiplier, shift = quantize_multiplier(unit / ends[1].scale)
+    params = {
+        "factor": np.rint(gamma / step).astype(np.int16)[None],
+        "offset": np.rint(beta / unit).astype(np.int32)[None],
+    }
+    found = running.both(
+        lambda *args: qnormalize(
+            *args,
+            axes=(1,),
+            centred=True,
+            input_zero_point=ends[0].zero_point,
+            epsilon=integer_epsilon(1e-5, ends[0].scale, 768),
+            output_zero_point=ends[1].zero_point,
+            multiplier=multiplier,
+            shift=shift,
+        ),
+        [x],
+        params,
+    )
+
+    def snr(result: np.ndarray) -> float:
+        return float(10 * np.log10(np.square(exact).sum() / np.square(result - exact).sum()))
+
+    assert snr(ends[1].dequantize(found)) >= snr(rounded) - 0.05

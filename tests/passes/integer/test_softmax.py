@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.affine import Range, affine_of_range
 from tvmcompress.passes.integer.fixed_point import exp_of_negative, reciprocal_of_one_plus
 from tvmcompress.passes.integer.ops import exponentials, qmaskedsoftmax, qsoftmax
 from tvmcompress.passes.integer.softmax import MAX_ELEMENTS
@@ -69,6 +71,22 @@ def test_long_rows(size: int) -> None:
     real = np.exp(0.1 * (x.astype(float) - 127))
     real /= real.sum(-1, keepdims=True)
     assert np.abs((found.astype(float) + 128) / 256 - real).max() < 0.6 / 256
+
+
+def test_no_worse_than_floating_point_between_integers() -> None:
+    """The noise of the integer operator is that of rounding its two ends."""
+    rng = np.random.default_rng(0)
+    real = rng.standard_normal((200, 64)) * 2
+    affine = affine_of_range(Range(float(real.min()), float(real.max())))
+    x = affine.quantize(real)
+
+    def snr(result: np.ndarray) -> float:
+        return float(10 * np.log10(np.square(exact).sum() / np.square(result - exact).sum()))
+
+    exact = special.softmax(real, 1)
+    rounded = np.minimum(np.rint(special.softmax(affine.dequantize(x), 1) * 256), 255) / 256
+    found = (running.both(qsoftmax, [x], {"table": exponentials(affine.scale)}).astype(float) + 128) / 256
+    assert snr(found) >= snr(rounded) - 0.05
 
 
 @given(
