@@ -54,7 +54,7 @@ def layers(mod: tvm.IRModule) -> list[LayerInfo]:
         found.append(
             LayerInfo(
                 name=var.name,
-                op=getattr(value.op, "name", str(value.op)).removeprefix("relax."),
+                op=_op_name(value).removeprefix("relax."),
                 input_shapes=shapes,
                 output_shape=static_shape(var) if tensor else (),
                 dtype=str(var.ty.dtype) if tensor else "tuple",
@@ -64,6 +64,11 @@ def layers(mod: tvm.IRModule) -> list[LayerInfo]:
             )
         )
     return found
+
+
+def _op_name(call: relax.Call) -> str:
+    # Printing an operator takes long; only what has no name is printed.
+    return str(call.op.name if hasattr(call.op, "name") else call.op)
 
 
 def count_macs(mod: tvm.IRModule) -> int:

@@ -33,7 +33,7 @@ def attach_params(mod: tvm.IRModule, params: Mapping[str, np.ndarray]) -> tvm.IR
                 f"parameter {var.name} is {static_shape(var)} {var.ty.dtype}, its value {value.shape} {value.dtype}"
             )
     # tvm.runtime.tensor wants C order; np.ascontiguousarray would turn a 0-d array into a 1-d one.
-    tensors = {name: tvm.runtime.tensor(np.array(value, order="C")) for name, value in params.items()}
+    tensors = {name: tvm.runtime.tensor(np.asarray(value, order="C")) for name, value in params.items()}
     return mod.with_attr(PARAMS_ATTR, tensors)
 
 

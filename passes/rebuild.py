@@ -6,6 +6,7 @@ types are inferred again, so a rewrite may change shapes. Parameters may be repl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -55,6 +56,7 @@ class Rebuilder:
         self._builder = relax.BlockBuilder()
         self._bindings: list[relax.VarBinding] = []
         self._new_params: dict[relax.Var, np.ndarray] = {}
+        self._new_param_vars: dict[str, list[relax.Var]] = {}
         self._old_param_vars = {var: var.name for var in param_vars(self.source)}
         self._names: set[str] = {var.name for var in self.source.params}
         self.inputs = [self._input(var) for var in input_vars(self.source)]
@@ -78,11 +80,13 @@ class Rebuilder:
         The same name and value twice give the same variable. Of two values under one name only one may still be read when
         the function is finished.
         """
-        for var, known in self._new_params.items():
-            if var.name == name and known.dtype == value.dtype and np.array_equal(known, value):
+        for var in self._new_param_vars.get(name, ()):
+            known = self._new_params[var]
+            if known.dtype == value.dtype and np.array_equal(known, value):
                 return var
         var = relax.Var(name, relax.TensorType(value.shape, value.dtype.name))
         self._new_params[var] = value
+        self._new_param_vars.setdefault(name, []).append(var)
         self._names.add(name)
         return var
 
@@ -160,9 +164,8 @@ class Rebuilder:
                 live.update(relax.analysis.free_vars(binding.value))
         body = relax.SeqExpr([relax.DataflowBlock(kept[::-1])], out_var)
         read = {var: value for var, value in self._new_params.items() if var in live}
-        names = [var.name for var in read]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(var.name for var in read).items():
+            if count > 1:
                 raise ValueError(f"parameter {name} is given two different values")
         params = [*self.inputs, *read]
         attrs = {key: value for key, value in (self.source.attrs or {}).items() if key != "global_symbol"}

@@ -39,6 +39,9 @@ from .training import GRADIENT_CRITERIA
 CRITERION_SAMPLES = 200
 """Samples on which criteria that run the network look at activations; more hardly change a ranking."""
 
+_ROUNDS_UNREPAIRED = 2
+"""Rounds in which a budget is reached where nothing repairs the weights; after repair one is better."""
+
 _REPAIR_BYTES = 1 << 28
 """The largest tensor of a repair, which runs on all its samples at once, takes at most this."""
 
@@ -167,6 +170,7 @@ class _Channels:
         self._finish = finish
         self._name = options.importance or default_importance(data)
         self._normalization = options.normalization
+        self._unrepaired = data is None or not options.reconstruct
         importance = _criterion(self._name, data)
         if options.sensitivity is not None:
             found = Sensitivity.load(options.sensitivity)
@@ -218,7 +222,7 @@ class _Channels:
             max_constants=constants,
             precision=self._precision,
             normalization=self._normalization,
-            rounds=options.rounds,
+            rounds=options.rounds or (_ROUNDS_UNREPAIRED if self._unrepaired else 1),
             **self._common,
         )
         return self._apply(model, removal)

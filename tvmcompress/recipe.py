@@ -64,7 +64,8 @@ class PruneRecipe(Table):
         sensitivity: A file of `tvmcompress sensitivity`: groups are compared by what was measured.
         round_to: Channels kept are a multiple of this; by default what suits the kernels of the targets compressed for.
         min_channels: Channels that every group keeps at least.
-        rounds: Steps in which a budget is reached, each ranking anew what is left; more than one pays without repair.
+        rounds: Steps in which a budget is reached, each ranking anew what is left; by default one where weights are repaired
+            afterwards, and two where they are not, which is what pays.
         exclude: Patterns of layers to leave alone.
         ratios: Ratio by pattern, where it shall differ.
         reconstruct: Whether the remaining weights are repaired from the calibration data.
@@ -84,7 +85,7 @@ class PruneRecipe(Table):
     sensitivity: str | None = None
     round_to: int | None = Field(default=None, ge=1)
     min_channels: int = Field(default=1, ge=1)
-    rounds: int = Field(default=1, ge=1)
+    rounds: int | None = Field(default=None, ge=1)
     exclude: tuple[str, ...] = ()
     ratios: dict[str, float] = Field(default={})
     reconstruct: bool = True
@@ -103,7 +104,7 @@ class PruneRecipe(Table):
         budgets = [name for name in BUDGETS if getattr(self, name) is not None]
         if ways and budgets:
             raise ValueError(f"give either {ways[0]} or {budgets[0]}, not both")
-        if self.rounds > 1 and not budgets:
+        if (self.rounds or 1) > 1 and not budgets:
             raise ValueError("rounds are those in which a budget is reached; give one, such as target_macs")
         given = [name for name in ("scope", "ratios") if name in self.model_fields_set]
         if budgets and given and any(getattr(self, name) != type(self).model_fields[name].default for name in given):

@@ -20,6 +20,7 @@ from . import (  # noqa: F401  (the rules register themselves)
     rules_normalization,
     rules_reduction,
     rules_reshape,
+    rules_sampling,
     rules_shape,
 )
 from .atoms import Atoms, Components, Role
@@ -165,7 +166,8 @@ class _Walk:
             return self.value(expr)
         operands = [self.value(arg) for arg in expr.args]
         self.operands[var] = operands
-        name = getattr(expr.op, "name", str(expr.op))
+        # Printing an operator takes long; only what has no name is printed.
+        name = str(expr.op.name if hasattr(expr.op, "name") else expr.op)
         rule = rule_of(name)
         try:
             if rule is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._tvm import relax
+from .atoms import STRUCTURAL
 from .axes import Axes, Value, from_pairs
 from .registry import Flow, NotCovered, Site, axis_in, ints, rule
 
@@ -121,7 +122,8 @@ def _spatial(flow: Flow, layout: str, out_layout: str) -> Axes:
     passing = {axis_in(out_layout, letter): axis_in(layout, letter) for letter in "NC"}
     for axis, ids in enumerate(data.ids):
         if axis not in passing.values():
-            flow.freeze(ids)
+            # Channels among the spatial axes, as in a normalization over neighbouring channels, are told of.
+            flow.freeze(ids, f"{flow.name} mixes neighbouring positions of it" if flow.is_produced(ids) else STRUCTURAL)
     return from_pairs(
         [data.pairs()[passing[axis]] if axis in passing else flow.fixed(dim) for axis, dim in enumerate(flow.out_shape)]
     )

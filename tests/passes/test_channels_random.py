@@ -232,11 +232,65 @@ def _pixel_shuffle(net, pool, x, draw):
     return net.reshape(y, n, c // 4, 2 * h, 2 * w)
 
 
+def _cumulative(net, pool, x, draw):
+    """Running sums along an axis: the channels stay where it is theirs."""
+    return net.emit(op.multiply(net.emit(op.cumsum(x, draw(st.sampled_from([1, 2, 3])))), relax.const(np.float32(0.3))))
+
+
+def _rotary(net, pool, x, draw):
+    """Pairs of channels turned by an angle that depends on the place."""
+    if net.shape(x)[1] % 2:
+        return x
+    _, _, h, w = net.shape(x)
+    angle = relax.const(np.linspace(0, 3, h * w, dtype="float32").reshape(1, 1, h, w))
+    cos, sin = net.emit(op.cos(angle)), net.emit(op.sin(angle))
+    left, right = net.split(x, 2)
+    turned = net.concat(net.emit(op.negative(right)), left)
+    return net.add(net.mul(x, cos), net.mul(turned, sin))
+
+
+def _sampled(net, pool, x, draw):
+    """The image warped by a fixed grid, or around a few boxes."""
+    n, _, h, w = net.shape(x)
+    if draw(st.booleans()):
+        grid = np.random.default_rng(0).uniform(-1, 1, (n, h, w, 2)).astype("float32")
+        return net.emit(op.image.grid_sample(x, relax.const(grid.transpose(0, 3, 1, 2))))
+    boxes = relax.const(np.array([[0, 0.5, 0.5, 3, 3]], "float32"))
+    return net.emit(op.vision.roi_align(x, boxes, (h, w), spatial_scale=1.0, sample_ratio=2))
+
+
+def _in_one_dimension(net, pool, x, draw):
+    """conv1d over the places in a row, grouped or not, transposed at times."""
+    n, c, h, w = net.shape(x)
+    rows = net.reshape(x, n, c, h * w)
+    groups = draw(st.sampled_from([g for g in (1, 2, c) if c % g == 0]))
+    out = groups * draw(st.integers(1, 3))
+    if draw(st.booleans()):
+        rows = net.emit(nn.conv1d(rows, net.param(net.name("row"), (out, c // groups, 3)), padding=1, groups=groups))
+    else:
+        rows = net.emit(nn.conv1d_transpose(rows, net.param(net.name("row"), (c, out // groups, 1)), groups=groups))
+    return net.reshape(rows, n, out, h, w)
+
+
+def _channels_last_convolution(net, pool, x, draw):
+    y = net.permute(x, 0, 2, 3, 1)
+    weight = net.param(net.name("last"), (3, 3, net.shape(x)[1], 5))
+    y = net.emit(nn.conv2d(y, weight, padding=1, data_layout="NHWC", kernel_layout="HWIO"))
+    return net.permute(net.emit(nn.max_pool2d(y, (3, 3), (1, 1), (1, 1), layout="NHWC")), 0, 3, 1, 2)
+
+
+def _over_neighbours(net, pool, x, draw):
+    """Local response normalization: a mean over neighbouring channels."""
+    squares = net.emit(op.expand_dims(net.mul(x, x), [1]))
+    near = net.emit(op.squeeze(net.emit(nn.avg_pool3d(squares, (3, 1, 1), (1, 1, 1), (1, 0, 0, 1, 0, 0))), [1]))
+    return net.emit(op.divide(x, net.emit(op.sqrt(net.add(near, relax.const(np.float32(1)))))))
+
+
 STEPS = [
     *(_conv, _conv, _grouped, _depthwise, _add, _gate, _concat, _split, _halves_added, _slice, _shuffle, _pad),
     *(_normalize, _activate, _channels_last, _flip, _pool, _matmul_over_channels, _attention, _mixed_tokens),
     *(_layer_norm, _statistic, _linear_unit, _rescale, _select, _gather, _prelu, _stacked, _repeated, _windows),
-    _pixel_shuffle,
+    *(_pixel_shuffle, _cumulative, _rotary, _sampled, _in_one_dimension, _channels_last_convolution, _over_neighbours),
 ]
 
 

@@ -4,11 +4,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import numpy as np
 import pytest
+from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcompress.passes import groups
-from tvmcompress.passes._tvm import relax
+from tvmcompress.passes._tvm import relax, tvm
+from tvmcompress.passes.channels import covered_operators
 
 op, nn = relax.op, relax.op.nn
 CASES = {}
@@ -388,6 +393,24 @@ def operators_without_a_rule(Net):
     return net.finish(net.head(net.conv(x, 6, name="b")))
 
 
+# Places of an image
+
+
+@case(a=8)
+def boxes_are_read(Net):
+    net = Net((1, 3, 6, 6))
+    boxes = relax.const(np.array([[0, 0.5, 1, 4, 5], [0, 1, 0, 5.5, 3]], "float32"))
+    return net.finish(net.head(net.emit(op.vision.roi_align(net.conv(net.x, 8, name="a"), boxes, (3, 3), 1.0, 2))))
+
+
+@case(a=6)
+def a_normalization_over_neighbours_is_told(Net):
+    net = Net((1, 3, 6, 6))
+    x = net.conv(net.conv(net.x, 6, name="a"), 4, name="b")
+    near = net.emit(nn.avg_pool3d(net.emit(op.expand_dims(x, [1])), (3, 1, 1), (1, 1, 1), (1, 0, 0)), "near")
+    return net.finish(net.head(net.mul(x, net.emit(op.squeeze(near, [1])))))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_groups(name, net):
     build, expected = CASES[name]
@@ -412,3 +435,26 @@ def test_pixel_shuffle_operator(net):
     x = network.emit(nn.pixel_shuffle(network.conv(network.x, 16, name="a"), 2))
     (group, *_) = groups(network.finish(network.head(x)))
     assert group.members["a.weight", 0].tolist() == np.arange(16).reshape(4, 4).tolist()
+
+
+def test_channels_that_neighbours_share_are_reported(net):
+    frozen = {group.name: group.frozen for group in groups(a_normalization_over_neighbours_is_told(net)) if group.frozen}
+    assert frozen["b"] == "near mixes neighbouring positions of it"
+
+
+def test_what_hinders_a_removal_is_said(net):
+    network = net((1, 3, 6, 6))
+    x = network.conv(network.x, 4, name="a")
+    index = relax.const(np.zeros((1, 4, 6, 6), "int64"))
+    looked = network.emit(op.gather_elements(x, index, 1), "looked")
+    frozen = {group.name: group.frozen for group in groups(network.finish(network.head(looked))) if group.frozen}
+    assert frozen["a"] == "looked looks single elements up in it by index"
+
+
+def test_every_operator_of_the_onnx_front_end_has_a_rule():
+    """What it can emit is read from its source; operators on shapes alone are among those that hinder a removal."""
+    source = inspect.getsource(onnx_frontend)
+    names = {f"relax.{name}" for name in re.findall(r"relax\.op\.((?:[a-z_0-9]+\.)*[a-z_0-9]+)", source)}
+    known = {name for name in names if name in tvm.ir.Op.list_op_names()}
+    assert len(known) > 100
+    assert sorted(known - set(covered_operators())) == []

@@ -99,7 +99,10 @@ SensitivityOption = Annotated[
 RoundsOption = Annotated[
     int | None,
     typer.Option(
-        "--rounds", min=1, help="Reach a budget in so many steps, ranking anew after each.", rich_help_panel=_PRUNING
+        "--rounds",
+        min=1,
+        help="Reach a budget in so many steps, ranking anew after each (1 by default, 2 with --no-repair).",
+        rich_help_panel=_PRUNING,
     ),
 ]
 MinChannelsOption = Annotated[
