@@ -50,6 +50,8 @@ class Quantize:
             shift, at up to one bit of precision.
         precision: In which numbers layers compute: a precision or `Scheme` for all, or by patterns of names of layers, the
             first that fits counts, and int8 where none does.
+        symmetric: Whether activations have the zero point 0 (uint8: 128), so that kernels need not take it into account, at
+            up to one bit of precision behind a ReLU. Results with a scale by definition, such as softmax's, keep theirs.
 
     Raises:
         UserError: An option is wrong.
@@ -63,6 +65,7 @@ class Quantize:
         exclude: Collection[str] = (),
         power_of_two: bool = False,
         precision: Precision | Scheme | Mapping[str, Precision | Scheme] = "int8",
+        symmetric: bool = False,
     ) -> None:
         self.weights = {"*": weights} if isinstance(weights, str) else dict(weights)
         for granularity in self.weights.values():
@@ -72,11 +75,12 @@ class Quantize:
         patterns = precision if isinstance(precision, Mapping) else {"*": precision}
         self.schemes = Schemes(patterns, tuple(exclude))
         self.power_of_two = power_of_two
+        self.symmetric = symmetric
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module in QDQ form; parameters must be attached, `main` must be in canonical form."""
         plan = plan_quantization(mod, self.schemes.stays_float)
-        return _Quantizer(mod, plan, self.ranges, self.weights, self.power_of_two, self.schemes).run()
+        return _Quantizer(mod, plan, self.ranges, self.weights, self.power_of_two, self.schemes, self.symmetric).run()
 
 
 class _Quantizer:
@@ -88,6 +92,7 @@ class _Quantizer:
         weights: Mapping[str, Granularity],
         shift_only: bool,
         schemes: Schemes,
+        symmetric: bool,
     ) -> None:
         self.mod = mod
         self.plan = plan
@@ -95,6 +100,7 @@ class _Quantizer:
         self.weights = weights
         self.shift_only = shift_only
         self.schemes = schemes
+        self.symmetric = symmetric
         self.build = Rebuilder(mod)
         self.tensors = tensor_schemes(plan, schemes, list(bindings(self.build.source)))
         self.affines: dict[relax.Var, Affine] = {}

@@ -74,6 +74,7 @@ def quantize_model(
                 weights=weights,
                 exclude=options.exclude,
                 power_of_two=options.power_of_two,
+                symmetric=options.symmetric,
                 precision=_schemes(options),
             ),
             note=f"quantized to {options.precision}, {options.observer}, weights {options.weights}",

@@ -68,6 +68,7 @@ class QuantizeRecipe(Table):
         weights: One scale for each output channel, or one for each tensor.
         rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
         power_of_two: Whether all scales are powers of two.
+        symmetric: Whether activations have the zero point 0 (uint8: 128).
         repair: What is repaired from the calibration data: "equalize" (ranges of channels across layers) and "smooth"
             (outliers behind normalizations) before ranges are found; then "bias" (mean errors), "gptq" (rounding with the
             errors made good) and "adaround" (rounding learned), in the order given.
@@ -89,6 +90,7 @@ class QuantizeRecipe(Table):
     weights: Literal["per_channel", "per_tensor"] = "per_channel"
     rounding: Literal["double", "single"] = "double"
     power_of_two: bool = False
+    symmetric: bool = False
     repair: tuple[Repair, ...] = ()
     repair_options: dict[str, dict[str, bool | int | float]] = Field(default={})
     exclude: tuple[str, ...] = ()

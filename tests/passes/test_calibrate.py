@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -51,6 +52,26 @@ def test_batches_are_streamed() -> None:
     seen: list[int] = []
     calibrate(_net(), batches(), on_progress=lambda done: seen.append(len(alive)))
     assert seen == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("observer", ["minmax", "mse"])
+def test_memory_does_not_grow_with_the_number_of_samples(observer: str) -> None:
+    def batches(count: int) -> Iterator[list[np.ndarray]]:
+        rng = np.random.default_rng(0)
+        for _ in range(count // 100):
+            yield [rng.standard_normal((100, 1, 4, 4)).astype(np.float32)]
+
+    params = weights(c__weight=(2, 1, 3, 3))
+    net = model(lambda x, p: relax.op.nn.relu(relax.op.nn.conv2d(x, p["c.weight"])), (1, 1, 4, 4), params=params)
+    calibrate(net, batches(200), observer)
+    peaks = []
+    for count in (1_000, 10_000):
+        tracemalloc.start()
+        calibrate(net, batches(count), observer)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # All samples together would be 640,000 bytes.
+    assert peaks[1] < peaks[0] + 20_000
 
 
 def test_observers_by_pattern() -> None:

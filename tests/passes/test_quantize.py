@@ -161,6 +161,19 @@ def test_weights_by_pattern() -> None:
         sizes(weights={"c": "per_row"})
 
 
+@pytest.mark.parametrize(("precision", "zero"), [("int8", 0), ("uint8", 128)])
+def test_symmetric_activations(precision: str, zero: int) -> None:
+    mod = model(lambda x, p: _conv(op.nn.relu(_conv(x, p)), p, "e"), SHAPE, params=_PARAMS)
+    ranges = calibrate(mod, [samples(SHAPE)])
+    symmetric = Quantize(ranges, symmetric=True, precision=precision)(mod)
+    assert _scales(symmetric) == {
+        name: (float(np.float32(max(-found.low, found.high) / 127)), zero) for name, found in ranges.items()
+    }
+    inputs = samples(SHAPE, count=2, seed=3)
+    real, found = run(mod, inputs)[0], run(symmetric, inputs)[0]
+    assert np.abs(found - real).max() <= np.abs(real).max() / 12
+
+
 def test_power_of_two_scales() -> None:
     params = {**_PARAMS, "scale": np.linspace(0.5, 2.0, 4, dtype=np.float32).reshape(1, 4, 1, 1)}
 

@@ -52,6 +52,7 @@ quantizes = st.builds(
         max_size=2,
     ),
     power_of_two=st.booleans(),
+    symmetric=st.booleans(),
     layers=st.dictionaries(st.text(min_size=1, max_size=8), layers, max_size=2),
 )
 recipes = st.builds(

@@ -292,6 +292,15 @@ PowerOfTwoOption = Annotated[
         rich_help_panel=_QUANTIZATION,
     ),
 ]
+SymmetricOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--symmetric/--asymmetric",
+        help="Activations have the zero point 0.",
+        show_default="asymmetric",
+        rich_help_panel=_QUANTIZATION,
+    ),
+]
 QuantRepairOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -70,6 +70,7 @@ OPTIONS: dict[str, _Field] = {
     "max_drop": _Field(opt.MaxDropOption, "quantize", "max_drop"),
     "min_snr": _Field(opt.MinSnrOption, "quantize", "min_snr"),
     "power_of_two": _Field(opt.PowerOfTwoOption, "quantize", "power_of_two"),
+    "symmetric": _Field(opt.SymmetricOption, "quantize", "symmetric"),
 }
 """By the name of the parameter, in the order of the help."""
 

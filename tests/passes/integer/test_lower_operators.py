@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tvmcompress.passes import IntegerCore, LowerQDQ, Quantize, calibrate, get_remarks
-from tvmcompress.passes._tvm import relax
+from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.interpreter import run
 
 from ..small_models import model, operators, samples, weights
@@ -17,7 +17,7 @@ from . import running
 
 op = relax.op
 # A matrix product in front makes the quantizer's work worth while and gives tensors of other scales.
-_PARAMS = weights(
+PARAMS = weights(
     w__weight=(6, 6),
     w__bias=(6,),
     u__weight=(6, 8),
@@ -198,13 +198,19 @@ not_equal qpad qlut
 """
 
 
+def case_module(name: str, params: dict[str, np.ndarray]) -> tvm.IRModule:
+    """The float model of a case; a convolution stands behind what has no weights, since something must be quantized."""
+    shape, build, _ = CASES[name]
+    mod = model(build, shape, params=params)
+    if any(entry.startswith(("nn.conv", "matmul")) for entry in operators(mod)):
+        return mod
+    return model(lambda x, p: _conv(build(x, p), p), shape, params=params)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_operator(name: str) -> None:
-    shape, build, expected = CASES[name]
-    mod = model(build, shape, params=_PARAMS)
-    if not any(entry.startswith(("nn.conv", "matmul")) for entry in operators(mod)):
-        # Something with weights must be there to be quantized.
-        mod = model(lambda x, p: _conv(build(x, p), p), shape, params=_PARAMS)
+    shape, _, expected = CASES[name]
+    mod = case_module(name, PARAMS)
     lowered = LowerQDQ()(Quantize(calibrate(mod, [samples(shape)]))(mod))
     assert get_remarks(lowered) == []
     core = set(operators(IntegerCore()(lowered)))
@@ -223,7 +229,7 @@ def test_operator(name: str) -> None:
 @pytest.mark.parametrize("name", ["attention", "layer norm", "quotient", "transposed", "rectifier with slopes"])
 def test_single_rounding(name: str) -> None:
     shape, build, _ = CASES[name]
-    mod = model(build, shape, params=_PARAMS)
+    mod = model(build, shape, params=PARAMS)
     qdq = Quantize(calibrate(mod, [samples(shape)]))(mod)
     single, double = LowerQDQ("single")(qdq), LowerQDQ()(qdq)
     inputs = samples(shape, count=1, seed=5)
@@ -240,7 +246,7 @@ def test_lookup() -> None:
     from tvmcompress.passes import Canonicalize, attach_params
 
     tokens = relax.Var("tokens", relax.TensorType((1, 5), "int64"))
-    params = {name: _PARAMS[name] for name in ("table", "w.weight", "w.bias")}
+    params = {name: PARAMS[name] for name in ("table", "w.weight", "w.bias")}
     variables = {name: relax.Var(name, relax.TensorType(value.shape, "float32")) for name, value in params.items()}
     builder = relax.BlockBuilder()
     with builder.function("main", [tokens, *variables.values()], attrs={"num_input": 1}):

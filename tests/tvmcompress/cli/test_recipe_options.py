@@ -63,6 +63,7 @@ def test_what_is_not_given_sets_nothing() -> None:
         (("--no-repair",), "--repair"),
         (("--keep-float", "a"), "--keep-float"),
         (("--power-of-two",), "--power-of-two"),
+        (("--symmetric",), "--symmetric"),
         (("--quant-repair", "bias"), "--quant-repair"),
     ],
 )
