@@ -9,7 +9,7 @@ import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..module_params import static_shape
-from .registry import check_tensor, make_call, register_operator, tensor_type
+from .registry import activation_dtypes, check_tensor, register_typed, result_dtype, tensor_type, typed_call
 from .requantize import te_requantize
 
 
@@ -35,6 +35,7 @@ def qconv2d(
     qmax: int = 127,
     rounding: str = "double",
     max_shift: int = 30,
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Convolution: requantize(bias + sum((x - input_zero_point) * weight)), clipped to [qmin, qmax].
 
@@ -58,9 +59,10 @@ def qconv2d(
     Returns:
         A call of type int8 (N, OH, OW, O).
     """
-    return make_call(
-        _CONV,
+    return typed_call(
+        "conv2d",
         [x, weight, bias, multiplier, shift],
+        out_dtype,
         strides=strides,
         padding=padding,
         dilation=dilation,
@@ -90,6 +92,7 @@ def qdepthwise(
     qmax: int = 127,
     rounding: str = "double",
     max_shift: int = 30,
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Depthwise convolution; as `qconv2d` but for the weight.
 
@@ -97,9 +100,10 @@ def qdepthwise(
         weight: int8 (1, KH, KW, O), where O is C times the depth multiplier; output channel o reads input channel
             o // multiplier.
     """
-    return make_call(
-        _DEPTHWISE,
+    return typed_call(
+        "depthwise",
         [x, weight, bias, multiplier, shift],
+        out_dtype,
         strides=strides,
         padding=padding,
         dilation=dilation,
@@ -129,27 +133,32 @@ def _spatial(call: relax.Call, size: Sequence[int], kernel: Sequence[int]) -> tu
 
 
 def _infer_conv(call: relax.Call) -> relax.TensorType:
-    name, groups = "qconv2d", int(call.attrs.groups)
-    check_tensor(name, "the input", call.args[0], ("int8",), (None,) * 4)
+    name, groups = call.op.name, int(call.attrs.groups)
+    check_tensor(name, "the input", call.args[0], activation_dtypes(call), (None,) * 4)
     n, h, w, c = static_shape(call.args[0])
     check_tensor(name, "the weight", call.args[1], ("int8",), (None, None, None, c // groups))
     o, kh, kw, _ = static_shape(call.args[1])
     if c % groups or o % groups:
         raise ValueError(f"{name}: {groups} groups do not divide {c} input and {o} output channels")
     check_channels(name, call, o)
-    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), "int8")
+    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), result_dtype(call.attrs))
 
 
 def _infer_depthwise(call: relax.Call) -> relax.TensorType:
-    name = "qdepthwise"
-    check_tensor(name, "the input", call.args[0], ("int8",), (None,) * 4)
+    name = call.op.name
+    check_tensor(name, "the input", call.args[0], activation_dtypes(call), (None,) * 4)
     n, h, w, c = static_shape(call.args[0])
     check_tensor(name, "the weight", call.args[1], ("int8",), (1, None, None, None))
     _, kh, kw, o = static_shape(call.args[1])
     if o % c:
         raise ValueError(f"{name}: {o} output channels are no multiple of {c} input channels")
     check_channels(name, call, o)
-    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), "int8")
+    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), result_dtype(call.attrs))
+
+
+def accumulator_dtype(attrs: Any) -> str:
+    """The dtype in which a layer adds up products; what fits int32 is the same in int64."""
+    return str(getattr(attrs, "accumulator", "int32"))
 
 
 def te_pad(x: Any, padding: Sequence[int], value: int) -> Any:
@@ -169,7 +178,7 @@ def te_pad(x: Any, padding: Sequence[int], value: int) -> Any:
 def te_epilogue(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
     """Bias and requantization along the last axis."""
     # The biased sum is a buffer of its own; see te_multiply.
-    biased = te.compute(acc.shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
+    biased = te.compute(acc.shape, lambda *i: acc(*i) + bias[i[-1]].astype(acc.dtype), name="biased")
     return te.compute(
         acc.shape, lambda *i: te_requantize(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs), name="requantized"
     )
@@ -177,7 +186,7 @@ def te_epilogue(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) ->
 
 def _define_conv(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs = call.attrs
-    zero = int(attrs.input_zero_point)
+    zero, kind = int(attrs.input_zero_point), accumulator_dtype(attrs)
     padded = te_pad(x, attrs.padding, zero)
     o, kh, kw, depth = static_shape(call.args[1])
     per_group = o // int(attrs.groups)
@@ -186,8 +195,8 @@ def _define_conv(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: A
 
     def element(n: Any, i: Any, j: Any, k: Any) -> Any:
         channel = depths if int(attrs.groups) == 1 else (k // per_group) * depth + depths
-        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype("int32") - tirx.const(zero, "int32")
-        return te.sum(value * weight[k, rows, cols, depths].astype("int32"), axis=[rows, cols, depths])
+        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype(kind) - tirx.const(zero, kind)
+        return te.sum(value * weight[k, rows, cols, depths].astype(kind), axis=[rows, cols, depths])
 
     acc = te.compute(_infer_conv(call).shape, element, name="conv")
     return te_epilogue(acc, bias, multiplier, shift, attrs)
@@ -195,7 +204,7 @@ def _define_conv(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: A
 
 def _define_depthwise(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs = call.attrs
-    zero = int(attrs.input_zero_point)
+    zero, kind = int(attrs.input_zero_point), accumulator_dtype(attrs)
     padded = te_pad(x, attrs.padding, zero)
     _, kh, kw, o = static_shape(call.args[1])
     factor = o // static_shape(call.args[0])[3]
@@ -204,21 +213,19 @@ def _define_depthwise(call: relax.Call, x: Any, weight: Any, bias: Any, multipli
 
     def element(n: Any, i: Any, j: Any, k: Any) -> Any:
         channel = k if factor == 1 else k // factor
-        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype("int32") - tirx.const(zero, "int32")
-        return te.sum(value * weight[0, rows, cols, k].astype("int32"), axis=[rows, cols])
+        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype(kind) - tirx.const(zero, kind)
+        return te.sum(value * weight[0, rows, cols, k].astype(kind), axis=[rows, cols])
 
     acc = te.compute(_infer_depthwise(call).shape, element, name="depthwise")
     return te_epilogue(acc, bias, multiplier, shift, attrs)
 
 
-_CONV = register_operator("qconv2d", 5, "Integer convolution with requantization", _infer_conv, _define_conv)
-_DEPTHWISE = register_operator(
-    "qdepthwise", 5, "Integer depthwise convolution with requantization", _infer_depthwise, _define_depthwise
-)
+register_typed("conv2d", 5, "Integer convolution with requantization", _infer_conv, _define_conv)
+register_typed("depthwise", 5, "Integer depthwise convolution with requantization", _infer_depthwise, _define_depthwise)
 
 
 def weight_as_oi(call: relax.Call, weight: np.ndarray) -> np.ndarray:
     """The weight of a `qconv2d`, `qdepthwise` or `qdense` as (O, everything else)."""
-    if call.op.same_as(_DEPTHWISE):
+    if call.op.name.endswith("depthwise"):
         return weight.reshape(-1, weight.shape[3]).T
     return weight.reshape(weight.shape[0], -1)

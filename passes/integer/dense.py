@@ -6,8 +6,8 @@ from typing import Any
 
 from .._tvm import relax, te, tirx
 from ..module_params import static_shape
-from .conv import check_channels, te_epilogue
-from .registry import check_tensor, make_call, register_operator, tensor_type
+from .conv import accumulator_dtype, check_channels, te_epilogue
+from .registry import activation_dtypes, check_tensor, register_typed, result_dtype, tensor_type, typed_call
 
 
 def qdense(
@@ -23,6 +23,7 @@ def qdense(
     qmax: int = 127,
     rounding: str = "double",
     max_shift: int = 30,
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Fully connected layer: requantize(bias + (x - input_zero_point) @ weight.T), clipped to [qmin, qmax].
 
@@ -42,9 +43,10 @@ def qdense(
     Returns:
         A call of type int8 (..., O).
     """
-    return make_call(
-        _DENSE,
+    return typed_call(
+        "dense",
         [x, weight, bias, multiplier, shift],
+        out_dtype,
         input_zero_point=input_zero_point,
         output_zero_point=output_zero_point,
         qmin=qmin,
@@ -56,23 +58,24 @@ def qdense(
 
 def _infer(call: relax.Call) -> relax.TensorType:
     shape = static_shape(call.args[0])
-    check_tensor("qdense", "the input", call.args[0], ("int8",), (None,) * max(len(shape), 1))
+    check_tensor("qdense", "the input", call.args[0], activation_dtypes(call), (None,) * max(len(shape), 1))
     check_tensor("qdense", "the weight", call.args[1], ("int8",), (None, shape[-1]))
     outputs = static_shape(call.args[1])[0]
     check_channels("qdense", call, outputs)
-    return tensor_type((*shape[:-1], outputs), "int8")
+    return tensor_type((*shape[:-1], outputs), result_dtype(call.attrs))
 
 
 def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     depth = te.reduce_axis((0, static_shape(call.args[0])[-1]), "k")
-    zero = tirx.const(int(call.attrs.input_zero_point), "int32")
+    kind = accumulator_dtype(call.attrs)
+    zero = tirx.const(int(call.attrs.input_zero_point), kind)
 
     def element(*index: Any) -> Any:
-        value = x(*index[:-1], depth).astype("int32") - zero
-        return te.sum(value * weight[index[-1], depth].astype("int32"), axis=depth)
+        value = x(*index[:-1], depth).astype(kind) - zero
+        return te.sum(value * weight[index[-1], depth].astype(kind), axis=depth)
 
     acc = te.compute(_infer(call).shape, element, name="dense")
     return te_epilogue(acc, bias, multiplier, shift, call.attrs)
 
 
-_DENSE = register_operator("qdense", 5, "Integer fully connected layer with requantization", _infer, _define)
+register_typed("dense", 5, "Integer fully connected layer with requantization", _infer, _define)

@@ -6,13 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from .._tvm import relax, te, tirx
+from .._tvm import relax, te, tirx, tvm
 from ..module_params import static_shape
-from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
+from .registry import (
+    activation_dtypes,
+    check_tensor,
+    dtype_of,
+    make_call,
+    register_operator,
+    register_typed,
+    result_dtype,
+    tensor_type,
+    typed_call,
+)
 from .requantize import quantize_multiplier, te_multiply, te_requantize
 
 # Bits by which the operands of a sum are shifted up before they are brought to one scale, as in TensorFlow Lite.
 ADD_LEFT_SHIFT = 20
+# Where an operand is int16.
+WIDE_LEFT_SHIFT = 15
 
 
 def qadd(
@@ -31,6 +43,7 @@ def qadd(
     qmin: int = -128,
     qmax: int = 127,
     rounding: str = "double",
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Sum of two tensors of different scales, TensorFlow Lite's arithmetic.
 
@@ -44,9 +57,10 @@ def qadd(
     Returns:
         A call of type int8.
     """
-    return make_call(
-        _ADD,
+    return typed_call(
+        "add",
         [a, b],
+        out_dtype,
         input1_zero_point=input1_zero_point,
         input1_multiplier=input1_multiplier,
         input1_shift=input1_shift,
@@ -56,7 +70,7 @@ def qadd(
         output_zero_point=output_zero_point,
         output_multiplier=output_multiplier,
         output_shift=output_shift,
-        left_shift=ADD_LEFT_SHIFT,
+        left_shift=_left_shift(a, b),
         qmin=qmin,
         qmax=qmax,
         rounding=rounding,
@@ -66,16 +80,23 @@ def qadd(
 def qsub(a: relax.Expr, b: relax.Expr, **attrs: Any) -> relax.Call:
     """a - b; arguments as of `qadd`."""
     call = qadd(a, b, **attrs)
-    return relax.Call(_SUB, call.args, call.attrs)
+    return relax.Call(tvm.ir.Op.get(call.op.name.removesuffix("add") + "sub"), call.args, call.attrs)
 
 
-def add_parameters(scale1: float, scale2: float, output_scale: float, rounding: str = "double") -> dict[str, int]:
-    """The multipliers and shifts of `qadd` and `qsub` for three scales."""
+def _left_shift(*operands: relax.Expr) -> int:
+    return WIDE_LEFT_SHIFT if any(dtype_of(operand) == "int16" for operand in operands) else ADD_LEFT_SHIFT
+
+
+def add_parameters(
+    scale1: float, scale2: float, output_scale: float, rounding: str = "double", left_shift: int = ADD_LEFT_SHIFT
+) -> dict[str, int]:
+    """The multipliers and shifts of `qadd` and `qsub` for three scales; with an int16 operand the left shift is
+    `WIDE_LEFT_SHIFT`."""
     common = 2.0 * max(float(scale1), float(scale2))
     factors = {
         "input1": float(scale1) / common,
         "input2": float(scale2) / common,
-        "output": common / ((1 << ADD_LEFT_SHIFT) * float(output_scale)),
+        "output": common / ((1 << left_shift) * float(output_scale)),
     }
     found: dict[str, int] = {}
     for name, factor in factors.items():
@@ -95,6 +116,7 @@ def qmul(
     qmin: int = -128,
     qmax: int = 127,
     rounding: str = "double",
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Product: requantize((a - input1_zero_point) * (b - input2_zero_point)).
 
@@ -107,9 +129,10 @@ def qmul(
     Returns:
         A call of type int8.
     """
-    return make_call(
-        _MUL,
+    return typed_call(
+        "mul",
         [a, b],
+        out_dtype,
         input1_zero_point=input1_zero_point,
         input2_zero_point=input2_zero_point,
         output_zero_point=output_zero_point,
@@ -131,6 +154,7 @@ def qrequantize(
     qmin: int = -128,
     qmax: int = 127,
     rounding: str = "double",
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Change of scale and zero point, with a clip.
 
@@ -142,9 +166,10 @@ def qrequantize(
     Returns:
         A call of type int8.
     """
-    return make_call(
-        _REQUANTIZE,
+    return typed_call(
+        "requantize",
         [x],
+        out_dtype,
         input_zero_point=input_zero_point,
         output_zero_point=output_zero_point,
         multiplier=multiplier,
@@ -177,15 +202,15 @@ def broadcast_shape(call: relax.Call) -> tuple[int, ...]:
 def infer_binary(call: relax.Call) -> relax.TensorType:
     """The type of a call on two int8 operands that broadcast."""
     for arg in list(call.args)[:2]:
-        if dtype_of(arg) != "int8":
+        if dtype_of(arg) not in activation_dtypes(call):
             raise ValueError(f"{call.op.name}: operands must be int8, got {dtype_of(arg)}")
-    return tensor_type(broadcast_shape(call), "int8")
+    return tensor_type(broadcast_shape(call), result_dtype(call.attrs))
 
 
 def _infer_unary(call: relax.Call) -> relax.TensorType:
-    if dtype_of(call.args[0]) != "int8":
+    if dtype_of(call.args[0]) not in activation_dtypes(call):
         raise ValueError(f"{call.op.name}: the input must be int8, got {dtype_of(call.args[0])}")
-    return tensor_type(static_shape(call.args[0]), "int8")
+    return tensor_type(static_shape(call.args[0]), result_dtype(call.attrs))
 
 
 def _infer_lut(call: relax.Call) -> relax.TensorType:
@@ -252,8 +277,8 @@ def _define_lut(call: relax.Call, x: Any, table: Any) -> Any:
     return te.compute(x.shape, lambda *i: table[x(*i).astype("int32") + tirx.const(128, "int32")], name="looked_up")
 
 
-_ADD = register_operator("qadd", 2, "Integer sum of two scales", infer_binary, _define_sum(1))
-_SUB = register_operator("qsub", 2, "Integer difference of two scales", infer_binary, _define_sum(-1))
-_MUL = register_operator("qmul", 2, "Integer product", infer_binary, _define_mul)
-_REQUANTIZE = register_operator("qrequantize", 1, "Change of scale", _infer_unary, _define_requantize)
+register_typed("add", 2, "Integer sum of two scales", infer_binary, _define_sum(1))
+register_typed("sub", 2, "Integer difference of two scales", infer_binary, _define_sum(-1))
+register_typed("mul", 2, "Integer product", infer_binary, _define_mul)
+register_typed("requantize", 1, "Change of scale", _infer_unary, _define_requantize)
 _LUT = register_operator("qlut", 2, "Function of one int8 value by table", _infer_lut, _define_lut)

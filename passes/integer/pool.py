@@ -10,7 +10,7 @@ import numpy as np
 from .._tvm import relax, te, tirx
 from ..module_params import static_shape
 from .conv import output_size
-from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
+from .registry import activation_dtypes, check_tensor, dtype_of, register_typed, result_dtype, tensor_type, typed_call
 from .requantize import te_requantize
 
 
@@ -37,7 +37,7 @@ def qavgpool(
     Returns:
         A call of type int8 (N, OH, OW, C).
     """
-    return make_call(_AVG, [x], pool_size=pool_size, strides=strides, padding=padding, qmin=qmin, qmax=qmax)
+    return typed_call("avgpool", [x], dtype_of(x), pool_size=pool_size, strides=strides, padding=padding, qmin=qmin, qmax=qmax)
 
 
 def qmaxpool(
@@ -50,7 +50,7 @@ def qmaxpool(
     qmax: int = 127,
 ) -> relax.Call:
     """Maximum over the part of each window that lies on the input; arguments as of `qavgpool`."""
-    return make_call(_MAX, [x], pool_size=pool_size, strides=strides, padding=padding, qmin=qmin, qmax=qmax)
+    return typed_call("maxpool", [x], dtype_of(x), pool_size=pool_size, strides=strides, padding=padding, qmin=qmin, qmax=qmax)
 
 
 def qmean(
@@ -65,6 +65,7 @@ def qmean(
     qmin: int = -128,
     qmax: int = 127,
     rounding: str = "double",
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Mean over axes, onto a scale of its own: requantize(sum(x - input_zero_point)).
 
@@ -80,9 +81,10 @@ def qmean(
     Returns:
         A call of type int8.
     """
-    return make_call(
-        _MEAN,
+    return typed_call(
+        "mean",
         [x],
+        out_dtype,
         axes=axes,
         keepdims=keepdims,
         input_zero_point=input_zero_point,
@@ -97,7 +99,7 @@ def qmean(
 
 def _infer_pool(call: relax.Call) -> relax.TensorType:
     name, attrs = call.op.name, call.attrs
-    check_tensor(name, "the input", call.args[0], ("int8",), (None,) * 4)
+    check_tensor(name, "the input", call.args[0], activation_dtypes(call), (None,) * 4)
     n, h, w, c = static_shape(call.args[0])
     (kh, kw), (sh, sw) = attrs.pool_size, attrs.strides
     top, left, bottom, right = attrs.padding
@@ -106,7 +108,7 @@ def _infer_pool(call: relax.Call) -> relax.TensorType:
     out = (output_size(h, kh, sh, top, bottom), output_size(w, kw, sw, left, right))
     if min(out) < 1:
         raise ValueError(f"{name}: the window {(kh, kw)} is larger than the padded input {(h, w)}")
-    return tensor_type((n, *out, c), "int8")
+    return tensor_type((n, *out, c), result_dtype(call.attrs))
 
 
 def mean_shape(shape: Sequence[int], axes: Sequence[int], keepdims: bool) -> tuple[int, ...]:
@@ -117,12 +119,12 @@ def mean_shape(shape: Sequence[int], axes: Sequence[int], keepdims: bool) -> tup
 
 
 def _infer_mean(call: relax.Call) -> relax.TensorType:
-    if dtype_of(call.args[0]) != "int8":
+    if dtype_of(call.args[0]) not in activation_dtypes(call):
         raise ValueError(f"qmean: the input must be int8, got {dtype_of(call.args[0])}")
     shape, axes = static_shape(call.args[0]), [int(axis) for axis in call.attrs.axes]
     if not axes or any(not 0 <= axis < len(shape) for axis in axes):
         raise ValueError(f"qmean: axes {axes} do not fit shape {shape}")
-    return tensor_type(mean_shape(shape, axes, bool(call.attrs.keepdims)), "int8")
+    return tensor_type(mean_shape(shape, axes, bool(call.attrs.keepdims)), result_dtype(call.attrs))
 
 
 def _window(call: relax.Call) -> tuple[Any, Any]:
@@ -148,7 +150,7 @@ def _element(call: relax.Call, x: Any, fill: int, rows: Any, cols: Any) -> Any:
 
 def _saturate(value: Any, attrs: Any) -> Any:
     low, high = tirx.const(int(attrs.qmin), "int32"), tirx.const(int(attrs.qmax), "int32")
-    return tirx.max(tirx.min(value, high), low).astype("int8")
+    return tirx.max(tirx.min(value, high), low).astype(result_dtype(attrs))
 
 
 def _define_avg(call: relax.Call, x: Any) -> Any:
@@ -179,7 +181,7 @@ def _define_avg(call: relax.Call, x: Any) -> Any:
 def _define_max(call: relax.Call, x: Any) -> Any:
     shape = _infer_pool(call).shape
     rows, cols = _window(call)
-    read = _element(call, x, -128, rows, cols)
+    read = _element(call, x, int(np.iinfo(result_dtype(call.attrs)).min), rows, cols)
     largest = te.compute(shape, lambda *i: te.max(read(*i), axis=[rows, cols]), name="largest")
     return te.compute(shape, lambda *i: _saturate(largest(*i), call.attrs), name="maximum")
 
@@ -203,9 +205,9 @@ def _define_mean(call: relax.Call, x: Any) -> Any:
     )
 
 
-_AVG = register_operator("qavgpool", 1, "Integer average pooling", _infer_pool, _define_avg)
-_MAX = register_operator("qmaxpool", 1, "Integer maximum pooling", _infer_pool, _define_max)
-_MEAN = register_operator("qmean", 1, "Integer mean with requantization", _infer_mean, _define_mean)
+register_typed("avgpool", 1, "Integer average pooling", _infer_pool, _define_avg)
+register_typed("maxpool", 1, "Integer maximum pooling", _infer_pool, _define_max)
+register_typed("mean", 1, "Integer mean with requantization", _infer_mean, _define_mean)
 
 
 def mean_multiplier(multiplier: int, shift: int, count: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from .division import divide
 from .log_softmax import log_softmax
 from .normalize import normalize
 from .prelu import prelu
-from .registry import PREFIX
+from .registry import NARROW, PREFIX, WIDE, result_dtype
 from .requantize import multiply, requantize
 from .shape import RESIZE_BITS
 from .softmax import softmax
@@ -24,7 +24,7 @@ _UNFOLD_LIMIT = 48 << 20
 def _requantized(acc: np.ndarray, multiplier: Value, shift: Value, context: Context) -> np.ndarray:
     attrs = context.attrs
     limits = int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax)
-    return requantize(acc, multiplier, shift, *limits, str(attrs.rounding)).astype(np.int8)
+    return requantize(acc, multiplier, shift, *limits, str(attrs.rounding)).astype(result_dtype(attrs))
 
 
 def _padded(x: np.ndarray, padding: Sequence[int], value: int) -> np.ndarray:
@@ -39,27 +39,27 @@ def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilat
     return windows[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
 
 
-def _exact_dtype(weight: np.ndarray) -> type:
-    """A float type in which the sums of products of 9-bit integers by weights (O, K) are exact; float32 is twice as
-    fast."""
-    largest = 255 * np.abs(weight.astype(np.int64)).sum(1).max(initial=0)
+def _exact_dtype(weight: np.ndarray, x: np.ndarray) -> type:
+    """A float type in which the sums of products of activations by weights (O, K) are exact; float32 is twice as fast."""
+    span = 255 if x.dtype == np.int8 else 1 << 15
+    largest = span * np.abs(weight.astype(np.int64)).sum(1).max(initial=0)
     return np.float32 if largest < 2**24 else np.float64
 
 
-@register_meaning(PREFIX + "qconv2d")
+@register_meaning(NARROW + "conv2d", WIDE + "conv2d")
 def _qconv2d(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
     attrs = context.attrs
     zero, groups = int(attrs.input_zero_point), int(attrs.groups)
     o, kh, kw, depth = weight.shape
-    kind = _exact_dtype(weight.reshape(o, -1))
+    kind = _exact_dtype(weight.reshape(o, -1), x)
     # Less the zero point, so that the border is 0.
     shifted = _padded(x.astype(kind) - kind(zero), ints(attrs.padding), 0)
     windows = _windows(shifted, (kh, kw), ints(attrs.strides), ints(attrs.dilation))
     n, oh, ow, c = windows.shape[:4]
     # (groups, KH * KW * depth, O / groups)
     matrix = weight.reshape(groups, o // groups, kh * kw * depth).transpose(0, 2, 1).astype(kind)
-    out = np.empty((n, oh, ow, o), np.int8)
+    out = np.empty((n, oh, ow, o), result_dtype(attrs))
     step = max(1, _UNFOLD_LIMIT // max(1, oh * ow * c * kh * kw * np.dtype(kind).itemsize))
     for start in range(0, n, step):
         part = windows[start : start + step]
@@ -69,25 +69,26 @@ def _qconv2d(args: Sequence[Value], context: Context) -> Value:
     return out
 
 
-@register_meaning(PREFIX + "qdepthwise")
+@register_meaning(NARROW + "depthwise", WIDE + "depthwise")
 def _qdepthwise(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
     attrs = context.attrs
     _, kh, kw, o = weight.shape
-    shifted = _padded(x.astype(np.int32) - int(attrs.input_zero_point), ints(attrs.padding), 0)
+    kind = np.int32 if x.dtype == np.int8 else np.int64
+    shifted = _padded(x.astype(kind) - kind(attrs.input_zero_point), ints(attrs.padding), 0)
     windows = _windows(shifted, (kh, kw), ints(attrs.strides), ints(attrs.dilation))
     factor = o // x.shape[3]
-    acc = np.zeros((*windows.shape[:3], o), np.int32)
+    acc = np.zeros((*windows.shape[:3], o), kind)
     for row, column in np.ndindex(kh, kw):
         tap = windows[..., row, column]
-        acc += (tap if factor == 1 else tap.repeat(factor, 3)) * weight[0, row, column].astype(np.int32)
+        acc += (tap if factor == 1 else tap.repeat(factor, 3)) * weight[0, row, column].astype(kind)
     return _requantized(acc.astype(np.int64) + bias, multiplier, shift, context)
 
 
-@register_meaning(PREFIX + "qdense")
+@register_meaning(NARROW + "dense", WIDE + "dense")
 def _qdense(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
-    kind = _exact_dtype(weight)
+    kind = _exact_dtype(weight, x)
     acc = ((x.astype(kind) - kind(context.attrs.input_zero_point)) @ weight.T.astype(kind)).astype(np.int64)
     return _requantized(acc + bias, multiplier, shift, context)
 
@@ -99,18 +100,18 @@ def _operands(args: Sequence[Value], context: Context) -> tuple[np.ndarray, np.n
     )
 
 
-@register_meaning(PREFIX + "qadd", PREFIX + "qsub")
+@register_meaning(NARROW + "add", WIDE + "add", NARROW + "sub", WIDE + "sub")
 def _qadd(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     a, b = _operands(args, context)
     rounding, left = str(attrs.rounding), int(attrs.left_shift)
     first = multiply(a << left, int(attrs.input1_multiplier), int(attrs.input1_shift), rounding)
     second = multiply(b << left, int(attrs.input2_multiplier), int(attrs.input2_shift), rounding)
-    total = first + second if context.call.op.name.endswith("qadd") else first - second
+    total = first + second if context.call.op.name.endswith("add") else first - second
     return _requantized(total, int(attrs.output_multiplier), int(attrs.output_shift), context)
 
 
-@register_meaning(PREFIX + "qmul")
+@register_meaning(NARROW + "mul", WIDE + "mul")
 def _qmul(args: Sequence[Value], context: Context) -> Value:
     a, b = _operands(args, context)
     return _requantized(a * b, int(context.attrs.multiplier), int(context.attrs.shift), context)
@@ -138,7 +139,7 @@ def _qnormalize(args: Sequence[Value], context: Context) -> Value:
     return normalize(*args, tuple(ints(context.attrs.axes)), context.attrs)
 
 
-@register_meaning(PREFIX + "qrequantize")
+@register_meaning(NARROW + "requantize", WIDE + "requantize")
 def _qrequantize(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
@@ -173,10 +174,10 @@ def _pool_windows(x: np.ndarray, context: Context, fill: int) -> np.ndarray:
 
 
 def _limited(value: np.ndarray, context: Context) -> np.ndarray:
-    return np.clip(value, int(context.attrs.qmin), int(context.attrs.qmax)).astype(np.int8)
+    return np.clip(value, int(context.attrs.qmin), int(context.attrs.qmax)).astype(result_dtype(context.attrs))
 
 
-@register_meaning(PREFIX + "qavgpool")
+@register_meaning(NARROW + "avgpool", WIDE + "avgpool")
 def _qavgpool(args: Sequence[Value], context: Context) -> Value:
     x = args[0]
     total = _pool_windows(x.astype(np.int64), context, 0).sum((4, 5))
@@ -185,12 +186,12 @@ def _qavgpool(args: Sequence[Value], context: Context) -> Value:
     return _limited(rounded, context)
 
 
-@register_meaning(PREFIX + "qmaxpool")
+@register_meaning(NARROW + "maxpool", WIDE + "maxpool")
 def _qmaxpool(args: Sequence[Value], context: Context) -> Value:
-    return _limited(_pool_windows(args[0], context, -128).max((4, 5)), context)
+    return _limited(_pool_windows(args[0], context, int(np.iinfo(args[0].dtype).min)).max((4, 5)), context)
 
 
-@register_meaning(PREFIX + "qmean")
+@register_meaning(NARROW + "mean", WIDE + "mean")
 def _qmean(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
@@ -198,7 +199,7 @@ def _qmean(args: Sequence[Value], context: Context) -> Value:
     return _requantized(total, int(attrs.multiplier), int(attrs.shift), context)
 
 
-@register_meaning(PREFIX + "qconcat")
+@register_meaning(NARROW + "concat", WIDE + "concat")
 def _qconcat(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     parts = [
@@ -210,13 +211,13 @@ def _qconcat(args: Sequence[Value], context: Context) -> Value:
     return np.concatenate(parts, int(attrs.axis))
 
 
-@register_meaning(PREFIX + "qpad")
+@register_meaning(NARROW + "pad", WIDE + "pad")
 def _qpad(args: Sequence[Value], context: Context) -> Value:
     width = ints(context.attrs.pad_width)
     return np.pad(args[0], list(zip(width[::2], width[1::2])), constant_values=int(context.attrs.value))
 
 
-@register_meaning(PREFIX + "qresize")
+@register_meaning(NARROW + "resize", WIDE + "resize")
 def _qresize(args: Sequence[Value], context: Context) -> Value:
     x, attrs = args[0], context.attrs
     rows, columns = ints(attrs.rows), ints(attrs.columns)
@@ -235,4 +236,4 @@ def _qresize(args: Sequence[Value], context: Context) -> Value:
 
     total = line(rows) * (unit - down) + line(below) * down
     half = 1 << (2 * RESIZE_BITS - 1)
-    return (np.sign(total) * ((np.abs(total) + half) >> (2 * RESIZE_BITS))).astype(np.int8)
+    return (np.sign(total) * ((np.abs(total) + half) >> (2 * RESIZE_BITS))).astype(x.dtype)

@@ -11,6 +11,7 @@ from .._tvm import register_legalize, relax, tvm
 from ..module_params import static_shape
 
 PREFIX = "tvmcompress."
+NARROW, WIDE = PREFIX + "q", PREFIX + "w"
 InferType = Callable[[relax.Call], relax.TensorType]
 # Builds the output tensor of the operator's definition from the call and its argument tensors.
 Define = Callable[..., Any]
@@ -46,6 +47,33 @@ def register_operator(name: str, arguments: int, doc: str, infer: InferType, def
         return builder.call_te(definition, *args, primfunc_name_hint=name)
 
     return op
+
+
+def register_typed(name: str, arguments: int, doc: str, infer: InferType, define: Define) -> None:
+    """Register an operator twice: `q<name>` on int8, for which targets have kernels, and `w<name>`, the same definition
+    with operands and a result of int8 or int16.
+    """
+    register_operator(f"q{name}", arguments, doc, infer, define)
+    register_operator(f"w{name}", arguments, f"{doc}; int8 or int16", infer, define)
+
+
+def typed_call(name: str, args: list[relax.Expr], out_dtype: str, **attrs: Any) -> relax.Call:
+    """A call of `q<name>` if all is int8, and of `w<name>` otherwise."""
+    operands = [part for arg in args for part in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
+    dtypes = {out_dtype, *(str(getattr(operand.ty, "dtype", "")) for operand in operands)}
+    if "int16" not in dtypes:
+        return make_call(tvm.ir.Op.get(NARROW + name), args, **attrs)
+    return make_call(tvm.ir.Op.get(WIDE + name), args, out_dtype=out_dtype, **attrs)
+
+
+def activation_dtypes(call: relax.Call) -> tuple[str, ...]:
+    """The dtypes that the operands of a call may have."""
+    return ("int8", "int16") if call.op.name.startswith(WIDE) else ("int8",)
+
+
+def result_dtype(attrs: Any) -> str:
+    """The dtype of a result, from the attributes of its call."""
+    return str(getattr(attrs, "out_dtype", "int8"))
 
 
 def definition_of(name: str) -> Define:

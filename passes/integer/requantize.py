@@ -7,6 +7,11 @@ The factor is a mantissa and an exponent, `multiplier * 2**(shift - 31)`. Two ro
   be compared bit for bit with TensorFlow Lite's reference kernels and with CMSIS-NN.
 - "single": one product, one rounding (the arithmetic that TensorFlow Lite has under TFLITE_SINGLE_ROUNDING).
 
+A third one is for sums of products of int16 activations, which may need 48 bits:
+
+- "reduced": the factor has 16 bits, `multiplier * 2**(shift - 15)`; one product in 64 bits, one rounding
+  (`MultiplyByQuantizedMultiplier` of an int64 in TensorFlow Lite).
+
 A positive shift multiplies first; where that leaves 32 bits, TensorFlow Lite's arithmetic is undefined and ours
 saturates.
 """
@@ -20,9 +25,12 @@ from typing import Any, Literal
 import numpy as np
 
 from .._tvm import tirx
+from .registry import result_dtype
 
 Rounding = Literal["double", "single"]
 ROUNDINGS = ("double", "single")
+# Bits behind the point of a multiplier.
+_FRACTIONS = {"single": 31, "reduced": 15}
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 # Under single rounding factors in this range share one exponent, so that a target needs no shift of its own per
@@ -67,22 +75,33 @@ def quantize_multipliers(factors: Sequence[float], rounding: str = "double") -> 
     return np.array([q for q, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int32)
 
 
+def reduce_multiplier(multiplier: int, shift: int) -> tuple[int, int]:
+    """A factor for the rounding "reduced" from one for "double".
+
+    Raises:
+        ValueError: It is too large.
+    """
+    if shift > 14:
+        raise ValueError(f"a requantization factor of 64-bit sums must be below 2**14, got a shift of {shift}")
+    return (multiplier + (1 << 15)) >> 16 if multiplier < 0x7FFF0000 else 0x7FFF, shift
+
+
 def multiply(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int, rounding: str) -> np.ndarray:
     """x * multiplier * 2**(shift - 31), rounded; exact in int64.
 
     Args:
-        x: Integers in the range of int32, any shape.
+        x: Integers in the range of int32, any shape; of 48 bits under the rounding "reduced".
         multiplier: Non-negative int32, broadcast against x.
         shift: In [-31, 30], broadcast against x.
-        rounding: "double" or "single".
+        rounding: "double", "single" or "reduced".
 
     Returns:
         int64, the broadcast shape; in the range of int32 under double rounding.
     """
     x64, q = x.astype(np.int64), np.asarray(multiplier, np.int64)
     s = np.asarray(shift, np.int64)
-    if rounding == "single":
-        total = 31 - s
+    if rounding in _FRACTIONS:
+        total = _FRACTIONS[rounding] - s
         return (x64 * q + (np.int64(1) << (total - 1))) >> total
     left, right = np.maximum(s, 0), np.maximum(-s, 0)
     if left.any():
@@ -124,14 +143,15 @@ def te_multiply(x: Any, multiplier: Any, shift: Any, rounding: str, max_shift: i
         max_shift: No shift is larger; at most 0 spares the left shift.
 
     Returns:
-        int32 under double rounding, int64 under single rounding.
+        int32 under double rounding, int64 under the others.
     """
     if isinstance(multiplier, int):
         multiplier = tirx.const(multiplier, "int32")
     x64, q = x.astype("int64"), multiplier.astype("int64")
     one = tirx.const(1, "int64")
-    if rounding == "single":
-        total = 31 - shift.astype("int64") if not isinstance(shift, int) else tirx.const(31 - shift, "int64")
+    if rounding in _FRACTIONS:
+        bits = _FRACTIONS[rounding]
+        total = bits - shift.astype("int64") if not isinstance(shift, int) else tirx.const(bits - shift, "int64")
         return tirx.shift_right(x64 * q + tirx.shift_left(one, total - one), total)
     if max_shift > 0:
         left = max(shift, 0) if isinstance(shift, int) else tirx.max(shift, tirx.const(0, "int32"))
@@ -160,9 +180,9 @@ def te_saturate(x: Any, zero_point: int, qmin: int, qmax: int, dtype: str) -> An
 
 
 def te_requantize(
-    acc: Any, multiplier: Any, shift: Any, attrs: Any, dtype: str = "int8", max_shift: int | None = None
+    acc: Any, multiplier: Any, shift: Any, attrs: Any, dtype: str | None = None, max_shift: int | None = None
 ) -> Any:
     """`requantize` as an expression; zero point, limits and rounding from the attributes of the operator."""
     limit = int(attrs.max_shift) if max_shift is None else max_shift
     value = te_multiply(acc, multiplier, shift, str(attrs.rounding), limit)
-    return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), dtype)
+    return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), dtype or result_dtype(attrs))

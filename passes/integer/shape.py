@@ -9,7 +9,7 @@ import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..module_params import static_shape
-from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
+from .registry import activation_dtypes, check_tensor, dtype_of, register_typed, result_dtype, tensor_type, typed_call
 from .requantize import te_multiply, te_saturate
 
 # Weights of linear interpolation are multiples of 1 / 1024, as in TensorFlow Lite.
@@ -27,6 +27,7 @@ def qconcat(
     qmin: int = -128,
     qmax: int = 127,
     rounding: str = "double",
+    out_dtype: str = "int8",
 ) -> relax.Call:
     """Concatenation, every input brought to the output's scale and zero point as `qrequantize` does it.
 
@@ -40,9 +41,10 @@ def qconcat(
     Returns:
         A call of type int8.
     """
-    return make_call(
-        _CONCAT,
+    return typed_call(
+        "concat",
         [relax.Tuple(list(tensors))],
+        out_dtype,
         axis=axis,
         input_zero_points=input_zero_points,
         multipliers=multipliers,
@@ -66,7 +68,7 @@ def qpad(x: relax.Expr, *, pad_width: Sequence[int], value: int) -> relax.Call:
         pad_width: Before and after each axis: before0, after0, before1, ...
         value: In [-128, 127].
     """
-    return make_call(_PAD, [x], pad_width=pad_width, value=value)
+    return typed_call("pad", [x], dtype_of(x), pad_width=pad_width, value=value)
 
 
 def qresize(
@@ -93,9 +95,10 @@ def qresize(
     Returns:
         A call of type int8 (N, len(rows), len(columns), C).
     """
-    return make_call(
-        _RESIZE,
+    return typed_call(
+        "resize",
         [x],
+        dtype_of(x),
         rows=rows,
         columns=columns,
         row_weights=row_weights if row_weights is not None else [],
@@ -106,7 +109,7 @@ def qresize(
 def _infer_concat(call: relax.Call) -> relax.TensorType:
     fields, axis = list(call.args[0].ty.fields), int(call.attrs.axis)
     shapes = [tuple(int(dim) for dim in field.shape) for field in fields]
-    if any(str(field.dtype) != "int8" for field in fields):
+    if any(str(field.dtype) not in activation_dtypes(call) for field in fields):
         raise ValueError("qconcat: every input must be int8")
     rest = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
     if len(rest) != 1 or not 0 <= axis < len(shapes[0]):
@@ -115,20 +118,20 @@ def _infer_concat(call: relax.Call) -> relax.TensorType:
         if len(call.attrs[name]) != len(fields):
             raise ValueError(f"qconcat: {len(fields)} inputs but {len(call.attrs[name])} {name}")
     total = sum(shape[axis] for shape in shapes)
-    return tensor_type((*shapes[0][:axis], total, *shapes[0][axis + 1 :]), "int8")
+    return tensor_type((*shapes[0][:axis], total, *shapes[0][axis + 1 :]), result_dtype(call.attrs))
 
 
 def _infer_pad(call: relax.Call) -> relax.TensorType:
     shape, width = static_shape(call.args[0]), call.attrs.pad_width
-    if dtype_of(call.args[0]) != "int8":
+    if dtype_of(call.args[0]) not in activation_dtypes(call):
         raise ValueError(f"qpad: the input must be int8, got {dtype_of(call.args[0])}")
     if len(width) != 2 * len(shape) or min(width, default=0) < 0:
         raise ValueError(f"qpad: pad_width {list(width)} does not fit shape {shape}")
-    return tensor_type([d + width[2 * i] + width[2 * i + 1] for i, d in enumerate(shape)], "int8")
+    return tensor_type([d + width[2 * i] + width[2 * i + 1] for i, d in enumerate(shape)], result_dtype(call.attrs))
 
 
 def _infer_resize(call: relax.Call) -> relax.TensorType:
-    check_tensor("qresize", "the input", call.args[0], ("int8",), (None,) * 4)
+    check_tensor("qresize", "the input", call.args[0], activation_dtypes(call), (None,) * 4)
     n, h, w, c = static_shape(call.args[0])
     attrs = call.attrs
     for indices, size, weights in ((attrs.rows, h, attrs.row_weights), (attrs.columns, w, attrs.column_weights)):
@@ -136,7 +139,7 @@ def _infer_resize(call: relax.Call) -> relax.TensorType:
             raise ValueError(f"qresize: indices {list(indices)} reach outside {size}")
         if len(weights) not in (0, len(indices)) or any(not 0 <= weight <= 1 << RESIZE_BITS for weight in weights):
             raise ValueError("qresize: there must be one weight in [0, 1024] for each index, or none")
-    return tensor_type((n, len(attrs.rows), len(attrs.columns), c), "int8")
+    return tensor_type((n, len(attrs.rows), len(attrs.columns), c), result_dtype(attrs))
 
 
 def _define_concat(call: relax.Call, tensors: list[Any]) -> Any:
@@ -149,7 +152,7 @@ def _define_concat(call: relax.Call, tensors: list[Any]) -> Any:
             value = tensor(*i).astype("int32") - tirx.const(zero, "int32")
             if (multiplier, shift) != IDENTITY:
                 value = te_multiply(value, multiplier, shift, rounding, shift)
-            return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), "int8")
+            return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), result_dtype(attrs))
 
         return te.compute(tensor.shape, element, name="part")
 
@@ -179,7 +182,7 @@ def _define_pad(call: relax.Call, x: Any) -> Any:
         ]
         if not inside:
             return x(*index)
-        return tirx.if_then_else(tirx.all(*inside), x(*place), tirx.const(int(call.attrs.value), "int8"))
+        return tirx.if_then_else(tirx.all(*inside), x(*place), tirx.const(int(call.attrs.value), result_dtype(call.attrs)))
 
     return te.compute(_infer_pad(call).shape, element, name="padded")
 
@@ -213,6 +216,8 @@ def _define_resize(call: relax.Call, x: Any) -> Any:
     if not attrs.row_weights:
         return te.compute(shape, lambda n, i, j, k: x[n, row_at[i], column_at[j], k], name="resized")
     one = tirx.const(1 << RESIZE_BITS, "int32")
+    # 20 bits more than the input has.
+    kind = "int32" if result_dtype(attrs) == "int8" else "int64"
     row_weight = te.compute((len(attrs.rows),), lambda i: _constant(attrs.row_weights, i), name="row_weights")
     column_weight = te.compute(
         (len(attrs.columns),), lambda i: _constant(attrs.column_weights, i), name="column_weights"
@@ -224,20 +229,20 @@ def _define_resize(call: relax.Call, x: Any) -> Any:
 
         def line(r: Any) -> Any:
             first, second = x[n, r, column, k].astype("int32"), x[n, r, right, k].astype("int32")
-            return first * (one - column_weight[j]) + second * column_weight[j]
+            return (first * (one - column_weight[j]) + second * column_weight[j]).astype(kind)
 
-        return line(row) * (one - row_weight[i]) + line(below) * row_weight[i]
+        return line(row) * (one - row_weight[i]).astype(kind) + line(below) * row_weight[i].astype(kind)
 
     total = te.compute(shape, mixed, name="mixed")
-    half, unit = tirx.const(1 << (2 * RESIZE_BITS - 1), "int32"), tirx.const(1 << (2 * RESIZE_BITS), "int32")
+    half, unit = tirx.const(1 << (2 * RESIZE_BITS - 1), kind), tirx.const(1 << (2 * RESIZE_BITS), kind)
 
     def rounded(*i: Any) -> Any:
         value = total(*i)
-        return tirx.truncdiv(tirx.Select(value > 0, value + half, value - half), unit).astype("int8")
+        return tirx.truncdiv(tirx.Select(value > 0, value + half, value - half), unit).astype(result_dtype(attrs))
 
     return te.compute(shape, rounded, name="resized")
 
 
-_CONCAT = register_operator("qconcat", 1, "Integer concatenation of several scales", _infer_concat, _define_concat)
-_PAD = register_operator("qpad", 1, "Integer padding", _infer_pad, _define_pad)
-_RESIZE = register_operator("qresize", 1, "Integer resizing", _infer_resize, _define_resize)
+register_typed("concat", 1, "Integer concatenation of several scales", _infer_concat, _define_concat)
+register_typed("pad", 1, "Integer padding", _infer_pad, _define_pad)
+register_typed("resize", 1, "Integer resizing", _infer_resize, _define_resize)
