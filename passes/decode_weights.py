@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, TypeGuard
 
 from ._tvm import relax, tvm
 from .interpreter import evaluate_call
@@ -11,7 +12,7 @@ from .rebuild import Rebuilder, rebuild
 _STORED = ("tvmcompress.int4_weight", "tvmcompress.unpack_int4", "relax.astype")
 
 
-def is_stored_weight(value: relax.Expr | None) -> bool:
+def is_stored_weight(value: relax.Expr | None) -> TypeGuard[Any]:
     """Whether an expression makes weights from stored ones: int4, or float16."""
     if not isinstance(value, relax.Call) or getattr(value.op, "name", "") not in _STORED:
         return False

@@ -20,6 +20,7 @@ from ._tvm import Constant, relax, tvm
 from .affine import SMALLEST_SCALE, Affine, Range, affine_of_range, power_of_two
 from .errors import UserError
 from .int4_weights import quantize_int4
+from .integer.requantize import INT32_MAX
 from .integer.stored_weights import int4_weight
 from .module_params import input_vars, static_shape
 from .quantization_kinds import CONVOLUTIONS, WEIGHTED, channel_axis, weight_axis
@@ -208,7 +209,7 @@ class _Quantizer:
         found = quantize_int4(
             as_oik,
             size,
-            smallest=self._smallest_scales(call, offsets, as_oik.shape[0], self._per_channel(var)),
+            smallest=self._smallest_scales(var, call, weight, offsets),
             per_channel=self._per_channel(var),
             shift_only=self.shift_only,
         )
@@ -232,16 +233,23 @@ class _Quantizer:
         return len(shape) == 4 and shape[2] * shape[3] > 1
 
     def _smallest_scales(
-        self, call: relax.Call, offsets: np.ndarray | None, outputs: int, per_channel: bool
+        self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None
     ) -> np.ndarray:
-        """float64 (O,): below these the biases would be too large as integers."""
-        if offsets is None:
-            return np.full(outputs, SMALLEST_SCALE)
-        input_scale = self.affines[call.args[0]].scale
-        # Groups of a transposed convolution share the scales of their channels.
-        largest = np.abs(offsets.reshape(-1, outputs)).max(0).astype(np.float64)
-        smallest = largest / (input_scale * _LARGEST_BIAS)
-        return np.maximum(smallest if per_channel else np.full_like(smallest, smallest.max()), SMALLEST_SCALE)
+        """float64 (O,): below these the biases, or sums of products with int8 activations, would be too large."""
+        axis = weight_axis(call)
+        outputs, per_channel, given = weight.shape[axis], self._per_channel(var), self.affines[call.args[0]]
+        bias = np.zeros(outputs)
+        if offsets is not None:
+            # Groups of a transposed convolution share the scales of their channels.
+            bias = np.abs(offsets.reshape(-1, outputs)).max(0).astype(np.float64)
+        smallest = np.maximum(bias / (given.scale * _LARGEST_BIAS), SMALLEST_SCALE)
+        span = max(abs(limit - given.zero_point) for limit in given.limits)
+        # What rounding adds to the sums at most: half a step a weight, and of a group's multiplier.
+        rounding = weight.size / outputs * span * (7.5 if self.schemes[var.name].precision == "int4" else 0.5)
+        if given.dtype != "int16" and rounding < INT32_MAX / 2:
+            sums = np.abs(weight).sum(tuple(a for a in range(weight.ndim) if a != axis), dtype=np.float64)
+            smallest = np.maximum(smallest, (sums * span + bias / given.scale) / (INT32_MAX - 1 - rounding))
+        return smallest if per_channel else np.full_like(smallest, smallest.max())
 
     def _weight_scales(
         self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None, axis: int
@@ -254,12 +262,11 @@ class _Quantizer:
         whole, largest = float(magnitude.max()), self.schemes[var.name].weight_limits[1]
         # A channel of zero weights takes the scale of the tensor.
         scales = np.where(magnitude > 0, magnitude, whole if whole > 0 else float(largest)) / largest
-        smallest = self._smallest_scales(call, offsets, magnitude.size, per_channel)
-        if offsets is not None and (smallest > scales).any():
+        smallest = self._smallest_scales(var, call, weight, offsets)
+        if (smallest > scales).any():
             count = int((smallest > scales).sum())
-            self.remarks.append(
-                Remark("Quantize", var.name, f"{count} channels have a bias that dwarfs their weights; scales raised")
-            )
+            what = "have a bias that dwarfs their weights, or sums that could leave 32 bits"
+            self.remarks.append(Remark("Quantize", var.name, f"{count} channels {what}; scales raised"))
         scales = np.maximum(scales, smallest)
         return (power_of_two(scales) if self.shift_only else scales).astype(np.float32)
 

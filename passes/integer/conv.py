@@ -36,6 +36,7 @@ def qconv2d(
     rounding: str = "double",
     max_shift: int = 30,
     out_dtype: str = "int8",
+    **wide: str,
 ) -> relax.Call:
     """Convolution: requantize(bias + sum((x - input_zero_point) * weight)), clipped to [qmin, qmax].
 
@@ -55,6 +56,8 @@ def qconv2d(
         qmax: Upper limit.
         rounding: "double" or "single".
         max_shift: No shift is larger; at most 0 says that there is no left shift.
+        out_dtype: Of the result, "int8" or "int16".
+        wide: `accumulator`, "int32" or "int64": where products are added up, needed with int16.
 
     Returns:
         A call of type int8 (N, OH, OW, O).
@@ -73,6 +76,7 @@ def qconv2d(
         qmax=qmax,
         rounding=rounding,
         max_shift=max_shift,
+        **wide,
     )
 
 
@@ -93,6 +97,7 @@ def qdepthwise(
     rounding: str = "double",
     max_shift: int = 30,
     out_dtype: str = "int8",
+    **wide: str,
 ) -> relax.Call:
     """Depthwise convolution; as `qconv2d` but for the weight.
 
@@ -113,6 +118,7 @@ def qdepthwise(
         qmax=qmax,
         rounding=rounding,
         max_shift=max_shift,
+        **wide,
     )
 
 

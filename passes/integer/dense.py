@@ -24,6 +24,7 @@ def qdense(
     rounding: str = "double",
     max_shift: int = 30,
     out_dtype: str = "int8",
+    **wide: str,
 ) -> relax.Call:
     """Fully connected layer: requantize(bias + (x - input_zero_point) @ weight.T), clipped to [qmin, qmax].
 
@@ -53,6 +54,7 @@ def qdense(
         qmax=qmax,
         rounding=rounding,
         max_shift=max_shift,
+        **wide,
     )
 
 

@@ -12,8 +12,6 @@ from .registry import (
     activation_dtypes,
     check_tensor,
     dtype_of,
-    make_call,
-    register_operator,
     register_typed,
     result_dtype,
     tensor_type,
@@ -181,13 +179,37 @@ def qrequantize(
 
 
 def qlut(x: relax.Expr, table: relax.Expr) -> relax.Call:
-    """Any function of one int8 value: table[x + 128].
+    """Any function of one value: table[x + 128] of an int8; of an int16, linear between the entries on both sides.
+
+    That is `LUTLookup` in TensorFlow Lite: with i = 256 + (x >> 7), table[i] + ((x & 127) * (table[i + 1] - table[i]) + 64
+    >> 7).
 
     Args:
-        x: int8, any shape.
-        table: int8 (256,).
+        x: int8 or int16, any shape.
+        table: int8 or int16, the dtype of the result; (256,) for int8, (513,) for int16, see `interpolated_table`.
     """
-    return make_call(_LUT, [x, table])
+    return typed_call("lut", [x, table], dtype_of(table))
+
+
+def interpolated_table(values: np.ndarray, scale: float) -> np.ndarray:
+    """The table of a function for interpolation, int16 (513,), as TensorFlow Lite makes it.
+
+    Every entry is moved by half of the error that interpolation would make in the middle of its interval.
+
+    Args:
+        values: The function's real values at the multiples of 64 from -32768 to 32768, (1025,).
+        scale: Of the result, whose zero point is 0.
+    """
+    steps = values.astype(np.float64) / scale
+    at, middle = steps[::2], steps[1::2]
+    error = _round((at[1:] + _round(at[:-1])) / 2) - _round(middle)
+    entries = np.append(_round(at[:-1]) - _round(error / 2), _round(at[-1]))
+    return np.clip(entries, -32768, 32767).astype(np.int16)
+
+
+def _round(x: np.ndarray) -> np.ndarray:
+    """Half away from zero."""
+    return np.copysign(np.floor(np.abs(x) + 0.5), x)
 
 
 def broadcast_shape(call: relax.Call) -> tuple[int, ...]:
@@ -214,7 +236,8 @@ def _infer_unary(call: relax.Call) -> relax.TensorType:
 
 
 def _infer_lut(call: relax.Call) -> relax.TensorType:
-    check_tensor("qlut", "the table", call.args[1], ("int8",), (256,))
+    size = 513 if dtype_of(call.args[0]) == "int16" else 256
+    check_tensor("qlut", "the table", call.args[1], activation_dtypes(call), (size,))
     return _infer_unary(call)
 
 
@@ -274,11 +297,25 @@ def _define_requantize(call: relax.Call, x: Any) -> Any:
 
 
 def _define_lut(call: relax.Call, x: Any, table: Any) -> Any:
-    return te.compute(x.shape, lambda *i: table[x(*i).astype("int32") + tirx.const(128, "int32")], name="looked_up")
+    if dtype_of(call.args[0]) == "int8":
+        return te.compute(x.shape, lambda *i: table[x(*i).astype("int32") + tirx.const(128, "int32")], name="looked_up")
+
+    return te.compute(
+        x.shape, lambda *i: te_interpolated(x(*i).astype("int32"), table).astype("int16"), name="looked_up"
+    )
+
+
+def te_interpolated(value: Any, table: Any) -> Any:
+    """The int32 entry of a table of 513 int16 for an int32 value in the range of int16, interpolated."""
+    place = tirx.shift_right(value, tirx.const(7, "int32")) + tirx.const(256, "int32")
+    base = table[place].astype("int32")
+    slope = table[place + 1].astype("int32") - base
+    part = tirx.bitwise_and(value, tirx.const(127, "int32"))
+    return base + tirx.shift_right(slope * part + tirx.const(64, "int32"), tirx.const(7, "int32"))
 
 
 register_typed("add", 2, "Integer sum of two scales", infer_binary, _define_sum(1))
 register_typed("sub", 2, "Integer difference of two scales", infer_binary, _define_sum(-1))
 register_typed("mul", 2, "Integer product", infer_binary, _define_mul)
 register_typed("requantize", 1, "Change of scale", _infer_unary, _define_requantize)
-_LUT = register_operator("qlut", 2, "Function of one int8 value by table", _infer_lut, _define_lut)
+register_typed("lut", 2, "Function of one value by table", _infer_lut, _define_lut)

@@ -65,5 +65,5 @@ def _lower(mod: tvm.IRModule, rounding: str) -> tvm.IRModule:
     lowering = Lowering(convert_layout(tvm.transform.Sequential([DecodeWeights(["int4"])])(mod)), rounding, packed)
     lowered = lowering.run()
     names = {var.name for var, _ in bindings(lowered["main"])}
-    scales = {name: [a.scale, a.zero_point] for name, a in lowering.scales.items() if name in names}
+    scales = {name: [a.scale, a.zero_point, a.dtype] for name, a in lowering.scales.items() if name in names}
     return add_remarks(lowered.with_attr(SCALES_ATTR, json.dumps(scales)), lowering.remarks())

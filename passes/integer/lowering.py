@@ -22,7 +22,7 @@ from ..pointwise import evaluate, pointwise_operands
 from ..quantization_kinds import TRANSPOSED, is_float
 from ..rebuild import Rebuilder, bindings
 from ..remarks import Remark
-from .ops import qlut, qrequantize
+from .ops import interpolated_table, qlut, qrequantize
 from .requantize import quantize_multiplier
 from .stored_weights import unpacked
 
@@ -94,18 +94,25 @@ class CannotLowerError(Exception):
 
 Rule = Callable[["Lowering", relax.Var, relax.Call, Wanted], relax.Expr]
 _RULES: dict[str, Rule] = {}
+_WIDE: set[str] = set()
 
 
-def lowering_rule(*names: str) -> Callable[[Rule], Rule]:
+def lowering_rule(*names: str, wide: bool = False) -> Callable[[Rule], Rule]:
     """Register how Relax operators, named without their prefix, are lowered.
 
-    The rule gets the lowering, the operator's variable, its call and what is wanted, and returns an int8 expression
-    that has the wanted scale, zero point and clip; it raises `CannotLowerError` when it does not fit.
+    The rule gets the lowering, the operator's variable, its call and what is wanted, and returns an integer expression
+    that has the wanted scale, zero point, dtype and clip; it raises `CannotLowerError` when it does not fit.
+
+    Args:
+        names: Of the operators.
+        wide: Whether operands and result may be int16.
     """
 
     def register(rule: Rule) -> Rule:
         for name in names:
             _RULES[f"relax.{name}"] = rule
+            if wide:
+                _WIDE.add(f"relax.{name}")
         return rule
 
     return register
@@ -278,6 +285,7 @@ class Lowering:
             qmin=qmin,
             qmax=qmax,
             rounding=self.rounding,
+            out_dtype=wanted.affine.dtype,
         )
 
     def then_rescaled(self, expr: relax.Expr, affine: Affine, wanted: Wanted) -> relax.Expr:
@@ -315,7 +323,7 @@ class Lowering:
         if not isinstance(expr, (relax.Var, relax.Tuple)):
             return expr
         root = self._root(expr) if str(getattr(expr.ty, "dtype", "")) == "bool" else None
-        if root is None:
+        if root is None or self._tensors[root].affine.dtype == "int16":
             return self._float(expr)
         # A condition on a tensor known as integers: a table of zeros and ones.
         table = self.param(f"{expr.name}.table", self._evaluated(expr, root).astype(bool).astype(np.int8))
@@ -325,19 +333,21 @@ class Lowering:
     # The walk
 
     def _is_integer(self, var: relax.Var) -> bool:
-        return isinstance(var.ty, relax.TensorType) and str(var.ty.dtype) in ("int8", "uint8")
+        return isinstance(var.ty, relax.TensorType) and str(var.ty.dtype) in ("int8", "uint8", "int16")
 
     def _known(self, expr: relax.Expr) -> bool:
         return not isinstance(expr, relax.Var) or expr in self._integers
 
     def _affine(self, call: relax.Call, dtype: str) -> Affine | None:
-        """The scale and zero point of a quantize or dequantize, for int8; None when there are several."""
+        """The scale and zero point of a quantize or dequantize, for int8 or int16; None when there are several."""
         scale, zero = self.build.param_value(call.args[1]), self.build.param_value(call.args[2])
-        if scale is None or zero is None or scale.size != 1 or zero.size != 1 or dtype not in ("int8", "uint8"):
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+            return None
+        if dtype not in ("int8", "uint8", "int16"):
             return None
         # Unsigned integers are kept less 128: the same bytes with the top bit flipped.
         offset = 128 if dtype == "uint8" else 0
-        return Affine(float(scale.reshape(())), int(zero.reshape(())) - offset)
+        return Affine(float(scale.reshape(())), int(zero.reshape(())) - offset, "int16" if dtype == "int16" else "int8")
 
     def _quantize(self, var: relax.Var, call: relax.Call) -> None:
         affine = self._affine(call, str(var.ty.dtype))
@@ -346,9 +356,8 @@ class Lowering:
             return
         new = self._lower(x, affine)
         if new is None:
-            scale, zero = relax.const(np.float32(affine.scale)), relax.const(np.int8(affine.zero_point))
             name = f"{x.name}.quantized"
-            new = self.emit(relax.op.quantize(self._float(x), scale, zero, out_dtype="int8"), name)
+            new = self.emit(relax.op.quantize(self._float(x), *_constants(affine), out_dtype=affine.dtype), name)
         self._integers[var] = new
 
     def _dequantize(self, var: relax.Var, call: relax.Call) -> None:
@@ -400,25 +409,53 @@ class Lowering:
             value = self.source(y)
             if isinstance(value, relax.TupleGetItem):
                 call = self.source(value.tuple_value)
-                rule = _RULES.get(call.op.name) if isinstance(call, relax.Call) else None
-                return rule(self, y, call, wanted) if rule is not None else None
-            rule = _RULES.get(getattr(value.op, "name", "")) if isinstance(value, relax.Call) else None
-            return rule(self, y, value, wanted) if rule is not None else None
+                return self._by_rule(y, call, wanted)
+            return self._by_rule(y, value, wanted)
         except CannotLowerError as reason:
             self._reasons[y] = str(reason)
             return None
+
+    def _by_rule(self, y: relax.Var, call: relax.Expr | None, wanted: Wanted) -> relax.Expr | None:
+        name = getattr(call.op, "name", "") if isinstance(call, relax.Call) else ""
+        rule = _RULES.get(name)
+        if rule is None:
+            return None
+        if name not in _WIDE:
+            operands = [self._tensors[var] for var in relax.analysis.free_vars(call) if var in self._tensors]
+            if "int16" in (wanted.affine.dtype, *(tensor.affine.dtype for tensor in operands)):
+                raise CannotLowerError("it has no form for int16")
+        return rule(self, y, call, wanted)
 
     def _table(self, x: relax.Var, affine: Affine) -> relax.Expr | None:
         """A chain of pointwise operators on one tensor, as a table."""
         root = self._root(x)
         if root is None or root.same_as(x):
             return None
+        tensor = self._tensors[root]
+        if tensor.affine.dtype == "int16":
+            return self._wide_table(x, root, affine)
         values = self._evaluated(x, root)
         if not np.isfinite(values).all():
             self._reasons[x] = "it is not finite for all values of its operand"
             return None
         table = self.param(f"{x.name}.table", affine.quantize(values))
-        return qlut(self._tensors[root].expr, table)
+        return qlut(tensor.expr, table)
+
+    def _wide_table(self, x: relax.Var, root: relax.Var, affine: Affine) -> relax.Expr | None:
+        """A table with interpolation; an int8 result is requantized from one of all 16 bits."""
+        tensor = self._tensors[root]
+        steps = np.arange(-32768, 32769, 64).astype(np.float32) * np.float32(tensor.affine.scale)
+        values = evaluate(x, root, steps, self.source, self.params)
+        if not np.isfinite(values).all():
+            self._reasons[x] = "it is not finite for all values of its operand"
+            return None
+        fine = affine
+        if affine.dtype != "int16":
+            ends = [(end - affine.zero_point) * affine.scale for end in affine.limits]
+            fine = affine_of_range(Range(*ends), "int16", symmetric=True)
+        table = self.param(f"{x.name}.table", interpolated_table(values, fine.scale))
+        found = qlut(tensor.expr, table)
+        return found if fine == affine else self.then_rescaled(found, fine, Wanted(affine, -_INFINITE, _INFINITE, x.name))
 
     def _evaluated(self, x: relax.Expr, root: relax.Var) -> np.ndarray:
         """What a chain of pointwise operators makes of all values of its root, float32 (256,)."""
@@ -452,9 +489,7 @@ class Lowering:
     def _made_float(self, var: relax.Var) -> relax.Expr:
         if var in self._tensors:
             tensor = self._tensors[var]
-            scale = relax.const(np.float32(tensor.affine.scale))
-            zero = relax.const(np.int8(tensor.affine.zero_point))
-            return self.emit(relax.op.dequantize(tensor.expr, scale, zero), var.name)
+            return self.emit(relax.op.dequantize(tensor.expr, *_constants(tensor.affine)), var.name)
         value = self.values[var]
         if isinstance(value, (relax.Var, Constant)):
             return self._float(value)
@@ -478,6 +513,10 @@ class Lowering:
         return self.emit(relax.op.permute_dims(self.emit(first, name), list(to_last(rank))), f"{name}.permuted")
 
 
+def _constants(affine: Affine) -> tuple[relax.Expr, relax.Expr]:
+    return relax.const(np.float32(affine.scale)), relax.const(np.asarray(affine.zero_point, affine.dtype))
+
+
 def operand(lower: Lowering, expr: relax.Expr, like: Affine | None = None) -> Integers:
     """An operand of an operator as integers; a constant is quantized over its own range, or to a scale given.
 
@@ -492,6 +531,9 @@ def operand(lower: Lowering, expr: relax.Expr, like: Affine | None = None) -> In
     if lower.is_integers(expr):
         return lower.integers(expr)
     weights = lower.constant(expr)
+    if weights is not None and weights.scales.size == 1 and np.abs(weights.integers).max(initial=0) > 256:
+        stored = weights.integers.astype(np.int16)
+        return Integers(lower.param(weights.name, stored), Affine(float(weights.scales[0]), 0, "int16"))
     if weights is not None and weights.scales.size == 1 and np.abs(weights.integers).max(initial=0) <= 128:
         shift = int(np.clip(weights.integers.max(initial=0) - 127, 0, None))
         stored = (weights.integers - shift).astype(np.int8)

@@ -14,13 +14,15 @@ from . import ops
 from .bounds import fits_int32
 from .conv2d_form import conv2d_form
 from .lowering import CannotLowerError, Lowering, Wanted, lowering_rule, operand
-from .requantize import quantize_multipliers
+from .requantize import INT32_MAX, quantize_multipliers, reduce_multiplier
 from .rules_products import product
 
 
-@lowering_rule(*(name.removeprefix("relax.") for name in WEIGHTED))
+@lowering_rule(*(name.removeprefix("relax.") for name in WEIGHTED), wide=True)
 def _layer_without_bias(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     if call.op.name == "relax.matmul" and not _has_matrix(lower, call):
+        if wanted.affine.dtype == "int16" or any(lower.integers(arg).affine.dtype == "int16" for arg in call.args):
+            raise CannotLowerError("a product of two tensors has no form for int16")
         return product(lower, call, wanted)
     return _layer(lower, var, call, None, wanted)
 
@@ -31,7 +33,7 @@ def _has_matrix(lower: Lowering, call: relax.Call) -> bool:
     return weights is not None and weights.integers.ndim == 2
 
 
-@lowering_rule("add", "subtract", "multiply", "divide")
+@lowering_rule("add", "subtract", "multiply", "divide", wide=True)
 def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     if call.op.name == "relax.add":
         for first, second in (call.args, list(call.args)[::-1]):
@@ -44,7 +46,10 @@ def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
         return lower.scaled(*scaled, wanted)
     a, b = (operand(lower, arg) for arg in call.args)
     qmin, qmax = wanted.limits
+    wide = "int16" in (a.affine.dtype, b.affine.dtype)
     if call.op.name == "relax.divide":
+        if wide or wanted.affine.dtype == "int16":
+            raise CannotLowerError("it has no form for int16")
         table = lower.param(f"{wanted.name}.reciprocals", ops.reciprocals(a.affine.scale, b.affine, wanted.affine.scale))
         zeros = {"input1_zero_point": a.affine.zero_point, "output_zero_point": wanted.affine.zero_point}
         return ops.qdivide(a.expr, b.expr, table, qmin=qmin, qmax=qmax, **zeros)
@@ -55,12 +60,14 @@ def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
         "qmin": qmin,
         "qmax": qmax,
         "rounding": lower.rounding,
+        "out_dtype": wanted.affine.dtype,
     }
     if call.op.name == "relax.multiply":
         multiplier, shift = lower.factor(a.affine.scale * b.affine.scale / wanted.affine.scale)
         return ops.qmul(a.expr, b.expr, multiplier=multiplier, shift=shift, **common)
     try:
-        factors = ops.add_parameters(a.affine.scale, b.affine.scale, wanted.affine.scale, lower.rounding)
+        shift = {"left_shift": ops.WIDE_LEFT_SHIFT} if wide else {}
+        factors = ops.add_parameters(a.affine.scale, b.affine.scale, wanted.affine.scale, lower.rounding, **shift)
     except ValueError as error:
         raise CannotLowerError(f"its scales do not fit: {error}") from None
     make = ops.qadd if call.op.name == "relax.add" else ops.qsub
@@ -93,11 +100,16 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
         form = conv2d_form(call, x.expr, x.affine.zero_point, weights.integers, _emitter(lower, stem))
         integers, channels = form.weight, channels * form.copies
         scales, offsets = scales.repeat(form.copies), offsets.repeat(form.copies)
-    if not fits_int32(integers.reshape(channels, -1), offsets, x.affine.zero_point):
-        raise CannotLowerError("its sums of products could leave 32 bits")
+    fits = fits_int32(integers.reshape(channels, -1), offsets, x.affine.zero_point, *x.affine.limits)
+    if np.abs(offsets).max(initial=0) > INT32_MAX:
+        raise CannotLowerError("its bias leaves 32 bits")
+    # TensorFlow Lite adds up products of int16 in 64 bits; where all sums fit 32, they are the same there.
+    wide = x.affine.dtype == "int16" or not fits
     factors = float(x.affine.scale) * scales.astype(np.float64) / wanted.affine.scale
     try:
-        multiplier, shift = quantize_multipliers(list(factors), lower.rounding)
+        multiplier, shift = quantize_multipliers(list(factors), "double" if wide else lower.rounding)
+        if wide:
+            multiplier = np.array([reduce_multiplier(int(m), int(s))[0] for m, s in zip(multiplier, shift)], np.int32)
     except ValueError as error:
         raise CannotLowerError(f"its scales do not fit: {error}") from None
     depthwise = convolution and form.groups > 1 and integers.shape[3] == 1
@@ -114,8 +126,10 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
         "output_zero_point": wanted.affine.zero_point,
         "qmin": qmin,
         "qmax": qmax,
-        "rounding": lower.rounding,
+        "rounding": "reduced" if wide else lower.rounding,
         "max_shift": int(shift.max()),
+        "out_dtype": wanted.affine.dtype,
+        **({"accumulator": "int32" if fits else "int64"} if wide else {}),
     }
     if not convolution:
         return ops.qdense(x.expr, *arrays, **common)

@@ -27,6 +27,11 @@ remains has a generic definition as a tensor expression, which `relax.transform.
 | `tvmcompress.qmaskedsoftmax` | x, mask, table of exponentials | the same of some elements |
 | `tvmcompress.unpack_int4` | packed, multipliers | int8 weights of four bits, for the layers above |
 | `tvmcompress.int4_weight` | values, multipliers | the same before lowering, below a dequantization |
+| `tvmcompress.wsoftmax` | x, two tables | softmax of int16 |
+
+Convolutions, layers, sums, products, pools, means, concatenation, padding, resizing, change of scale and tables exist a
+second time as `wconv2d`, `wdense`, ... for operands or a result of int16, or a sum of products that needs 64 bits; the
+functions below make the one that fits their operands. Targets have no kernels for those.
 
 Relax's operators that move values (`reshape`, `permute_dims`, `strided_slice`, `split`, `take`, `broadcast_to`, ...) or
 compare them (`maximum`, `minimum`, `where`) work on int8 as they are.
@@ -35,7 +40,7 @@ compare them (`maximum`, `minimum`, `where`) work on int8 as they are.
 from .conv import qconv2d, qdepthwise
 from .dense import qdense
 from .division import qdivide, reciprocals
-from .elementwise import add_parameters, qadd, qlut, qmul, qrequantize, qsub
+from .elementwise import WIDE_LEFT_SHIFT, add_parameters, interpolated_table, qadd, qlut, qmul, qrequantize, qsub
 from .log_softmax import LOGARITHMS, differences, qlogsoftmax
 from .matmul import largest_depth, qmatmul
 from .normalize import fraction_bits, integer_epsilon, qnormalize
@@ -45,16 +50,19 @@ from .registry import is_integer_op
 from .shape import IDENTITY, qconcat, qpad, qresize
 from .softmax import exponentials, qmaskedsoftmax, qsoftmax
 from .stored_weights import int4_weight, unpacked
+from .wide_softmax import softmax_factor, softmax_tables, wsoftmax
 
 __all__ = [
     "IDENTITY",
     "LOGARITHMS",
+    "WIDE_LEFT_SHIFT",
     "add_parameters",
     "differences",
     "exponentials",
     "fraction_bits",
     "int4_weight",
     "integer_epsilon",
+    "interpolated_table",
     "is_integer_op",
     "largest_depth",
     "mean_multiplier",
@@ -80,5 +88,8 @@ __all__ = [
     "qsoftmax",
     "qsub",
     "reciprocals",
+    "softmax_factor",
+    "softmax_tables",
     "unpacked",
+    "wsoftmax",
 ]

@@ -16,6 +16,7 @@ from .registry import NARROW, PREFIX, WIDE, result_dtype
 from .requantize import multiply, requantize
 from .shape import RESIZE_BITS
 from .softmax import softmax
+from .wide_softmax import wide_softmax
 
 # Bytes of unfolded windows held at a time.
 _UNFOLD_LIMIT = 48 << 20
@@ -146,9 +147,13 @@ def _qrequantize(args: Sequence[Value], context: Context) -> Value:
     return _requantized(shifted, int(attrs.multiplier), int(attrs.shift), context)
 
 
-@register_meaning(PREFIX + "qlut")
+@register_meaning(NARROW + "lut", WIDE + "lut")
 def _qlut(args: Sequence[Value], context: Context) -> Value:
     x, table = args
+    if x.dtype == np.int16:
+        value, entries = x.astype(np.int32), table.astype(np.int32)
+        place = (value >> 7) + 256
+        return (entries[place] + (((entries[place + 1] - entries[place]) * (value & 127) + 64) >> 7)).astype(np.int16)
     return table[x.astype(np.int32) + 128]
 
 
@@ -166,6 +171,11 @@ def _qmaskedsoftmax(args: Sequence[Value], context: Context) -> Value:
 @register_meaning(PREFIX + "qlogsoftmax")
 def _qlogsoftmax(args: Sequence[Value], context: Context) -> Value:
     return log_softmax(*args, context.attrs)
+
+
+@register_meaning(PREFIX + "wsoftmax")
+def _wsoftmax(args: Sequence[Value], context: Context) -> Value:
+    return wide_softmax(*args, int(context.attrs.multiplier), int(context.attrs.shift))
 
 
 def _pool_windows(x: np.ndarray, context: Context, fill: int) -> np.ndarray:

@@ -58,10 +58,10 @@ def register_typed(name: str, arguments: int, doc: str, infer: InferType, define
 
 
 def typed_call(name: str, args: list[relax.Expr], out_dtype: str, **attrs: Any) -> relax.Call:
-    """A call of `q<name>` if all is int8, and of `w<name>` otherwise."""
+    """A call of `q<name>` if all is int8, and of `w<name>` otherwise, or if attributes choose an accumulator."""
     operands = [part for arg in args for part in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
     dtypes = {out_dtype, *(str(getattr(operand.ty, "dtype", "")) for operand in operands)}
-    if "int16" not in dtypes:
+    if "int16" not in dtypes and "accumulator" not in attrs:
         return make_call(tvm.ir.Op.get(NARROW + name), args, **attrs)
     return make_call(tvm.ir.Op.get(WIDE + name), args, out_dtype=out_dtype, **attrs)
 

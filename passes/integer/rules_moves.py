@@ -17,21 +17,21 @@ gather_nd
 """
 
 
-@lowering_rule(*_MOVES.split())
+@lowering_rule(*_MOVES.split(), wide=True)
 def _move(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     x = lower.integers(call.args[0])
     moved = relax.Call(call.op, [x.expr, *map(lower.plain, list(call.args)[1:])], call.attrs, call.ty_args)
     return lower.then_rescaled(moved, x.affine, wanted)
 
 
-@lowering_rule("take")
+@lowering_rule("take", wide=True)
 def _take(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     x = operand(lower, call.args[0])
     taken = relax.Call(call.op, [x.expr, lower.plain(call.args[1])], call.attrs, call.ty_args)
     return lower.then_rescaled(taken, x.affine, wanted)
 
 
-@lowering_rule("split")
+@lowering_rule("split", wide=True)
 def _split(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     item = lower.source(var)
     if not isinstance(item, relax.TupleGetItem):
@@ -41,7 +41,7 @@ def _split(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) ->
     return lower.then_rescaled(relax.TupleGetItem(parts, item.index), x.affine, wanted)
 
 
-@lowering_rule("concat")
+@lowering_rule("concat", wide=True)
 def _concat(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
     tensors = [operand(lower, field, wanted.affine) for field in fields]
@@ -63,10 +63,11 @@ def _concat(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -
         qmin=qmin,
         qmax=qmax,
         rounding=lower.rounding,
+        out_dtype=wanted.affine.dtype,
     )
 
 
-@lowering_rule("nn.pad")
+@lowering_rule("nn.pad", wide=True)
 def _pad(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     x = lower.integers(call.args[0])
     if str(call.attrs.pad_mode) != "constant":
@@ -77,7 +78,7 @@ def _pad(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
     return lower.then_rescaled(padded, x.affine, wanted)
 
 
-@lowering_rule("image.resize2d")
+@lowering_rule("image.resize2d", wide=True)
 def _resize(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     x, attrs = lower.integers(call.args[0]), call.attrs
     method, mode, rounding = str(attrs.method), str(attrs.coordinate_transformation_mode), str(attrs.rounding_method)
@@ -100,19 +101,19 @@ def _resize(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -
     return lower.then_rescaled(resized, x.affine, wanted)
 
 
-@lowering_rule("stack")
+@lowering_rule("stack", wide=True)
 def _stack(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     fields = list(call.args[0].fields) if isinstance(call.args[0], relax.Tuple) else []
     return relax.op.stack([_like_result(lower, field, wanted) for field in fields], int(call.attrs.axis))
 
 
-@lowering_rule("where")
+@lowering_rule("where", wide=True)
 def _where(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     first, second = (_like_result(lower, arg, wanted) for arg in call.args[1:])
     return relax.op.where(lower.plain(call.args[0]), first, second)
 
 
-@lowering_rule("maximum", "minimum")
+@lowering_rule("maximum", "minimum", wide=True)
 def _extreme(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     return relax.Call(call.op, [_like_result(lower, arg, wanted) for arg in call.args], call.attrs)
 

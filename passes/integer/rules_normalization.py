@@ -18,6 +18,7 @@ from .lowering import CannotLowerError, Integers, Lowering, Wanted, lowering_rul
 from .normalize import MAX_ELEMENTS as MAX_NORMALIZED
 from .normalize import MAX_FACTOR, MAX_OFFSET
 from .softmax import MAX_ELEMENTS, OUTPUT_SCALE, OUTPUT_ZERO_POINT
+from .wide_softmax import WIDE_MAX_ELEMENTS, WIDE_OUTPUT_SCALE, softmax_factor, softmax_tables, wsoftmax
 
 
 @lowering_rule("nn.layer_norm")
@@ -136,7 +137,7 @@ def _along_last(
     return relax.op.permute_dims(lower.emit(make(moved), f"{name}.moved"), order)
 
 
-@lowering_rule("nn.softmax")
+@lowering_rule("nn.softmax", wide=True)
 def _softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     masked = None
     if not lower.is_integers(call.args[0]):
@@ -144,6 +145,10 @@ def _softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) 
     x = lower.integers(masked.scores if masked is not None else call.args[0])
     shape = static_shape(call)
     axis, last = int(call.attrs.axis) % len(shape), len(shape) - 1
+    if "int16" in (x.affine.dtype, wanted.affine.dtype):
+        if masked is not None or axis != last or shape[axis] > WIDE_MAX_ELEMENTS:
+            raise CannotLowerError("int16 softmax has no mask and is over a short last axis")
+        return _wide_softmax(lower, x, wanted)
     if shape[axis] > MAX_ELEMENTS:
         raise CannotLowerError(f"it is over more than {MAX_ELEMENTS} elements")
     table = lower.param(f"{wanted.name}.exponentials", ops.exponentials(x.affine.scale))
@@ -154,6 +159,20 @@ def _softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) 
     else:
         made = _along_last(lower, x.expr, axis, lambda expr: ops.qsoftmax(expr, table), wanted.name)
     return lower.then_rescaled(made, Affine(OUTPUT_SCALE, OUTPUT_ZERO_POINT), wanted)
+
+
+def _wide_softmax(lower: Lowering, x: Integers, wanted: Wanted) -> relax.Expr:
+    if x.affine.dtype != "int16":
+        widened = Affine(x.affine.scale, 0, "int16")
+        made = lower.rescaled(x, Wanted(widened, -np.inf, np.inf, wanted.name))
+        x = Integers(lower.emit(made, f"{wanted.name}.widened"), widened)
+    try:
+        multiplier, shift = softmax_factor(x.affine.scale)
+    except ValueError as error:
+        raise CannotLowerError(f"its scale does not fit: {error}") from None
+    tables = [lower.param(f"softmax.{name}", table) for name, table in zip(("exponentials", "reciprocals"), softmax_tables())]
+    made = wsoftmax(x.expr, *tables, multiplier=multiplier, shift=shift)
+    return lower.then_rescaled(made, Affine(WIDE_OUTPUT_SCALE, 0, "int16"), wanted)
 
 
 def _condition(lower: Lowering, masked: MaskedScores, name: str) -> relax.Expr:

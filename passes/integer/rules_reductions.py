@@ -15,7 +15,7 @@ from .pool import mean_multiplier
 from .requantize import INT32_MAX
 
 
-@lowering_rule("mean", "sum")
+@lowering_rule("mean", "sum", wide=True)
 def _mean(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     x = lower.integers(call.args[0])
     shape = static_shape(call.args[0])
@@ -36,7 +36,7 @@ def _integer_mean(
 ) -> relax.Expr:
     """A mean, or if it is not divided by the number of elements a sum."""
     count = int(np.prod([shape[axis] for axis in axes]))
-    if count * 255 > INT32_MAX:
+    if count * (255 if x.affine.dtype == "int8" else 1 << 15) > INT32_MAX:
         raise CannotLowerError(f"a sum of {count} elements could leave 32 bits")
     multiplier, shift = lower.factor(x.affine.scale / wanted.affine.scale)
     if divided and lower.rounding == "double":
@@ -55,10 +55,11 @@ def _integer_mean(
         qmin=qmin,
         qmax=qmax,
         rounding=lower.rounding,
+        out_dtype=wanted.affine.dtype,
     )
 
 
-@lowering_rule(*(f"nn.adaptive_avg_pool{rank}d" for rank in (1, 2, 3)))
+@lowering_rule(*(f"nn.adaptive_avg_pool{rank}d" for rank in (1, 2, 3)), wide=True)
 def _adaptive_avg_pool(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     shape, out = static_shape(call.args[0]), static_shape(call)
     if not str(call.attrs.layout).endswith("C") or any(dim != 1 for dim in out[1:-1]):
@@ -66,7 +67,7 @@ def _adaptive_avg_pool(lower: Lowering, var: relax.Var, call: relax.Call, wanted
     return _integer_mean(lower, lower.integers(call.args[0]), shape, range(1, len(shape) - 1), True, wanted)
 
 
-@lowering_rule(*(f"nn.{kind}_pool{rank}d" for kind in ("avg", "max") for rank in (1, 2, 3)))
+@lowering_rule(*(f"nn.{kind}_pool{rank}d" for kind in ("avg", "max") for rank in (1, 2, 3)), wide=True)
 def _pool(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     attrs, average = call.attrs, "avg" in call.op.name
     if not str(attrs.layout).endswith("C") or any(int(d) != 1 for d in attrs.dilation):

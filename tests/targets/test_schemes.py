@@ -4,12 +4,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tvmcompress.passes import LowerQDQ, Quantize, Scheme, calibrate
 from tvmcompress.passes.integer.core import IntegerCore
 from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.rebuild import bindings
 from tvmcompress.targets import get_target
 
 TARGETS = ["x86", "cortex-a72", "cortex-m4"]
@@ -70,3 +76,37 @@ def test_unsigned_activations(float_net, integer_net, samples, ranges, tmp_path,
     artifact = _check(unsigned, name, samples, tmp_path)
     # They are the signed ones with the top bit flipped, in the memory of a device as well.
     np.testing.assert_array_equal(artifact.run_float([samples[:1]])[0], run(integer_net, [samples[:1]])[0])
+
+
+@pytest.mark.parametrize("name", [*TARGETS, "cortex-m0plus"])
+def test_wide_activations(float_net, samples, ranges, tmp_path, name) -> None:
+    wide = LowerQDQ()(Quantize(ranges, precision="int16x8")(float_net))
+    artifact = _check(wide, name, samples[:2], tmp_path)
+    assert [spec.dtype for spec in (*artifact.inputs, *artifact.outputs)] == ["int16", "int16"]
+    (real,) = run(float_net, [samples[:1]])
+    np.testing.assert_allclose(artifact.run_float([samples[:1]])[0], real, atol=0.01)
+
+
+@given(
+    assigned=st.lists(st.sampled_from(["int8", "uint8", "int16x8", "int4", "float16", "float32"]), min_size=5, max_size=5)
+)
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_mixture_of_precisions(float_net, samples, ranges, assigned) -> None:
+    layers = [
+        var.name
+        for var, value in bindings(float_net["main"])
+        if getattr(getattr(value, "op", None), "name", "") in ("relax.nn.conv2d", "relax.matmul")
+    ]
+    mixed = LowerQDQ()(Quantize(ranges, precision={**dict(zip(layers, assigned, strict=True)), "*": "int8"})(float_net))
+    (real,) = run(float_net, [samples])
+    core = IntegerCore()(mixed)
+    exact = not {"float16", "float32"} & set(assigned)
+    for name in ("x86", "cortex-a72"):
+        with tempfile.TemporaryDirectory() as folder:
+            artifact = _artifact(mixed, name, Path(folder) / "built")
+            x = artifact.inputs[0].quantize(samples[:1])
+            (want,), (got,) = run(core, [x]), artifact.run([x])
+        assert got.dtype == want.dtype
+        # A sum of floats may be rounded to another integer behind it.
+        assert np.abs(got.astype(float) - want).max() <= (0 if exact else 0.02 * np.ptp(want.astype(float)) + 1)
+    assert np.abs(run(mixed, [samples])[0] - real).max() < 0.25

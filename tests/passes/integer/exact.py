@@ -17,6 +17,8 @@ def multiply(x: int, multiplier: int, shift: int, rounding: str) -> int:
     """MultiplyByQuantizedMultiplier; the left shift saturates."""
     if rounding == "single":
         return (x * multiplier + (1 << (30 - shift))) >> (31 - shift)
+    if rounding == "reduced":
+        return (x * multiplier + (1 << (14 - shift))) >> (15 - shift)
     x = max(-(2**31), min(2**31 - 1, x * 2 ** max(shift, 0)))
     product = x * multiplier
     high = truncated(product + (1 << 30 if product >= 0 else 1 - (1 << 30)), 1 << 31)

@@ -240,13 +240,37 @@ def test_models_that_other_tools_quantized(dtype: str, zero: int, weight_zero: i
     assert np.abs(run(lowered, [x])[0] - run(mod, [x])[0]).max() <= 0.0501
 
 
-def test_accumulators_that_could_overflow_stay_float() -> None:
-    def build(x: relax.Expr, p: dict) -> relax.Expr:
-        return op.matmul(x, p["w"])
+def test_scales_are_raised_until_sums_fit_32_bits() -> None:
+    # With a scale of 1/127 all weights were 127, the activations 255 above their zero point: sums of 2.27e9.
+    mod = model(lambda x, p: op.matmul(x, p["w"]), (1, 70_000), params={"w": np.ones((70_000, 1), np.float32)})
+    x = [np.random.default_rng(0).uniform(0, 1, (2, 70_000)).astype(np.float32)]
+    x[0][0] = 1.0
+    quantized = Quantize(calibrate(mod, [x]))(mod)
+    assert "could leave 32 bits; scales raised" in get_remarks(quantized)[0].message
+    assert get_params(quantized)["w"].astype(np.int64).sum() * 255 < 2**31
+    lowered = LowerQDQ()(quantized)
+    assert operators(lowered) == ["quantize", "qdense", "dequantize"]
+    np.testing.assert_allclose(run(lowered, x)[0], run(mod, x)[0], rtol=0.02)
 
-    params = {"w": np.full((70_000, 1), 1.0, np.float32)}
-    mod = model(build, (1, 70_000), params=params)
-    x = [np.random.default_rng(0).uniform(0, 1, (4, 70_000)).astype(np.float32)]
-    lowered = LowerQDQ()(Quantize(calibrate(mod, [x]))(mod))
-    assert "matmul" in operators(lowered)
-    assert "could leave 32 bits" in get_remarks(lowered)[0].message
+
+def test_sums_of_an_imported_model_that_leave_32_bits_are_formed_in_64() -> None:
+    from tvmcompress.passes import attach_params
+
+    depth = 70_000
+    x, w = relax.Var("x", relax.TensorType((1, depth), "float32")), relax.Var("w", relax.TensorType((depth, 1), "int8"))
+    zero = relax.const(np.int8(-128))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x, w], attrs={"num_input": 1}):
+        with builder.dataflow():
+            q = builder.emit(op.quantize(x, relax.const(1.0), zero, out_dtype="int8"))
+            dw = builder.emit(op.dequantize(w, relax.const(1.0), relax.const(np.int8(0))))
+            y = builder.emit(op.matmul(builder.emit(op.dequantize(q, relax.const(1.0), zero)), dw))
+            q = builder.emit(op.quantize(y, relax.const(1e7), zero, out_dtype="int8"))
+            out = builder.emit_output(op.dequantize(q, relax.const(1e7), zero))
+        builder.emit_func_output(out)
+    lowered = LowerQDQ()(attach_params(builder.get(), {"w": np.full((depth, 1), 127, np.int8)}))
+    assert operators(lowered) == ["quantize", "wdense", "dequantize"]
+    image = np.full((1, depth), 255.0, np.float32)
+    [found] = run(lowered, [image])
+    assert found.item() == np.float32(227e7)  # 2266950000, which is more than 2**31
+    np.testing.assert_array_equal(running.compiled(lowered, [image])[0], found)
