@@ -451,8 +451,8 @@ class Lowering:
             return None
         fine = affine
         if affine.dtype != "int16":
-            ends = [(end - affine.zero_point) * affine.scale for end in affine.limits]
-            fine = affine_of_range(Range(*ends), "int16", symmetric=True)
+            low, high = ((end - affine.zero_point) * affine.scale for end in affine.limits)
+            fine = affine_of_range(Range(low, high), "int16", symmetric=True)
         table = self.param(f"{x.name}.table", interpolated_table(values, fine.scale))
         found = qlut(tensor.expr, table)
         return found if fine == affine else self.then_rescaled(found, fine, Wanted(affine, -_INFINITE, _INFINITE, x.name))

@@ -66,8 +66,8 @@ def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
         multiplier, shift = lower.factor(a.affine.scale * b.affine.scale / wanted.affine.scale)
         return ops.qmul(a.expr, b.expr, multiplier=multiplier, shift=shift, **common)
     try:
-        shift = {"left_shift": ops.WIDE_LEFT_SHIFT} if wide else {}
-        factors = ops.add_parameters(a.affine.scale, b.affine.scale, wanted.affine.scale, lower.rounding, **shift)
+        left_shift = ops.WIDE_LEFT_SHIFT if wide else ops.ADD_LEFT_SHIFT
+        factors = ops.add_parameters(a.affine.scale, b.affine.scale, wanted.affine.scale, lower.rounding, left_shift)
     except ValueError as error:
         raise CannotLowerError(f"its scales do not fit: {error}") from None
     make = ops.qadd if call.op.name == "relax.add" else ops.qsub

@@ -40,7 +40,17 @@ compare them (`maximum`, `minimum`, `where`) work on int8 as they are.
 from .conv import qconv2d, qdepthwise
 from .dense import qdense
 from .division import qdivide, reciprocals
-from .elementwise import WIDE_LEFT_SHIFT, add_parameters, interpolated_table, qadd, qlut, qmul, qrequantize, qsub
+from .elementwise import (
+    ADD_LEFT_SHIFT,
+    WIDE_LEFT_SHIFT,
+    add_parameters,
+    interpolated_table,
+    qadd,
+    qlut,
+    qmul,
+    qrequantize,
+    qsub,
+)
 from .log_softmax import LOGARITHMS, differences, qlogsoftmax
 from .matmul import largest_depth, qmatmul
 from .normalize import fraction_bits, integer_epsilon, qnormalize
@@ -53,6 +63,7 @@ from .stored_weights import int4_weight, unpacked
 from .wide_softmax import softmax_factor, softmax_tables, wsoftmax
 
 __all__ = [
+    "ADD_LEFT_SHIFT",
     "IDENTITY",
     "LOGARITHMS",
     "WIDE_LEFT_SHIFT",

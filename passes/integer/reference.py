@@ -175,7 +175,8 @@ def _qlogsoftmax(args: Sequence[Value], context: Context) -> Value:
 
 @register_meaning(PREFIX + "wsoftmax")
 def _wsoftmax(args: Sequence[Value], context: Context) -> Value:
-    return wide_softmax(*args, int(context.attrs.multiplier), int(context.attrs.shift))
+    x, exponentials, reciprocals = args
+    return wide_softmax(x, exponentials, reciprocals, int(context.attrs.multiplier), int(context.attrs.shift))
 
 
 def _pool_windows(x: np.ndarray, context: Context, fill: int) -> np.ndarray:

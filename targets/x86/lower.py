@@ -65,8 +65,7 @@ def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> rel
     if not isinstance(value, relax.Call) or value.op not in (_PERMUTE, _RESHAPE):
         return None
     stored = rebuilder.source_value(value.args[0])
-    wide = is_stored_weight(stored)
-    source = rebuilder.get(stored.args[0] if wide else value.args[0])
+    source = rebuilder.get(stored.args[0] if is_stored_weight(stored) else value.args[0])
     array = rebuilder.new_param_value(source)
     if array is None:
         return None
@@ -76,7 +75,7 @@ def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> rel
         array = np.transpose(array, axes)
     name = f"{source.name}.{'x'.join(str(dim) for dim in shape)}"
     folded = rebuilder.param(name, np.ascontiguousarray(array).reshape(shape))
-    return relax.op.astype(folded, str(var.ty.dtype)) if wide else folded
+    return relax.op.astype(folded, str(var.ty.dtype)) if is_stored_weight(stored) else folded
 
 
 _PERMUTE = tvm.ir.Op.get("relax.permute_dims")
