@@ -168,7 +168,9 @@ class _Quantizer:
         dtype = scheme.activations
         if dtype == "int16":
             return affine_of_range(found.wide, dtype, symmetric=True, shift_only=self.shift_only)
-        return affine_of_range(found, dtype, shift_only=self.shift_only, bits=scheme.activation_bits)
+        return affine_of_range(
+            found, dtype, symmetric=self.symmetric, shift_only=self.shift_only, bits=scheme.activation_bits
+        )
 
     def _per_channel(self, layer: relax.Var) -> bool:
         found = (granularity for pattern, granularity in self.weights.items() if fnmatchcase(layer.name, pattern))

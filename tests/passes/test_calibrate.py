@@ -70,8 +70,8 @@ def test_memory_does_not_grow_with_the_number_of_samples(observer: str) -> None:
         calibrate(net, batches(count), observer)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # All samples together would be 640,000 bytes.
-    assert peaks[1] < peaks[0] + 20_000
+    # All samples together would be 640,000 bytes more.
+    assert peaks[1] < peaks[0] + 100_000
 
 
 def test_observers_by_pattern() -> None:
