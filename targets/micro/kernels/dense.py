@@ -14,8 +14,8 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from .epilogue import Epilogue
-from .packing import byte_planes, pair_parameters
-from .words import even_bytes, i32, load_word, odd_bytes, qadd, qsub, smlad
+from .packing import byte_planes, first_plane, pair_parameters, second_plane
+from .words import even_bytes, load_word, odd_bytes, qadd, smlad
 
 # mypy: ignore-errors
 
@@ -63,7 +63,8 @@ def pack_weights(layer: Dense, weights: np.ndarray) -> np.ndarray:
 def pack_parameters(layer: Dense, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """What the epilogue needs, by pair; flat int32, behind the trip count of the inner loop."""
     factors = layer.epilogue.parameters(multiplier, shift)
-    words = pair_parameters(bias, factors[:0] if layer.one_scale else factors, planes=not layer.late_bias)
+    form = "late" if layer.late_bias else "planes"
+    words = pair_parameters(bias, factors[:0] if layer.one_scale else factors, form, layer.epilogue.gain)
     padded = np.zeros((layer.blocks * layer.pairs, words.shape[1]), np.int32)
     padded[: len(words)] = words
     head = np.array([layer.inputs // 4 // layer.unroll, 0], np.int32)
@@ -89,8 +90,8 @@ def dense(layer: Dense) -> tirx.PrimFunc:
         places = [2 + i if SHARED else HEAD + n * QW + 2 + 2 * i + which for i in range(ep.words)]
         params = [q[place] for place in places]
         if which:
-            return ep.apply(low, params)
-        first = qsub(raw, low) >> i32(8)
+            return ep.apply(second_plane(low, ep.gain), params)
+        first = first_plane(raw, low, ep.gain)
         return ep.apply(qadd(first, q[HEAD + n * QW]) if LATE else first, params)
 
     @T.prim_func(s_tir=True)

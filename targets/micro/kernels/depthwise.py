@@ -66,15 +66,16 @@ class Depthwise:
         return 16 * self.rows * self.row_words
 
 
-def pack_weights(weights: np.ndarray) -> np.ndarray:
+def pack_weights(layer: Depthwise, weights: np.ndarray) -> np.ndarray:
     """(3, 3, C) int8 as two words a kernel row and channel, flat int32 in the order channel, row, word."""
-    w = weights.astype(np.int16).transpose(2, 0, 1)
+    w = layer.epilogue.gain * weights.astype(np.int16).transpose(2, 0, 1)
     return np.ascontiguousarray(np.stack([w[..., 0:2], w[..., 1:3]], axis=2)).view(np.int32).ravel()
 
 
 def pack_parameters(layer: Depthwise, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Per channel: the bias and the epilogue's words; flat int32, behind the trip count of the inner loop."""
-    rows = np.concatenate([bias.astype(np.int32)[None], layer.epilogue.parameters(multiplier, shift)])
+    start = layer.epilogue.gain * bias.astype(np.int32)
+    rows = np.concatenate([start[None], layer.epilogue.parameters(multiplier, shift)])
     head = np.array([-(-layer.out_width // 2) if layer.out_width % 2 == 0 else layer.out_width // 2, 0], np.int32)
     return np.concatenate([head, np.ascontiguousarray(rows.T).ravel()])
 

@@ -66,6 +66,11 @@ class Sum:
         """How many operands need a table."""
         return 2 - self.first.shifted - self.second.shifted
 
+    @property
+    def _shift(self) -> int:
+        """Of an operand whose factor is 1/2, with the gain of the epilogue."""
+        return self.left_shift - 2 + self.epilogue.gain
+
     def constants(self, multiplier: int, shift: int) -> np.ndarray:
         """The tables, the zero points of shifted operands, and the epilogue's words; flat int32.
 
@@ -78,9 +83,9 @@ class Sum:
         parts, offset = [], 0
         for operand in (self.first, self.second):
             if operand.shifted:
-                offset -= operand.zero_point << (self.left_shift - 1)
+                offset -= operand.zero_point << self._shift
             else:
-                parts.append(operand.table(self.left_shift, self.epilogue.rounding))
+                parts.append(self.epilogue.gain * operand.table(self.left_shift, self.epilogue.rounding))
         if parts:
             parts[0] = parts[0] + offset
             offset = 0
@@ -100,7 +105,7 @@ class Sum:
         terms, table = [], 0
         for operand, value in ((self.first, a), (self.second, b)):
             if operand.shifted:
-                terms.append(value.astype("int32") << i32(self.left_shift - 1))
+                terms.append(value.astype("int32") << i32(self._shift))
             else:
                 terms.append(constants[256 * table + value.astype("uint8").astype("int32")])
                 table += 1

@@ -1,9 +1,9 @@
 """From a 32-bit accumulator to an int8 output: requantization in a handful of instructions.
 
-TFLite rounds twice: h = (acc * q + 2**30) >> 31, then a rounding shift to the right by r, halves away from zero. With
-p = 2 q - 2**32, which fits a word for every normalized multiplier q, h = acc + SMMULR(acc, p); and the shift is
-SMMLAR(h', 2**(32 - r), zero point) where h' is h, less one when negative. Both steps are exact. When everything negative is
-cut off at the zero point anyway (ReLU with zero point -128), h' = h will do.
+TFLite rounds twice: h = (acc * q + 2**30) >> 31, then a rounding shift to the right by r, halves away from zero. Kernels
+accumulate 2 acc, which costs them nothing, so that h = SMMULR(2 acc, q); and the shift is SMMLAR(h', 2**(32 - r), zero point)
+where h' is h, less one when negative. Both steps are exact. When everything negative is cut off at the zero point anyway
+(ReLU with zero point -128), h' = h will do.
 """
 
 from __future__ import annotations
@@ -41,6 +41,25 @@ class Epilogue:
         """Parameter words per channel."""
         return 2 if self.rounding == "double" else 1
 
+    @property
+    def gain(self) -> int:
+        """What the accumulators that `apply` takes are multiplied by."""
+        return 2 if self.rounding == "double" else 1
+
+    def check_range(self, weights: np.ndarray, bias: np.ndarray) -> None:
+        """Prove that accumulators with their gain fit a word for every int8 input.
+
+        Args:
+            weights: (O, K) int8.
+            bias: (O,) int32, the input's zero point taken out.
+
+        Raises:
+            NotRepresentable: They may not.
+        """
+        greatest = 128 * np.abs(weights.astype(np.int64)).sum(1) + np.abs(bias.astype(np.int64))
+        if self.gain * greatest.max(initial=0) >= 1 << 31:
+            raise NotRepresentable("accumulators beyond 30 bits")
+
     def parameters(self, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """The parameter words.
 
@@ -59,17 +78,16 @@ class Epilogue:
             if ((r < 2) & (q != 0)).any():
                 raise NotRepresentable("a scale of 1/4 or more")
             second = np.where(q == 0, 0, np.int64(1) << (32 - np.clip(r, 2, 32)))
-            # A multiplier of 0 gives h = acc - acc.
-            return np.stack([_wrap(2 * q), _wrap(second)])
+            return np.stack([q, second]).astype(np.int32)
         # The upper half of one product: the usual factors share the shift that makes it so.
         if ((r != 1) & (q != 0)).any():
             raise NotRepresentable("a factor with a shift of its own")
         return multiplier.astype(np.int32)[None]
 
     def apply(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
-        """The int8 output for an accumulator that includes the bias."""
+        """The int8 output for `gain` times an accumulator that includes the bias."""
         if self.rounding == "double":
-            high = qadd(multiply_high_rounded(acc, parameters[0]), acc)
+            high = multiply_high_rounded(acc, parameters[0])
             if not (self.qmin >= self.zero_point or self.zero_point == -128):
                 high = qadd(high, high >> i32(31))
             scaled = multiply_high_add_rounded(high, parameters[1], self.zero_point)
@@ -80,7 +98,3 @@ class Epilogue:
         if self.qmax < 127:
             scaled = tirx.min(scaled, i32(self.qmax))
         return ssat8(scaled)
-
-
-def _wrap(values: np.ndarray) -> np.ndarray:
-    return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32)

@@ -13,10 +13,11 @@ from ....passes.integer.registry import PREFIX
 from ....passes.module_params import static_shape
 from ....passes.rebuild import bindings, users
 from ...aot.lower import LLVM_OPTIONS_ATTR
-from . import dense, depthwise, elementwise, panel, pool
+from . import dense, depthwise, elementwise, panel, pool, winograd
+from .constant_channels import settle_constant_channels
 from .epilogue import Epilogue, NotRepresentable
 from .packing import planes_are_exact
-from .plans import plan_band, plan_convolution
+from .plans import plan_band, plan_convolution, plan_winograd
 
 NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
 """Mostly LLVM's loop strength reduction costs registers."""
@@ -160,6 +161,16 @@ def folded_bias(call: relax.Call, weight: np.ndarray, bias: np.ndarray) -> np.nd
     return folded.astype(np.int32)
 
 
+def _settled(
+    call: relax.Call, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Weights (O, K), bias with the input's zero point taken out, multipliers and shifts, proven to fit the kernels."""
+    epilogue = _epilogue(call)
+    settled = settle_constant_channels(weight, folded_bias(call, weight, bias), multiplier, shift, epilogue)
+    epilogue.check_range(*settled[:2])
+    return settled
+
+
 def _is_late(weight: np.ndarray, bias: np.ndarray) -> bool:
     """Whether byte planes hold the weights but not the bias with them."""
     return planes_are_exact(weight) and not planes_are_exact(weight, bias)
@@ -175,8 +186,8 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
     _, height, width, _ = static_shape(call.args[0])
     _, out_height, out_width, _ = static_shape(call)
     top, left, bottom, right = (int(p) for p in attrs.padding)
-    flat = weight.reshape(outputs, -1)
-    folded = folded_bias(call, flat, bias)
+    flat, folded, multiplier, shift = _settled(call, weight.reshape(outputs, -1), bias, multiplier, shift)
+    weight = flat.reshape(weight.shape)
     covers = (out_height, out_width) == (1, 1) and (kh, kw) == (height, width) and not (top or left or bottom or right)
     if covers:
         return _fully_connected(call, flat, folded, multiplier, shift)
@@ -194,12 +205,20 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
         input_zero_point=int(attrs.input_zero_point),
         epilogue=_epilogue(call),
     )
+    made = _sum(addition) if addition is not None else None
+    residual = made[0] if made is not None else None
+    minimal = plan_winograd(conv)
+    if minimal is not None:
+        fast = winograd.WinogradConvolution(conv, minimal, residual)
+        constants = [fast.weights(weight), fast.parameters(folded, multiplier, shift)]
+        if made is not None:
+            return Kernel("conv2d_add", fast.function(), [*constants, made[1]])
+        return Kernel("conv2d", fast.function(), constants, repeat=True)
     plan = plan_convolution(conv)
     if plan is None:
         return None
     plan = replace(plan, wide_weights=not planes_are_exact(flat), late_bias=_is_late(flat, folded))
-    made = _sum(addition) if addition is not None else None
-    kernel = panel.PanelConvolution(conv, plan, made[0] if made is not None else None)
+    kernel = panel.PanelConvolution(conv, plan, residual)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
     # Strength reduction helps where a single round leaves registers free.
     options = "" if kernel.words == plan.unroll and kernel.words <= 8 else NO_STRENGTH_REDUCTION
@@ -226,10 +245,11 @@ def _depthwise(call: relax.Call) -> Kernel | None:
         _epilogue(call), 1,
     )  # fmt: skip
     layer = replace(layer, band=plan_band(out_height, layer))
-    folded = folded_bias(call, weight.reshape(-1, channels).T, bias)
+    flat, folded, multiplier, shift = _settled(call, weight.reshape(-1, channels).T, bias, multiplier, shift)
+    weight = flat.T.reshape(weight.shape)
     parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
     return Kernel(
-        "depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(weight[0]), parameters], options=""
+        "depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(layer, weight[0]), parameters], options=""
     )
 
 
@@ -238,7 +258,7 @@ def _dense(call: relax.Call) -> Kernel | None:
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
         return None
     weight, bias, multiplier, shift = constants
-    return _fully_connected(call, weight, folded_bias(call, weight, bias), multiplier, shift)
+    return _fully_connected(call, *_settled(call, weight, bias, multiplier, shift))
 
 
 def _fully_connected(

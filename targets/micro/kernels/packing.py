@@ -13,8 +13,21 @@ gives 256 * sumA + sumB; SXTB16 of the same words gives wB alone and so sumB; su
 from __future__ import annotations
 
 import numpy as np
+from tvm import tirx
+
+from .words import i32, qsub
 
 _ORDER = [0, 2, 1, 3]
+
+
+def first_plane(raw: tirx.PrimExpr, low: tirx.PrimExpr, gain: int) -> tirx.PrimExpr:
+    """`gain` times the first channel's sum, from that of whole words and the second channel's."""
+    return qsub(raw, low) >> i32(8 if gain == 1 else 7)
+
+
+def second_plane(low: tirx.PrimExpr, gain: int) -> tirx.PrimExpr:
+    """`gain` times the second channel's sum."""
+    return low if gain == 1 else low << i32(1)
 
 
 def planes_are_exact(weights: np.ndarray, bias: np.ndarray | None = None) -> bool:
@@ -46,9 +59,9 @@ def byte_planes(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(grouped).view(np.int32)
 
 
-def wide(weights: np.ndarray) -> np.ndarray:
-    """Pack (O, K) int8, K a multiple of 4, into (ceil(O / 2), K / 4, 2 channels, 2) int32."""
-    w = _even(weights).astype(np.int16)
+def wide(weights: np.ndarray, gain: int) -> np.ndarray:
+    """Pack `gain` times (O, K) int8, K a multiple of 4, into (ceil(O / 2), K / 4, 2 channels, 2) int32."""
+    w = _even(weights).astype(np.int16) * np.int16(gain)
     grouped = w.reshape(len(w) // 2, 2, -1, 4).transpose(0, 2, 1, 3)[..., _ORDER]
     return np.ascontiguousarray(grouped).view(np.int32)
 
@@ -57,13 +70,15 @@ def _even(weights: np.ndarray) -> np.ndarray:
     return np.concatenate([weights, np.zeros_like(weights[:1])]) if len(weights) % 2 else weights
 
 
-def pair_parameters(bias: np.ndarray, parameters: np.ndarray, *, planes: bool) -> np.ndarray:
+def pair_parameters(bias: np.ndarray, parameters: np.ndarray, form: str, gain: int) -> np.ndarray:
     """Per pair of channels: [start A, start B, p0 A, p0 B, p1 A, p1 B, ...].
 
     Args:
         bias: (O,) int32.
         parameters: (words, O) int32 of the epilogue.
-        planes: Whether the first sum is that of whole words, 256 A + B.
+        form: "planes" for a first sum of whole words, 256 A + B; "late" for planes where the bias of A joins at the end;
+            "wide" for sums apart.
+        gain: As of `Epilogue.gain`. Byte planes apply it when they are taken apart, so only what joins later has it.
 
     Returns:
         (ceil(O / 2), 2 + 2 * words) int32.
@@ -72,6 +87,8 @@ def pair_parameters(bias: np.ndarray, parameters: np.ndarray, *, planes: bool) -
     if rows.shape[1] % 2:
         rows = np.concatenate([rows, np.zeros_like(rows[:, :1])], axis=1)
     pairs = np.ascontiguousarray(rows.reshape(len(rows), -1, 2).transpose(1, 0, 2).reshape(rows.shape[1] // 2, -1))
-    if planes:
+    if form == "planes":
         pairs[:, 0] = 256 * pairs[:, 0] + pairs[:, 1]
+    else:
+        pairs[:, : 2 if form == "wide" else 1] *= gain
     return pairs

@@ -23,8 +23,8 @@ from tvm.script import tirx as T
 
 from .elementwise import Sum
 from .epilogue import Epilogue
-from .packing import byte_planes, pair_parameters, wide
-from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, qadd, qsub, smlad
+from .packing import byte_planes, first_plane, pair_parameters, second_plane, wide
+from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, qadd, smlad
 
 # mypy: ignore-errors
 
@@ -129,7 +129,7 @@ class PanelConvolution:
         flat = np.zeros((c.out_channels, 4 * self.words), np.int8)
         flat[:, : full.shape[1]] = full
         flat[:, full.shape[1] : full.shape[1] + rest.shape[1]] = rest
-        return (wide(flat) if self.plan.wide_weights else byte_planes(flat)).ravel()
+        return (wide(flat, c.epilogue.gain) if self.plan.wide_weights else byte_planes(flat)).ravel()
 
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Pack what the epilogue needs, flat int32; the first word is the trip count of the inner loop.
@@ -137,7 +137,8 @@ class PanelConvolution:
         LLVM hoists and spills when it knows the trip count; read from memory it stays unknown.
         """
         words = self.conv.epilogue.parameters(multiplier, shift)
-        packed = pair_parameters(bias, words, planes=not (self.plan.wide_weights or self.plan.late_bias)).ravel()
+        form = "wide" if self.plan.wide_weights else "late" if self.plan.late_bias else "planes"
+        packed = pair_parameters(bias, words, form, self.conv.epilogue.gain).ravel()
         return np.concatenate([np.array([self.words // self.plan.unroll, 0], np.int32), packed])
 
     def function(self) -> tirx.PrimFunc:
@@ -235,8 +236,8 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
         if WIDE:
             return ep.apply(acc_a if which == 0 else acc_b, params)
         if which == 1:
-            return ep.apply(acc_b, params)
-        first = qsub(acc_a, acc_b) >> i32(8)
+            return ep.apply(second_plane(acc_b, ep.gain), params)
+        first = first_plane(acc_a, acc_b, ep.gain)
         return ep.apply(qadd(first, q[2 + n * QW]) if LATE else first, params)
 
     @T.prim_func(s_tir=True)

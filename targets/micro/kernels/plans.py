@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from .depthwise import Depthwise
 from .panel import Convolution, PanelPlan
+from .winograd import WinogradConvolution, WinogradPlan
 
 _LONGEST_ROUND = 16
 _BAND_BYTES = 4096
+_WINOGRAD_BYTES = 12288
+_WINOGRAD_TOTAL = 32768
+_LEAST_ROUND = 6
 
 
 def plan_convolution(conv: Convolution) -> PanelPlan | None:
@@ -56,3 +60,32 @@ def plan_band(height: int, layer: Depthwise) -> int:
         if words <= _BAND_BYTES and (height % rows == 0 or rows == height):
             best = rows
     return best
+
+
+def plan_winograd(conv: Convolution) -> WinogradPlan | None:
+    """The plan of a convolution by minimal filtering, or None where it does not apply or pay.
+
+    Weights are transformed once, so the image must be large enough; inputs once for each block of channels.
+    """
+    c = conv
+    fits = c.kernel == (3, 3) and c.strides == (1, 1) and c.channels % 4 == 0 and c.out_channels % 2 == 0
+    if not fits or c.channels < 8 or c.out_width < 4 or c.out_height < 4:
+        return None
+    words = 3 * c.channels // 4
+    unroll = max(n for n in range(1, _LONGEST_ROUND + 1) if words % n == 0)
+    if unroll < _LEAST_ROUND:
+        return None
+    room = max(_WINOGRAD_BYTES, _WINOGRAD_TOTAL - c.channels * c.height * c.width - c.out_channels * c.out_height * c.out_width)
+    best = None
+    for block in range(2, c.out_channels + 1, 2):
+        for rows in range(1, c.out_height + 1):
+            for whole in (False, True):
+                if c.out_channels % block or c.out_height % rows or (whole and rows < c.out_height):
+                    continue
+                plan = WinogradPlan(block, rows, whole, unroll)
+                if sum(WinogradConvolution(c, plan).workspaces.values()) > room:
+                    continue
+                transforms = (1 if whole else c.out_channels // block) * (rows + 2) / rows
+                if best is None or transforms < best[0]:
+                    best = (transforms, plan)
+    return best[1] if best is not None else None

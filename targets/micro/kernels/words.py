@@ -62,6 +62,11 @@ def sadd16(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("llvm.arm.sadd16", a, b)
 
 
+def ssub16(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Halfword-wise difference."""
+    return _call("llvm.arm.ssub16", a, b)
+
+
 def qadd(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """a + b, saturated. Used where no overflow can happen too: it keeps LLVM from widening the sum to 64 bits."""
     return _call("llvm.arm.qadd", a, b)
