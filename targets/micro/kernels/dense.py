@@ -15,11 +15,14 @@ from tvm.script import tirx as T
 
 from .epilogue import Epilogue
 from .packing import byte_planes, first_plane, pair_parameters, second_plane
-from .words import even_bytes, load_word, odd_bytes, qadd, smlad
+from .words import even_bytes, hidden_zero, load_word, odd_bytes, qadd, smlad
 
 # mypy: ignore-errors
 
-_STACK_BYTES = 256
+_STACK_BYTES = 264
+_LEAD = 2
+"""Words that nothing is in before the values of a buffer. With an offset in every address none takes the form of two
+registers, which would keep its load from being paired."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def pack_weights(layer: Dense, weights: np.ndarray) -> np.ndarray:
     padded = np.zeros((layer.blocks * layer.pairs * 2, layer.inputs), np.int8)
     padded[: layer.outputs] = weights
     planes = byte_planes(padded).reshape(layer.blocks, layer.pairs, layer.inputs // 4, 2)
-    return np.ascontiguousarray(planes.transpose(0, 2, 1, 3)).ravel()
+    return np.concatenate([np.zeros(_LEAD, np.int32), planes.transpose(0, 2, 1, 3).ravel()])
 
 
 def pack_parameters(layer: Dense, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -79,12 +82,18 @@ def dense(layer: Dense) -> tirx.PrimFunc:
     SHARED = layer.one_scale
     HEAD = 2 + (ep.words if SHARED else 0)
     QW = 2 + (0 if SHARED else 2 * ep.words)
+    LEAD = _LEAD
     UNPACK, LATE = layer.unpacked, layer.late_bias
     PARTIAL = CO != NB * TN * 2
 
+    ROUNDS = K4 // UK
+
     def trips(q):
         """Rounds of the inner loop: from memory, so that LLVM does not know them, unless there is but one."""
-        return 1 if K4 == UK and K4 <= 8 else q[0]
+        return 1 if ROUNDS == 1 else q[0]
+
+    def at(n, k):
+        return LEAD + k * 2 + (hidden_zero(n) if ROUNDS == 1 else 0)
 
     def finish(q, n, raw, low, which):
         places = [2 + i if SHARED else HEAD + n * QW + 2 + 2 * i + which for i in range(ep.words)]
@@ -97,18 +106,18 @@ def dense(layer: Dense) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def fully_connected(
         x: T.Buffer((K4 * 4,), "int8"),
-        w: T.Buffer((NB * K4 * TN * 2,), "int32"),
+        w: T.Buffer((LEAD + NB * K4 * TN * 2,), "int32"),
         q: T.Buffer((HEAD + NB * TN * QW,), "int32"),
         out: T.Buffer((CO,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
-        unpacked = T.alloc_buffer((K4 * 2 if UNPACK else 2,), "int32")
+        unpacked = T.alloc_buffer((LEAD + (K4 * 2 if UNPACK else 0),), "int32")
         acc = T.alloc_buffer((2 * TN,), "int32")
         result = T.alloc_buffer((2 * TN,), "int8")
         if UNPACK:
             for k in range(K4):
-                unpacked[k * 2] = even_bytes(load_word(x, k * 4))
-                unpacked[k * 2 + 1] = odd_bytes(load_word(x, k * 4))
+                unpacked[LEAD + k * 2] = even_bytes(load_word(x, k * 4))
+                unpacked[LEAD + k * 2 + 1] = odd_bytes(load_word(x, k * 4))
         for n in range(NB):
             for t in T.unroll(TN):
                 acc[t * 2] = q[HEAD + (n * TN + t) * QW + (1 if LATE else 0)]
@@ -118,39 +127,39 @@ def dense(layer: Dense) -> tirx.PrimFunc:
                     for t in T.unroll(TN):
                         if UNPACK:
                             acc[t * 2] = smlad(
-                                unpacked[(k0 * UK + ku) * 2 + 1],
-                                w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
+                                unpacked[at(n, k0 * UK + ku) + 1],
+                                w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
                                 smlad(
-                                    unpacked[(k0 * UK + ku) * 2],
-                                    w[((n * K4 + k0 * UK + ku) * TN + t) * 2],
+                                    unpacked[at(n, k0 * UK + ku)],
+                                    w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2],
                                     acc[t * 2],
                                 ),
                             )
                             acc[t * 2 + 1] = smlad(
-                                unpacked[(k0 * UK + ku) * 2 + 1],
-                                even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
+                                unpacked[at(n, k0 * UK + ku) + 1],
+                                even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
                                 smlad(
-                                    unpacked[(k0 * UK + ku) * 2],
-                                    even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2]),
+                                    unpacked[at(n, k0 * UK + ku)],
+                                    even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2]),
                                     acc[t * 2 + 1],
                                 ),
                             )
                         else:
                             acc[t * 2] = smlad(
                                 odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
+                                w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
                                 smlad(
                                     even_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                    w[((n * K4 + k0 * UK + ku) * TN + t) * 2],
+                                    w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2],
                                     acc[t * 2],
                                 ),
                             )
                             acc[t * 2 + 1] = smlad(
                                 odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
+                                even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
                                 smlad(
                                     even_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                    even_bytes(w[((n * K4 + k0 * UK + ku) * TN + t) * 2]),
+                                    even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2]),
                                     acc[t * 2 + 1],
                                 ),
                             )
@@ -165,5 +174,5 @@ def dense(layer: Dense) -> tirx.PrimFunc:
                     out[n * 2 * TN + t] = result[t]
 
     # Scalar accesses only, so a small workspace may stay on the stack.
-    workspaces = {"unpacked": layer.inputs * 2} if UNPACK and layer.inputs * 2 > _STACK_BYTES else {"": 0}
+    workspaces = {"unpacked": layer.inputs * 2 + 4 * LEAD} if UNPACK and layer.inputs * 2 + 4 * LEAD > _STACK_BYTES else {"": 0}
     return fully_connected.with_attr("tvmcompress.workspaces", workspaces)

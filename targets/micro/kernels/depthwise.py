@@ -2,11 +2,13 @@
 
 Channels lie side by side in memory, but a depthwise kernel multiplies along rows. Four channels at a time, a band of input
 rows is therefore unpacked into planes: for each channel rows of halfword pairs, padded with the zero point. On the planes
-one SMLAD multiplies two horizontal neighbours, and two outputs are made at a time from three or four words a row:
+one SMLAD multiplies two horizontal neighbours, and up to six outputs of a row are made at a time:
 
     weights of a kernel row: (w0, w1), (w1, w2)
     stride 1, words a = (x0, x1), b = (x2, x3):   y0 = a * (w0, w1) + x2 * w2      y1 = x1 * w0 + b * (w1, w2)
     stride 2, words a, b, c = (x4, x5):           y0 = a * (w0, w1) + x2 * w2      y1 = b * (w0, w1) + x4 * w2
+
+A row of weights is one word in flash, the bytes w0, w1, w1, w2: SXTB16 of it and of its rotation gives both pairs.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from .epilogue import Epilogue
-from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, pack_tops, smlabt, smlad, smlatb
+from .words import even_bytes, hidden_zero, i32, load_word, odd_bytes, pack_bottoms, pack_tops, sadd16, smlabt, smlad, smlatb
 
 # mypy: ignore-errors
+
+_LARGEST_TILE = 6
+_HEAD = 4
 
 
 @dataclass(frozen=True)
@@ -61,22 +66,34 @@ class Depthwise:
         return pairs + 1 if self.stride == 1 else 2 * pairs + 1
 
     @property
+    def tile(self) -> int:
+        """Outputs of a row that are made at a time, even if there are several tiles; a smaller tile may follow the last."""
+        if self.out_width <= _LARGEST_TILE:
+            return self.out_width
+        return max(range(2, _LARGEST_TILE + 1, 2), key=lambda n: (self.out_width % n == 0, n))
+
+    @property
+    def inner_words(self) -> int:
+        """Words of an unpacked row that lie wholly inside the input."""
+        return min((self.width + self.left) // 2, self.row_words) - self.left
+
+    @property
     def workspace_bytes(self) -> int:
         """Bytes of the unpacked band."""
         return 16 * self.rows * self.row_words
 
 
-def pack_weights(layer: Depthwise, weights: np.ndarray) -> np.ndarray:
-    """(3, 3, C) int8 as two words a kernel row and channel, flat int32 in the order channel, row, word."""
-    w = layer.epilogue.gain * weights.astype(np.int16).transpose(2, 0, 1)
-    return np.ascontiguousarray(np.stack([w[..., 0:2], w[..., 1:3]], axis=2)).view(np.int32).ravel()
+def pack_weights(weights: np.ndarray) -> np.ndarray:
+    """(3, 3, C) int8 as one word a kernel row and channel, flat int32 in the order channel, row."""
+    rows = weights.astype(np.int8).transpose(2, 0, 1)[..., [0, 1, 1, 2]]
+    return np.ascontiguousarray(rows).view(np.int32).ravel()
 
 
 def pack_parameters(layer: Depthwise, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Per channel: the bias and the epilogue's words; flat int32, behind the trip count of the inner loop."""
+    """Per channel: the bias and the epilogue's words; flat int32, behind the trip counts of loops not to be unrolled."""
     start = layer.epilogue.gain * bias.astype(np.int32)
     rows = np.concatenate([start[None], layer.epilogue.parameters(multiplier, shift)])
-    head = np.array([-(-layer.out_width // 2) if layer.out_width % 2 == 0 else layer.out_width // 2, 0], np.int32)
+    head = np.array([layer.out_width // layer.tile, layer.band, layer.inner_words, 0], np.int32)
     return np.concatenate([head, np.ascontiguousarray(rows.T).ravel()])
 
 
@@ -88,7 +105,7 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
     BANDS = -(-OH // R)
     PLANE = RH * NW
     QW = 1 + ep.words
-    ODD = OW % 2 == 1
+    TILE, REST, HEAD = layer.tile, OW % layer.tile, _HEAD
     ZERO = (layer.input_zero_point & 0xFFFF) * 0x10001
     # Words [FIRST, LAST) of a row lie wholly inside the input; LAST may straddle its right edge.
     FIRST = 1 if PL else 0
@@ -98,11 +115,10 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
     CLEAR = LAST + (1 if STRADDLE else 0)
     HAS_CLEAR = NW > CLEAR
     STRIDE1 = S == 1
-    step = 1 if S == 1 else 2
 
-    def columns(q):
-        """Pairs of outputs in a row: unrolled when few; otherwise from memory, so that LLVM does not know how many."""
-        return T.unroll(OW // 2) if OW // 2 <= 3 else T.serial(q[0])
+    def inner(q):
+        """Words that lie wholly inside: unrolled when few; otherwise from memory, so that LLVM does not unroll them."""
+        return T.unroll(LAST - FIRST) if LAST - FIRST <= 4 else T.serial(q[2])
 
     def first_row(band):
         return T.min(band * R, OH - R)
@@ -110,19 +126,51 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
     def pixel(x, y, column, c):
         return load_word(x, (y * W + column) * C + c * 4)
 
-    def output(ep_q, ch, acc):
-        return ep.apply(acc, [ep_q[2 + ch * QW + 1 + i] for i in range(ep.words)])
+    def gained(pair):
+        return sadd16(pair, pair) if ep.gain == 2 else pair
+
+    @T.inline
+    def tile(q, planes, taps, acc, out, start, channel, place, same, width):
+        """`width` outputs whose fields start at a word and which start at a place; `same` is a hidden zero."""
+        for i in T.unroll(width):
+            acc[i] = q[HEAD + channel * QW + same]
+        for ky in T.unroll(3):
+            for i in T.unroll(width):
+                if STRIDE1:
+                    if i % 2 == 0:
+                        acc[i] = smlabt(
+                            planes[start + ky * NW + i // 2 + 1],
+                            taps[same + ky * 3 + 1],
+                            smlad(planes[start + ky * NW + i // 2], taps[same + ky * 3], acc[i]),
+                        )
+                    else:
+                        acc[i] = smlad(
+                            planes[start + ky * NW + i // 2 + 1],
+                            taps[same + ky * 3 + 1],
+                            smlatb(planes[start + ky * NW + i // 2], taps[same + ky * 3], acc[i]),
+                        )
+                else:
+                    acc[i] = smlabt(
+                        planes[start + ky * NW + i + 1],
+                        taps[same + ky * 3 + 1],
+                        smlad(planes[start + ky * NW + i], taps[same + ky * 3], acc[i]),
+                    )
+        for i in T.unroll(width):
+            out[place + i * C] = ep.apply(
+                acc[i], [q[HEAD + channel * QW + 1 + same + word] for word in range(ep.words)]
+            )
 
     @T.prim_func(s_tir=True)
     def depthwise(
         x: T.Buffer((H * W * C,), "int8"),
-        w: T.Buffer((C * 6,), "int32"),
-        q: T.Buffer((2 + C * QW,), "int32"),
+        w: T.Buffer((C * 3,), "int32"),
+        q: T.Buffer((HEAD + C * QW,), "int32"),
         out: T.Buffer((OH * OW * C,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
         planes = T.alloc_buffer((4 * PLANE,), "int32")
-        acc = T.alloc_buffer((2,), "int32")
+        acc = T.alloc_buffer((TILE,), "int32")
+        taps = T.alloc_buffer((9,), "int32")
         for c in range(C // 4):
             for band in range(BANDS):
                 for r in range(RH):
@@ -138,7 +186,7 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
                             planes[3 * PLANE + r * NW] = pack_tops(
                                 ZERO, odd_bytes(pixel(x, first_row(band) * S + r - PT, 0, c))
                             )
-                        for j in range(LAST - FIRST):
+                        for j in inner(q):
                             planes[r * NW + j + FIRST] = pack_bottoms(
                                 even_bytes(pixel(x, first_row(band) * S + r - PT, 2 * (j + FIRST) - PL, c)),
                                 even_bytes(pixel(x, first_row(band) * S + r - PT, 2 * (j + FIRST) - PL + 1, c)),
@@ -177,57 +225,28 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
                             for ch in T.unroll(4):
                                 planes[ch * PLANE + r * NW + j] = i32(ZERO)
                 for ch in range(4):
-                    for y in range(R):
-                        for j in columns(q):
-                            acc[0] = q[2 + (c * 4 + ch) * QW]
-                            acc[1] = q[2 + (c * 4 + ch) * QW]
-                            for ky in T.unroll(3):
-                                acc[0] = smlabt(
-                                    planes[ch * PLANE + (y * S + ky) * NW + step * j + 1],
-                                    w[(c * 4 + ch) * 6 + ky * 2 + 1],
-                                    smlad(
-                                        planes[ch * PLANE + (y * S + ky) * NW + step * j],
-                                        w[(c * 4 + ch) * 6 + ky * 2],
-                                        acc[0],
-                                    ),
-                                )
-                                if STRIDE1:
-                                    acc[1] = smlad(
-                                        planes[ch * PLANE + (y * S + ky) * NW + j + 1],
-                                        w[(c * 4 + ch) * 6 + ky * 2 + 1],
-                                        smlatb(
-                                            planes[ch * PLANE + (y * S + ky) * NW + j],
-                                            w[(c * 4 + ch) * 6 + ky * 2],
-                                            acc[1],
-                                        ),
-                                    )
-                                else:
-                                    acc[1] = smlabt(
-                                        planes[ch * PLANE + (y * S + ky) * NW + 2 * j + 2],
-                                        w[(c * 4 + ch) * 6 + ky * 2 + 1],
-                                        smlad(
-                                            planes[ch * PLANE + (y * S + ky) * NW + 2 * j + 1],
-                                            w[(c * 4 + ch) * 6 + ky * 2],
-                                            acc[1],
-                                        ),
-                                    )
-                            out[((first_row(band) + y) * OW + 2 * j) * C + c * 4 + ch] = output(q, c * 4 + ch, acc[0])
-                            out[((first_row(band) + y) * OW + 2 * j + 1) * C + c * 4 + ch] = output(
-                                q, c * 4 + ch, acc[1]
-                            )
-                        if ODD:
-                            acc[0] = q[2 + (c * 4 + ch) * QW]
-                            for ky in T.unroll(3):
-                                acc[0] = smlabt(
-                                    planes[ch * PLANE + (y * S + ky) * NW + OW // 2 * step + 1],
-                                    w[(c * 4 + ch) * 6 + ky * 2 + 1],
-                                    smlad(
-                                        planes[ch * PLANE + (y * S + ky) * NW + OW // 2 * step],
-                                        w[(c * 4 + ch) * 6 + ky * 2],
-                                        acc[0],
-                                    ),
-                                )
-                            out[((first_row(band) + y) * OW + OW - 1) * C + c * 4 + ch] = output(q, c * 4 + ch, acc[0])
+                    for ky in T.unroll(3):
+                        taps[ky * 3] = gained(even_bytes(w[(c * 4 + ch) * 3 + ky]))
+                        taps[ky * 3 + 1] = gained(odd_bytes(w[(c * 4 + ch) * 3 + ky]))
+                    for y in range(q[1]):
+                        for j in range(q[0] if OW > TILE else 1):
+                            tile(
+                                q, planes, taps, acc, out,
+                                ch * PLANE + y * S * NW + j * (TILE * S // 2),
+                                c * 4 + ch,
+                                ((first_row(band) + y) * OW + j * TILE) * C + c * 4 + ch,
+                                hidden_zero(j if OW > TILE else y),
+                                TILE,
+                            )  # fmt: skip
+                        if REST > 0:
+                            tile(
+                                q, planes, taps, acc, out,
+                                ch * PLANE + y * S * NW + (OW - REST) * S // 2,
+                                c * 4 + ch,
+                                ((first_row(band) + y) * OW + OW - REST) * C + c * 4 + ch,
+                                hidden_zero(y),
+                                REST,
+                            )  # fmt: skip
 
     depthwise = depthwise.with_attr("tvmcompress.workspaces", {"planes": layer.workspace_bytes})
     # With all rows unpacked before any is written, four channels of the output may lie where those of the input lay.

@@ -22,6 +22,9 @@ from .plans import plan_band, plan_convolution, plan_winograd
 NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
 """Mostly LLVM's loop strength reduction costs registers."""
 
+_SMALL_LAYER = 1536
+"""Weights."""
+
 
 @tvm.transform.module_pass(opt_level=0, name="UseDspKernels")
 class UseDspKernels:
@@ -214,17 +217,15 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
         if made is not None:
             return Kernel("conv2d_add", fast.function(), [*constants, made[1]])
         return Kernel("conv2d", fast.function(), constants, repeat=True)
-    plan = plan_convolution(conv)
+    plan = plan_convolution(conv, residual is not None)
     if plan is None:
         return None
     plan = replace(plan, wide_weights=not planes_are_exact(flat), late_bias=_is_late(flat, folded))
     kernel = panel.PanelConvolution(conv, plan, residual)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
-    # Strength reduction helps where a single round leaves registers free.
-    options = "" if kernel.words == plan.unroll and kernel.words <= 8 else NO_STRENGTH_REDUCTION
     if made is not None:
-        return Kernel("conv2d_add", kernel.function(), [*constants, made[1]], options)
-    return Kernel("conv2d", kernel.function(), constants, options, repeat=True)
+        return Kernel("conv2d_add", kernel.function(), [*constants, made[1]])
+    return Kernel("conv2d", kernel.function(), constants, repeat=True)
 
 
 def _depthwise(call: relax.Call) -> Kernel | None:
@@ -249,7 +250,7 @@ def _depthwise(call: relax.Call) -> Kernel | None:
     weight = flat.T.reshape(weight.shape)
     parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
     return Kernel(
-        "depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(layer, weight[0]), parameters], options=""
+        "depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(weight[0]), parameters], options=""
     )
 
 
@@ -269,7 +270,9 @@ def _fully_connected(
         return None
     # Unpacking once pays for small inputs; for large ones the workspace would cost more RAM than it saves time.
     unpacked = inputs <= 128
-    unroll = max(u for u in range(1, 33) if inputs // 4 % u == 0)
+    # Small layers would be mostly code.
+    longest = 32 if weight.size >= _SMALL_LAYER else 4
+    unroll = max(u for u in range(1, longest + 1) if inputs // 4 % u == 0)
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
     late = _is_late(weight, bias)
     layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)

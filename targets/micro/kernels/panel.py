@@ -1,15 +1,15 @@
 """Convolution and pointwise convolution for cores with the DSP extension.
 
-The output is walked in panels of a few pixels. A panel's receptive fields are unpacked once, from bytes to halfwords, and
-then multiplied with the weights of all output channels, two pixels by two channels at a time: as much as the thirteen free
-registers hold. Where the fields are taken from depends on the layer:
+The output is walked in panels of two or three pixels. A panel's receptive fields are unpacked once, from bytes to halfwords,
+and then multiplied with the weights of all output channels, two channels at a time: as much as the fourteen free registers
+hold. Where the fields are taken from depends on the layer:
 
 - *direct*: a 1x1 kernel without padding reads the input as it lies;
 - *strip*: the kernel's rows are copied to a strip padded with the zero point, one output row at a time;
 - *image*: the whole padded input is copied once, for maps too narrow to fill a panel with one row.
 
-Strategy and layout follow from counting instructions: per word of four k the inner loop takes 8 SMLAD, 2 SXTB16 and 3 LDRD
-for 16 multiply-accumulates with byte planes (see `packing`), 8 SMLAD and 4 LDRD with wide weights.
+Strategy and layout follow from counting instructions: per word of four k and three pixels the inner loop takes 12 SMLAD,
+2 SXTB16 and 4 LDRD for 24 multiply-accumulates with byte planes (see `packing`), 12 SMLAD and 5 LDRD with wide weights.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ from tvm.script import tirx as T
 from .elementwise import Sum
 from .epilogue import Epilogue
 from .packing import byte_planes, first_plane, pair_parameters, second_plane, wide
-from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, qadd, smlad
+from .words import even_bytes, hidden_zero, i32, load_word, odd_bytes, pack_bottoms, qadd, smlad
 
 # mypy: ignore-errors
 
-_STACK_BYTES = 256
+_STACK_BYTES = 264
 """Panels up to this size live on the stack."""
+
+_LONGEST_UNPACKING = 2
+
+_LEAD = 2
+"""Words that nothing is in before weights and panels. With an offset in every address none takes the form of two registers,
+which would keep its load from being paired."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,19 @@ class PanelPlan:
 
     Attributes:
         source: "direct", "strip" or "image".
-        pairs: Pixel pairs in a panel.
+        pixels: Pixels of a panel, 2 or 3.
         unroll: Words of four k in one round of the inner loop.
-        channels_outer: Whether the loop over channel pairs is outside that over pixel pairs.
+        halves: Whether a panel has (k0, k2) of all pixels before (k1, k3), which holds fewer weights at a time but leaves
+            more loads single.
         wide_weights: Whether weights are halfwords in flash.
         late_bias: Whether the bias of the first channel of a pair is added at the end, because 256 times it and the sum
             would not fit a word; of byte planes only.
     """
 
     source: str
-    pairs: int
+    pixels: int
     unroll: int
-    channels_outer: bool
+    halves: bool = False
     wide_weights: bool = False
     late_bias: bool = False
 
@@ -100,10 +107,20 @@ class PanelConvolution:
         self.used_words = used
 
     @property
-    def pixels(self) -> int:
+    def row_unroll(self) -> int:
+        """Words of a row that are unpacked in one round."""
+        return max(n for n in range(1, _LONGEST_UNPACKING + 1) if self.row_words % n == 0)
+
+    @property
+    def walk(self) -> int:
         """Pixels that the panels of one walk cover: a row in a strip, the whole map otherwise."""
         c = self.conv
         return c.out_width if self.plan.source == "strip" else c.out_height * c.out_width
+
+    @property
+    def panel_bytes(self) -> int:
+        """Bytes of an unpacked panel."""
+        return 8 * self.words * self.plan.pixels + 4 * _LEAD
 
     @cached_property
     def row_bytes(self) -> int:
@@ -129,17 +146,19 @@ class PanelConvolution:
         flat = np.zeros((c.out_channels, 4 * self.words), np.int8)
         flat[:, : full.shape[1]] = full
         flat[:, full.shape[1] : full.shape[1] + rest.shape[1]] = rest
-        return (wide(flat, c.epilogue.gain) if self.plan.wide_weights else byte_planes(flat)).ravel()
+        packed = wide(flat, c.epilogue.gain) if self.plan.wide_weights else byte_planes(flat)
+        return np.concatenate([np.zeros(_LEAD, np.int32), packed.ravel()])
 
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Pack what the epilogue needs, flat int32; the first word is the trip count of the inner loop.
+        """Pack what the epilogue needs, flat int32, behind the trip counts of the inner loop and of that which unpacks.
 
-        LLVM hoists and spills when it knows the trip count; read from memory it stays unknown.
+        LLVM hoists, spills and unrolls when it knows a trip count; read from memory it stays unknown.
         """
         words = self.conv.epilogue.parameters(multiplier, shift)
         form = "wide" if self.plan.wide_weights else "late" if self.plan.late_bias else "planes"
         packed = pair_parameters(bias, words, form, self.conv.epilogue.gain).ravel()
-        return np.concatenate([np.array([self.words // self.plan.unroll, 0], np.int32), packed])
+        head = [self.words // self.plan.unroll, self.row_words // self.row_unroll]
+        return np.concatenate([np.array(head, np.int32), packed])
 
     def function(self) -> tirx.PrimFunc:
         """The function of (input, weights, parameters, other operand, constants of the sum, output), all flat.
@@ -165,7 +184,8 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     H, W, C, OH, OW, CO = c.height, c.width, c.channels, c.out_height, c.out_width, c.out_channels
     SH, SW = c.strides
     KH = c.kernel[0]
-    K4, RW, UK, PB = k.words, k.row_words, plan.unroll, plan.pairs
+    K4, RW, UK, PX = k.words, k.row_words, plan.unroll, plan.pixels
+    LEAD, ROUNDS, HALVES = _LEAD, K4 // UK, plan.halves
     N = -(-CO // 2)
     QW = 2 + 2 * ep.words
     WIDE, LATE = plan.wide_weights, plan.late_bias
@@ -173,12 +193,9 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     SOURCE = plan.source
     COPY = SOURCE != "direct"
     PITCH, ROWS = k.row_bytes, k.source_rows
-    M = k.pixels
-    PANELS = -(-M // (2 * PB))
+    M = k.walk
+    PANELS = -(-M // PX)
     STEPS = OH if SOURCE == "strip" else 1
-    NOUT = plan.channels_outer
-    L0, L1 = (N, PB) if NOUT else (PB, N)
-    ODD = bool(CO % 2)
     ZP = c.input_zero_point
     REST = k.rest
     FULL = KH * RW
@@ -187,24 +204,32 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     TAIL = k.words - k.used_words
     RESTW = k.rest_words
     HAS_TAIL, HAS_REST = TAIL > 0, REST > 0
-    RU = 4 if RW % 4 == 0 else (3 if RW % 3 == 0 else (2 if RW % 2 == 0 else 1))
+    RU = k.row_unroll
     SIZE = ROWS * PITCH if COPY else 4
 
     ADD = k.residual is not None
     RN = OH * OW * CO if ADD else H * W * C
     TN = k.residual.words if ADD else 2 + N * QW
 
-    def pixel(panel, pair, px):
+    def pixel(panel, px):
         # The last panel repeats its last pixel rather than earlier ones, which may be overwritten by now.
-        position = panel * (2 * PB) + pair * 2 + px
-        return T.min(position, M - 1) if M % (2 * PB) else position
+        position = panel * PX + px
+        return T.min(position, M - 1) if M % PX else position
+
+    def place(k, half, px):
+        """Where a word of the panel stands: (k0, k2) or (k1, k3) of four k of a pixel."""
+        return LEAD + (k * 2 * PX + half * PX + px if HALVES else (k * PX + px) * 2 + half)
+
+    def field(n, k, half, px):
+        """The same, bound to the loop over channels: hoisted out of it, loads would be spilled."""
+        return place(k, half, px) + (hidden_zero(n) if ROUNDS == 1 else 0)
 
     def output(value, skip, constants, index):
         return k.residual.expression(constants, value, skip[index]) if ADD else value
 
-    def at(step, panel, pair, px, n, which):
+    def at(step, panel, px, n, which):
         """Offset of an output."""
-        return (step * OW + pixel(panel, pair, px)) * CO + n * 2 + which
+        return (step * OW + pixel(panel, px)) * CO + n * 2 + which
 
     def base(p):
         """Offset of a pixel's receptive field in the source."""
@@ -214,9 +239,16 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
             return p * C
         return tirx.floordiv(p, OW) * (SH * PITCH) + tirx.floormod(p, OW) * (SW * C)
 
+    def factor(w, n, k, half, which):
+        """A pair of weights of one channel of a pair; the first one's may bear those of the other."""
+        if WIDE:
+            return w[LEAD + ((n * K4 + k) * 2 + which) * 2 + half]
+        word = w[LEAD + (n * K4 + k) * 2 + half]
+        return T.Select(which == 0, word, even_bytes(word))
+
     def trips(q):
         """Rounds of the inner loop: from memory, so that LLVM does not know them, unless there is but one."""
-        return 1 if K4 == UK and K4 <= 8 else q[0]
+        return 1 if ROUNDS == 1 else q[0]
 
     def rest_byte(buf, start, index):
         """Byte `index` of those at the ends of the kernel's rows, as a word.
@@ -243,7 +275,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def conv(
         x: T.Buffer((H * W * C,), "int8"),
-        w: T.Buffer((N * K4 * WW,), "int32"),
+        w: T.Buffer((LEAD + N * K4 * WW,), "int32"),
         q: T.Buffer((2 + N * QW,), "int32"),
         skip: T.Buffer((RN,), "int8"),
         constants: T.Buffer((TN,), "int32"),
@@ -251,9 +283,9 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     ):
         T.func_attr({"tirx.noalias": True})
         source = T.alloc_buffer((SIZE,), "int8")
-        panel = T.alloc_buffer((PB * K4 * 4,), "int32")
-        acc = T.alloc_buffer((4,), "int32")
-        result = T.alloc_buffer((4,), "int8")
+        panel = T.alloc_buffer((LEAD + K4 * PX * 2,), "int32")
+        acc = T.alloc_buffer((2 * PX,), "int32")
+        result = T.alloc_buffer((2 * PX,), "int8")
         if COPY:
             for i in range(SIZE // 4):
                 source[T.ramp(i * 4, 1, 4)] = T.broadcast(T.int8(ZP), 4)
@@ -263,9 +295,8 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                     for i in range(COPIED):
                         source[(y + c.top) * PITCH + c.left * C + i] = x[y * W * C + i]
         if HAS_TAIL:
-            for pb in range(PB):
-                for t in range(TAIL * 4):
-                    panel[(pb * K4 + FULL + RESTW) * 4 + t] = 0
+            for t in range(TAIL * PX * 2):
+                panel[LEAD + (FULL + RESTW) * PX * 2 + t] = 0
         for step in range(STEPS):
             if SOURCE == "strip":
                 for ky in range(KH):
@@ -282,96 +313,69 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                         for i in range(PITCH // 4):
                             source[T.ramp(ky * PITCH + i * 4, 1, 4)] = T.broadcast(T.int8(ZP), 4)
             for p in range(PANELS):
-                for pb in range(PB):
-                    for ky in range(KH):
-                        for i0 in range(RW // RU):
-                            for i1 in T.unroll(RU):
-                                for px in T.unroll(2):
-                                    if COPY:
-                                        panel[(pb * K4 + ky * RW + i0 * RU + i1) * 4 + px * 2] = even_bytes(
-                                            load_word(source, base(pixel(p, pb, px)) + ky * PITCH + (i0 * RU + i1) * 4)
-                                        )
-                                        panel[(pb * K4 + ky * RW + i0 * RU + i1) * 4 + px * 2 + 1] = odd_bytes(
-                                            load_word(source, base(pixel(p, pb, px)) + ky * PITCH + (i0 * RU + i1) * 4)
-                                        )
-                                    else:
-                                        panel[(pb * K4 + i0 * RU + i1) * 4 + px * 2] = even_bytes(
-                                            load_word(x, base(pixel(p, pb, px)) + (i0 * RU + i1) * 4)
-                                        )
-                                        panel[(pb * K4 + i0 * RU + i1) * 4 + px * 2 + 1] = odd_bytes(
-                                            load_word(x, base(pixel(p, pb, px)) + (i0 * RU + i1) * 4)
-                                        )
-                    if HAS_REST:
-                        for px in T.unroll(2):
-                            for t in T.unroll(RESTW):
-                                panel[(pb * K4 + FULL + t) * 4 + px * 2] = rest_pair(
-                                    source, base(pixel(p, pb, px)), t, 0
-                                )
-                                panel[(pb * K4 + FULL + t) * 4 + px * 2 + 1] = rest_pair(
-                                    source, base(pixel(p, pb, px)), t, 1
-                                )
-                for l0 in range(L0):
-                    for l1 in range(L1):
-                        for j in T.unroll(4):
-                            acc[j] = q[2 + (l0 if NOUT else l1) * QW + (1 if LATE else j % 2)]
-                        for k0 in range(trips(q)):
-                            for ku in T.unroll(UK):
-                                for px in T.unroll(2):
-                                    if WIDE:
+                for ky in range(KH):
+                    for i0 in range(q[1] if RW > RU else RW // RU):
+                        for i1 in T.unroll(RU):
+                            for px in T.unroll(PX):
+                                if COPY:
+                                    panel[place(ky * RW + i0 * RU + i1, 0, px)] = even_bytes(
+                                        load_word(source, base(pixel(p, px)) + ky * PITCH + (i0 * RU + i1) * 4)
+                                    )
+                                    panel[place(ky * RW + i0 * RU + i1, 1, px)] = odd_bytes(
+                                        load_word(source, base(pixel(p, px)) + ky * PITCH + (i0 * RU + i1) * 4)
+                                    )
+                                else:
+                                    panel[place(i0 * RU + i1, 0, px)] = even_bytes(
+                                        load_word(x, base(pixel(p, px)) + (i0 * RU + i1) * 4)
+                                    )
+                                    panel[place(i0 * RU + i1, 1, px)] = odd_bytes(
+                                        load_word(x, base(pixel(p, px)) + (i0 * RU + i1) * 4)
+                                    )
+                if HAS_REST:
+                    for px in T.unroll(PX):
+                        for t in T.unroll(RESTW):
+                            panel[place(FULL + t, 0, px)] = rest_pair(source, base(pixel(p, px)), t, 0)
+                            panel[place(FULL + t, 1, px)] = rest_pair(source, base(pixel(p, px)), t, 1)
+                for n in range(N):
+                    for j in T.unroll(2 * PX):
+                        acc[j] = q[2 + n * QW + (1 if LATE else j % 2)]
+                    for k0 in range(trips(q)):
+                        for ku in T.unroll(UK):
+                            if HALVES:
+                                for half in T.unroll(2):
+                                    for px in T.unroll(PX):
                                         for j in T.unroll(2):
                                             acc[px * 2 + j] = smlad(
-                                                panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2 + 1],
-                                                w[(((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + j) * 2 + 1],
-                                                smlad(
-                                                    panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2],
-                                                    w[(((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + j) * 2],
-                                                    acc[px * 2 + j],
-                                                ),
+                                                panel[field(n, k0 * UK + ku, half, px)],
+                                                factor(w, n, k0 * UK + ku, half, j),
+                                                acc[px * 2 + j],
                                             )
-                                    else:
-                                        acc[px * 2] = smlad(
-                                            panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2 + 1],
-                                            w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + 1],
-                                            smlad(
-                                                panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2],
-                                                w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2],
-                                                acc[px * 2],
-                                            ),
-                                        )
-                                        acc[px * 2 + 1] = smlad(
-                                            panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2 + 1],
-                                            even_bytes(w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2 + 1]),
-                                            smlad(
-                                                panel[((l1 if NOUT else l0) * K4 + k0 * UK + ku) * 4 + px * 2],
-                                                even_bytes(w[((l0 if NOUT else l1) * K4 + k0 * UK + ku) * 2]),
-                                                acc[px * 2 + 1],
-                                            ),
-                                        )
-                        for px in T.unroll(2):
-                            result[px * 2] = finish(q, l0 if NOUT else l1, acc[px * 2], acc[px * 2 + 1], 0)
-                            result[px * 2 + 1] = finish(q, l0 if NOUT else l1, acc[px * 2], acc[px * 2 + 1], 1)
-                        for px in T.unroll(2):
-                            out[at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 0)] = output(
-                                result[px * 2], skip, constants, at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 0)
-                            )
-                            if ODD:
-                                if (l0 if NOUT else l1) * 2 + 1 < CO:
-                                    out[at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1)] = output(
-                                        result[px * 2 + 1],
-                                        skip,
-                                        constants,
-                                        at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1),
-                                    )
                             else:
-                                out[at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1)] = output(
-                                    result[px * 2 + 1],
-                                    skip,
-                                    constants,
-                                    at(step, p, l1 if NOUT else l0, px, l0 if NOUT else l1, 1),
+                                for px in T.unroll(PX):
+                                    for j in T.unroll(2):
+                                        acc[px * 2 + j] = smlad(
+                                            panel[field(n, k0 * UK + ku, 1, px)],
+                                            factor(w, n, k0 * UK + ku, 1, j),
+                                            smlad(
+                                                panel[field(n, k0 * UK + ku, 0, px)],
+                                                factor(w, n, k0 * UK + ku, 0, j),
+                                                acc[px * 2 + j],
+                                            ),
+                                        )
+                    for px in T.unroll(PX):
+                        result[px * 2] = finish(q, n, acc[px * 2], acc[px * 2 + 1], 0)
+                        result[px * 2 + 1] = finish(q, n, acc[px * 2], acc[px * 2 + 1], 1)
+                    for px in T.unroll(PX):
+                        # Sums may lie where their operand lies, so they must not be made twice.
+                        if T.Or(not ADD, p * PX + px < M):
+                            out[at(step, p, px, n, 0)] = output(result[px * 2], skip, constants, at(step, p, px, n, 0))
+                            if n * 2 + 1 < CO:
+                                out[at(step, p, px, n, 1)] = output(
+                                    result[px * 2 + 1], skip, constants, at(step, p, px, n, 1)
                                 )
 
     # Scalar accesses only, so a small panel may stay on the stack; the source is filled by vectors.
-    workspaces = {} if PB * K4 * 16 <= _STACK_BYTES else {"panel": PB * K4 * 16}
+    workspaces = {} if k.panel_bytes <= _STACK_BYTES else {"panel": k.panel_bytes}
     if COPY:
         workspaces["source"] = SIZE
     conv = conv.with_attr("tvmcompress.workspaces", workspaces or {"": 0})

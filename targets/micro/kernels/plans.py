@@ -19,8 +19,13 @@ _WINOGRAD_TOTAL = 32768
 _LEAST_ROUND = 6
 
 
-def plan_convolution(conv: Convolution) -> PanelPlan | None:
-    """The plan of a convolution, or None where the panel template does not pay or fit."""
+def plan_convolution(conv: Convolution, adds: bool = False) -> PanelPlan | None:
+    """The plan of a convolution, or None where the panel template does not pay or fit.
+
+    Args:
+        conv: The convolution.
+        adds: Whether a sum follows in the same kernel.
+    """
     pixels = conv.out_height * conv.out_width
     if pixels < 2:
         return None
@@ -36,7 +41,9 @@ def plan_convolution(conv: Convolution) -> PanelPlan | None:
         source = "image"
     row = conv.kernel[1] * conv.channels
     words = conv.kernel[0] * (row // 4) + -(-conv.kernel[0] * (row % 4) // 4)
-    return PanelPlan(source, 1, round_length(words), False)
+    walk = conv.out_width if source == "strip" else pixels
+    three = -(-walk // 3) * 3 <= (1 if adds else 1.02) * walk
+    return PanelPlan(source, 3 if three else 2, round_length(words), halves=three and words <= 8)
 
 
 def round_length(words: int) -> int:

@@ -67,6 +67,14 @@ def ssub16(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("llvm.arm.ssub16", a, b)
 
 
+def hidden_zero(value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Zero, computed from a value below 2**16 so that LLVM does not know it (SMULTT).
+
+    Added to an index, it keeps loads in the loop of which `value` is the variable: hoisted, they would be spilled.
+    """
+    return _call("llvm.arm.smultt", value, value)
+
+
 def qadd(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """a + b, saturated. Used where no overflow can happen too: it keeps LLVM from widening the sum to 64 bits."""
     return _call("llvm.arm.qadd", a, b)
