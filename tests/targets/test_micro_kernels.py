@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.integer import ops
+from tvmcompress.passes.integer.requantize import requantize
 from tvmcompress.passes.interpreter import run
 from tvmcompress.targets import get_target
-from tvmcompress.targets.micro.kernels import packing, panel
+from tvmcompress.targets.micro.kernels import legalize, packing, panel, winograd
+from tvmcompress.targets.micro.kernels.constant_channels import settle_constant_channels
 from tvmcompress.targets.micro.kernels.epilogue import Epilogue, NotRepresentable
-from tvmcompress.targets.micro.kernels.plans import plan_convolution
+from tvmcompress.targets.micro.kernels.plans import plan_convolution, plan_winograd
 
 RNG = np.random.default_rng(0)
 Build = Callable[..., relax.Call]
@@ -86,15 +88,148 @@ def test_convolution(case: str, tmp_path: Path) -> None:
     assert_kernel(mod, "conv2d", tmp_path)
 
 
-@pytest.mark.parametrize("target", ["cortex-m7", "cortex-m33", "cortex-m55"])
-def test_other_cores(target: str, tmp_path: Path) -> None:
-    params = {"weight": RNG.integers(-127, 128, (6, 3, 3, 5)).astype("int8"), **channels(6)}
+@pytest.mark.parametrize(
+    ("size", "outputs", "padding", "extra"),
+    [
+        ((12, 12, 8), 8, (1, 1, 1, 1), {}),
+        ((9, 15, 12), 10, (1, 1, 1, 1), {"input_zero_point": 7, "output_zero_point": -3}),
+        ((14, 13, 16), 8, (0, 0, 0, 0), {"qmin": -100, "qmax": 90}),
+        ((8, 18, 8), 6, (2, 0, 0, 1), {"rounding": "single"}),
+    ],
+)
+def test_minimal_filtering(
+    size: tuple[int, ...], outputs: int, padding: tuple[int, ...], extra: dict[str, object], tmp_path: Path
+) -> None:
+    params = {"weight": RNG.integers(-127, 128, (outputs, 3, 3, size[2])).astype("int8"), **channels(outputs)}
+    if extra.get("rounding") == "single":
+        params["shift"] = np.full(outputs, -1, "int32")
+        params["multiplier"] = RNG.integers(1 << 22, 1 << 24, outputs).astype("int32")
+    attrs = {"input_zero_point": -128, "output_zero_point": -128, **extra}
+    mod = module(lambda *args: ops.qconv2d(*args, padding=padding, **attrs), [(1, *size)], params)
+    assert_kernel(mod, "conv2d_winograd", tmp_path)
+
+
+def test_minimal_filtering_by_blocks_of_channels(tmp_path: Path) -> None:
+    """Little workspace: weights and inputs are transformed a part at a time. And ample: inputs all at once."""
+    conv = panel.Convolution(8, 8, 16, 8, 8, 16, (3, 3), (1, 1), 1, 1, 0, Epilogue("double", 0))
+    assert plan_winograd(conv, 1000) is None
+    little, ample = plan_winograd(conv, 2400), plan_winograd(conv, 1 << 20)
+    assert little is not None
+    assert (little.block < 16, little.rows < 8, little.whole) == (True, True, False)
+    assert ample is not None
+    assert ample.whole
+    for plan in (little, ample):
+        sizes = winograd.WinogradConvolution(conv, plan).workspaces
+        assert sum(sizes.values()) <= (2400 if plan is little else 1 << 20)
+    params = {"weight": RNG.integers(-127, 128, (16, 3, 3, 16)).astype("int8"), **channels(16)}
     mod = module(
-        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), input_zero_point=4, output_zero_point=-3),
-        [(1, 9, 9, 5)],
+        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), input_zero_point=-3, output_zero_point=-128),
+        [(1, 8, 8, 16)],
         params,
     )
-    assert_kernel(mod, "conv2d", tmp_path, target)
+    with pytest.MonkeyPatch.context() as patch:
+        for index, room in enumerate((2400, 1 << 20)):
+            patch.setattr(legalize, "plan_winograd", lambda conv, spare, room=room: plan_winograd(conv, room))
+            assert_kernel(mod, "conv2d_winograd", tmp_path / str(index))
+
+
+def test_constant_channels_fit_the_kernels(tmp_path: Path) -> None:
+    """A dead channel: weights next to nothing, a bias near 2**30, a scale to match."""
+    params = {"weight": RNG.integers(-127, 128, (6, 1, 1, 8)).astype("int8"), **channels(6)}
+    params["weight"][1] = 0
+    params["weight"][4] = [0, 0, 0, 1, 0, 0, 0, 0]
+    params["bias"][[1, 4]] = 1 << 30, -(1 << 30)
+    params["shift"][[1, 4]] = -24
+    mod = module(
+        lambda *args: ops.qconv2d(*args, input_zero_point=-128, output_zero_point=-7), [(1, 3, 3, 8)], params
+    )
+    assert_kernel(mod, "conv2d", tmp_path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["double", "single"]), st.integers(0, 2**16))
+def test_settled_channels_give_the_same_outputs(rounding: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(-2, 3, (8, 3)).astype("int8")
+    bias = rng.integers(-(1 << 30), 1 << 30, 8).astype("int32") >> rng.integers(0, 31, 8)
+    multiplier = rng.integers(1 << 30, (1 << 31) - 1, 8).astype("int32")
+    shift = -rng.integers(1, 30, 8).astype("int32")
+    epilogue = Epilogue(rounding, int(rng.integers(-128, 128)), int(rng.integers(-128, 0)), int(rng.integers(0, 128)))
+    settled = settle_constant_channels(weights, bias.astype("int32"), multiplier, shift, epilogue)
+    x = rng.integers(-128, 128, (3, 50))
+    outputs = [
+        requantize((w.astype(int) @ x + b[:, None]).T, q, s, epilogue.zero_point, epilogue.qmin, epilogue.qmax, rounding)
+        for w, b, q, s in ((weights, bias, multiplier, shift), settled)
+    ]
+    np.testing.assert_array_equal(*outputs)
+
+
+def random_network(seed: int) -> tvm.IRModule:
+    """Layers of random shapes one after another, each of them an output: every template, with every kind of tail."""
+    rng = np.random.default_rng(seed)
+    params: dict[str, np.ndarray] = {}
+    height, width, depth = (int(n) for n in (rng.integers(9, 14), rng.integers(9, 14), 4 * rng.integers(2, 4)))
+
+    def layer(*shape: int, count: int) -> list[relax.Var]:
+        number = len(params)
+        taps = int(np.prod(shape)) // (1 if shape[0] == 1 else count)
+        values = {
+            "weight": rng.integers(-127, 128, shape).astype("int8"),
+            "bias": rng.integers(-2000, 2000, count).astype("int32"),
+            "multiplier": rng.integers(1 << 30, (1 << 31) - 1, count).astype("int32"),
+            "shift": np.full(count, -max(2, round(np.log2(60 * np.sqrt(taps)))), "int32"),
+        }
+        named = {f"{name}{number}": value for name, value in values.items()}
+        params.update(named)
+        return [relax.Var(name, relax.TensorType(v.shape, v.dtype.name)) for name, v in named.items()]
+
+    x = relax.Var("x", relax.TensorType((1, height, width, depth), "int8"))
+    odd = int(2 * rng.integers(2, 6) + 1)
+    stride = int(rng.integers(1, 3))
+    points = {"input_zero_point": int(rng.integers(-128, 128)), "output_zero_point": int(rng.integers(-128, 128))}
+    plans = [
+        ("filtered", layer(depth, 3, 3, depth, count=depth)),
+        ("wise", layer(1, 3, 3, depth, count=depth)),
+        ("wide", layer(12, 1, 5, depth, count=12)),
+        ("point", layer(odd, 1, 1, 12, count=odd)),
+        ("odd", layer(8, 5, 3, odd, count=8)),
+    ]
+    builder = relax.BlockBuilder()
+    variables = [var for _, made in plans for var in made]
+    with builder.function("main", [x, *variables], attrs={"num_input": 1}):
+        with builder.dataflow():
+            first = builder.emit(ops.qconv2d(x, *plans[0][1], padding=(1, 1, 1, 1), **points))
+            scales = ops.add_parameters(0.1, 0.07, 0.12)
+            added = builder.emit(
+                ops.qadd(
+                    x,
+                    first,
+                    input1_zero_point=3,
+                    input2_zero_point=points["output_zero_point"],
+                    output_zero_point=-9,
+                    **scales,
+                )
+            )
+            wise = builder.emit(
+                ops.qdepthwise(added, *plans[1][1], strides=(stride, stride), padding=(1, 1, 1, 1), **points)
+            )
+            wide = builder.emit(ops.qconv2d(wise, *plans[2][1], padding=(0, 2, 0, 2), **points))
+            point = builder.emit(ops.qconv2d(wide, *plans[3][1], **points))
+            last = builder.emit(ops.qconv2d(point, *plans[4][1], padding=(2, 1, 2, 1), strides=(2, 1), **points))
+            outputs = [builder.emit_output(value) for value in (added, wise, wide, point, last)]
+        builder.emit_func_output(relax.Tuple(outputs))
+    return relax.transform.Normalize()(attach_params(builder.get(), params))
+
+
+@pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
+def test_random_layers_on_every_core(target: str, tmp_path: Path) -> None:
+    mod = random_network(sum(target.encode()))
+    x = RNG.integers(-128, 128, (2, *[int(dim) for dim in mod["main"].params[0].ty.shape][1:])).astype("int8")
+    artifact = get_target(target).build(mod, tmp_path)
+    got = artifact.run([x])
+    for index, expected in enumerate(zip(*(run(mod, [x[i : i + 1]]) for i in range(2)), strict=True)):
+        assert len(np.unique(np.concatenate(expected))) > 8
+        np.testing.assert_array_equal(got[index], np.concatenate(expected), err_msg=f"output {index}")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +241,8 @@ def test_other_cores(target: str, tmp_path: Path) -> None:
         ((9, 7), 2, (1, 1, 1, 1), 5),
         ((6, 9), 1, (0, 0, 0, 0), -128),
         ((3, 3), 1, (1, 1, 1, 1), -128),
+        ((4, 13), 1, (1, 1, 1, 1), -9),
+        ((5, 27), 2, (1, 1, 1, 1), 5),
     ],
 )
 def test_depthwise(

@@ -14,7 +14,8 @@ from .elementwise import Operand
 from .epilogue import NotRepresentable
 from .helium_epilogue import HeliumEpilogue
 from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
-from .legalize import NO_STRENGTH_REDUCTION, Kernel, Makers, constant_values, folded_bias, use_kernels
+from .legalize import constant_values, folded_bias
+from .use_kernels import NO_STRENGTH_REDUCTION, Kernel, Makers, use_kernels
 
 _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 """Their counter is one of the eight registers that VMLADAVA can add to."""
@@ -43,7 +44,7 @@ def _check_sums(flat: np.ndarray, folded: np.ndarray) -> None:
         raise NotRepresentable("a sum that leaves 32 bits")
 
 
-def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel | None:
+def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
     if constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:

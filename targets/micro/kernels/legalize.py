@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from ....passes._tvm import Constant, relax, tirx, tvm
+from ....passes._tvm import Constant, relax, tvm
 from ....passes.integer.registry import PREFIX
 from ....passes.module_params import static_shape
-from ....passes.rebuild import bindings, users
-from ...aot.lower import LLVM_OPTIONS_ATTR
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
 from .epilogue import Epilogue, NotRepresentable
 from .packing import planes_are_exact
 from .plans import plan_band, plan_convolution, plan_winograd
-
-NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
-"""Mostly LLVM's loop strength reduction costs registers."""
+from .use_kernels import Kernel, Makers, use_kernels
 
 _SMALL_LAYER = 1536
 """Weights."""
@@ -33,116 +27,6 @@ class UseDspKernels:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
         return use_kernels(mod, _MAKERS)
-
-
-def use_kernels(mod: tvm.IRModule, makers: Makers) -> tvm.IRModule:
-    """Replace the operators of `main` for which `makers` make a kernel.
-
-    The maker of a convolution takes a `qadd` as its second argument, which it may compute as well: its kernel is then
-    called "conv2d_add".
-    """
-    rewriter = _Rewriter(mod, makers)
-    main = mod.get_global_var("main")
-    rewriter.builder_.update_func(main, rewriter.visit_expr(mod["main"]))
-    return rewriter.builder_.get()
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A function with its constants.
-
-    Attributes:
-        name: Starts the function's name.
-        func: The function.
-        constants: Its constants.
-        options: The LLVM options that it is compiled with, separated by spaces.
-        repeat: Whether the tensor and the last constant are given a second time, for parameters that are not read.
-    """
-
-    name: str
-    func: tirx.PrimFunc
-    constants: list[np.ndarray]
-    options: str = NO_STRENGTH_REDUCTION
-    repeat: bool = False
-
-
-Makers = Mapping[str, Callable[..., Kernel | None]]
-
-
-@mutator
-class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, makers: Makers) -> None:
-        super().__init__(mod)
-        self._makers = makers
-        main = mod["main"]
-        self._values = dict(bindings(main))
-        self._readers = users(main)
-        self._order = {var: index for index, var in enumerate(self._values)}
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        name = getattr(call.op, "name", "")
-        if static_shape(call)[:1] != (1,) if name in self._makers else False:
-            return self.visit_expr_post_order(call)
-        if name == f"{PREFIX}qadd":
-            fused = self._convolution_and_sum(call)
-            if fused is not None:
-                return fused
-        call = self.visit_expr_post_order(call)
-        if name not in self._makers:
-            return call
-        try:
-            kernel = self._makers[name](call)
-        except NotRepresentable:
-            return call
-        if kernel is None:
-            return call
-        tensors = [self._flat(arg) for arg in call.args if not isinstance(arg, Constant)]
-        constants = [relax.const(value) for value in kernel.constants]
-        args = [*tensors, *constants]
-        if kernel.repeat:
-            args += [tensors[0], constants[-1]]
-        return self._call(kernel, args, static_shape(call))
-
-    def _convolution_and_sum(self, call: relax.Call) -> relax.Expr | None:
-        """A sum fused into the convolution that makes one of its operands, for no one else, after the other one."""
-        for index in (1, 0):
-            own, other = call.args[index], call.args[1 - index]
-            conv = self._values.get(own)
-            made_last = self._order.get(other, -1) < self._order.get(own, -1)
-            if not (isinstance(conv, relax.Call) and getattr(conv.op, "name", "") == f"{PREFIX}qconv2d" and made_last):
-                continue
-            if len(self._readers[own]) != 1 or own.same_as(other):
-                continue
-            try:
-                kernel = self._makers[f"{PREFIX}qconv2d"](conv, _swapped(call) if index == 1 else call)
-            except NotRepresentable:
-                continue
-            if kernel is None or kernel.name != "conv2d_add":
-                continue
-            *own_constants, table = (relax.const(value) for value in kernel.constants)
-            x, skip = self._flat(self.visit_expr(conv.args[0])), self._flat(self.visit_expr(other))
-            return self._call(kernel, [x, *own_constants, skip, table], static_shape(call))
-        return None
-
-    def _flat(self, tensor: relax.Expr) -> relax.Expr:
-        return self.builder_.emit(relax.op.reshape(tensor, (int(np.prod(static_shape(tensor))),)))
-
-    def _call(self, kernel: Kernel, args: list[relax.Expr], shape: tuple[int, ...]) -> relax.Expr:
-        func = kernel.func.with_attr(LLVM_OPTIONS_ATTR, kernel.options) if kernel.options else kernel.func
-        # Opaque to fusion: the body is a loop nest of its own, not a block.
-        function = self.builder_.add_func(func.with_attr("op_pattern", 8), kernel.name)
-        out_type = relax.TensorType((int(np.prod(shape)),), "int8")
-        result = self.builder_.emit(relax.call_tir(function, relax.Tuple(args), out_ty=out_type))
-        return relax.op.reshape(result, shape)
-
-
-def _swapped(call: relax.Call) -> relax.Call:
-    """The same sum with its operands exchanged."""
-    attrs = {str(key): value for key, value in call.attrs.items()}
-    for name in ("zero_point", "multiplier", "shift"):
-        one, two = f"input1_{name}", f"input2_{name}"
-        attrs[one], attrs[two] = attrs[two], attrs[one]
-    return relax.Call(call.op, [call.args[1], call.args[0]], tvm.ir.make_node("ir.DictAttrs", **attrs))
 
 
 def constant_values(call: relax.Call) -> list[np.ndarray] | None:
@@ -179,7 +63,7 @@ def _is_late(weight: np.ndarray, bias: np.ndarray) -> bool:
     return planes_are_exact(weight) and not planes_are_exact(weight, bias)
 
 
-def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel | None:
+def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
     if constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
@@ -210,13 +94,13 @@ def _convolution(call: relax.Call, addition: relax.Call | None = None) -> Kernel
     )
     made = _sum(addition) if addition is not None else None
     residual = made[0] if made is not None else None
-    minimal = plan_winograd(conv)
+    minimal = plan_winograd(conv, spare)
     if minimal is not None:
         fast = winograd.WinogradConvolution(conv, minimal, residual)
         constants = [fast.weights(weight), fast.parameters(folded, multiplier, shift)]
         if made is not None:
-            return Kernel("conv2d_add", fast.function(), [*constants, made[1]])
-        return Kernel("conv2d", fast.function(), constants, repeat=True)
+            return Kernel("conv2d_add_winograd", fast.function(), [*constants, made[1]])
+        return Kernel("conv2d_winograd", fast.function(), constants, repeat=True)
     plan = plan_convolution(conv, residual is not None)
     if plan is None:
         return None

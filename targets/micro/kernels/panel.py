@@ -24,7 +24,7 @@ from tvm.script import tirx as T
 from .elementwise import Sum
 from .epilogue import Epilogue
 from .packing import byte_planes, first_plane, pair_parameters, second_plane, wide
-from .words import even_bytes, hidden_zero, i32, load_word, odd_bytes, pack_bottoms, qadd, smlad
+from .words import even_bytes, hidden_zero, load_word, odd_bytes, pack_bottoms, qadd, smlad
 
 # mypy: ignore-errors
 

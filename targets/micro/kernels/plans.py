@@ -1,9 +1,8 @@
 """Choosing the template parameters of a layer by its shape.
 
 The rules follow exhaustive measurements of the template on the layers of small residual, depthwise-separable and mobile
-networks (executed instructions on a Cortex-M4): one pair of pixels at a time loses at most 1 % against larger panels and
-keeps the workspace smallest; the longest round of the inner loop that code size bears is best; a reduction of a single round
-wants no loop at all.
+networks (executed instructions on a Cortex-M4): three pixels at a time beat two where hardly any are repeated at the end; the
+longest round of the inner loop that code size bears is best; a reduction of a single round wants no loop at all.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from .winograd import WinogradConvolution, WinogradPlan
 
 _LONGEST_ROUND = 16
 _BAND_BYTES = 4096
-_WINOGRAD_BYTES = 12288
-_WINOGRAD_TOTAL = 32768
 _LEAST_ROUND = 6
 
 
@@ -69,10 +66,14 @@ def plan_band(height: int, layer: Depthwise) -> int:
     return best
 
 
-def plan_winograd(conv: Convolution) -> WinogradPlan | None:
-    """The plan of a convolution by minimal filtering, or None where it does not apply or pay.
+def plan_winograd(conv: Convolution, room: int) -> WinogradPlan | None:
+    """The plan of a convolution by minimal filtering, or None where it does not apply, fit or pay.
 
     Weights are transformed once, so the image must be large enough; inputs once for each block of channels.
+
+    Args:
+        conv: The convolution.
+        room: Bytes of workspace that it may use.
     """
     c = conv
     fits = c.kernel == (3, 3) and c.strides == (1, 1) and c.channels % 4 == 0 and c.out_channels % 2 == 0
@@ -82,7 +83,6 @@ def plan_winograd(conv: Convolution) -> WinogradPlan | None:
     unroll = max(n for n in range(1, _LONGEST_ROUND + 1) if words % n == 0)
     if unroll < _LEAST_ROUND:
         return None
-    room = max(_WINOGRAD_BYTES, _WINOGRAD_TOTAL - c.channels * c.height * c.width - c.out_channels * c.out_height * c.out_width)
     best = None
     for block in range(2, c.out_channels + 1, 2):
         for rows in range(1, c.out_height + 1):
