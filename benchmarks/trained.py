@@ -83,11 +83,12 @@ def load(name: str, samples: int, seed: int = 0, apart: int = 200) -> Trained:
         return Trained(name, model, x[calibration], x[rest], y[rest])
     test, train = np.load(data / "cifar10_dev734.npz"), np.load(data / "cifar10_train8068.npz")
     order = np.random.default_rng(seed).permutation(len(train["y"])) if seed else np.arange(len(train["y"]))
-    calibration, images = _pixels(train["x_uint8"][order[:samples]], name), _pixels(test["x_uint8"], name)
+    calibration, images = pixels(train["x_uint8"][order[:samples]], name), pixels(test["x_uint8"], name)
     return Trained(name, model, calibration, images, test["y"])
 
 
-def _pixels(raw: np.ndarray, name: str) -> np.ndarray:
+def pixels(raw: np.ndarray, name: str) -> np.ndarray:
+    """CIFAR-10 images, uint8 (N, 32, 32, 3), as a model takes them."""
     x = raw.transpose(0, 3, 1, 2).astype(np.float32)
     if name == "ic":
         return x

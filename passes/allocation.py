@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from .channels import Group, stem
+from .channels.atoms import Role
 from .errors import UserError
 
 SCOPES = ("local", "global", "isomorphic")
@@ -44,8 +45,11 @@ class Allocation:
         ratios: Ratio by pattern, in [0, 1), for groups that shall have their own; the first match counts.
         min_units: Units that every group keeps at least, however many channels they hold.
 
-    A pattern matches a group by its name, by the name of an activation it runs through, or by the name of one of its
-    parameters, with or without the suffix that says what it is (`conv1.weight`, `conv1`).
+    A pattern means the outputs of layers, as in Torch-Pruning's and NNCF's lists of ignored layers: it matches a group by its
+    name, by the name of an activation it runs through, or by the name of a parameter that holds its units as outputs, factors
+    or offsets, with or without the suffix that says what it is (`conv1.weight`, `conv1`). What a layer reads belongs to the
+    layers that make it: to keep a layer's inputs, too, name those. A pattern that matches readers only is allowed, and changes
+    nothing.
     """
 
     ratio: float
@@ -76,9 +80,24 @@ class Allocation:
 
 def matches(group: Group, pattern: str) -> bool:
     """Whether a pattern means a group; see `Allocation`."""
-    params = [name for name, _ in group.members]
-    layers = [stem(name) for name in params]
-    return any(fnmatchcase(name, pattern) for name in (group.name, *group.tensors, *params, *layers))
+    made = [name for name, axis in group.members if group.roles.get((name, axis)) != Role.INPUT]
+    return _names(pattern, (group.name, *group.tensors, *made))
+
+
+def check_patterns(groups: Sequence[Group], patterns: Iterable[str]) -> None:
+    """Refuse patterns that mean nothing.
+
+    Raises:
+        UserError: A pattern names neither a group nor a layer that reads one.
+    """
+    for pattern in patterns:
+        if not any(matches(group, pattern) or _names(pattern, [name for name, _ in group.members]) for group in groups):
+            names = ", ".join(group.name for group in groups)
+            raise UserError(f"the pattern {pattern!r} matches no prunable group; there are {names or 'none'}")
+
+
+def _names(pattern: str, names: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (*names, *map(stem, names)))
 
 
 def allocate(
@@ -96,10 +115,7 @@ def allocate(
     Raises:
         UserError: A pattern matches no group.
     """
-    for pattern in (*allocation.exclude, *allocation.ratios):
-        if not any(matches(group, pattern) for group in groups):
-            names = ", ".join(group.name for group in groups)
-            raise UserError(f"the pattern {pattern!r} matches no prunable group; there are {names or 'none'}")
+    check_patterns(groups, (*allocation.exclude, *allocation.ratios))
     excluded = {group.name for group in groups if any(matches(group, pattern) for pattern in allocation.exclude)}
     own = {group.name: _own_ratio(group, allocation) for group in groups if group.name not in excluded}
     common = [group for group in groups if group.name in own and own[group.name] is None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ._tvm import tvm
-from .allocation import Allocation, matches, normalize
+from .allocation import Allocation, check_patterns, matches, normalize
 from .channels import ChannelGraph, analyze
 from .cost_model import CostModel, Precision
 from .errors import UserError
@@ -96,9 +96,7 @@ def allocate_budget(
         UserError: The limits cannot be met, or a pattern matches no group.
     """
     groups = model.groups
-    for pattern in exclude:
-        if not any(matches(group, pattern) for group in groups):
-            raise UserError(f"the pattern {pattern!r} matches no prunable group")
+    check_patterns(groups, exclude)
     queues = []
     for group in groups:
         values = normalize(np.asarray(scores[group.name], np.float64), normalization)

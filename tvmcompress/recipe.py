@@ -66,7 +66,7 @@ class PruneRecipe(Table):
         min_channels: Channels that every group keeps at least.
         rounds: Steps in which a budget is reached, each ranking anew what is left; by default one where weights are repaired
             afterwards, and two where they are not, which is what pays.
-        exclude: Patterns of layers to leave alone.
+        exclude: Patterns of layers whose outputs stay; what they read is the business of the layers before.
         ratios: Ratio by pattern, where it shall differ.
         reconstruct: Whether the remaining weights are repaired from the calibration data.
     """

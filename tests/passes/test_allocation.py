@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmcompress.passes import Group, UserError
+from tvmcompress.passes import Group, UserError, groups
 from tvmcompress.passes.allocation import Allocation, allocate, lowest, matches, units_kept
 from tvmcompress.passes.channels.atoms import Role
 
@@ -135,3 +135,20 @@ def test_a_threshold_takes_the_place_of_the_ratio():
     removed = allocate(groups, scores, Allocation(0.5, threshold=3.0))
     # One unit of each group stays, the best.
     assert {name: units.tolist() for name, units in removed.items()} == {"a": [0, 2], "b": [0, 1, 2]}
+
+
+def test_a_pattern_means_what_a_layer_makes_not_what_it_reads(net):
+    network = net((1, 3, 6, 6))
+    x = network.batch_norm(network.conv(network.x, 4, name="one"))
+    mod = network.finish(network.head(network.conv(network.relu(x), 6, name="two")))
+    one, two = (next(g for g in groups(mod) if g.name == name) for name in ("one", "two"))
+    assert ("two.weight", 1) in one.members
+    assert all(matches(one, pattern) for pattern in ("one", "one.weight", "bn*"))
+    assert not any(matches(one, pattern) for pattern in ("two", "two.weight", "classifier"))
+    assert [matches(two, p) for p in ("one", "two", "classifier")] == [False, True, False]
+    scores = {"one": np.arange(4), "two": np.arange(6)}
+    # The classifier's own outputs stay in any case; that is no mistake.
+    removed = allocate([one, two], scores, Allocation(0.5, exclude=["two", "classifier"]))
+    assert list(removed) == ["one"]
+    with pytest.raises(UserError, match="nobody"):
+        allocate([one, two], scores, Allocation(0.5, exclude=["nobody"]))

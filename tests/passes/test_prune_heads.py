@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tvmcompress.passes import UserError, get_params, get_remarks, get_surgery, zero_channels
+from tvmcompress.passes import UserError, get_params, get_remarks, get_surgery, groups, zero_channels
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.prune_heads import PruneHeads, find_heads
@@ -89,3 +89,28 @@ def test_a_network_without_attention_is_left_alone(net):
 def test_options_are_checked():
     with pytest.raises(UserError, match="between 0 and 1"):
         PruneHeads(1.0)
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_the_width_of_the_embedding_is_a_group_of_channels(norm, net, assert_exact):
+    """What runs through all blocks leaves everywhere: embedding, normalizations, projections and additions."""
+    network = net((1, TOKENS, 12))
+    x = network.dense(network.x, 16, name="embed")
+
+    def normalize(y):
+        gamma = network.param(network.name("gamma"), (16,), 0.5)
+        return network.layer_norm(y) if norm == "layer" else network.emit(nn.rms_norm(y, gamma, -1))
+
+    y = normalize(x)
+    parts = (network.dense(y, HEADS * WIDTH, name=name) for name in ("q", "k", "v"))
+    q, k, v = (network.permute(network.reshape(y, 1, TOKENS, HEADS, WIDTH), 0, 2, 1, 3) for y in parts)
+    scores = network.emit(nn.softmax(network.emit(op.matmul(q, network.permute(k, 0, 1, 3, 2))), axis=-1))
+    y = network.permute(network.emit(op.matmul(scores, v)), 0, 2, 1, 3)
+    x = network.add(x, network.dense(network.reshape(y, 1, TOKENS, HEADS * WIDTH), 16, name="proj"))
+    x = network.add(x, network.dense(network.relu(network.dense(normalize(x), 20, name="wide")), 16, name="narrow"))
+    mod = network.finish(network.dense(normalize(x), 3, name="classifier"))
+    (group,) = (group for group in groups(mod) if ("embed.weight", 1) in group.members and group.frozen is None)
+    assert group.size == 16
+    assert {("q.weight", 0), ("proj.weight", 1), ("wide.weight", 0), ("narrow.weight", 1)} <= set(group.members)
+    pruned = assert_exact(mod, 0.5)
+    assert get_params(pruned)["embed.weight"].shape == (12, 8)

@@ -120,7 +120,9 @@ RoundToOption = Annotated[
 ]
 ExcludeOption = Annotated[
     list[str] | None,
-    typer.Option("--exclude", metavar="PATTERN", help="Layers to leave alone (repeatable).", rich_help_panel=_PRUNING),
+    typer.Option(
+        "--exclude", metavar="PATTERN", help="Layers whose outputs stay as they are (repeatable).", rich_help_panel=_PRUNING
+    ),
 ]
 RepairOption = Annotated[
     bool | None,
