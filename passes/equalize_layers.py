@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._tvm import relax, tvm
+from .channel_scales import ChannelScale, record_channel_scales
 from .errors import UserError
 from .module_params import attach_params, detach_params, get_params, param_vars, static_shape
 from .normalization_statistics import Moments, get_statistics, record_statistics
@@ -61,11 +62,20 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two layers joined by nothing but homogeneous operators; each channel of the first is `repeats` inputs of the second."""
+    """Two layers joined by nothing but homogeneous operators.
+
+    Attributes:
+        first: Whose channels are scaled.
+        second: Whose inputs are scaled back.
+        repeats: So many inputs of the second layer each channel is.
+        between: Names of the tensors from the first to the second, and so many positions of it each channel has beside each
+            other.
+    """
 
     first: _Layer
     second: _Layer
-    repeats: int = 1
+    repeats: int
+    between: tuple[tuple[str, int], ...]
 
 
 @tvm.transform.module_pass(opt_level=0, name="EqualizeLayers")
@@ -110,7 +120,13 @@ class EqualizeLayers:
             for name, scale in moved.items()
             if name in statistics and statistics[name].mean.shape == scale.shape
         }
-        return record_statistics(add_remarks(attach_params(bare, params), remarks), scaled)
+        tensors = {
+            name: ChannelScale(np.repeat(moved[pair.first.weight], repeats), _channel_axis(pair.first, repeats))
+            for pair in pairs
+            for name, repeats in pair.between
+        }
+        changed = record_channel_scales(attach_params(bare, params), tensors)
+        return record_statistics(add_remarks(changed, remarks), scaled)
 
 
 def _equalize(pair: _Pair, params: dict[str, np.ndarray], moved: dict[str, np.ndarray]) -> float:
@@ -128,6 +144,11 @@ def _equalize(pair: _Pair, params: dict[str, np.ndarray], moved: dict[str, np.nd
     params[pair.second.weight] = second * _along_inputs(pair, scale, second)
     moved[pair.first.weight] = moved.get(pair.first.weight, 1.0) * scale
     return float(np.abs(scale - 1.0).max(initial=0.0))
+
+
+def _channel_axis(layer: _Layer, repeats: int) -> int:
+    """The axis of a tensor behind a layer that counts channels."""
+    return 1 if layer.call.op.name in _CONVOLUTIONS and repeats == 1 else -1
 
 
 def _output_axis(layer: _Layer) -> int:
@@ -198,13 +219,14 @@ class _Finder:
     def _follow(self, layer: _Layer) -> _Pair | None:
         """The pair that a layer begins."""
         at, repeats = layer.end, 1
+        between = [(layer.name, 1), (layer.end.name, 1)]
         while (follower := self._sole_reader(at)) is not None:
             var, call = follower
             if var in self.layers:
                 dense = call.op.name == "relax.matmul"
                 after_dense = layer.call.op.name == "relax.matmul"
                 fits = dense or not after_dense
-                return _Pair(layer, self.layers[var], repeats) if fits and call.args[0].same_as(at) else None
+                return _Pair(layer, self.layers[var], repeats, tuple(between)) if fits and call.args[0].same_as(at) else None
             if call.op.name in _BOUNDED:
                 message = "the clip behind it bounds all channels alike, so no scale can move through it"
                 self.remarks.append(Remark("EqualizeLayers", layer.name, message))
@@ -215,6 +237,7 @@ class _Finder:
             elif call.op.name not in _HOMOGENEOUS and not self._is_mean(call):
                 return None
             at = var
+            between.append((var.name, repeats))
         return None
 
     def _flattening(self, layer: _Layer, at: relax.Var, call: relax.Call) -> int | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._tvm import relax, tvm
+from .channel_scales import ChannelScale, record_channel_scales
 from .errors import UserError
 from .interpreter import Interpreter
 from .module_params import attach_params, detach_params, get_params, param_vars, static_shape
@@ -73,15 +74,17 @@ class SmoothScales:
             return add_remarks(mod, [Remark("SmoothScales", "main", message)])
         largest = _largest(mod, self.inputs, {place.tensor for place in places}, self.on_progress)
         bare, params = detach_params(mod)
+        scales: dict[str, ChannelScale] = {}
         for place in places:
             weights = [params[name] for name in place.weights]
             scale = smoothing_scales(largest[place.tensor], np.max([np.abs(w).max(1) for w in weights], axis=0), self.alpha)
+            scales[place.tensor] = ChannelScale(scale, -1)
             for name in place.makers:
                 value = params[name]
                 params[name] = (value / scale).astype(value.dtype)
             for name, weight in zip(place.weights, weights):
                 params[name] = (weight * scale[:, None]).astype(weight.dtype)
-        return attach_params(bare, params)
+        return record_channel_scales(attach_params(bare, params), scales)
 
 
 def smoothing_scales(activations: np.ndarray, weights: np.ndarray, alpha: float) -> np.ndarray:

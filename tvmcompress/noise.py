@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from .data import DataLike, Dataset, load_data
 from .model import Model
 from .passes._tvm import relax, tvm
+from .passes.channel_scales import get_channel_scales
 from .passes.decode_weights import is_stored_weight
 from .passes.integer.lower_qdq import get_scales
 from .passes.interpreter import Interpreter
@@ -120,6 +121,7 @@ class _Reader:
 
     def __init__(self, mod: tvm.IRModule) -> None:
         self.scales = get_scales(mod)
+        self.divided = get_channel_scales(mod)
         self.kept: dict[str, np.ndarray | None] = {}
         report = get_surgery(mod)
         self._positions = {} if report is None else report.kept_positions()
@@ -136,14 +138,18 @@ class _Reader:
                     self.kept[var.name] = self._find(var, value)
 
     def real(self, name: str, value: np.ndarray) -> np.ndarray | None:
-        """A tensor's value as real numbers, channels first; None where that is not known."""
+        """A tensor's value as the original would have it, real and channels first; None where that is not known."""
+        divided = self.divided.get(name)
         if value.dtype.kind == "f":
-            return value
+            return value if divided is None else divided.undone(value)
         affine = self.scales.get(name)
         if affine is None:
             return None
         real = (value.astype(np.float32) - np.float32(affine.zero_point)) * np.float32(affine.scale)
-        return np.moveaxis(real, -1, 1) if real.ndim >= 3 else real
+        if divided is not None and divided.axis == -1:
+            real = divided.undone(real)
+        real = np.moveaxis(real, -1, 1) if real.ndim >= 3 else real
+        return divided.undone(real) if divided is not None and divided.axis == 1 else real
 
     def _find(self, var: relax.Var, call: relax.Call) -> np.ndarray | None:
         """The channels left: those of its weight, or of an operand that has as many."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes import EqualizeLayers, UserError, get_params, get_remarks
 from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.channel_scales import get_channel_scales
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.normalization_statistics import Moments, get_statistics, record_statistics
 
@@ -147,6 +148,31 @@ def test_recorded_statistics_move_along():
     scale = _ranges(params["a.weight"], 0) / _ranges(get_params(after)["a.weight"], 0)
     np.testing.assert_allclose(get_statistics(after)["a.weight"].mean, np.arange(4) / scale, rtol=1e-5)
     np.testing.assert_allclose(get_statistics(after)["a.weight"].deviation, 1 / scale, rtol=1e-5)
+
+
+def test_tensors_between_are_known_to_be_in_another_scale():
+    params = _uneven(
+        weights(a__weight=(4, 3, 1, 1), a__bias=(1, 4, 1, 1), b__weight=(5, 4, 1, 1), b__bias=(1, 5, 1, 1), f__weight=(180, 3))
+    )
+
+    def build(x, p):
+        y = op.nn.relu(_conv(op.nn.relu(_conv(x, p, "a")), p, "b"))
+        return op.matmul(op.reshape(y, (1, 180)), p["f.weight"])
+
+    mod = model(build, SHAPE, params=params)
+    equal = EqualizeLayers()(mod)
+    inputs, tensors = samples(SHAPE, count=4), {}
+    run(mod, inputs, lambda name, value: tensors.setdefault(name, value.copy()))
+    scales, compared = get_channel_scales(equal), []
+
+    def compare(name, value):
+        undone = scales[name].undone(value) if name in scales else value
+        np.testing.assert_allclose(undone, tensors[name], rtol=1e-4, atol=1e-5 * np.abs(tensors[name]).max(), err_msg=name)
+        compared.append(name)
+
+    run(equal, inputs, compare)
+    assert set(scales) == {"a", "a.bias_add", "a.relu", "b", "b.bias_add", "b.relu", "b.reshape"}
+    assert set(scales) <= set(compared)
 
 
 def test_options_out_of_range():

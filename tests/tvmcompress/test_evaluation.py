@@ -168,3 +168,18 @@ def test_noise_of_a_quantized_and_pruned_model(form: str, digits: Path, digits_m
         else:
             assert (found["pw1.clip"].channels, found["pw1.clip"].of_channels) == (48, 64)
             assert all(layer.snr_db > 1 for layer in found.values()), found
+
+
+@pytest.mark.parametrize("form", ["qdq", "integer"])
+def test_noise_of_an_equalized_model_is_in_the_scale_of_the_original(
+    form: str, digits: Path, digits_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"repair": ["equalize"]}
+    result = tvmcompress.compress(digits_model, digits / "digits_calib.npz", quantize=options, calibration_samples=100)
+    model = result.qdq_model if form == "qdq" else result.model
+    assert model is not None
+    noise = tvmcompress.layer_noise(digits_model, model, digits / "digits_calib.npz")
+    assert all(layer.snr_db > 20 for layer in noise)
+    monkeypatch.setattr("tvmcompress.noise.get_channel_scales", lambda mod: {})
+    unscaled = tvmcompress.layer_noise(digits_model, model, digits / "digits_calib.npz")
+    assert min(layer.snr_db for layer in unscaled) < 20
