@@ -8,7 +8,7 @@ positions is looked at: memory and time are bounded, and neighbouring positions 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import linalg
@@ -40,6 +40,7 @@ def solve(
     *,
     offset: np.ndarray | None = None,
     clip: tuple[float, float] = (-math.inf, math.inf),
+    mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The weights and bias that map `x` to `target` with the least squared error.
 
@@ -58,13 +59,21 @@ def solve(
         ridge: Relative strength of the pull towards W0, at least 0; None chooses it on every fifth sample.
         offset: What is added to the layer's result, like `target`.
         clip: The limits that the sum is clipped to afterwards.
+        mask: Where W may be other than zero, bool like `weight`; None for everywhere.
 
     Returns:
         Weight and bias, shapes and dtypes of `weight` and `bias`.
     """
     groups = geometry.groups
     dense = not geometry.kernel
-    old = (weight.T if dense else weight).reshape(groups, -1, weight.shape[0] if dense else weight[0].size)
+
+
+    def by_group(value: np.ndarray) -> np.ndarray:
+        """(groups, outputs of a group, fan-in of a group)"""
+        return (value.T if dense else value).reshape(groups, -1, value.shape[0] if dense else value[0].size)
+
+    old = by_group(weight)
+    free = None if mask is None else by_group(mask)
     outputs, fan_in = old.shape[1], old.shape[2]
     limit = min(_ROWS_PER_UNKNOWN * (fan_in + 1), _ROWS_BYTES // (4 * groups * (fan_in + 2 * outputs)))
     rows = gather(x, target, geometry, offset, limit)
@@ -76,6 +85,7 @@ def solve(
             None if rows.offsets is None else rows.offsets[group],
             np.concatenate([old[group].T, bias.reshape(groups, outputs)[group][None]]).astype(np.float64),
             clip,
+            None if free is None else np.concatenate([free[group].T, np.ones((1, outputs), bool)]),
         )
         for group in range(groups)
     ]
@@ -108,6 +118,7 @@ class _Problem:
         offsets: What is added, like `targets`.
         prior: W0 with b0 below, float64 (fan-in + 1, outputs).
         clip: The limits of what is compared.
+        free: Which entries of the solution may be other than zero, bool like `prior`; None for all.
     """
 
     def __init__(
@@ -117,14 +128,16 @@ class _Problem:
         offsets: np.ndarray | None,
         prior: np.ndarray,
         clip: tuple[float, float],
+        free: np.ndarray | None,
     ) -> None:
         self._inputs, self._targets, self._offsets, self._prior, self._clip = inputs, targets, offsets, prior, clip
+        self._free = free
         self._moments: tuple[np.ndarray, np.ndarray] | None = None
 
     def part(self, rows: np.ndarray) -> _Problem:
         """The same with some of the rows, bool (rows,)."""
         offsets = None if self._offsets is None else self._offsets[rows]
-        return _Problem(self._inputs[rows], self._targets[rows], offsets, self._prior, self._clip)
+        return _Problem(self._inputs[rows], self._targets[rows], offsets, self._prior, self._clip, self._free)
 
     def solve(self, ridge: float, steps: int = _STEPS) -> np.ndarray:
         """Weights with the bias below, float64 (fan-in + 1, outputs)."""
@@ -137,10 +150,10 @@ class _Problem:
         system = gram + np.diag(penalty)
         pull = penalty[:, None] * self._prior
         try:
-            factor = linalg.cho_factor(system, check_finite=False)
+            solved = _solver(system, self._free)
         except linalg.LinAlgError:
             return np.full_like(self._prior, np.nan)
-        solution = linalg.cho_solve(factor, cross + pull, check_finite=False)
+        solution = solved(cross + pull)
         low, high = self._targets <= self._clip[0], self._targets >= self._clip[1]
         if not steps or not (low.any() or high.any()) or not np.isfinite(solution).all():
             return np.asarray(solution)
@@ -151,7 +164,7 @@ class _Problem:
             above = np.where(high, np.maximum(found, self._clip[1]), self._targets)
             free = np.where(low, np.minimum(found, self._clip[0]), above)
             free = free if self._offsets is None else free - self._offsets
-            new = linalg.cho_solve(factor, _products(self._inputs, free) + pull, check_finite=False)
+            new = solved(_products(self._inputs, free) + pull)
             following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
             ahead = new + (momentum - 1) / following * (new - solution)
             solution, momentum = new, following
@@ -180,6 +193,27 @@ class _Problem:
                 cross += block.T @ wanted[start : start + step].astype(np.float64)
             self._moments = gram, cross
         return self._moments
+
+
+def _solver(system: np.ndarray, free: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Solves the system for several right sides, (unknowns, outputs); with a mask each has unknowns of its own.
+
+    Raises:
+        LinAlgError: The system is not positive definite.
+    """
+    if free is None or free.all():
+        factor = linalg.cho_factor(system, check_finite=False)
+        return lambda right: np.asarray(linalg.cho_solve(factor, right, check_finite=False))
+    supports = [np.flatnonzero(column) for column in free.T]
+    factors = [linalg.cho_factor(system[np.ix_(support, support)], check_finite=False) for support in supports]
+
+    def solve_columns(right: np.ndarray) -> np.ndarray:
+        found = np.zeros_like(right)
+        for output, (support, factor) in enumerate(zip(supports, factors)):
+            found[support, output] = linalg.cho_solve(factor, right[support, output], check_finite=False)
+        return found
+
+    return solve_columns
 
 
 def _products(inputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:

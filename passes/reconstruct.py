@@ -27,6 +27,7 @@ from .least_squares import solve
 from .module_params import attach_params, detach_params, get_params
 from .rebuild import bindings, users
 from .remarks import Remark, add_remarks
+from .sparsify import get_masks
 from .surgery import get_surgery
 
 _LAYERS = {"relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul"}
@@ -59,7 +60,7 @@ class _Layer:
 
 @tvm.transform.module_pass(opt_level=0, name="Reconstruct")
 class Reconstruct:
-    """Repair the weights of a pruned module from calibration samples.
+    """Repair the weights of a pruned or sparse module from calibration samples; what `Sparsify` has zeroed stays zero.
 
     Args:
         original: The module before pruning, parameters attached; layers have the same names in both.
@@ -110,13 +111,14 @@ def _reconstruct(
     wanted = Counter([*(layer.output for layer in layers.values()), *sources])
     reference = FloatReference(original, inputs, wanted, "reconstructed")
     execution = start(pruned, inputs, "reconstructed")
+    masks = get_masks(pruned)
     bare, params = detach_params(pruned)
     remarks: list[Remark] = []
     done = 0
     while (upcoming := execution.upcoming()) is not None:
         layer = layers.get(upcoming[0])
         if layer is not None:
-            problem = _repair(layer, execution, reference, params, kept, ridge)
+            problem = _repair(layer, execution, reference, params, kept, ridge, masks)
             if problem is not None:
                 remarks.append(Remark("Reconstruct", layer.var.name, problem))
             done += 1
@@ -136,6 +138,7 @@ def _repair(
     params: dict[str, np.ndarray],
     kept: Mapping[str, np.ndarray],
     ridge: float | None,
+    masks: Mapping[str, np.ndarray],
 ) -> str | None:
     """Solve one layer and put the solution into the run; what stood in the way, if anything."""
     x = execution.values[layer.call.args[0]]
@@ -159,6 +162,7 @@ def _repair(
         ridge,
         offset=None if layer.other is None else execution.values[layer.other],
         clip=layer.clip,
+        mask=masks.get(layer.weight.name),
     )
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return "its equations have no finite solution; it keeps its weights"

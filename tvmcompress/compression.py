@@ -146,7 +146,7 @@ def compress(
             finish=None if plan.quantize is None or data is None else _draft(data, plan.quantize),
         )
     if plan.sparsify is not None:
-        current = sparsify(road, current, plan.sparsify)
+        current = sparsify(road, current, original, data, plan.sparsify)
     if plan.finetune is not None and samples is not None:
         current = _finetune(road, current, original, samples, plan.finetune, checkpoint)
     float_model = current

@@ -92,23 +92,26 @@ def prune(
             f"{count_macs(original.module):,} to {count_macs(pruned.module):,} multiply-accumulates, "
             f"{count_params(original.module):,} to {count_params(pruned.module):,} parameters"
         )
-    if not options.reconstruct:
-        return pruned
+    return repair(road, pruned, original, data) if options.reconstruct else pruned
+
+
+def repair(road: Road, model: Model, original: Model, data: Dataset | None) -> Model:
+    """Solve for the weights that stay, where there is calibration data."""
     with road.step("repair") as say:
         if data is None:
             say("left out: it needs calibration data")
-            return pruned
+            return model
         samples = data.first(repair_samples(original))
-        repair = Reconstruct(
+        reconstruct = Reconstruct(
             original.module, samples.inputs(), on_progress=lambda done, total, _: road.tell("repair", done, total)
         )
-        pruned = pruned.apply(repair, note=f"weights repaired by least squares on {len(samples)} samples")
+        repaired = model.apply(reconstruct, note=f"weights repaired by least squares on {len(samples)} samples")
         say(f"by least squares on {len(samples)} samples")
-    return pruned
+    return repaired
 
 
-def sparsify(road: Road, model: Model, options: SparsifyRecipe) -> Model:
-    """Zero single weights."""
+def sparsify(road: Road, model: Model, original: Model, data: Dataset | None, options: SparsifyRecipe) -> Model:
+    """Zero single weights, and repair the others where there is calibration data."""
     with road.step("sparsify") as say:
         removal = Sparsify(
             options.sparsity,
@@ -122,7 +125,7 @@ def sparsify(road: Road, model: Model, options: SparsifyRecipe) -> Model:
         masks = get_masks(sparse.module).values()
         zeros, weights = (sum(count(mask) for mask in masks) for count in (lambda mask: int((~mask).sum()), np.size))
         say(f"{options.describe()}: {zeros:,} of {weights:,} weights are zero")
-    return sparse
+    return repair(road, sparse, original, data) if options.reconstruct and data is not None else sparse
 
 
 def _remove_blocks(road: Road, model: Model, data: Dataset | None, options: PruneRecipe) -> Model:

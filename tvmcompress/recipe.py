@@ -147,6 +147,7 @@ class SparsifyRecipe(Table):
         method: How weights are chosen.
         scope: Whether the fraction leaves every weight or all together.
         exclude: Patterns of layers to leave alone.
+        reconstruct: Whether the weights that stay are repaired from the calibration data.
     """
 
     sparsity: float = Field(default=0.5, gt=0, lt=1)
@@ -155,6 +156,7 @@ class SparsifyRecipe(Table):
     method: Literal["magnitude", "random"] = "magnitude"
     scope: Literal["local", "global"] = "local"
     exclude: tuple[str, ...] = ()
+    reconstruct: bool = True
 
     @model_validator(mode="after")
     def _one_way(self) -> SparsifyRecipe:

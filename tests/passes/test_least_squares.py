@@ -144,3 +144,18 @@ def test_blocks_cover_every_sample_once(monkeypatch: pytest.MonkeyPatch, samples
     whole = gather(x, target, geometry).inputs
     monkeypatch.setattr("tvmcompress.passes.layer_rows._BLOCK_BYTES", 4000)
     np.testing.assert_array_equal(gather(x, target, geometry).inputs, whole)
+
+
+@pytest.mark.parametrize("clip", [(-np.inf, np.inf), (0.0, np.inf)])
+def test_a_mask_leaves_each_output_its_own_unknowns(clip: tuple[float, float]) -> None:
+    rng = np.random.default_rng(6)
+    x, truth, mask = rng.standard_normal((300, 6)), rng.standard_normal((6, 4)), rng.random((6, 4)) < 0.5
+    target = x @ truth + 0.3
+    weight, bias = solve(x, target, LayerGeometry(), np.zeros((6, 4)), np.zeros(4), 0.0, clip=clip, mask=mask)
+    assert (weight[~mask] == 0).all()
+    for output in range(4):
+        alone = x[:, mask[:, output]]
+        size = (alone.shape[1], 1)
+        same, same_bias = solve(alone, target[:, [output]], LayerGeometry(), np.zeros(size), np.zeros(1), 0.0, clip=clip)
+        np.testing.assert_allclose(weight[mask[:, output], output], same[:, 0], atol=1e-6)
+        np.testing.assert_allclose(bias[output], same_bias[0], atol=1e-6)

@@ -9,11 +9,12 @@ import pytest
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from tvmcompress.passes import PruneChannels, UserError, attach_params, get_params, get_remarks, get_surgery
+from tvmcompress.passes import PruneChannels, Sparsify, UserError, attach_params, get_params, get_remarks, get_surgery
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.rebuild import Rebuilder, bindings
 from tvmcompress.passes.reconstruct import Reconstruct
+from tvmcompress.passes.sparsify import get_masks
 
 
 @I.ir_module
@@ -155,3 +156,15 @@ def test_statistics_of_a_normalization_follow_its_input(net):
     np.testing.assert_allclose(new[mean_name] - old[mean_name][kept], new_mean - mean[kept], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(new[variance_name] / old[variance_name][kept], new_variance / variance[kept], rtol=1e-3)
     assert np.abs(new[variance_name] / old[variance_name][kept] - 1).max() > 1e-2
+
+
+def test_sparse_weights_stay_sparse_and_fit_better() -> None:
+    mod = original()
+    sparse = Sparsify(0.5)(mod)
+    repaired = Reconstruct(mod, [samples(64)])(sparse)
+    masks = get_masks(sparse)
+    assert set(masks) == {"w1", "w2", "w3", "wf"}
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(get_params(repaired)[name] != 0, mask)
+    fresh = samples(64, seed=9)
+    assert error(repaired, mod, fresh) < 0.8 * error(sparse, mod, fresh)

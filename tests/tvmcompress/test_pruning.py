@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tvmcompress
-from tvmcompress import Model, UserError, compress
+from tvmcompress import Model, Recipe, UserError, compress
 from tvmcompress.passes import get_params
 from tvmcompress.passes.analysis import count_macs, count_params
 from tvmcompress.passes.peak_memory import peak_activations
@@ -80,10 +80,25 @@ def test_blocks_need_data(digits_model: Model) -> None:
 
 
 def test_sparse_weights(digits_model: Model) -> None:
-    result = compress(digits_model, recipe=tvmcompress.Recipe.of({"sparsify": {"sparsity": 0.6}}))
+    result = compress(digits_model, recipe=Recipe.of({"sparsify": {"sparsity": 0.6}}))
     for name, value in get_params(result.model.module).items():
         if name.endswith("weight"):
             assert np.mean(value == 0) == pytest.approx(0.6, abs=0.01)
+
+
+def test_sparse_weights_are_repaired_and_stay_sparse(digits_model: Model, calibration: Path, digits: Path) -> None:
+    plans = [{"threshold": 0.1}, {"threshold": 0.1, "reconstruct": False}]
+    repaired, bare = (compress(digits_model, calibration, recipe=Recipe.of({"sparsify": plan})) for plan in plans)
+    assert [step.name for step in repaired.steps] == ["sparsify", "repair"]
+    assert "weights below 0.1: " in bare.steps[0].message
+    for name, value in get_params(bare.model.module).items():
+        assert name.endswith("bias") or (np.abs(value[value != 0]) >= 0.1).all()
+        np.testing.assert_array_equal(get_params(repaired.model.module)[name] == 0, value == 0)
+    errors = [
+        tvmcompress.evaluate(result.model, digits / "digits_test.npz", reference=digits_model).relative_error
+        for result in (repaired, bare)
+    ]
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_a_model_within_its_budget(digits_model: Model, calibration: Path) -> None:
