@@ -1,15 +1,22 @@
-"""`tvmcompress sensitivity`: which layers bear pruning."""
+"""`tvmcompress sensitivity`: which layers bear pruning, or quantization."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import common
 from .common import command
 from .progress import bars
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..analysis_record import AnalysisRecord
+    from ..data import Dataset
+    from ..model import Model
 
 _DEFAULT_OUTPUT = Path("sensitivity")
 
@@ -22,9 +29,23 @@ def sensitivity(
         Path, typer.Option("-o", "--output", help="Folder for sensitivity.json and sensitivity.png; an analysis there goes on.")
     ] = _DEFAULT_OUTPUT,
     ratios: Annotated[
-        str, typer.Option("--ratios", help="Fractions of each group's channels to remove, with commas.")
-    ] = "0.1,0.3,0.5,0.7,0.9",
+        str | None,
+        typer.Option(
+            "--ratios",
+            help="Fractions of each group's channels to remove, with commas.",
+            show_default="0.1,0.3,0.5,0.7,0.9",
+        ),
+    ] = None,
     importance: Annotated[str | None, typer.Option("--importance", help="What channels are ranked by.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", metavar="TYPE", help="Quantize layers (int8, int4, ...), not prune them.")
+    ] = None,
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            "--calib", help="With --quantize: samples for ranges (half of the data by default).", rich_help_panel="Data"
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Use at most so many samples.")] = 200,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw the curves (needs matplotlib).")] = True,
     data_key: common.DataKeyOption = None,
@@ -37,46 +58,115 @@ def sensitivity(
     batch: common.BatchOption = 1,
     json: common.JsonOption = False,
 ) -> None:
-    """Prune each group of channels alone, and see what it costs: accuracy with labels, else the output's noise.
+    """Prune each group of channels alone, or quantize each layer alone, and see what it costs.
 
-    `compress --sensitivity FOLDER/sensitivity.json --target-macs 0.5` then spreads the removal by what was measured.
+    That is accuracy with labels, else the output's noise. `compress --sensitivity FOLDER/sensitivity.json --target-macs 0.5`
+    then spreads the removal by what was measured. With --quantize all layers but one are quantized, too.
     """
     from ..data import load_data
     from ..errors import UserError
-    from ..sensitivity import measure_sensitivity
 
-    try:
-        shares = [float(part) for part in ratios.split(",")]
-    except ValueError:
-        raise UserError(f"--ratios {ratios} is not a list of fractions with commas, such as 0.25,0.5") from None
     subject = common.load_model(model, shape, batch)
     steps = common.preprocessing(scale, mean, std)
     common.check_channels(steps, subject.inputs)
-    samples = load_data(data, subject.inputs, key=data_key, label_key=label_key, preprocessing=steps, layout=layout)
+    read: dict[str, Any] = {"key": data_key, "label_key": label_key, "preprocessing": steps, "layout": layout}
+    samples = load_data(data, subject.inputs, **read)
+    calibration = None if calib is None else load_data(calib, subject.inputs, limit=limit, **read)
+    if quantize is not None and (ratios or importance):
+        raise UserError(f"{'--ratios' if ratios else '--importance'} says nothing with --quantize; it is for pruning")
+    shares = _shares(ratios)
+    if calibration is not None and quantize is None:
+        raise UserError("--calib says nothing without --quantize int8")
     try:
         save.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the output folder {save} cannot be written ({error.strerror}); give another one with -o") from error
     if plot:
         common.need_matplotlib()
+    place = save / "sensitivity.json"
+    picture = save / "sensitivity.png" if plot else None
+    if quantize is None:
+        result, shown = _of_pruning(subject, samples.first(limit), shares, importance, place, picture)
+    else:
+        result, shown = _of_quantization(subject, samples, calibration, quantize, limit, place, picture)
+    if json:
+        print(result.model_dump_json(indent=1))
+        return
+    console = common.output()
+    console.print(shown)
+    console.print(f"Written to {save}: sensitivity.json{', sensitivity.png' if plot else ''}.", highlight=False)
+
+
+def _shares(ratios: str | None) -> list[float] | None:
+    """Fractions from 0.25,0.5."""
+    from ..errors import UserError
+
+    try:
+        return None if ratios is None else [float(part) for part in ratios.split(",")]
+    except ValueError:
+        raise UserError(f"--ratios {ratios} is not a list of fractions with commas, such as 0.25,0.5") from None
+
+
+def _of_pruning(
+    subject: Model,
+    samples: Dataset,
+    shares: list[float] | None,
+    importance: str | None,
+    place: Path,
+    picture: Path | None,
+) -> tuple[AnalysisRecord, RenderableType]:
+    """Measure, draw, and make the table."""
+    from rich.console import Group
+
+    from ..report.sensitivity import plot_sensitivity, sensitivity_table
+    from ..sensitivity import DEFAULT_RATIOS, measure_sensitivity
+
     with bars() as bar:
         found = measure_sensitivity(
             subject,
-            samples.first(limit),
+            samples,
             importance=importance,
-            ratios=shares,
-            save=save / "sensitivity.json",
+            ratios=shares or DEFAULT_RATIOS,
+            save=place,
             on_progress=lambda done, total, group: bar("groups and ratios", done, total),
         )
-    from ..report.sensitivity import plot_sensitivity, sensitivity_table
+    if picture is not None:
+        plot_sensitivity(found, picture)
+    table = sensitivity_table(found)
+    return found, table if found.accuracy is None else Group(table, f"Unpruned: {found.accuracy:.1%}.")
 
-    if plot:
-        plot_sensitivity(found, save / "sensitivity.png")
-    if json:
-        print(found.model_dump_json(indent=1))
-        return
-    console = common.output()
-    console.print(sensitivity_table(found))
-    if found.accuracy is not None:
-        console.print(f"Unpruned: {found.accuracy:.1%}.", highlight=False)
-    console.print(f"Written to {save}: sensitivity.json{', sensitivity.png' if plot else ''}.", highlight=False)
+
+def _of_quantization(
+    subject: Model,
+    samples: Dataset,
+    calibration: Dataset | None,
+    precision: str,
+    limit: int,
+    place: Path,
+    picture: Path | None,
+) -> tuple[AnalysisRecord, RenderableType]:
+    """Measure, draw, and make the table; samples that are calibrated on are not measured on."""
+    from ..data_splits import split, spread
+    from ..mixed_precision import search_samples
+    from ..quantization_sensitivity import measure_quantization_sensitivity
+    from ..recipe import as_quantize_recipe
+    from ..report.quantization_sensitivity import plot_quantization_sensitivity, quantization_sensitivity_table
+
+    options = as_quantize_recipe(precision)
+    assert options is not None
+    if calibration is None:
+        half, samples = split(samples, 0.5)
+        calibration = spread(half, limit)
+    measured = search_samples(spread(samples, limit), calibration)
+    with bars() as bar:
+        found = measure_quantization_sensitivity(
+            subject,
+            calibration,
+            measured,
+            options,
+            save=place,
+            on_progress=lambda done, total, layer: bar("layers", done, total),
+        )
+    if picture is not None:
+        plot_quantization_sensitivity(found, picture)
+    return found, quantization_sensitivity_table(found)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from ..errors import MissingToolError
 from ..sensitivity import GroupSensitivity, Sensitivity, SensitivityPoint
 from .console import plain_table
+from .plots import new_figure
 from .units import percent
 
 
@@ -34,12 +33,7 @@ def plot_sensitivity(found: Sensitivity, path: Path) -> None:
     Raises:
         MissingToolError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MissingToolError("plots need matplotlib; install it with pip install 'tvmcompress[report]'") from None
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes: Any = figure.subplots()
+    figure, axes = new_figure(9, 5.5)
     scored = found.accuracy is not None
     styles = ("-", "--", ":", "-.")
     for index, group in enumerate(found.groups):
