@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.tvmcompress.cli.running import refused
+from tests.tvmcompress.cli.running import refused, run
 from tvmcompress.cli.benchmark import benchmark
 from tvmcompress.cli.compress import compress
 from tvmcompress.cli.recipe_options import OPTIONS, recipe_of
-from tvmcompress.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe
+from tvmcompress.errors import UserError
+from tvmcompress.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe, SparsifyRecipe
 
 TABLES = {"prune": PruneRecipe, "finetune": FinetuneRecipe, "quantize": QuantizeRecipe}
 
@@ -50,6 +51,30 @@ def test_replaces_entries_of_the_file(tmp_path: Path) -> None:
 def test_a_budget_replaces_the_ratio_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("[prune]\nratio = 0.3\nmin_channels = 2\n")
     assert recipe(recipe=tmp_path / "r.toml", max_ram="16K").prune == PruneRecipe(max_ram=16384, min_channels=2)
+
+
+def test_ratios_by_pattern_and_thresholds() -> None:
+    assert recipe(prune=0.5, ratio=["a*=0.2", "b=c=0"]).prune == PruneRecipe(ratio=0.5, ratios={"a*": 0.2, "b=c": 0.0})
+    assert recipe(threshold=0.3, scope="local").prune == PruneRecipe(threshold=0.3, scope="local")
+    assert recipe(sparsify="<0.02").sparsify == SparsifyRecipe(threshold=0.02)
+    for text in ("a", "=0.5", "a=b"):
+        with pytest.raises(UserError, match="pattern and a fraction"):
+            recipe(prune=0.5, ratio=[text])
+    with pytest.raises(UserError, match="'<0.01'"):
+        recipe(sparsify="<x")
+
+
+def test_a_threshold_replaces_the_ratio_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('[prune]\nratio = 0.3\n[sparsify]\npattern = "2:4"\nexclude = ["a"]\n')
+    plan = recipe(recipe=tmp_path / "r.toml", threshold=0.1, sparsify="<0.5")
+    assert plan == Recipe(prune=PruneRecipe(threshold=0.1), sparsify=SparsifyRecipe(threshold=0.5, exclude=("a",)))
+
+
+def test_layers_with_ratios_of_their_own(digits: Path, tmp_path: Path) -> None:
+    options = ("--prune", 0.5, "--ratio", "stem=0", "--no-repair", "-o", tmp_path / "out", "--json")
+    groups = {group["name"]: group for group in run("compress", digits / "digits.onnx", *options).json["surgery"]["groups"]}
+    assert "stem" not in groups
+    assert groups
 
 
 def test_what_is_not_given_sets_nothing() -> None:
