@@ -10,12 +10,24 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "what TFLite's converter does: asymmetric int8 activations over the whole range seen, double rounding",
         {"precision": "int8", "observer": "minmax", "weights": "per_channel", "rounding": "double"},
     ),
-    "accurate": ("int8 with ranges of least squared error", {"precision": "int8", "observer": "mse"}),
-    "small": ("int4 weights in groups of 32 input channels", {"precision": "int4", "group_size": 32, "observer": "mse"}),
-    "x86": ("7-bit weights and one rounding: fastest on x86 without VNNI", {"weight_bits": 7, "rounding": "single"}),
+    "accurate": (
+        "int8, ranges of least squared error; ranges of channels equalized, mean errors corrected, rounding learned",
+        {"precision": "int8", "observer": "mse", "repair": ["equalize", "adaround", "bias"]},
+    ),
+    "small": (
+        "int4 weights in groups of 32 input channels, rounding learned, mean errors corrected",
+        {"precision": "int4", "group_size": 32, "observer": "mse", "repair": ["adaround", "bias"]},
+    ),
+    "x86": (
+        "7-bit weights, multiplied as bytes on x86 without VNNI, and one rounding",
+        {"weight_bits": 7, "rounding": "single"},
+    ),
     "shift": ("scales that are powers of two: rescaling is a shift", {"power_of_two": True}),
     "int16x8": ("int16 activations, int8 weights", {"precision": "int16x8"}),
-    "transformer": ("ranges that leave out rare outliers", {"observer": "percentile"}),
+    "transformer": (
+        "outliers behind normalizations moved into weights, ranges that leave out the rarest values",
+        {"observer": "percentile", "repair": ["smooth"]},
+    ),
     "float16": ("weights stored as float16, computation in float32", {"precision": "float16"}),
 }
 """For each name what it is for, and its values."""

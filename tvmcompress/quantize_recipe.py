@@ -63,7 +63,8 @@ class QuantizeRecipe(Table):
         weight_bits: 8, or 7 for smaller products, which x86 multiplies faster.
         activation_bits: 8, or 7 for ranges that leave room for values beyond them.
         group_size: Input channels that share a multiplier of int4 weights; 0 for one group.
-        observer: How the range of an activation is found; by default with the least squared error for 256 integers.
+        observer: How the range of an activation is found; by default with the least squared error for 256 integers, for
+            int16x8 by the smallest and largest value.
         observer_options: Its options, for instance the percentage that stays inside: {percentile = 99.9}.
         weights: One scale for each output channel, or one for each tensor.
         rounding: Requantization as TFLite rounds it ("double"), or with one rounding ("single"), which is faster.
@@ -108,8 +109,12 @@ class QuantizeRecipe(Table):
     @model_validator(mode="before")
     @classmethod
     def _with_preset(cls, values: Any) -> Any:
-        name = values.get("preset") if isinstance(values, dict) else None
-        return {**preset_values(name), **values} if isinstance(name, str) else values
+        if not isinstance(values, dict):
+            return values
+        name = values.get("preset")
+        found = {**preset_values(name), **values} if isinstance(name, str) else dict(values)
+        # With 65536 integers nothing is won by clipping.
+        return {"observer": "minmax", **found} if found.get("precision") == "int16x8" else found
 
     @property
     def searches(self) -> bool:

@@ -17,7 +17,17 @@ from tvmcompress.passes.interpreter import run
 from tvmcompress.passes.rebuild import bindings
 from tvmcompress.targets.x86 import host
 from tvmcompress.targets.x86.compile import compile_module
-from tvmcompress.targets.x86.kernels.intrinsics import DOTS, MADD8, VNNI8, VNNI16, best_dot
+from tvmcompress.targets.x86.kernels.intrinsics import (
+    DOTS,
+    MADD8,
+    MADD16,
+    MADDUBS8,
+    MADDUBS16,
+    VNNI8,
+    VNNI16,
+    best_dot,
+    fits_int16,
+)
 from tvmcompress.targets.x86.kernels.requantize import shifts_simply
 from tvmcompress.targets.x86.kernels.select import select_kernels
 from tvmcompress.targets.x86.lower import call_sites, constant_arguments, prim_funcs, workload
@@ -256,6 +266,43 @@ def test_the_widest_instruction_is_chosen() -> None:
     assert best_dot(v4, 8) == VNNI8
     assert best_dot(host.cpu_features("alderlake"), 64) == VNNI8
     assert len({dot.broadcast for dot in DOTS}) == len(DOTS)
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v3", *(["x86-64-v4"] if len(CPUS) > 1 else [])])
+@pytest.mark.parametrize(("channels", "out", "kernel"), [(8, 16, (3, 3)), (3, 8, (3, 2)), (64, 24, (1, 1))])
+def test_products_of_bytes_where_weights_are_small(cpu, channels, out, kernel) -> None:
+    layer = Layer((1, 6, 7, channels), 1)
+    operands, max_shift = layer.operands((out, *kernel, channels), out, channels * kernel[0] * kernel[1], "single")
+    options = {"input_zero_point": -128, "output_zero_point": 0, "max_shift": max_shift, "rounding": "single"}
+    mod = layer.finish(ops.qconv2d(layer.x, *operands, **options))
+    wide, narrow = (MADD8, MADDUBS8) if cpu == "x86-64-v3" or out % 16 else (MADD16, MADDUBS16)
+    assert _dots(mod, cpu) == [wide]
+    # Seven bits, and the largest sums that they have.
+    layer.params["weight"] = (layer.params["weight"] // 2).clip(-63, 63)
+    layer.params["weight"][:3] = 63
+    layer.params["weight"][3:5] = -63
+    image = np.where(np.arange(channels) % 3 == 2, -5, 127).astype("int8")
+    layer.sample = lambda: np.broadcast_to(image, (1, 6, 7, channels)).copy()
+    small = layer.finish(ops.qconv2d(layer.x, *operands, **options))
+    assert _dots(small, cpu) == [narrow]
+    check(layer, small, cpu)
+    del layer.sample
+    check(layer, small, cpu)
+
+
+def test_pairs_of_weights_that_vpmaddubsw_would_saturate() -> None:
+    def held(*weights):
+        return fits_int16(np.array([weights], "int8"))
+
+    assert held(64, 64, -64, -64)
+    assert held(127, -128, 1, 127)
+    assert not held(64, 65, 0, 0)
+    assert not held(0, 0, -128, -1)
+
+
+def _dots(mod, cpu):
+    chosen = select_kernels(mod, host.cpu_features(cpu))
+    return [DOTS[int(value.attrs.dot)] for _, value in bindings(chosen["main"]) if is_integer_op(value)]
 
 
 def test_what_has_no_kernel_keeps_its_definition() -> None:

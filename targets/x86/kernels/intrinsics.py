@@ -6,9 +6,12 @@
 | `x86.vpmaddwd.16x2` | the same, 512 bits | AVX-512BW | int32[16] += sum over 2 of int16 * int16 |
 | `x86.vpdpbusd.8x4` | vpdpbusd | AVX-512VNNI and VL, or AVX-VNNI | int32[8] += sum over 4 of uint8 * int8 |
 | `x86.vpdpbusd.16x4` | the same, 512 bits | AVX-512VNNI | int32[16] += sum over 4 of uint8 * int8 |
+| `x86.vpmaddubsw.8x4` | vpmaddubsw, vpmaddwd, vpaddd | AVX2, small weights | int32[8] += sum over 4 of uint8 * int8 |
+| `x86.vpmaddubsw.16x4` | the same, 512 bits | AVX-512BW, small weights | int32[16] += sum over 4 of uint8 * int8 |
 
 All of them are exact: two products of 8-bit numbers widened to int16 fit into int32, and vpdpbusd does not saturate.
-vpmaddubsw, the 8-bit product of plain AVX2, saturates at int16 and is not used.
+vpmaddubsw, the 8-bit product of plain AVX2, saturates at int16; it is used where no two weights that it adds up can
+reach that (`fits_int16`), as weights of seven bits cannot.
 
 Each comes in two forms. *broadcast*: the same `group` activations for all lanes, as in a convolution. *lanes*: every
 lane its own activations, packed into the bytes or halves of an int32, as in a depthwise convolution.
@@ -23,6 +26,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
@@ -76,7 +80,9 @@ MADD8 = Dot("vpmaddwd", 8, 2, "int16", "int16")
 MADD16 = Dot("vpmaddwd", 16, 2, "int16", "int16")
 VNNI8 = Dot("vpdpbusd", 8, 4, "uint8", "int8")
 VNNI16 = Dot("vpdpbusd", 16, 4, "uint8", "int8")
-DOTS = (MADD8, MADD16, VNNI8, VNNI16)
+MADDUBS8 = Dot("vpmaddubsw", 8, 4, "uint8", "int8")
+MADDUBS16 = Dot("vpmaddubsw", 16, 4, "uint8", "int8")
+DOTS = (MADD8, MADD16, VNNI8, VNNI16, MADDUBS8, MADDUBS16)
 
 
 def best_dot(features: frozenset[str], channels: int) -> Dot:
@@ -91,6 +97,18 @@ def best_dot(features: frozenset[str], channels: int) -> Dot:
     return MADD8
 
 
+def bytewise(dot: Dot) -> Dot | None:
+    """The product of bytes that takes the place of one of halves where the weights are small enough."""
+    return {MADD8: MADDUBS8, MADD16: MADDUBS16}.get(dot)
+
+
+def fits_int16(packed: np.ndarray) -> bool:
+    """Whether vpmaddubsw is exact with these weights: int8, the last axis a group of four, added up in twos."""
+    pairs = packed.reshape(-1, 2).astype(np.int64) * 255
+    low, high = np.minimum(pairs, 0).sum(1).min(initial=0), np.maximum(pairs, 0).sum(1).max(initial=0)
+    return bool(-(1 << 15) <= low and high < 1 << 15)
+
+
 def _lookup(name: str) -> object:
     return T.llvm_lookup_intrinsic_id(name)
 
@@ -102,6 +120,13 @@ def _accumulate(dot: Dot, acc: object, activation: object, weight: object) -> ob
         bits = 32 * dot.lanes
         name = f"llvm.x86.avx512.vpdpbusd.{bits}"
         return T.call_llvm_pure_intrin(_lookup(name), acc, activation, weight, dtype=result)
+    if dot.instruction == "vpmaddubsw":
+        halves, count = f"int16x{2 * dot.lanes}", 2 * dot.lanes
+        name = "llvm.x86.avx2.pmadd.ub.sw" if dot.lanes == 8 else "llvm.x86.avx512.pmaddubs.w.512"
+        sums = T.call_llvm_pure_intrin(_lookup(name), activation, weight, dtype=halves)
+        ones = T.broadcast(T.int16(1), count)
+        name = "llvm.x86.avx2.pmadd.wd" if dot.lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
+        return acc + T.call_llvm_pure_intrin(_lookup(name), sums, ones, dtype=result)
     name = "llvm.x86.avx2.pmadd.wd" if dot.lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
     return acc + T.call_llvm_pure_intrin(_lookup(name), activation, weight, dtype=result)
 
@@ -109,7 +134,7 @@ def _accumulate(dot: Dot, acc: object, activation: object, weight: object) -> ob
 def _operand(dot: Dot) -> str:
     """dtype of the instruction's operands."""
     count = dot.lanes * dot.group
-    return f"uint8x{count}" if dot.instruction == "vpdpbusd" else f"int16x{count}"
+    return f"uint8x{count}" if dot.activation == "uint8" else f"int16x{count}"
 
 
 def _register(dot: Dot) -> None:

@@ -16,7 +16,7 @@ from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
-from .intrinsics import Dot, best_dot
+from .intrinsics import Dot, best_dot, bytewise, fits_int16
 from .requantize import shifts_simply
 
 
@@ -69,11 +69,23 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
     o, _, _, c = operands.weight.shape
     if int(call.attrs.groups) != 1:
         return None
-    dot = best_dot(features, o)
+    dot = _dot(features, operands, int(call.attrs.input_zero_point))
     if c % dot.group and int(call.attrs.dilation[1]) != 1:
         # A run of columns has no gaps.
         return None
     return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot)
+
+
+def _dot(features: frozenset[str], operands: _Operands, zero_point: int) -> Dot:
+    """The best product for a convolution; one of bytes where its weights allow it."""
+    channels = operands.weight.shape[0]
+    dot = best_dot(features, channels)
+    narrow = bytewise(dot)
+    if narrow is None:
+        return dot
+    padded = -(-channels // narrow.lanes) * narrow.lanes
+    packed = pack_weights(operands.weight, operands.bias, zero_point, narrow, padded)
+    return narrow if fits_int16(packed.weight) else dot
 
 
 def _packed_convolution(
@@ -133,7 +145,7 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
     attrs = {key: call.attrs[key] for key in dict(call.attrs.items())}
     attrs.update(strides=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1])
     as_conv = _Operands(operands.weight.reshape(o, 1, 1, k), operands.bias, operands.multiplier, operands.shift)
-    dot = best_dot(features, o)
+    dot = _dot(features, as_conv, int(call.attrs.input_zero_point))
     new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
     return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (shape[0], o))
 
