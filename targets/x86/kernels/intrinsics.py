@@ -106,7 +106,7 @@ def fits_int16(packed: np.ndarray) -> bool:
     """Whether vpmaddubsw is exact with these weights: int8, the last axis a group of four, added up in twos."""
     pairs = packed.reshape(-1, 2).astype(np.int64) * 255
     low, high = np.minimum(pairs, 0).sum(1).min(initial=0), np.maximum(pairs, 0).sum(1).max(initial=0)
-    return bool(-(1 << 15) <= low and high < 1 << 15)
+    return bool(low >= -(1 << 15) and high < 1 << 15)
 
 
 def _lookup(name: str) -> object:

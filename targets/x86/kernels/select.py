@@ -66,7 +66,7 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
     operands = _operands(rebuilder, call)
     if operands is None:
         return None
-    o, _, _, c = operands.weight.shape
+    c = operands.weight.shape[3]
     if int(call.attrs.groups) != 1:
         return None
     dot = _dot(features, operands, int(call.attrs.input_zero_point))
