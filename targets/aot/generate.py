@@ -18,8 +18,10 @@ from ...passes.errors import UserError
 from ..base import TensorSpec
 from ..integer_io import core_and_specs, is_integer
 from ..x86.lower import channels_last
-from .arena import Arena, plan_arena
-from .lower import LLVM_OPTIONS_ATTR, Lowered, lower
+from .arena import Arena
+from .compiled import Compiled, compile_program
+from .lower import LLVM_OPTIONS_ATTR, Lowered
+from .patches import Patches, choose_patches
 from .plan import ALIGNMENT
 from .program import Legalize, Program, make_program
 from .schedule import Registers
@@ -60,6 +62,7 @@ class Generated:
         program: The calls.
         arena: Where tensors lie.
         constant_bytes: Bytes of the constants.
+        patches: What is computed strip by strip; None where nothing is.
     """
 
     folder: Path
@@ -71,6 +74,7 @@ class Generated:
     program: Program
     arena: Arena
     constant_bytes: int
+    patches: Patches | None = None
 
 
 def generate(
@@ -84,6 +88,7 @@ def generate(
     emit: str = "object",
     legalize: Sequence[Legalize] = (),
     decode: Collection[str] = (),
+    patch_wise: bool = False,
 ) -> Generated:
     """Compile a model module to a library in `folder`.
 
@@ -97,6 +102,7 @@ def generate(
         emit: "object" for kernels as an LLVM object, "c" for kernels as C source.
         legalize: The target's own kernels.
         decode: Stored weights ("int4", "float16") that are widened now, for speed; others are where they are read.
+        patch_wise: Compute the first layers strip by strip where that makes the arena smaller.
 
     Raises:
         UserError: The prefix is no identifier, or the model cannot be compiled.
@@ -106,10 +112,16 @@ def generate(
     core, inputs, outputs = core_and_specs(mod)
     # C has no float16.
     core = tvm.transform.Sequential([DecodeWeights({*decode, *(["float16"] if emit == "c" else [])})])(core)
-    program = make_program(core if is_integer(core) else channels_last(core), prefix, registers, legalize)
     tvm_target = tvm.target.Target(target if emit == "object" else {"kind": "c"})
-    lowered = lower(program.functions, tvm_target)
-    arena = plan_arena(program, lowered.workspaces)
+
+    def compiled(module: tvm.IRModule) -> Compiled:
+        return compile_program(make_program(module, prefix, registers, legalize), tvm_target)
+
+    made = compiled(core if is_integer(core) else channels_last(core))
+    chosen = choose_patches(core, made, compiled) if patch_wise and is_integer(core) else None
+    if chosen is not None:
+        made = chosen[0]
+    program, arena, lowered = made.program, made.arena, made.lowered
     context = _context(program, arena, lowered, inputs, outputs, prefix, version)
     names = {
         f"{prefix}.h": "model.h.j2",
@@ -149,6 +161,7 @@ def generate(
         program=program,
         arena=arena,
         constant_bytes=constant_bytes,
+        patches=None if chosen is None else chosen[1],
     )
 
 

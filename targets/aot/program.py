@@ -11,11 +11,13 @@ import tvm_ffi
 
 from ...passes._tvm import Constant, relax, tirx, tvm
 from ...passes.errors import UserError
+from ...passes.integer.patch_execution import STRIP
 from ...passes.module_params import detach_params, input_vars
 from ...passes.rebuild import bindings
 from .inplace import inplace_argument
 from .permutations import PermutationsToReshapes
 from .schedule import Registers, schedule
+from .slices import JOIN, PART, SlicesToViews
 from .stored_weights import FuseStoredWeights
 from .weight_layout import LayOutWeights
 
@@ -28,6 +30,7 @@ _VIEWS = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"
 
 Legalize = Callable[[tvm.IRModule], tvm.IRModule]
 _UNNAMED = re.compile(r"(lv|gv)\d*")
+_STRIP = re.compile(re.escape(STRIP) + r"\d+$")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Program:
         inputs: Names of the tensors that the caller fills.
         outputs: Names of the tensors that the caller reads.
         tensors: All tensors by name; several names may be views of one memory, see `views`.
-        views: For a reshaped tensor the tensor whose memory it is.
+        views: For a tensor that lies in another one's memory (reshaped, a slice of it, a part it is joined of) that tensor,
+            and the bytes from its start.
         constants: Values by name; equal values appear once.
         steps: The calls in order.
         functions: The functions by name; equal functions appear once.
@@ -86,7 +90,7 @@ class Program:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    views: dict[str, str] = field(default_factory=dict)
+    views: dict[str, tuple[str, int]] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     functions: dict[str, tirx.PrimFunc] = field(default_factory=dict)
@@ -100,9 +104,20 @@ class Program:
 
     def memory(self, name: str) -> str:
         """The tensor in whose memory `name` lies."""
+        return self.place(name)[0]
+
+    def place(self, name: str) -> tuple[str, int]:
+        """The tensor in whose memory `name` lies, and at which byte."""
+        offset = 0
         while name in self.views:
-            name = self.views[name]
-        return name
+            name, more = self.views[name]
+            offset += more
+        return name, offset
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a tensor takes all of the memory that it lies in."""
+        memory, _ = self.place(name)
+        return self.tensors[name].nbytes == self.tensors[memory].nbytes
 
 
 def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize: Sequence[Legalize] = ()) -> Program:
@@ -128,6 +143,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
         relax.transform.CanonicalizeBindings(),
         relax.transform.FoldConstant(),
         PermutationsToReshapes(),
+        SlicesToViews(),
         relax.transform.LegalizeOps(skip_ops=sorted(_VIEWS)),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
@@ -195,9 +211,17 @@ class _Builder:
             source = self._value(value.args[0])
             assert isinstance(source, str)
             name = self._tensor(f"t{len(self._program.tensors)}", var.ty)
-            self._program.views[name] = source
+            self._program.views[name] = (source, 0)
             self._name_layer(source, var.name)
             return name
+        if op == PART:
+            source = self._value(value.args[0])
+            assert isinstance(source, str)
+            name = self._tensor(f"t{len(self._program.tensors)}", var.ty)
+            self._program.views[name] = (source, int(value.attrs.offset))
+            return name
+        if op == JOIN:
+            return self._join(var, value)
         if op != "relax.call_tir":
             raise UserError(f"operator {op or value.op} at '{var.name}' cannot be compiled ahead of time")
         function = value.args[0]
@@ -215,11 +239,21 @@ class _Builder:
                 function=called,
                 arguments=tuple(arguments),
                 results=results,
-                layer=self._layers.get(function.name_hint, var.name),
+                layer=_whole_layer(self._layers.get(function.name_hint, var.name)),
                 inplace=arguments[index] if index is not None else None,
             )
         )
         return results[0] if not isinstance(var.ty, relax.TupleType) else results
+
+    def _join(self, var: relax.Var, value: relax.Call) -> str:
+        """A tensor that is nothing but the memory that its parts were written to."""
+        name, offset = self._tensor(f"t{len(self._program.tensors)}", var.ty), 0
+        for field_ in value.args[0].fields:
+            part = self._value(field_)
+            assert isinstance(part, str)
+            self._program.views[self._program.memory(part)] = (name, offset)
+            offset += self._program.tensors[part].nbytes
+        return name
 
     def _value(self, expr: relax.Expr) -> str | tuple[str, ...]:
         if isinstance(expr, relax.Var):
@@ -270,4 +304,9 @@ class _Builder:
         """Kernels compute flat tensors; it is the view of the result that bears the layer's name."""
         steps = self._program.steps
         if steps and source in steps[-1].results and _UNNAMED.fullmatch(steps[-1].layer):
-            steps[-1] = replace(steps[-1], layer=name)
+            steps[-1] = replace(steps[-1], layer=_whole_layer(name))
+
+
+def _whole_layer(name: str) -> str:
+    """The layer that a strip belongs to."""
+    return _STRIP.sub("", name)
