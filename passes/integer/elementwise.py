@@ -17,7 +17,7 @@ from .registry import (
     tensor_type,
     typed_call,
 )
-from .requantize import quantize_multiplier, te_multiply, te_requantize
+from .requantize import quantize_multiplier, te_multiply, te_requantize, te_shift_left
 
 # Bits by which the operands of a sum are shifted up before they are brought to one scale, as in TensorFlow Lite.
 ADD_LEFT_SHIFT = 20
@@ -256,7 +256,7 @@ def _define_sum(sign: int) -> Any:
         def scaled(tensor: Any, index: tuple[Any, ...], which: str) -> Any:
             multiplier, shift = int(attrs[f"{which}_multiplier"]), int(attrs[f"{which}_shift"])
             value = read(tensor, index, int(attrs[f"{which}_zero_point"]))
-            shifted = tirx.shift_left(value, tirx.const(int(attrs.left_shift), "int32"))
+            shifted = te_shift_left(value, tirx.const(int(attrs.left_shift), "int32"))
             return te_multiply(shifted, multiplier, shift, rounding, shift).astype("int32")
 
         def total(*index: Any) -> Any:

@@ -157,17 +157,31 @@ def te_multiply(x: Any, multiplier: Any, shift: Any, rounding: str, max_shift: i
         left = max(shift, 0) if isinstance(shift, int) else tirx.max(shift, tirx.const(0, "int32"))
         left = tirx.const(left, "int64") if isinstance(left, int) else left.astype("int64")
         low, high = tirx.const(INT32_MIN, "int64"), tirx.const(INT32_MAX, "int64")
-        x64 = tirx.max(tirx.min(tirx.shift_left(x64, left), high), low)
+        x64 = tirx.max(tirx.min(te_shift_left(x64, left), high), low)
     product = tirx.shift_right(x64 * q + tirx.const(1 << 30, "int64"), tirx.const(31, "int64")).astype("int32")
     if isinstance(shift, int):
-        return product if shift >= 0 else _te_rounding_shift(product, tirx.const(-shift, "int32"))
+        return product if shift >= 0 else _te_rounding_shift(product, -shift)
     right = -shift if max_shift <= 0 else tirx.max(-shift, tirx.const(0, "int32"))
     return _te_rounding_shift(product, right)
 
 
+def te_shift_left(x: Any, bits: Any) -> Any:
+    """x << bits, of an unsigned number, since C, in which we also emit, leaves the left shift of a negative one undefined.
+
+    Reinterpreted, not cast: TVM's simplifier takes the value of an unsigned cast for positive.
+    """
+    dtype = str(x.ty.dtype)
+    unsigned = tirx.reinterpret(f"u{dtype}", x)
+    return tirx.reinterpret(dtype, tirx.shift_left(unsigned, bits.astype(f"u{dtype}")))
+
+
 def _te_rounding_shift(x: Any, right: Any) -> Any:
-    """x / 2**right, half away from zero, without leaving int32."""
-    mask = tirx.bitwise_not(tirx.shift_left(tirx.const(-1, "int32"), right))
+    """x / 2**right, half away from zero, without leaving int32; `right` is an int32 expression or a Python integer."""
+    if isinstance(right, int):
+        mask, right = tirx.const((1 << right) - 1, "int32"), tirx.const(right, "int32")
+    else:
+        ones = tirx.const(0xFFFFFFFF, "uint32")
+        mask = tirx.bitwise_not(tirx.shift_left(ones, right.astype("uint32"))).astype("int32")
     remainder = tirx.bitwise_and(x, mask)
     threshold = tirx.shift_right(mask, tirx.const(1, "int32")) + (x < 0).astype("int32")
     return tirx.shift_right(x, right) + (remainder > threshold).astype("int32")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..integer_io import core_and_specs, is_integer
 from ..x86.lower import channels_last
 from .arena import Arena
 from .compiled import Compiled, compile_program
-from .lower import LLVM_OPTIONS_ATTR, Lowered
+from .lower import LLVM_OPTIONS_ATTR
 from .patches import Patches, choose_patches
 from .plan import ALIGNMENT
 from .program import Legalize, Program, make_program
@@ -45,6 +45,9 @@ _C_TYPES = {
 }
 LARGEST_TEXT = 2 << 20
 """Bytes of constants that are written as C source; compilers take long for more, which goes into a binary file."""
+
+EMITTED = ("object", "c")
+"""What kernels are written as."""
 
 _C_SCALARS = ("INT8", "INT16", "INT32", "UINT8", "FLOAT32")
 
@@ -96,7 +99,7 @@ def generate(
         mod: A model module, parameters attached; an integer one becomes its integer core, int8 in and out.
         target: The TVM target of the kernels.
         folder: Where to write; it must exist.
-        registers: Of the core, for scheduling what has no kernel.
+        registers: Of the core, for scheduling what has no kernel; C source uses no vectors.
         prefix: A C identifier that starts every symbol and file name.
         version: Written into the header.
         emit: "object" for kernels as an LLVM object, "c" for kernels as C source.
@@ -110,9 +113,14 @@ def generate(
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
         raise UserError(f"'{prefix}' cannot start C names; use lower-case letters, digits and underscores")
     core, inputs, outputs = core_and_specs(mod)
+    if emit not in EMITTED:
+        raise UserError(f"emit must be {' or '.join(EMITTED)}, not '{emit}'")
+    portable = emit == "c"
     # C has no float16.
-    core = tvm.transform.Sequential([DecodeWeights({*decode, *(["float16"] if emit == "c" else [])})])(core)
-    tvm_target = tvm.target.Target(target if emit == "object" else {"kind": "c"})
+    core = tvm.transform.Sequential([DecodeWeights({*decode, *(["float16"] if portable else [])})])(core)
+    tvm_target = tvm.target.Target({"kind": "c"} if portable else target)
+    if portable:
+        registers = replace(registers, lanes=1)
 
     def compiled(module: tvm.IRModule) -> Compiled:
         return compile_program(make_program(module, prefix, registers, legalize), tvm_target)
@@ -122,14 +130,18 @@ def generate(
     if chosen is not None:
         made = chosen[0]
     program, arena, lowered = made.program, made.arena, made.lowered
-    context = _context(program, arena, lowered, inputs, outputs, prefix, version)
+    kernel_source = _portable(codegen_build(lowered.module, tvm_target).inspect_source()) if portable else ""
+    context = {
+        **_context(program, arena, inputs, outputs, prefix, version),
+        "prototypes": _PROTOTYPE.findall(kernel_source),
+    }
     names = {
         f"{prefix}.h": "model.h.j2",
         f"{prefix}.c": "model.c.j2",
         f"{prefix}_constants.h": "constants.h.j2",
     }
     constant_bytes = sum(value.nbytes for value in program.constants.values())
-    if constant_bytes > LARGEST_TEXT:
+    if constant_bytes > LARGEST_TEXT and not portable:
         constants = f"{prefix}_constants.S"
         names[constants] = "constants.S.j2"
         _write_binary(program, folder / f"{prefix}_constants.bin")
@@ -142,15 +154,14 @@ def generate(
     objects = []
     for stale in folder.glob(f"{prefix}_kernels*"):
         stale.unlink()
-    for index, (options, functions) in enumerate(_by_options(lowered.module).items()):
-        kernels = folder / f"{prefix}_kernels{index or ''}.{'o' if emit == 'object' else 'c'}"
-        if emit == "object":
+    if portable:
+        sources.append(folder / f"{prefix}_kernels.c")
+        sources[-1].write_text(kernel_source)
+    else:
+        for index, (options, functions) in enumerate(_by_options(lowered.module).items()):
+            objects.append(folder / f"{prefix}_kernels{index or ''}.o")
             with_options = tvm.target.Target({**target, "cl-opt": options.split()} if options else target)
-            codegen_build(functions, with_options).write_to_file(str(kernels), "o")
-            objects.append(kernels)
-        else:
-            kernels.write_text(_portable(codegen_build(functions, tvm_target).inspect_source()))
-            sources.append(kernels)
+            codegen_build(functions, with_options).write_to_file(str(objects[-1]), "o")
     return Generated(
         folder=folder,
         prefix=prefix,
@@ -176,7 +187,6 @@ def _by_options(module: tvm.IRModule) -> dict[str, tvm.IRModule]:
 def _context(
     program: Program,
     arena: Arena,
-    lowered: Lowered,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     prefix: str,
@@ -193,12 +203,12 @@ def _context(
         }
 
     def pointer(name: str) -> str:
-        return f"(void *){prefix}_{name}" if name in program.constants else f"arena + {arena.offset(name)}"
+        return f"(void *){prefix}_{name}" if name in program.constants else f"(void *)(arena + {arena.offset(name)})"
 
     steps = []
     for step, own in zip(program.steps, arena.workspaces):
         places = [pointer(name) for name in (*step.arguments, *step.results)]
-        places += [f"arena + {arena.plan.offsets[name]}" for name in own]
+        places += [f"(void *)(arena + {arena.plan.offsets[name]})" for name in own]
         steps.append({"function": step.function, "arguments": places, "layer": step.layer})
     counts = {str(step["function"]): len(step["arguments"]) for step in steps}
     constants = [
@@ -252,15 +262,21 @@ def _c_values(value: np.ndarray) -> str:
 
 def _c_float(value: float) -> str:
     if value != value:
-        return "__builtin_nanf(\"\")"
+        return "NAN"
     if value in (float("inf"), float("-inf")):
-        return "-__builtin_inff()" if value < 0 else "__builtin_inff()"
+        return "-INFINITY" if value < 0 else "INFINITY"
     return float(value).hex() + "f"
+
+
+_PROTOTYPE = re.compile(r"^void \w+\([^)]*\);$", re.MULTILINE)
+_HEADERS = ("math", "stdbool", "stddef", "stdint", "string")
 
 
 def _portable(source: str) -> str:
     """TVM's C source without its headers, its macros and its module context."""
-    source = re.sub(r'#include "tvm/[^"]*"\n|// tvm target: .*\n|void\* __tvm_ffi__library_ctx.*\n', "", source)
+    source = re.sub(r"#include [^\n]*\n|// tvm target: .*\n|void\* __tvm_ffi__library_ctx.*\n", "", source)
     source = source.replace("#define TVM_EXPORTS\n", "").replace("TVM_DLL ", "")
-    headers = "".join(f"#include <{name}.h>\n" for name in ("math", "stdbool", "stddef", "stdint", "string"))
-    return headers + source
+    source = source.replace('#ifdef __cplusplus\nextern "C"\n#endif\n', "")
+    # Written in the first round of a loop, which compilers do not see.
+    source = re.sub(r"^( +\w+ \w+\[1\]);$", r"\1 = {0};", source, flags=re.MULTILINE)
+    return "".join(f"#include <{name}.h>\n" for name in _HEADERS) + source
