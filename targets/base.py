@@ -91,6 +91,36 @@ class Latency(BaseModel):
     threads: int = 1
 
 
+class Patches(BaseModel):
+    """What is computed in strips.
+
+    Attributes:
+        end: The layer whose result is put together of strips; all layers before it are computed in strips, too.
+        layers: How many layers these are.
+        strips: How many strips.
+        extra_macs: Multiply-accumulates that come on top because neighbouring strips overlap.
+        macs: Multiply-accumulates of the network without them.
+        whole_arena_bytes: The arena without strips.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    end: str
+    layers: int
+    strips: int
+    extra_macs: int
+    macs: int
+    whole_arena_bytes: int
+
+    def sentence(self, arena_bytes: int) -> str:
+        """What was won and what it costs."""
+        return (
+            f"the first {self.layers} layers, up to '{self.end}', run in {self.strips} strips: an arena of {arena_bytes:,} "
+            f"bytes instead of {self.whole_arena_bytes:,}, {100 * self.extra_macs / max(self.macs, 1):.1f} % more "
+            "multiply-accumulates"
+        )
+
+
 class Measurement(BaseModel):
     """What one build does on one target.
 
@@ -107,7 +137,9 @@ class Measurement(BaseModel):
         constant_bytes: Of these the constants.
         ram_bytes: Memory that the model needs while it runs, constants not counted where they stay in flash.
         arena_bytes: Of these the arena of activations and workspaces.
+        arena_lower_bound: The most bytes of the arena that are in use at once: no plan can be smaller.
         stack_bytes: Of these the deepest stack seen.
+        patches: Which layers run in strips; None where none do.
         notes: What a reader must know of these figures.
     """
 
@@ -125,7 +157,9 @@ class Measurement(BaseModel):
     constant_bytes: int | None = None
     ram_bytes: int | None = None
     arena_bytes: int | None = None
+    arena_lower_bound: int | None = None
     stack_bytes: int | None = None
+    patches: Patches | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...passes.errors import UserError
 from ..artifact_folder import read_artifact, write_artifact
-from ..base import TargetDescription, TensorSpec
+from ..base import Patches, TargetDescription, TensorSpec
 
 
 class BuildInfo(BaseModel):
@@ -23,6 +23,7 @@ class BuildInfo(BaseModel):
         arena_lower_bound: The most bytes alive at once: no arena can be smaller.
         layers: For each function of the library the layers of the model that it computes.
         identity: Checksum of the library's files, by which a board tells what it runs.
+        patches: What is computed strip by strip; None where nothing is.
         workspaces: For each function the bytes of its workspaces, which lie in the arena while it runs.
     """
 
@@ -39,6 +40,7 @@ class BuildInfo(BaseModel):
     layers: dict[str, tuple[str, ...]] = {}
     identity: str = ""
     workspaces: dict[str, int] = {}
+    patches: Patches | None = None
 
     def write(self, folder: Path, target: TargetDescription) -> None:
         """Write to `folder`."""

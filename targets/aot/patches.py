@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from ...passes._tvm import tvm
 from ...passes.analysis import count_macs
 from ...passes.integer.patch_execution import PatchExecution, Prefix, prefixes
 from ...passes.module_params import static_shape
+from ..base import Patches
 from .arena import Arena
 from .compiled import Compile, Compiled
 from .plan import align, usage
@@ -26,35 +25,6 @@ _NEAR = 1.03
 """Arenas are as good as the smallest up to this factor; then fewer multiply-accumulates count."""
 MOST_EXTRA = 0.5
 """Candidates that compute more than this share of the network's multiply-accumulates twice are left out."""
-
-
-class Patches(BaseModel):
-    """What is computed in strips.
-
-    Attributes:
-        end: The layer whose result is put together of strips; all layers before it are computed in strips, too.
-        layers: How many layers these are.
-        strips: How many strips.
-        extra_macs: Multiply-accumulates that come on top because neighbouring strips overlap.
-        macs: Multiply-accumulates of the network without them.
-        whole_arena_bytes: The arena without strips.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    end: str
-    layers: int
-    strips: int
-    extra_macs: int
-    macs: int
-    whole_arena_bytes: int
-
-    def sentence(self, arena_bytes: int) -> str:
-        """What was won and what it costs."""
-        return (
-            f"the first {self.layers} layers, up to '{self.end}', run in {self.strips} strips: an arena of {arena_bytes:,} bytes "
-            f"instead of {self.whole_arena_bytes:,}, {100 * self.extra_macs / max(self.macs, 1):.1f} % more multiply-accumulates"
-        )
 
 
 @dataclass(frozen=True)

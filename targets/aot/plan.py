@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 ALIGNMENT = 8
-_SEARCH_WORK = 1_500_000
+_SEARCH_WORK = 500_000
 """Pairs of buffers that local search compares at most."""
-_MOST_NODES = 20_000
+_MOST_NODES = 10_000
 """Partial plans that branch and bound looks at."""
 
 

@@ -89,6 +89,8 @@ class EmulatedArtifact(Artifact):
         notes = ["executed instructions under QEMU, which are not cycles"]
         if self.target.emulator_note:
             notes.append(self.target.emulator_note)
+        if info.patches is not None:
+            notes.append(info.patches.sentence(info.arena_bytes))
         return Measurement(
             target=self.target.name,
             source="qemu",
@@ -101,7 +103,9 @@ class EmulatedArtifact(Artifact):
             constant_bytes=info.constant_bytes,
             ram_bytes=info.arena_bytes + (stack or 0),
             arena_bytes=info.arena_bytes,
+            arena_lower_bound=info.arena_lower_bound,
             stack_bytes=stack,
+            patches=info.patches,
             notes=tuple(notes),
         )
 

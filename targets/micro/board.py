@@ -98,6 +98,8 @@ class BoardArtifact(Artifact):
             constant_bytes=self.info.constant_bytes,
             ram_bytes=self.info.arena_bytes + (stack or 0),
             arena_bytes=self.info.arena_bytes,
+            arena_lower_bound=self.info.arena_lower_bound,
+            patches=self.info.patches,
             stack_bytes=stack,
             notes=(
                 f"{round(float(np.median(cycles))):,} cycles by the board's counter, at the {self.clock_hz / 1e6:g} MHz that "

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...passes.errors import UserError
+from ..aot.program import Program
+from ..base import TargetDescription
 from ..emulators.tools import run
 
+_FLOATS = {"float16", "float32", "float64"}
 _HELPERS = {
     "__addsf3": "__aeabi_fadd",
     "__subsf3": "__aeabi_fsub",
@@ -39,3 +43,22 @@ def use_arm_names(objects: list[Path]) -> None:
     renames = [part for old, new in _HELPERS.items() for part in ("--redefine-sym", f"{old}={new}")]
     for path in objects:
         run(["arm-none-eabi-objcopy", *renames, path], what="renaming floating-point helpers", timeout=60)
+
+
+def refuse_floats(description: TargetDescription, program: Program) -> None:
+    """Refuse a program that computes in floating point.
+
+    Raises:
+        UserError: It does; the sentence names the layers.
+    """
+    layers = [
+        step.layer
+        for step in program.steps
+        if {program.tensors[name].dtype for name in (*step.arguments, *step.results) if name in program.tensors} & _FLOATS
+    ]
+    if layers:
+        named = ", ".join(f"'{layer}'" for layer in list(dict.fromkeys(layers))[:3])
+        raise UserError(
+            f"{description.name} has no floating-point unit, and {len(layers)} of {len(program.steps)} steps compute in "
+            f"floating point ({named}); quantize the model (--quantize int8), or let a library compute them (--soft-float)"
+        )

@@ -16,8 +16,9 @@ from ..aot.toolchain import Toolchain
 from ..base import Target, TargetDescription
 from ..emulators.tools import missing, package_version, require
 from .artifact import CortexMArtifact
-from .project import STACK_BYTES, library_identity, write_firmware, write_project
-from .soft_float import use_arm_names
+from .fit import check_fit
+from .project import library_identity, write_firmware, write_project
+from .soft_float import refuse_floats, use_arm_names
 
 _PREFIX = "arm-none-eabi-"
 _BUILDING = [_PREFIX + "gcc", _PREFIX + "ar", _PREFIX + "size", _PREFIX + "objcopy"]
@@ -41,6 +42,8 @@ class CortexMTarget(Target):
         emit: str = "object",
         kernels: bool = True,
         check_memory: bool = True,
+        patch_wise: bool = False,
+        soft_float: bool = True,
         **options: Any,
     ) -> CortexMArtifact:
         """Write the library, with a project that builds it, into `output`.
@@ -52,6 +55,8 @@ class CortexMTarget(Target):
             emit: "object" for kernels compiled by LLVM, "c" for C source.
             kernels: Whether to use this core's own kernels; otherwise all come from the default schedule.
             check_memory: Whether to refuse a model that does not fit the board.
+            patch_wise: Whether to compute the first layers of an integer model strip by strip where that takes less memory.
+            soft_float: Whether layers may compute in floating point on a core without a unit for it, which is slow.
             options: None.
 
         Raises:
@@ -62,24 +67,31 @@ class CortexMTarget(Target):
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
         require(_BUILDING, f"building for {self.description.name}")
         description, output = self.description, Path(output)
-        with staged(output) as work:
-            generated = generate(
+
+        def compiled(folder: Path, patch_wise: bool) -> Generated:
+            return generate(
                 mod,
                 description.tvm,
-                work,
+                folder,
                 registers=_registers(description),
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
                 legalize=self._kernels(kernels and emit == "object"),
+                patch_wise=patch_wise,
             )
+
+        with staged(output) as work:
+            generated = compiled(work, patch_wise)
             arena = generated.arena.plan
+            if not soft_float and not description.fpu:
+                refuse_floats(description, generated.program)
             if check_memory:
                 # Before compiling: a linker's complaint about an overflowing region helps nobody.
-                _check_fit(description, generated.constant_bytes, arena.size)
+                check_fit(description, generated, 0, compiled)
             code = self._compile(generated, output)
             if check_memory:
-                _check_fit(description, code + generated.constant_bytes, arena.size)
+                check_fit(description, generated, code, compiled)
             identity = library_identity(generated)
             write_project(generated, description, identity)
             info = BuildInfo(
@@ -94,6 +106,7 @@ class CortexMTarget(Target):
                 layers=generated.program.layers(),
                 identity=identity,
                 workspaces=generated.arena.workspace_bytes(generated.program),
+                patches=generated.patches,
             )
             info.write(work, description)
         return CortexMArtifact(description, output, info)
@@ -131,17 +144,3 @@ def _registers(description: TargetDescription) -> Registers:
     if description.helium:
         return HELIUM
     return FLOAT_REGISTERS if description.fpu else CORE_REGISTERS
-
-
-def _check_fit(description: TargetDescription, flash: int, arena: int) -> None:
-    if description.flash_bytes and flash > description.flash_bytes:
-        raise UserError(
-            f"the model needs {flash:,} bytes of flash and {description.name} has {description.flash_bytes:,}; "
-            "prune more, quantize to int8, or choose a larger board"
-        )
-    if description.ram_bytes and arena + STACK_BYTES > description.ram_bytes:
-        raise UserError(
-            f"the model needs {arena:,} bytes of RAM for activations and {STACK_BYTES:,} for the stack, and "
-            f"{description.name} has {description.ram_bytes:,}; quantize to int8, prune more, lower the input size, or "
-            "choose a larger board"
-        )

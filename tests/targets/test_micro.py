@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -120,12 +121,59 @@ def _board(**sizes):
 
 def test_a_model_that_does_not_fit_is_refused_with_figures(float_net, tmp_path) -> None:
     output = tmp_path / "out"
-    with pytest.raises(UserError, match=r"needs [\d,]+ bytes of flash and board has 4,000; prune more"):
+    with pytest.raises(UserError) as refused:
         _board(flash_bytes=4000).build(float_net, output)
-    with pytest.raises(UserError, match=r"needs [\d,]+ bytes of RAM .* and board has 9,000; quantize"):
+    needed, excess = _numbers(r"needs ([\d,]+) bytes of flash \(.*\) and board has 4,000: ([\d,]+) too many", refused)
+    assert needed - excess == 4000
+    # Nearly all constants are float weights, of which int8 takes a quarter.
+    (quarter,) = _numbers(r"--quantize int8\), ([\d,]+) bytes", refused)
+    assert quarter == pytest.approx(needed / 4, rel=0.1)
+    (share,) = _numbers(r"constants of (\d+) % of their size: prune to it with --max-flash 4000", refused)
+    assert share == pytest.approx(100 * 4000 / needed, abs=1)
+    with pytest.raises(UserError) as refused:
         _board(ram_bytes=9000).build(float_net, output)
+    arena, excess = _numbers(r"needs ([\d,]+) bytes of RAM .* board has 9,000: ([\d,]+) too many; .* at layer '\w+'", refused)
+    assert arena + 4096 - 9000 == excess
+    assert "a larger board: nucleo-f446re, cortex-m4, " in str(refused.value)
+    with pytest.raises(UserError, match=r"bytes of flash .*; and the model needs .* bytes of RAM"):
+        _board(flash_bytes=4000, ram_bytes=9000).build(float_net, output)
     assert [path.name for path in output.iterdir()] == []
     _board(ram_bytes=9000).build(float_net, output, check_memory=False)
+
+
+def _numbers(pattern, refused) -> list[int]:
+    """The numbers that the message of an error states."""
+    found = re.search(pattern, str(refused.value))
+    assert found, refused.value
+    return [int(number.replace(",", "")) for number in found.groups()]
+
+
+def test_what_strips_would_save_is_tried_out(integer_net, integer_artifact, samples, tmp_path) -> None:
+    whole = integer_artifact.info.arena_bytes
+    with pytest.raises(UserError) as refused:
+        _board(ram_bytes=4096 + whole - 8).build(integer_net, tmp_path / "whole")
+    (strips,) = _numbers(r"in strips \(--patch-wise\), ([\d,]+) bytes, which fits", refused)
+    assert strips < whole
+    artifact = _board(ram_bytes=4096 + whole - 8).build(integer_net, tmp_path / "strips", patch_wise=True)
+    assert artifact.info.arena_bytes == strips
+    measured = artifact.measure()
+    assert (measured.arena_bytes, measured.patches.whole_arena_bytes) == (strips, whole)
+    assert measured.arena_lower_bound <= strips
+    assert any("strips" in note for note in measured.notes)
+    x = artifact.inputs[0].quantize(samples)
+    np.testing.assert_array_equal(artifact.run([x])[0], integer_artifact.run([x])[0])
+    with pytest.raises(UserError) as refused:
+        _board(ram_bytes=4096 + strips - 8).build(integer_net, tmp_path / "small")
+    assert _numbers(r"([\d,]+) bytes, which is still (\d+) over", refused) == [strips, 8]
+
+
+def test_floating_point_without_a_unit_is_computed_or_refused(float_net, integer_net, tmp_path) -> None:
+    small = get_target("cortex-m3")
+    with pytest.raises(UserError, match=r"cortex-m3 has no floating-point unit, and \d+ of \d+ steps .*--quantize int8"):
+        small.build(float_net, tmp_path / "refused", soft_float=False)
+    small.build(integer_net, tmp_path / "integer", soft_float=False)
+    # A core with a unit has nothing to refuse.
+    get_target("cortex-m4").build(float_net, tmp_path / "float", soft_float=False)
 
 
 def test_a_description_of_ones_own(integer_net, tmp_path) -> None:

@@ -11,7 +11,7 @@ import typer
 from . import common
 from . import options as opt
 from .common import command
-from .measuring import check_targets, measure_all
+from .measuring import build_options, check_targets, measure_all
 from .progress import bars
 from .recipe_options import with_recipe
 from .search_data import OPTIMISTIC, search_and_evaluation
@@ -42,6 +42,9 @@ def benchmark(
     search_log: opt.SearchLogOption = None,
     tune: opt.TuneOption = 0,
     threads: opt.ThreadsOption = None,
+    patch_wise: opt.PatchWiseOption = False,
+    emit: opt.EmitOption = None,
+    soft_float: opt.SoftFloatOption = True,
     runs: Annotated[
         int | None, typer.Option("--runs", min=1, help="Inferences to time on x86.", rich_help_panel="Targets")
     ] = None,
@@ -79,6 +82,7 @@ def benchmark(
     if compressing and len(models) > 1:
         raise UserError("pruning and quantization take one model; to compare several, compress them first")
     check_targets(targets, tune, skip_missing)
+    options = build_options(targets, threads=threads, patch_wise=patch_wise, emit=emit, soft_float=soft_float)
     limited_target(plan, targets)
     plan = for_targets(plan, targets)
     with output_folder(save) if save is not None else nullcontext() as folder:
@@ -105,7 +109,9 @@ def benchmark(
             if same:
                 remarks = (RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC),)
         records = _records(loaded, samples)
-        builds = measure_all(loaded, targets, samples, folder, tune=tune, threads=threads, runs=runs, skip_missing=skip_missing)
+        builds = measure_all(
+            loaded, targets, samples, folder, options=options, tune=tune, runs=runs, skip_missing=skip_missing
+        )
         report = Report(
             source=", ".join(path.name for path in models),
             host=Host.this(),
@@ -120,9 +126,11 @@ def benchmark(
         print(report.model_dump_json(indent=1))
         return
     from ..report.console import remarks_list, report_tables
+    from ..report.memory import memory_map
 
     console = common.output()
     console.print(report_tables(report, common.is_wide(console)))
+    console.print(memory_map(report.builds))
     if report.remarks:
         console.print(remarks_list(report))
 

@@ -10,7 +10,7 @@ import typer
 from . import common
 from . import options as opt
 from .common import command
-from .measuring import check_targets, measure_all
+from .measuring import build_options, check_targets, measure_all
 from .progress import Bars, bars
 from .recipe_options import with_recipe
 from .search_data import OPTIMISTIC, search_and_evaluation
@@ -43,6 +43,9 @@ def compress(
     onnx: opt.OnnxOption = None,
     tune: opt.TuneOption = 0,
     threads: opt.ThreadsOption = None,
+    patch_wise: opt.PatchWiseOption = False,
+    emit: opt.EmitOption = None,
+    soft_float: opt.SoftFloatOption = True,
     data_key: common.DataKeyOption = None,
     label_key: common.LabelKeyOption = None,
     layout: common.LayoutOption = None,
@@ -68,6 +71,7 @@ def compress(
     if plan.finetune is None and (train_data or checkpoint) is not None:
         raise UserError(f"--{'train-data' if train_data else 'checkpoint'} says nothing without --finetune EPOCHS")
     check_targets(target or [], tune)
+    options = build_options(target or [], threads=threads, patch_wise=patch_wise, emit=emit, soft_float=soft_float)
     limited_target(plan, target or [])
     with output_folder(output) as folder:
         original = common.load_model(model, shape, batch)
@@ -101,7 +105,7 @@ def compress(
             )
             models = _records(result, evaluation, bar)
         builds = measure_all(
-            {"compressed": result.model}, target or [], evaluation or calibration, folder, tune=tune, threads=threads
+            {"compressed": result.model}, target or [], evaluation or calibration, folder, options=options, tune=tune
         )
         report = _report(model, result, models, builds, OPTIMISTIC if same else None)
         result.model.save(folder / "model.tvmc")
@@ -179,6 +183,7 @@ def _report(
 
 def _show(report: Report, output: Path, groups: bool) -> None:
     from ..report.console import builds_table, models_table, remarks_list, steps_table, surgery_table
+    from ..report.memory import memory_map
     from ..report.precision import precision_table
 
     console = common.output()
@@ -194,6 +199,7 @@ def _show(report: Report, output: Path, groups: bool) -> None:
     if report.builds:
         console.print()
         console.print(builds_table(report, with_models=False))
+        console.print(memory_map(report.builds))
     console.print()
     if report.remarks:
         console.print(remarks_list(report))

@@ -32,18 +32,48 @@ def check_targets(targets: Sequence[str], tune: int, skip_missing: bool = False)
         raise UserError("--tune tries schedules on x86; add --target x86")
 
 
+def build_options(
+    targets: Sequence[str],
+    *,
+    threads: int | None = None,
+    patch_wise: bool = False,
+    emit: str | None = None,
+    soft_float: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """What options of the command line mean for each family of targets.
+
+    Raises:
+        UserError: An option that no target has a use for, or a value that there is not.
+    """
+    from ..errors import UserError
+    from ..targets.aot.generate import EMITTED
+    from ..targets.registry import get_target
+
+    families = {get_target(name).description.family for name in targets}
+    if emit is not None and emit not in EMITTED:
+        raise UserError(f"--emit {emit} is neither {' nor '.join(EMITTED)}")
+    if emit is not None and not families & {"cortex-m", "cortex-a"}:
+        raise UserError("--emit says what is written for Cortex-M and Cortex-A; add --target cortex-m4")
+    for option, given in (("--patch-wise", patch_wise), ("--no-soft-float", not soft_float)):
+        if given and "cortex-m" not in families:
+            raise UserError(f"{option} is for microcontrollers; add --target cortex-m4")
+    emitting = {} if emit is None else {"emit": emit}
+    micro = {**emitting, **({"patch_wise": True} if patch_wise else {}), **({} if soft_float else {"soft_float": False})}
+    return {"x86": {} if threads is None else {"threads": threads}, "cortex-a": emitting, "cortex-m": micro}
+
+
 def measure_all(
     models: Mapping[str, Model],
     targets: Sequence[str],
     samples: Dataset | None,
     output: Path | None,
     *,
+    options: Mapping[str, Mapping[str, Any]],
     tune: int = 0,
-    threads: int | None = None,
     runs: int | None = None,
     skip_missing: bool = False,
 ) -> list[BuildRecord]:
-    """Tune each model if asked to, then build and measure each on each target."""
+    """Tune each model if asked to, then build and measure each on each target, with the `options` of its family."""
     if not targets:
         return []
     from ..benchmarking import benchmark
@@ -51,8 +81,7 @@ def measure_all(
     if tune:
         for name, model in models.items():
             _tune(name, model, tune)
-    threading = {"threads": threads} if threads is not None else {}
-    measuring: dict[str, Any] = {**threading, **({"runs": runs} if runs is not None else {})}
+    measuring: dict[str, Any] = {**options["x86"], **({"runs": runs} if runs is not None else {})}
     total = len(models) * len(targets)
     with bars() as bar:
         done = 0
@@ -70,7 +99,7 @@ def measure_all(
             samples=samples,
             output=output,
             skip_missing=skip_missing,
-            build_options={"x86": threading},
+            build_options=options,
             measure_options={"x86": measuring},
             on_build=tell,
         )

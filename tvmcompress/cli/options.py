@@ -337,6 +337,31 @@ TuneOption = Annotated[
     int,
     typer.Option("--tune", min=0, metavar="N", help="Try N schedules on this machine first (x86).", rich_help_panel=_TARGETS),
 ]
+PatchWiseOption = Annotated[
+    bool,
+    typer.Option(
+        "--patch-wise",
+        help="Compute the first layers strip by strip where that takes less RAM (Cortex-M, int8).",
+        rich_help_panel=_TARGETS,
+    ),
+]
+EmitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--emit",
+        metavar="object|c",
+        help="Kernels for Cortex as object files (the default, faster), or as C99 source for any compiler.",
+        rich_help_panel=_TARGETS,
+    ),
+]
+SoftFloatOption = Annotated[
+    bool,
+    typer.Option(
+        "--soft-float/--no-soft-float",
+        help="Compute float layers by library calls on a core without a floating-point unit, or refuse them.",
+        rich_help_panel=_TARGETS,
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads of an inference on x86.", rich_help_panel=_TARGETS)
 ]

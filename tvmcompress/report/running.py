@@ -9,7 +9,8 @@ from rich.text import Text
 from ..running import RunRecord
 from ..targets.base import Measurement
 from .console import plain_table
-from .units import count, duration, percent, size
+from .memory import flash_parts, ram_parts
+from .units import count, duration, percent
 
 _SHOWN = 8
 """Samples whose highest output is listed."""
@@ -31,9 +32,9 @@ def run_summary(record: RunRecord) -> RenderableType:
         grid.add_row("an inference", Text.assemble((duration(latency.median_ms), "bold cyan"), f" ({times})"))
     if measured.instructions is not None:
         grid.add_row("an inference", Text(f"{measured.instructions:,} instructions", style="bold cyan"))
-    for name, value in (("flash", measured.flash_bytes), ("RAM", measured.ram_bytes), ("stack", measured.stack_bytes)):
-        if value is not None:
-            grid.add_row(name, size(value))
+    for name, value in (("flash", flash_parts(measured)), ("RAM", ram_parts(measured))):
+        if value:
+            grid.add_row(name, value)
     notes = [Text(note, style="dim") for note in measured.notes]
     return Group(*([predictions_table(record), Text()] if record.predictions else []), grid, *notes)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tvmcompress.passes.interpreter import run
 from tvmcompress.targets.aot import generate as generating
 from tvmcompress.targets.aot.generate import generate
 from tvmcompress.targets.aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, NEON
+from tvmcompress.targets.x86.lower import channels_last
 
 HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"}
 GUARD = 256
@@ -26,12 +28,12 @@ GUARD = 256
 class Library:
     """A generated library in this process."""
 
-    def __init__(self, mod, folder: Path, registers=FLOAT_REGISTERS, emit="object", prefix="net") -> None:
-        self.made = generate(mod, HOST, folder, registers=registers, emit=emit, prefix=prefix, version="1.2.3")
+    def __init__(self, mod, folder: Path, registers=FLOAT_REGISTERS, emit="object", prefix="net", flags=(), **options) -> None:
+        self.made = generate(mod, HOST, folder, registers=registers, emit=emit, prefix=prefix, version="1.2.3", **options)
         shared = folder / "net.so"
         # -Wl,-z,defs would accept libc and libm only: nothing else may be undefined.
         command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wno-maybe-uninitialized"]
-        command += ["-Wl,-z,defs", "-I", folder, "-o", shared]
+        command += [*flags, "-Wl,-z,defs", "-I", folder, "-o", shared]
         subprocess.run([*command, *self.made.sources, *self.made.objects, "-lm"], check=True)
         self.library = ctypes.CDLL(str(shared))
         self.prefix = prefix
@@ -94,8 +96,6 @@ def test_float_outputs_do_not_depend_on_the_tile(float_net, samples, tmp_path, r
 @pytest.mark.parametrize("emit", ["object", "c"])
 @pytest.mark.parametrize("registers", [FLOAT_REGISTERS, NEON], ids=["fpu", "vector"])
 def test_integer_outputs_equal_the_reference(integer_net, samples, tmp_path, registers, emit) -> None:
-    if emit == "c" and registers is NEON:
-        pytest.skip("C source has no vectors")
     library = Library(integer_net, tmp_path, registers, emit)
     spec = library.made.inputs[0]
     assert (spec.dtype, spec.layout, spec.shape) == ("int8", "NHWC", (1, 13, 11, 3))
@@ -103,6 +103,49 @@ def test_integer_outputs_equal_the_reference(integer_net, samples, tmp_path, reg
     for sample in samples:
         x = spec.quantize(sample[None])
         np.testing.assert_array_equal(infer(library, x)[0], run(core, [x])[0])
+
+
+STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wcast-align", "-Wstrict-prototypes", "-Werror")
+UNDEFINED = ("-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-static-libubsan")
+
+
+@pytest.mark.parametrize("precision", ["float", "integer"])
+def test_c_source_is_strict_c99_and_does_nothing_undefined(precision, request, samples, tmp_path) -> None:
+    net = request.getfixturevalue(f"{precision}_net")
+    made = generate(net, HOST, tmp_path, registers=NEON, emit="c", prefix="net")
+    assert made.objects == ()
+    sources = [*made.sources, *tmp_path.glob("*.h")]
+    assert not [path.name for path in sources if re.search(r"tvm/|dlpack|TVM_|__attribute__\(\(v", path.read_text())]
+    (spec,) = made.inputs
+    program = tmp_path / "main.c"
+    program.write_text(_MAIN)
+    command = ["cc", *STRICT, *UNDEFINED, "-O1", "-I", tmp_path, program, *made.sources, "-o", tmp_path / "run", "-lm"]
+    subprocess.run(command, check=True)
+    core = IntegerCore()(net) if precision == "integer" else channels_last(net)
+    for sample in samples:
+        x = spec.quantize(sample[None])
+        done = subprocess.run([tmp_path / "run"], input=x.tobytes(), capture_output=True)
+        assert done.returncode == 0, done.stderr
+        got = np.frombuffer(done.stdout, made.outputs[0].dtype).reshape(made.outputs[0].shape)
+        np.testing.assert_allclose(got, run(core, [x])[0], rtol=0 if precision == "integer" else 1e-4)
+
+
+_MAIN = """
+#include <stdio.h>
+#include "net.h"
+static union { uint64_t aligned[NET_ARENA_BYTES / 8 + 1]; } memory;
+int main(void) {
+  net_t model;
+  if (net_init(&model, memory.aligned, sizeof memory)) return 1;
+  if (fread(net_input(&model, 0), 1, NET_INPUT0_BYTES, stdin) != NET_INPUT0_BYTES || net_run(&model)) return 2;
+  return fwrite(net_output(&model, 0), 1, NET_OUTPUT0_BYTES, stdout) != NET_OUTPUT0_BYTES;
+}
+"""
+
+
+def test_what_is_emitted_is_checked(float_net, tmp_path) -> None:
+    with pytest.raises(UserError, match="emit must be object or c, not 'rust'"):
+        generate(float_net, HOST, tmp_path, registers=NEON, emit="rust")
 
 
 def test_large_constants_come_from_a_binary_file(float_net, samples, tmp_path, monkeypatch) -> None:

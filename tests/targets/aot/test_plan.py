@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmcompress.targets.aot.plan import ALIGNMENT, Buffer, lower_bound, plan
+import tvmcompress
+from tvmcompress.passes._tvm import tvm
+from tvmcompress.targets.aot.compiled import compile_program
+from tvmcompress.targets.aot.plan import ALIGNMENT, Buffer, _Search, lower_bound, plan
+from tvmcompress.targets.aot.program import make_program
+from tvmcompress.targets.aot.schedule import FLOAT_REGISTERS
+from tvmcompress.targets.integer_io import core_and_specs
+from tvmcompress.targets.micro.target import CortexMTarget
+from tvmcompress.targets.registry import get_target
+from tvmcompress.targets.x86.lower import channels_last
 
 
 @st.composite
@@ -79,3 +92,92 @@ def test_the_same_buffers_give_the_same_plan() -> None:
 @pytest.mark.parametrize("buffers", [{}, {"only": Buffer(0, 0, 0)}])
 def test_next_to_nothing(buffers: dict[str, Buffer]) -> None:
     assert plan(buffers).size == len(buffers) * ALIGNMENT
+
+
+@st.composite
+def _few(draw: st.DrawFn) -> dict[str, Buffer]:
+    """Five buffers of whole alignment units, some of which shrink in the middle of their lives."""
+    found = {}
+    for index in range(draw(st.integers(1, 5))):
+        first, life, size = draw(st.integers(0, 5)), draw(st.integers(0, 4)), 8 * draw(st.integers(1, 40))
+        shrinks = None
+        if life and draw(st.booleans()):
+            shrinks = first + draw(st.integers(1, life)), 8 * draw(st.integers(1, size // 8))
+        found[f"b{index}"] = Buffer(size, first, first + life, shrinks)
+    return found
+
+
+def _at(buffer: Buffer, step: int) -> int:
+    """Bytes of a buffer in use at a step."""
+    if not buffer.first <= step <= buffer.last:
+        return 0
+    return buffer.shrinks[1] if buffer.shrinks is not None and step >= buffer.shrinks[0] else buffer.size
+
+
+def _smallest(buffers: dict[str, Buffer]) -> int:
+    """The best arena, by placing the buffers in every order as low as they go, step by step."""
+    best = sum(b.size for b in buffers.values())
+    for order in itertools.permutations(buffers.values()):
+        heights = [0] * 12
+        for b in order:
+            base = max(heights[b.first : b.last + 1])
+            for step in range(b.first, b.last + 1):
+                heights[step] = base + _at(b, step)
+        best = min(best, max(heights))
+    return best
+
+
+@settings(max_examples=150, deadline=None)
+@given(_few())
+def test_a_plan_called_optimal_is(buffers: dict[str, Buffer]) -> None:
+    made = plan(buffers)
+    assert made.optimal
+    assert made.size == _smallest(buffers)
+    assert made.lower_bound == max(sum(_at(b, step) for b in buffers.values()) for step in range(12))
+    for step in range(12):
+        alive = sorted((made.offsets[name], made.offsets[name] + _at(b, step)) for name, b in buffers.items() if _at(b, step))
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(alive))
+
+
+def test_branch_and_bound_finds_what_first_fit_misses() -> None:
+    """Without local search, from the worst of plans."""
+    random_ = random.Random(1)
+    for _ in range(20):
+        firsts = [random_.randrange(8) for _ in range(9)]
+        buffers = {f"b{i}": Buffer(8 * random_.randrange(1, 50), f, f + random_.randrange(5)) for i, f in enumerate(firsts)}
+        search = _Search(buffers, lower_bound(buffers), 0)
+        search.size = sum(b.size for b in buffers.values()) + 1
+        assert search.prove() or search.size == lower_bound(buffers)
+        assert search.size == plan(buffers).size
+
+
+@pytest.mark.parametrize(("steps", "life"), [(12, 4), (24, 5), (40, 6)])
+def test_random_programs_are_within_five_percent_of_the_bound(steps: int, life: int) -> None:
+    random_ = random.Random(steps)
+    for _ in range(2):
+        buffers = {}
+        for step in range(steps):
+            buffers[f"t{step}"] = Buffer(random_.randrange(16, 20000), step, step + random_.randrange(1, life))
+            buffers[f"w{step}"] = Buffer(random_.randrange(0, 4000), step, step)
+        made = plan(buffers)
+        assert made.size <= 1.05 * made.lower_bound
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ic_resnet8_int8.tflite", "kws_dscnn_int8.tflite", "vww_mobilenetv1_025_96_int8.tflite"),
+        "ad_autoencoder_int8.tflite",
+        "cifar_resnet20_fp32.onnx",
+    ],
+)
+def test_the_arenas_of_trained_models_are_optimal(shared: Path, name: str) -> None:
+    """Of the Cortex-M4's kernels; ResNet-20 in float, which has the same tensors four times as large."""
+    target = CortexMTarget(get_target("cortex-m4").description)
+    core = core_and_specs(tvmcompress.load(shared / "models" / name).module)[0]
+    core = core if name.endswith("tflite") else channels_last(core)
+    program = make_program(core, "net", FLOAT_REGISTERS, target._kernels(True))
+    made = compile_program(program, tvm.target.Target(target.description.tvm)).arena.plan
+    assert made.optimal
+    assert made.size == made.lower_bound

@@ -261,3 +261,20 @@ def test_wrong_version_of_the_ffi(network: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "pip install apache-tvm-ffi==0.1.14.post1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class TestBuilding:
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--patch-wise", "-t", "x86"), "--patch-wise is for microcontrollers; add --target cortex-m4"),
+            (("--no-soft-float", "-t", "cortex-a72"), "--no-soft-float is for microcontrollers"),
+            (("--emit", "c", "-t", "x86"), "--emit says what is written for Cortex-M and Cortex-A"),
+            (("--emit", "rust", "-t", "cortex-m4"), "--emit rust is neither object nor c"),
+        ],
+    )
+    def test_options_that_no_target_takes(
+        self, options: tuple[str, ...], words: str, network: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tvmcompress.targets.base.Target.require_tools", lambda self: None)
+        assert words in refused("benchmark", network, *options)
