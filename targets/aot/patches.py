@@ -50,7 +50,8 @@ def choose_patches(mod: tvm.IRModule, whole: Compiled, compiled: Compile) -> tup
         if candidate.arena >= size:
             continue
         name = candidate.prefix.end.name
-        made = compiled(PatchExecution(name, candidate.strips)(mod))
+        cut = tvm.transform.Sequential([PatchExecution(name, candidate.strips)])(mod)
+        made = compiled(cut)
         if made.arena.plan.size < size:
             size = made.arena.plan.size
             best = made, Patches(

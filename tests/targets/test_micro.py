@@ -12,6 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.passes.integer.spatial_nets import tall_net
 from tvmcompress.passes import MissingToolError, UserError
 from tvmcompress.passes.integer.core import IntegerCore
 from tvmcompress.passes.interpreter import run
@@ -148,8 +149,10 @@ def _numbers(pattern, refused) -> list[int]:
     return [int(number.replace(",", "")) for number in found.groups()]
 
 
-def test_what_strips_would_save_is_tried_out(integer_net, integer_artifact, samples, tmp_path) -> None:
-    whole = integer_artifact.info.arena_bytes
+def test_what_strips_would_save_is_tried_out(tmp_path) -> None:
+    net = tall_net()
+    integer_net = net.core()
+    whole = get_target("cortex-m4").build(integer_net, tmp_path / "large").info.arena_bytes
     with pytest.raises(UserError) as refused:
         _board(ram_bytes=4096 + whole - 8).build(integer_net, tmp_path / "whole")
     (strips,) = _numbers(r"in strips \(--patch-wise\), ([\d,]+) bytes, which fits", refused)
@@ -160,8 +163,8 @@ def test_what_strips_would_save_is_tried_out(integer_net, integer_artifact, samp
     assert (measured.arena_bytes, measured.patches.whole_arena_bytes) == (strips, whole)
     assert measured.arena_lower_bound <= strips
     assert any("strips" in note for note in measured.notes)
-    x = artifact.inputs[0].quantize(samples)
-    np.testing.assert_array_equal(artifact.run([x])[0], integer_artifact.run([x])[0])
+    x = net.input()
+    np.testing.assert_array_equal(artifact.run([x])[0], run(integer_net, [x])[0])
     with pytest.raises(UserError) as refused:
         _board(ram_bytes=4096 + strips - 8).build(integer_net, tmp_path / "small")
     assert _numbers(r"([\d,]+) bytes, which is still (\d+) over", refused) == [strips, 8]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
+from tvmcompress.passes.integer.core import IOQuantization, TensorQuantization, set_io_quantization
 from tvmcompress.passes.integer.ops import add_parameters, qadd, qavgpool, qconv2d, qdepthwise, qmaxpool, qrequantize
 from tvmcompress.passes.integer.requantize import quantize_multipliers
 from tvmcompress.passes.module_params import static_shape
@@ -78,9 +79,28 @@ class Net:
         func = relax.Function([self.x, *self.params], body, self.value.ty, True, attrs)
         return attach_params(tvm.IRModule({"main": func}), {var.name: value for var, value in self.params.items()})
 
+    def core(self) -> tvm.IRModule:
+        """The network as the program of a device, int8 in and out."""
+
+        def end(name: str, var: relax.Var) -> tuple[TensorQuantization]:
+            shape = static_shape(var)
+            return (TensorQuantization(name, shape, shape, tuple(range(len(shape))), "int8", 0.1, 0),)
+
+        return set_io_quantization(self.module(), IOQuantization(end("x", self.x), end("output0", self.value)))
+
     def input(self) -> np.ndarray:
         """A random input."""
         return self.rng.integers(-128, 128, static_shape(self.x)).astype("int8")
+
+
+def tall_net() -> Net:
+    """A small input, two wide layers, a small result."""
+    net = Net((1, 32, 16, 4), 5)
+    net.convolution(16, 3, 1, (1, 1))
+    net.convolution(16, 3, 1, (1, 1), depthwise=True)
+    net.convolution(8, 3, 2, (1, 1))
+    net.convolution(8, 1, 2, (0, 0))
+    return net
 
 
 @st.composite

@@ -10,28 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvmcompress
-from tests.passes.integer.spatial_nets import Net, spatial_nets
+from tests.passes.integer.spatial_nets import Net, spatial_nets, tall_net
 from tests.targets.aot.memory import check_memory
 from tests.targets.aot.test_library import HOST, Library, infer
 from tvmcompress.passes._tvm import tvm
-from tvmcompress.passes.integer.core import IOQuantization, TensorQuantization, set_io_quantization
 from tvmcompress.passes.integer.patch_execution import PatchExecution, prefixes
 from tvmcompress.passes.interpreter import run
-from tvmcompress.passes.module_params import input_vars, static_shape
 from tvmcompress.targets.aot.compiled import compile_program
 from tvmcompress.targets.aot.generate import generate
 from tvmcompress.targets.aot.program import make_program
 from tvmcompress.targets.aot.schedule import FLOAT_REGISTERS
 from tvmcompress.targets.integer_io import core_and_specs
 from tvmcompress.targets.registry import get_target
-
-
-def _core(net: Net) -> tvm.IRModule:
-    """A network as the program of a device, int8 in and out."""
-    mod = net.module()
-    ends = [(var.name, static_shape(var)) for var in input_vars(mod["main"])], [("output0", static_shape(net.value))]
-    sides = (tuple(TensorQuantization(name, s, s, tuple(range(len(s))), "int8", 0.1, 0) for name, s in end) for end in ends)
-    return set_io_quantization(mod, IOQuantization(*sides))
 
 
 @given(spatial_nets(channels=4), st.data())
@@ -47,19 +37,9 @@ def test_every_step_finds_its_tensors(net: Net, data: st.DataObject) -> None:
     check_memory(program, made.arena)
 
 
-def _tall() -> Net:
-    """A small input, two wide layers, a small result."""
-    net = Net((1, 32, 16, 4), 5)
-    net.convolution(16, 3, 1, (1, 1))
-    net.convolution(16, 3, 1, (1, 1), depthwise=True)
-    net.convolution(8, 3, 2, (1, 1))
-    net.convolution(8, 1, 2, (0, 0))
-    return net
-
-
 def test_the_arena_shrinks_and_every_byte_stays(tmp_path: Path) -> None:
-    net = _tall()
-    core = _core(net)
+    net = tall_net()
+    core = net.core()
     (tmp_path / "whole").mkdir()
     (tmp_path / "strips").mkdir()
     whole = Library(core, tmp_path / "whole")
@@ -85,7 +65,7 @@ def test_the_arena_shrinks_and_every_byte_stays(tmp_path: Path) -> None:
 def test_nothing_changes_where_strips_do_not_help(tmp_path: Path) -> None:
     net = Net((1, 8, 8, 16), 0)
     net.convolution(4, 1, 1, (0, 0))
-    made = generate(_core(net), HOST, tmp_path, registers=FLOAT_REGISTERS, patch_wise=True)
+    made = generate(net.core(), HOST, tmp_path, registers=FLOAT_REGISTERS, patch_wise=True)
     assert made.patches is None
     assert len(made.program.steps) == 1
 
