@@ -55,7 +55,8 @@ class CortexMTarget(Target):
             emit: "object" for kernels compiled by LLVM, "c" for C source.
             kernels: Whether to use this core's own kernels; otherwise all come from the default schedule.
             check_memory: Whether to refuse a model that does not fit the board.
-            patch_wise: Whether to compute the first layers of an integer model strip by strip where that takes less memory.
+            patch_wise: Whether to compute the first layers of an integer model strip by strip where that takes less memory;
+                kernels then take no workspace for speed alone either.
             soft_float: Whether layers may compute in floating point on a core without a unit for it, which is slow.
             options: None.
 
@@ -77,7 +78,7 @@ class CortexMTarget(Target):
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
-                legalize=self._kernels(kernels and emit == "object"),
+                legalize=self._kernels(kernels and emit == "object", spare=not patch_wise),
                 patch_wise=patch_wise,
             )
 
@@ -115,13 +116,13 @@ class CortexMTarget(Target):
         """The artifact in a folder."""
         return CortexMArtifact(self.description, Path(path), BuildInfo.read(Path(path)))
 
-    def _kernels(self, wanted: bool) -> list[Any]:
+    def _kernels(self, wanted: bool, spare: bool = True) -> list[Any]:
         if not (wanted and self.description.dsp):
             return []
         from .kernels.helium_legalize import UseHeliumKernels
         from .kernels.legalize import UseDspKernels
 
-        return [UseHeliumKernels(), UseDspKernels()] if self.description.helium else [UseDspKernels()]
+        return [UseHeliumKernels(spare), UseDspKernels(spare)] if self.description.helium else [UseDspKernels(spare)]
 
     def _compile(self, generated: Generated, output: Path) -> int:
         """Compile, and link for the emulator; bytes of code, those of the C library that it needs included."""

@@ -26,11 +26,18 @@ _REACH = 7
 
 @tvm.transform.module_pass(opt_level=0, name="UseHeliumKernels")
 class UseHeliumKernels:
-    """Use the kernels for cores with Helium where they apply; parameters must be bound."""
+    """Use the kernels for cores with Helium where they apply; parameters must be bound.
+
+    Args:
+        spare: Whether kernels may take workspace for speed alone.
+    """
+
+    def __init__(self, spare: bool = True) -> None:
+        self.spare = spare
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return use_kernels(mod, _MAKERS)
+        return use_kernels(mod, _MAKERS, self.spare)
 
 
 def _epilogue(call: relax.Call) -> HeliumEpilogue:

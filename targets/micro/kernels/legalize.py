@@ -22,11 +22,18 @@ _SMALL_LAYER = 1536
 
 @tvm.transform.module_pass(opt_level=0, name="UseDspKernels")
 class UseDspKernels:
-    """Use the kernels for cores with the DSP extension where they apply; parameters must be bound."""
+    """Use the kernels for cores with the DSP extension where they apply; parameters must be bound.
+
+    Args:
+        spare: Whether kernels may take workspace for speed alone.
+    """
+
+    def __init__(self, spare: bool = True) -> None:
+        self.spare = spare
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return use_kernels(mod, _MAKERS)
+        return use_kernels(mod, _MAKERS, self.spare)
 
 
 def constant_values(call: relax.Call) -> list[np.ndarray] | None:

@@ -22,13 +22,18 @@ NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
 _CONVOLUTION = f"{PREFIX}qconv2d"
 
 
-def use_kernels(mod: tvm.IRModule, makers: Makers) -> tvm.IRModule:
+def use_kernels(mod: tvm.IRModule, makers: Makers, spare: bool = True) -> tvm.IRModule:
     """Replace the operators of `main` for which `makers` make a kernel.
 
     The maker of a convolution takes the bytes of workspace that it may use as its second argument, and as its third one a
     `qadd`, which it may compute as well: the name of its kernel then starts with "conv2d_add".
+
+    Args:
+        mod: Parameters are bound.
+        makers: By the name of the operator.
+        spare: Whether kernels may take workspace for speed alone, see `spare_memory`.
     """
-    rewriter = _Rewriter(mod, makers)
+    rewriter = _Rewriter(mod, makers, spare)
     main = mod.get_global_var("main")
     rewriter.builder_.update_func(main, rewriter.visit_expr(mod["main"]))
     return rewriter.builder_.get()
@@ -58,14 +63,15 @@ Makers = Mapping[str, Callable[..., Kernel | None]]
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, makers: Makers) -> None:
+    def __init__(self, mod: tvm.IRModule, makers: Makers, spare: bool) -> None:
         super().__init__(mod)
         self._makers = makers
         main = mod["main"]
         self._values = dict(bindings(main))
         self._readers = users(main)
         self._order = {var: index for index, var in enumerate(self._values)}
-        self._spare = spare_memory(main)
+        self._spare = spare_memory(main) if spare else dict.fromkeys(self._values, 0)
+        self._made: dict[tuple, Kernel | None] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         name = getattr(call.op, "name", "")
@@ -79,10 +85,7 @@ class _Rewriter(PyExprMutator):
         call = self.visit_expr_post_order(call)
         if name not in self._makers:
             return call
-        try:
-            kernel = self._makers[name](call, *extra)
-        except NotRepresentable:
-            return call
+        kernel = self._kernel(call, *extra)
         if kernel is None:
             return call
         tensors = [self._flat(arg) for arg in call.args if not isinstance(arg, Constant)]
@@ -102,16 +105,23 @@ class _Rewriter(PyExprMutator):
                 continue
             if len(self._readers[own]) != 1 or own.same_as(other):
                 continue
-            try:
-                kernel = self._makers[_CONVOLUTION](conv, self._spare[own], _swapped(call) if index == 1 else call)
-            except NotRepresentable:
-                continue
+            kernel = self._kernel(conv, self._spare[own], _swapped(call) if index == 1 else call)
             if kernel is None or not kernel.name.startswith("conv2d_add"):
                 continue
             *own_constants, table = (relax.const(value) for value in kernel.constants)
             x, skip = self._flat(self.visit_expr(conv.args[0])), self._flat(self.visit_expr(other))
             return self._call(kernel, [x, *own_constants, skip, table], static_shape(call))
         return None
+
+    def _kernel(self, call: relax.Call, *extra: int | relax.Call) -> Kernel | None:
+        """The kernel of a call, given what else its maker takes; equal calls on the same constants share one."""
+        key = tuple(_key(part) if isinstance(part, relax.Call) else part for part in (call, *extra))
+        if key not in self._made:
+            try:
+                self._made[key] = self._makers[call.op.name](call, *extra)
+            except NotRepresentable:
+                self._made[key] = None
+        return self._made[key]
 
     def _spare_at(self, call: relax.Call) -> int:
         return next((self._spare[var] for var, value in self._values.items() if value.same_as(call)), 0)
@@ -126,6 +136,12 @@ class _Rewriter(PyExprMutator):
         out_type = relax.TensorType((int(np.prod(shape)),), "int8")
         result = self.builder_.emit(relax.call_tir(function, relax.Tuple(args), out_ty=out_type))
         return relax.op.reshape(result, shape)
+
+
+def _key(call: relax.Call) -> tuple:
+    """What a kernel depends on."""
+    constants = (arg for arg in call.args if isinstance(arg, Constant))
+    return call.op.name, *map(static_shape, call.args), str(call.attrs), *constants
 
 
 def _swapped(call: relax.Call) -> relax.Call:
