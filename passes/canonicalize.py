@@ -7,6 +7,7 @@ What a front end emits differs by exporter. After `Canonicalize`:
   `add(matmul, bias)` with a parameter of shape (N,); the parameter is the second operand;
 - a scalar is an inline constant;
 - ReLU is `nn.relu`; another clamp to constants is `clip`;
+- the largest of several tensors is `maximum` of two after two, the smallest `minimum`;
 - operators that do nothing are gone;
 - every variable is named after its layer: the stem of the weight's name, then the operator (`conv1`, `conv1.relu`).
 """
@@ -121,6 +122,8 @@ def _simplify(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr
         return _order_operands(build, value)
     if name in _WITH_SCALAR:
         return _inline_scalars(build, value)
+    if name in ("relax.max", "relax.min"):
+        return _extreme_of_stack(build, value)
     if name == "relax.clip" and float(value.args[1].value) == 0 and float(value.args[2].value) >= 3.4e38:
         return relax.op.nn.relu(build.get(value.args[0]))
     if name in ("relax.reshape", "relax.broadcast_to", "relax.permute_dims") and _is_identity(value):
@@ -145,6 +148,24 @@ def _order_operands(build: Rebuilder, call: relax.Call) -> relax.Expr | None:
         name = build.param_name(second)
         operand = build.param(name, value.reshape(-1)) if name else relax.const(value.reshape(-1))
     return relax.Call(call.op, [build.get(first), operand], call.attrs, call.ty_args)
+
+
+def _extreme_of_stack(build: Rebuilder, call: relax.Call) -> relax.Expr | None:
+    """The largest or smallest of several tensors, for which TVM's importer stacks them."""
+    stack = build.source_value(call.args[0])
+    if not isinstance(stack, relax.Call) or stack.op.name != "relax.stack" or call.attrs.keepdims:
+        return None
+    axis = int(stack.attrs.axis) % len(static_shape(stack))
+    if call.attrs.axis is None or [int(a) % len(static_shape(stack)) for a in call.attrs.axis] != [axis]:
+        return None
+    make = relax.op.maximum if call.op.name == "relax.max" else relax.op.minimum
+    found = None
+    for field in stack.args[0].fields:
+        value = build.param_value(field)
+        same = value is not None and value.size > 0 and bool((value == value.reshape(-1)[0]).all())
+        operand = relax.const(value.reshape(-1)[0], str(value.dtype)) if same else build.get(field)
+        found = operand if found is None else make(*((operand, found) if isinstance(found, Constant) else (found, operand)))
+    return found
 
 
 def _inline_scalars(build: Rebuilder, call: relax.Call) -> relax.Expr:

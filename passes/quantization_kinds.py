@@ -30,6 +30,8 @@ _MOVES = """
 reshape permute_dims squeeze expand_dims flatten strided_slice flip broadcast_to tile repeat split max min take
 gather_elements gather_nd
 """
+# Every value of the operand comes out once.
+REARRANGING = tuple(f"relax.{name}" for name in ("reshape", "permute_dims", "squeeze", "expand_dims", "flatten", "flip"))
 # The result has the scale of the first operand.
 MOVES = tuple(f"relax.{name}" for name in _MOVES.split())
 # Results in a known interval get the scale that TensorFlow Lite demands.

@@ -19,7 +19,7 @@ from ..layout_converter import to_first, to_last
 from ..layout_rules import with_attrs
 from ..module_params import input_vars, param_vars, static_shape
 from ..pointwise import evaluate, pointwise_operands
-from ..quantization_kinds import TRANSPOSED, is_float
+from ..quantization_kinds import REARRANGING, TRANSPOSED, is_float, op_name
 from ..rebuild import Rebuilder, bindings
 from ..remarks import Remark
 from .ops import interpolated_table, qlut, qrequantize
@@ -190,9 +190,20 @@ class Lowering:
             isinstance(expr, relax.Var) and expr not in self._tensors and isinstance(self.values.get(expr), relax.Var)
         ):
             expr = self.values[expr]
+        if isinstance(expr, relax.Var) and expr not in self._tensors:
+            self._move_integers(expr)
         if not isinstance(expr, relax.Var) or expr not in self._tensors:
             raise CannotLowerError(f"its operand {getattr(expr, 'name', '')} is not quantized")
         return self._tensors[expr]
+
+    def _move_integers(self, var: relax.Var) -> None:
+        """Know a tensor as integers that is moved from one known as integers, without a quantization of its own."""
+        call = self.values.get(var)
+        if op_name(call) not in REARRANGING or not is_float(var):
+            return
+        x = self.integers(call.args[0])
+        moved = relax.Call(call.op, [x.expr, *list(call.args)[1:]], call.attrs, call.ty_args)
+        self._tensors[var] = Integers(self.emit(moved, var.name), x.affine)
 
     def is_integers(self, expr: relax.Expr) -> bool:
         """Whether an operand is known as integers."""

@@ -21,8 +21,6 @@ from .rules_products import product
 @lowering_rule(*(name.removeprefix("relax.") for name in WEIGHTED), wide=True)
 def _layer_without_bias(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
     if call.op.name == "relax.matmul" and not _has_matrix(lower, call):
-        if wanted.affine.dtype == "int16" or any(lower.integers(arg).affine.dtype == "int16" for arg in call.args):
-            raise CannotLowerError("a product of two tensors has no form for int16")
         return product(lower, call, wanted)
     return _layer(lower, var, call, None, wanted)
 

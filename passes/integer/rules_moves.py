@@ -8,8 +8,9 @@ from .._tvm import relax
 from ..meanings.registry import ints
 from ..meanings.resize import source_rows
 from ..module_params import static_shape
+from ..quantization_kinds import REARRANGING, op_name
 from . import ops
-from .lowering import CannotLowerError, Lowering, Wanted, lowering_rule, operand
+from .lowering import CannotLowerError, Integers, Lowering, Wanted, lowering_rule, operand
 
 _MOVES = """
 reshape permute_dims squeeze expand_dims flatten strided_slice flip broadcast_to tile repeat max min gather_elements
@@ -19,9 +20,20 @@ gather_nd
 
 @lowering_rule(*_MOVES.split(), wide=True)
 def _move(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> relax.Expr:
-    x = lower.integers(call.args[0])
+    x = _operand_or_result(lower, call, wanted)
     moved = relax.Call(call.op, [x.expr, *map(lower.plain, list(call.args)[1:])], call.attrs, call.ty_args)
     return lower.then_rescaled(moved, x.affine, wanted)
+
+
+def _operand_or_result(lower: Lowering, call: relax.Call, wanted: Wanted) -> Integers:
+    """What is moved: a tensor known as integers, or one that is computed as the result is wanted."""
+    try:
+        return lower.integers(call.args[0])
+    except CannotLowerError:
+        if op_name(call) not in REARRANGING:
+            raise
+        inner = lower.scaled(call.args[0], 1.0, wanted)
+        return Integers(inner if isinstance(inner, relax.Var) else lower.emit(inner, wanted.name), wanted.affine)
 
 
 @lowering_rule("take", wide=True)

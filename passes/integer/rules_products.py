@@ -18,6 +18,8 @@ def product(lower: Lowering, call: relax.Call, wanted: Wanted) -> relax.Expr:
 
 
 def _qmatmul(lower: Lowering, a: Integers, b: Integers, wanted: Wanted) -> relax.Expr:
+    if "int16" in (a.affine.dtype, b.affine.dtype, wanted.affine.dtype):
+        raise CannotLowerError("a product of two tensors has no form for int16")
     depth = static_shape(a.expr)[-1]
     if depth > ops.largest_depth(a.affine.zero_point, b.affine.zero_point):
         raise CannotLowerError(f"sums of {depth} products could leave 32 bits")

@@ -295,3 +295,18 @@ def test_layers_that_share_a_weight_share_its_transpose() -> None:
     params = get_params(small_models.model(build, (3, 4), params={"fc.weight": weight}))
     assert list(params) == ["fc.weight"]
     np.testing.assert_array_equal(params["fc.weight"], weight.T)
+
+
+@pytest.mark.parametrize("kind", ["max", "min"])
+def test_the_extreme_of_a_stack_is_that_of_its_tensors(kind: str) -> None:
+    """TVM's importer writes ONNX's Max and Min of several tensors like this."""
+
+    def build(x: relax.Expr, y: relax.Expr, p: dict) -> relax.Expr:
+        numbers = relax.const(np.full((2, 3), 0.25, np.float32))
+        return getattr(relax.op, kind)(relax.op.stack([numbers, x, y], 0), [0])
+
+    mod = small_models.model(build, (2, 3), (2, 3))
+    assert small_models.operators(mod) == [f"{kind}imum"] * 2
+    x, y = small_models.samples((2, 3), (2, 3), count=2)
+    function = np.maximum if kind == "max" else np.minimum
+    np.testing.assert_array_equal(run(mod, [x, y])[0], function(function(x, y), np.float32(0.25)))

@@ -11,7 +11,7 @@ import pytest
 from tvmcompress import Model
 from tvmcompress.exporting import to_onnx
 from tvmcompress.importing import from_onnx
-from tvmcompress.passes import LowerQDQ, Quantize, calibrate
+from tvmcompress.passes import LowerQDQ, Quantize, calibrate, get_remarks
 
 pytest.importorskip("torch")
 
@@ -67,3 +67,18 @@ def test_quantized_elsewhere(architecture: tuple[onnx.ModelProto, Model, np.ndar
     assert near(first(model, samples[:3]), wanted, 0.05)
     # Every operator rounds on its own, and the networks are small and random.
     assert near(first(model.apply(LowerQDQ()), samples[:3]), wanted, 0.35)
+
+
+@pytest.mark.parametrize("name", ["ConvNext", "UNet", "EinsumAttention", "normalizations"])
+def test_written_and_read_again_it_is_as_integer_as_before(name: str) -> None:
+    """ONNX Runtime gives the same class, and what comes back lowers to the same integer program."""
+    found = next(entry for entry in torch_zoo.ARCHITECTURES if entry.name == name)
+    model = from_onnx(torch_zoo.export(torch_zoo.instantiate(found.build), found.sample()))
+    samples = np.concatenate([found.sample(seed)[0] for seed in range(4)])
+    qdq = model.apply(Quantize(calibrate(model.module, [[sample[None]] for sample in samples])))
+    written = to_onnx(qdq)
+    classes = [result.reshape(4, -1).argmax(1) for result in (meaning(written, samples), first(qdq, samples))]
+    np.testing.assert_array_equal(*classes)
+    back = from_onnx(written).apply(LowerQDQ())
+    assert [remark for remark in get_remarks(back.module) if remark.pass_name == "LowerQDQ"] == []
+    np.testing.assert_array_equal(first(back, samples), first(qdq.apply(LowerQDQ()), samples))
