@@ -1,7 +1,7 @@
 """Accuracy of int8: ours, ONNX Runtime's static quantization, NNCF's, and the official TFLite models, compared pairwise.
 
     python benchmarks/quantization_vs_others.py [ic resnet20 kws vww ...] [--subsets 6] [--nncf /tmp/nncf/bin/python]
-        [--observers minmax percentile] [--output table.md]
+        [--more] [--answers folder] [--output table.md]
 
 Every way calibrates on the same samples, none of which is evaluated, and answers the same images; this is repeated with
 several random calibration sets (200 of the training images for CIFAR-10; 100 of the 500 for keywords and persons, the other
@@ -24,7 +24,7 @@ import logging
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,18 @@ REQUIRED = ("ic", "resnet20", "kws", "vww")
 
 OURS = "ours"
 MORE = {
+    "ours, minmax": {"observer": "minmax"},
+    "ours, percentile": {"observer": "percentile"},
     "ours, biases corrected": {"repair": ("bias",)},
     "ours, equalized, biases corrected": {"repair": ("equalize", "bias")},
     "ours, powers of two": {"power_of_two": True},
     "ours, int16x8": {"precision": "int16x8"},
     "ours, int4, repaired": {"precision": "int4", "repair": ("equalize", "bias")},
 }
-"""Other settings of ours, as tables of a recipe."""
+"""Other settings of ours, as tables of a recipe: with --more."""
 
 _OFFICIAL = {"ic": "ic_resnet8_int8", TWIN: "kws_dscnn_int8", "vww": "vww_mobilenetv1_025_96_int8"}
 _BATCH = 50
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -184,45 +185,52 @@ def nncf_answers(
     command = [str(python), str(worker), str(path), str(folder / "samples.npz"), str(folder / "answers.npz")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     found = np.load(folder / "answers.npz")
-    names = {"fast": "NNCF", "accurate": "NNCF, accurate bias correction"}
     rounds = [
-        {
-            title: Answer(found[f"logits_{way}{number}"], float(found[f"seconds_{way}{number}"]))
-            for way, title in names.items()
-        }
-        for number in range(len(subjects))
+        {"NNCF": Answer(found[f"logits{number}"], float(found[f"seconds{number}"]))} for number in range(len(subjects))
     ]
     return rounds, str(found["versions"])
 
 
-def answers(
-    name: str, subject: trained.Trained, path: Path, observers: Sequence[str], first: bool, say: Say
-) -> dict[str, Answer]:
-    """All ways but NNCF's with one calibration set, by name; the first also has models that others run or made."""
+def answers(name: str, subject: trained.Trained, path: Path, more: bool) -> dict[str, Answer]:
+    """All ways but NNCF's with one calibration set, by name; with `more` also other settings, exported and imported models."""
     images = subject.images
     found = {"fp32": Answer(by_onnxruntime(path, images))}
-    ways: dict[str, Mapping[str, Any]] = {OURS: {}, **{f"ours, {kind}": {"observer": kind} for kind in observers}, **MORE}
     with tempfile.TemporaryDirectory() as folder:
-        for way, options in ways.items():
+        for way, options in {OURS: {}, **(MORE if more else {})}.items():
             result, seconds = we_quantize(subject, options)
             found[way] = Answer(by_us(result.model, images), seconds)
-            if first and way == OURS and result.qdq_model is not None:
+            if more and way == OURS and result.qdq_model is not None:
                 export_onnx(result.qdq_model, Path(folder) / "ours.onnx")
-                again = by_onnxruntime(Path(folder) / "ours.onnx", images)
-                found["ours, exported, run by ONNX Runtime (first set)"] = Answer(again)
-        for method in (CalibrationMethod.MinMax, CalibrationMethod.Percentile):
+                found["ours, exported, run by ONNX Runtime"] = Answer(by_onnxruntime(Path(folder) / "ours.onnx", images))
+        for method in (CalibrationMethod.MinMax, CalibrationMethod.Percentile)[: 2 if more else 1]:
             output = Path(folder) / f"{method.name}.onnx"
             seconds = onnxruntime_quantizes(path, subject, method, output)
             found[f"ONNX Runtime, {method.name}"] = Answer(by_onnxruntime(output, images), seconds)
-            if first:
+            if more:
                 imported = tvmcompress.load(output).apply(LowerQDQ())
-                title = f"ONNX Runtime, {method.name}, imported as integers (first set)"
-                found[title] = Answer(by_us(imported, images))
+                found[f"ONNX Runtime, {method.name}, imported as integers"] = Answer(by_us(imported, images))
         given = official(name, images)
         if given is not None:
             found["official TFLite"] = Answer(given)
-    say(f"{name}: {len(subject.calibration)} samples to calibrate on, {len(images)} images evaluated")
     return found
+
+
+def _keep(place: Path, answers_: Mapping[str, Answer]) -> None:
+    """Write answers to a file, for another run to go on with."""
+    arrays = {f"logits {way}": answer.logits for way, answer in answers_.items()}
+    arrays |= {f"seconds {way}": np.array(a.seconds) for way, a in answers_.items() if a.seconds is not None}
+    np.savez(place, **arrays)  # type: ignore[arg-type]
+
+
+def _kept(place: Path) -> dict[str, Answer]:
+    if not place.exists():
+        return {}
+    file = np.load(place)
+    ways = [name.removeprefix("logits ") for name in file.files if name.startswith("logits ")]
+    return {
+        way: Answer(file[f"logits {way}"], float(file[f"seconds {way}"]) if f"seconds {way}" in file.files else None)
+        for way in ways
+    }
 
 
 def table(results: Mapping[str, Sequence[Round]]) -> list[str]:
@@ -261,7 +269,7 @@ def pairs(results: Mapping[str, Sequence[Round]]) -> list[str]:
         for rounds in results.values()
         for r in rounds
         for way in r.answers
-        if way.startswith(("ONNX Runtime", "NNCF", "official")) and "imported" not in way
+        if way.startswith(("ONNX Runtime", "NNCF", "official"))
     )
     lines = [
         "| ours only right : theirs only right, a set | " + " | ".join(results) + " | ours minus theirs, points |",
@@ -285,7 +293,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
     parser.add_argument("--subsets", type=int, default=6, help="calibration sets")
-    parser.add_argument("--observers", nargs="*", default=["minmax", "percentile"], help="of ours, beside the default")
+    parser.add_argument("--more", action="store_true", help="also other settings of ours and others, and exchanged models")
+    parser.add_argument("--answers", type=Path, help="folder that keeps answers; what is there is not computed again")
     parser.add_argument("--nncf", type=Path, help="a Python that has NNCF and OpenVINO")
     parser.add_argument("--output", type=Path, help="file for the tables")
     options = parser.parse_args()
@@ -295,19 +304,23 @@ def main() -> None:
     logging.getLogger().setLevel(logging.ERROR)  # ONNX Runtime advises on its own defaults
     results: dict[str, list[Round]] = {}
     versions = f"ONNX Runtime {ort.__version__}"
+    scratch = tempfile.mkdtemp()
     for name in options.models:
         loaded = [load(name, seed + 1) for seed in range(options.subsets)]
         path = loaded[0][1]
-        rounds = []
-        for number, (subject, _) in enumerate(loaded):
-            assert subject.labels is not None
-            made = answers(name, subject, path, options.observers, number == 0, lambda line: print(line, flush=True))
-            rounds.append(Round(subject.labels, made))
-        if options.nncf is not None:
+        files = [(options.answers or Path(scratch)) / f"{name}{number}.npz" for number in range(len(loaded))]
+        for file, (subject, _) in zip(files, loaded):
+            known = _kept(file)
+            if OURS not in known or (options.more and not set(MORE) <= set(known)):
+                _keep(file, {**known, **answers(name, subject, path, options.more)})
+            print(f"{name}: {len(subject.calibration)} samples to calibrate on", flush=True)
+        if options.nncf is not None and any("NNCF" not in _kept(file) for file in files):
             with tempfile.TemporaryDirectory() as folder:
                 more, nncf = nncf_answers(options.nncf, path, [subject for subject, _ in loaded], Path(folder))
-            rounds = [Round(r.labels, {**r.answers, **extra}) for r, extra in zip(rounds, more)]
+            for file, extra in zip(files, more):
+                _keep(file, {**_kept(file), **extra})
             versions = f"ONNX Runtime {ort.__version__}, {nncf}"
+        rounds = [Round(subject.labels, _kept(file)) for file, (subject, _) in zip(files, loaded)]  # type: ignore[arg-type]
         results[name] = rounds
         counts = ", ".join(f"{other} {len(found[0].labels)}" for other, found in results.items())
         note = f"{options.subsets} calibration sets. Evaluated images: {counts}. {versions}."
