@@ -284,7 +284,9 @@ def test_sum_joins_the_convolution_before_it(tmp_path: Path) -> None:
     params = {"weight": RNG.integers(-127, 128, (8, 3, 3, 8)).astype("int8"), **channels(8)}
 
     def build(x: relax.Expr, *args: relax.Expr) -> relax.Call:
-        made = ops.qconv2d(x, *args, padding=(1, 1, 1, 1), input_zero_point=-128, output_zero_point=5)
+        made = relax.BlockBuilder.current().emit(
+            ops.qconv2d(x, *args, padding=(1, 1, 1, 1), input_zero_point=-128, output_zero_point=5)
+        )
         scales = ops.add_parameters(0.1, 0.07, 0.12)
         return ops.qadd(x, made, input1_zero_point=-128, input2_zero_point=5, output_zero_point=-128, **scales)
 
