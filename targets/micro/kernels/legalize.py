@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -11,10 +13,11 @@ from ....passes.integer.registry import PREFIX
 from ....passes.module_params import static_shape
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
-from .epilogue import Epilogue, NotRepresentable
+from .epilogue import NotRepresentable
 from .packing import planes_are_exact
 from .plans import plan_band, plan_convolution, plan_winograd
 from .use_kernels import Kernel, Makers, use_kernels
+from .wide_weights import choose_wide, convolution_shape, epilogue_of
 
 _SMALL_LAYER = 1536
 """Weights."""
@@ -26,25 +29,24 @@ class UseDspKernels:
 
     Args:
         spare: Whether kernels may take workspace for speed alone.
+        spend_flash: Bytes of flash to spend for speed, see `choose_wide`.
     """
 
-    def __init__(self, spare: bool = True) -> None:
-        self.spare = spare
+    def __init__(self, spare: bool = True, spend_flash: int | None = None) -> None:
+        self.spare, self.spend_flash = spare, spend_flash
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return use_kernels(mod, _MAKERS, self.spare)
+        wide = choose_wide(mod["main"], self.spend_flash, self.spare)
+        convolution = f"{PREFIX}qconv2d"
+        made = {convolution: partial(_convolution, wide=wide)} if convolution in _MAKERS else {}
+        return use_kernels(mod, {**_MAKERS, **made}, self.spare)
 
 
 def constant_values(call: relax.Call) -> list[np.ndarray] | None:
     """Weights, bias, multipliers and shifts of a layer; None where one of them is computed."""
     values = [arg.value.numpy() for arg in call.args[1:] if isinstance(arg, Constant)]
     return values if len(values) == len(call.args) - 1 else None
-
-
-def _epilogue(call: relax.Call) -> Epilogue:
-    attrs = call.attrs
-    return Epilogue(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax))
 
 
 def folded_bias(call: relax.Call, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -59,7 +61,7 @@ def _settled(
     call: relax.Call, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Weights (O, K), bias with the input's zero point taken out, multipliers and shifts, proven to fit the kernels."""
-    epilogue = _epilogue(call)
+    epilogue = epilogue_of(call)
     settled = settle_constant_channels(weight, folded_bias(call, weight, bias), multiplier, shift, epilogue)
     epilogue.check_range(*settled[:2])
     return settled
@@ -70,35 +72,20 @@ def _is_late(weight: np.ndarray, bias: np.ndarray) -> bool:
     return planes_are_exact(weight) and not planes_are_exact(weight, bias)
 
 
-def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
+def _convolution(
+    call: relax.Call, spare: int, addition: relax.Call | None = None, *, wide: Sequence[Constant] = ()
+) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
     if constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
         return None
     weight, bias, multiplier, shift = constants
-    outputs, kh, kw, channels = weight.shape
-    _, height, width, _ = static_shape(call.args[0])
-    _, out_height, out_width, _ = static_shape(call)
-    top, left, bottom, right = (int(p) for p in attrs.padding)
-    flat, folded, multiplier, shift = _settled(call, weight.reshape(outputs, -1), bias, multiplier, shift)
+    conv = convolution_shape(call)
+    flat, folded, multiplier, shift = _settled(call, weight.reshape(conv.out_channels, -1), bias, multiplier, shift)
     weight = flat.reshape(weight.shape)
-    covers = (out_height, out_width) == (1, 1) and (kh, kw) == (height, width) and not (top or left or bottom or right)
-    if covers:
+    covers = (conv.out_height, conv.out_width) == (1, 1) and conv.kernel == (conv.height, conv.width)
+    if covers and not any(int(p) for p in attrs.padding):
         return _fully_connected(call, flat, folded, multiplier, shift)
-    conv = panel.Convolution(
-        height=height,
-        width=width,
-        channels=channels,
-        out_height=out_height,
-        out_width=out_width,
-        out_channels=outputs,
-        kernel=(kh, kw),
-        strides=tuple(int(s) for s in attrs.strides),  # type: ignore[arg-type]
-        top=top,
-        left=left,
-        input_zero_point=int(attrs.input_zero_point),
-        epilogue=_epilogue(call),
-    )
     made = _sum(addition) if addition is not None else None
     residual = made[0] if made is not None else None
     minimal = plan_winograd(conv, spare)
@@ -111,7 +98,8 @@ def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = Non
     plan = plan_convolution(conv, residual is not None)
     if plan is None:
         return None
-    plan = replace(plan, wide_weights=not planes_are_exact(flat), late_bias=_is_late(flat, folded))
+    is_wide = not planes_are_exact(flat) or any(call.args[1].same_as(chosen) for chosen in wide)
+    plan = replace(plan, wide_weights=is_wide, late_bias=_is_late(flat, folded))
     kernel = panel.PanelConvolution(conv, plan, residual)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
     if made is not None:
@@ -134,7 +122,7 @@ def _depthwise(call: relax.Call) -> Kernel | None:
         return None
     layer = depthwise.Depthwise(
         height, width, channels, out_height, out_width, strides[0], top, left, int(attrs.input_zero_point),
-        _epilogue(call), 1,
+        epilogue_of(call), 1,
     )  # fmt: skip
     layer = replace(layer, band=plan_band(out_height, layer))
     flat, folded, multiplier, shift = _settled(call, weight.reshape(-1, channels).T, bias, multiplier, shift)
@@ -166,7 +154,7 @@ def _fully_connected(
     unroll = max(u for u in range(1, longest + 1) if inputs // 4 % u == 0)
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
     late = _is_late(weight, bias)
-    layer = dense.Dense(inputs, outputs, _epilogue(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)
+    layer = dense.Dense(inputs, outputs, epilogue_of(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
     return Kernel("dense", dense.dense(layer), constants)
 
@@ -183,7 +171,7 @@ def _sum(call: relax.Call) -> tuple[elementwise.Sum, np.ndarray] | None:
         )
         for i in (1, 2)
     )
-    total = elementwise.Sum(first, second, int(attrs.left_shift), _epilogue(call))
+    total = elementwise.Sum(first, second, int(attrs.left_shift), epilogue_of(call))
     return total, total.constants(int(attrs.output_multiplier), int(attrs.output_shift))
 
 

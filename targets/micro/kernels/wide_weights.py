@@ -1,0 +1,87 @@
+"""Which convolutions get weights as halfwords: those that save most instructions for a byte of flash.
+
+Against byte planes a word of four k costs one instruction less for two output channels and the pixels of a panel, and each
+output about one and a half less; it takes eight bytes more.
+"""
+
+from __future__ import annotations
+
+from ....passes._tvm import Constant, relax
+from ....passes.integer.registry import is_integer_op
+from ....passes.module_params import static_shape
+from ....passes.rebuild import bindings
+from .epilogue import Epilogue
+from .panel import Convolution, PanelConvolution
+from .plans import plan_convolution, plan_winograd
+from .spare_memory import spare_memory
+
+_DEFAULT_SHARE = 200
+"""By default one byte is spent for so many of weights."""
+
+
+def choose_wide(main: relax.Function, budget: int | None, spare: bool = True) -> list[Constant]:
+    """The weights that become halfwords.
+
+    Args:
+        main: The model's function, parameters bound.
+        budget: Bytes of flash to spend; a half percent of the weights when not given.
+        spare: As of `UseDspKernels`.
+
+    Returns:
+        The weights, as arguments of their convolutions.
+    """
+    room = spare_memory(main) if spare else {}
+    saved: dict[Constant, int] = {}
+    size: dict[Constant, int] = {}
+    weights = set()
+    for var, call in bindings(main):
+        if not is_integer_op(call) or len(call.args) < 2 or not isinstance(call.args[1], Constant):
+            continue
+        weight = call.args[1]
+        weights.add(weight)
+        if not is_integer_op(call, "qconv2d") or int(call.attrs.groups) != 1 or static_shape(call)[0] != 1:
+            continue
+        conv = convolution_shape(call)
+        plan = plan_convolution(conv)
+        if plan is None or plan_winograd(conv, room.get(var, 0)) is not None:
+            continue
+        words = PanelConvolution(conv, plan).words
+        pairs, pixels = -(-conv.out_channels // 2), conv.out_height * conv.out_width
+        # Strips of a layer that is computed patch by patch share the weights.
+        saved[weight] = saved.get(weight, 0) + pairs * (words * -(-pixels // plan.pixels) + 3 * pixels)
+        size[weight] = 8 * words * pairs
+    left = sum(weight.value.numpy().nbytes for weight in weights) // _DEFAULT_SHARE if budget is None else budget
+    chosen = []
+    for weight in sorted(saved, key=lambda weight: -saved[weight] / size[weight]):
+        if size[weight] <= left:
+            left -= size[weight]
+            chosen.append(weight)
+    return chosen
+
+
+def convolution_shape(call: relax.Call) -> Convolution:
+    """The shape of a `qconv2d` without groups."""
+    attrs = call.attrs
+    outputs, kh, kw, channels = static_shape(call.args[1])
+    _, height, width, _ = static_shape(call.args[0])
+    _, out_height, out_width, _ = static_shape(call)
+    return Convolution(
+        height=height,
+        width=width,
+        channels=channels,
+        out_height=out_height,
+        out_width=out_width,
+        out_channels=outputs,
+        kernel=(kh, kw),
+        strides=tuple(int(s) for s in attrs.strides),  # type: ignore[arg-type]
+        top=int(attrs.padding[0]),
+        left=int(attrs.padding[1]),
+        input_zero_point=int(attrs.input_zero_point),
+        epilogue=epilogue_of(call),
+    )
+
+
+def epilogue_of(call: relax.Call) -> Epilogue:
+    """How the accumulators of an operator become outputs."""
+    attrs = call.attrs
+    return Epilogue(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax))
