@@ -162,8 +162,9 @@ def _extreme_of_stack(build: Rebuilder, call: relax.Call) -> relax.Expr | None:
     found = None
     for field in stack.args[0].fields:
         value = build.param_value(field)
-        same = value is not None and value.size > 0 and bool((value == value.reshape(-1)[0]).all())
-        operand = relax.const(value.reshape(-1)[0], str(value.dtype)) if same else build.get(field)
+        operand = build.get(field)
+        if value is not None and value.size > 0 and (value == value.reshape(-1)[0]).all():
+            operand = relax.const(value.reshape(-1)[0], str(value.dtype))
         found = operand if found is None else make(*((operand, found) if isinstance(found, Constant) else (found, operand)))
     return found
 

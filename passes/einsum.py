@@ -39,8 +39,8 @@ def matmul_form(call: relax.Call) -> MatmulForm | None:
         return None
     sizes: dict[str, int] = {}
     for side, field in zip(sides, fields):
-        for index, size in zip(side, static_shape(field)):
-            if sizes.setdefault(index, size) != size:
+        for index, length in zip(side, static_shape(field)):
+            if sizes.setdefault(index, length) != length:
                 return None
     batch = [i for i in first if i in second and i in out]
     depth = [i for i in first if i in second and i not in out]

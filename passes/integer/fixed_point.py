@@ -105,7 +105,9 @@ def reciprocal_root(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Two int64 arrays: root in [2**29, 2**30], exponent in [30, 60].
     """
     w = np.asarray(w, np.int64)
-    left = sum((w < (np.int64(1) << (60 - bit))).astype(np.int64) for bit in range(0, 60, 2))
+    left = np.zeros_like(w)
+    for bit in range(0, 60, 2):
+        left += w < (np.int64(1) << (60 - bit))
     mantissa = (w << (2 * left)) >> 32
     root = ROOT_A - ((mantissa * ROOT_B) >> 30)
     for _ in range(ROOT_STEPS):

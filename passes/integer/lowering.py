@@ -199,7 +199,7 @@ class Lowering:
     def _move_integers(self, var: relax.Var) -> None:
         """Know a tensor as integers that is moved from one known as integers, without a quantization of its own."""
         call = self.values.get(var)
-        if op_name(call) not in REARRANGING or not is_float(var):
+        if not isinstance(call, relax.Call) or op_name(call) not in REARRANGING or not is_float(var):
             return
         x = self.integers(call.args[0])
         moved = relax.Call(call.op, [x.expr, *list(call.args)[1:]], call.attrs, call.ty_args)

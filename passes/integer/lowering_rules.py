@@ -36,8 +36,9 @@ def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
     if call.op.name == "relax.add":
         for first, second in (call.args, list(call.args)[::-1]):
             layer = lower.source(first)
-            weighted = op_name(layer) in WEIGHTED and lower.constant(layer.args[1]) is not None
-            if weighted and lower.real_constant(second) is not None:
+            if not isinstance(layer, relax.Call) or op_name(layer) not in WEIGHTED:
+                continue
+            if lower.constant(layer.args[1]) is not None and lower.real_constant(second) is not None:
                 return _layer(lower, first, layer, second, wanted)
     scaled = scaled_by(call, lower.params)
     if scaled is not None and not lower.is_integers(scaled[0]):

@@ -127,17 +127,20 @@ def _qmatmul(args: Sequence[Value], context: Context) -> Value:
 
 @register_meaning(PREFIX + "qdivide")
 def _qdivide(args: Sequence[Value], context: Context) -> Value:
-    return divide(*args, context.attrs)
+    a, b, table = args
+    return divide(a, b, table, context.attrs)
 
 
 @register_meaning(PREFIX + "qprelu")
 def _qprelu(args: Sequence[Value], context: Context) -> Value:
-    return prelu(*args, context.attrs)
+    x, slope = args
+    return prelu(x, slope, context.attrs)
 
 
 @register_meaning(PREFIX + "qnormalize")
 def _qnormalize(args: Sequence[Value], context: Context) -> Value:
-    return normalize(*args, tuple(ints(context.attrs.axes)), context.attrs)
+    x, factor, offset = args
+    return normalize(x, factor, offset, tuple(ints(context.attrs.axes)), context.attrs)
 
 
 @register_meaning(NARROW + "requantize", WIDE + "requantize")
@@ -170,7 +173,8 @@ def _qmaskedsoftmax(args: Sequence[Value], context: Context) -> Value:
 
 @register_meaning(PREFIX + "qlogsoftmax")
 def _qlogsoftmax(args: Sequence[Value], context: Context) -> Value:
-    return log_softmax(*args, context.attrs)
+    x, exponentials, differences, logarithms = args
+    return log_softmax(x, exponentials, differences, logarithms, context.attrs)
 
 
 @register_meaning(PREFIX + "wsoftmax")

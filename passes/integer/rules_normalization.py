@@ -119,10 +119,18 @@ def _log_softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Want
         lower.param(f"{wanted.name}.differences", ops.differences(x.affine.scale)),
         lower.param("logarithms", ops.LOGARITHMS),
     )
-    limits = {"output_zero_point": wanted.affine.zero_point, "qmin": qmin, "qmax": qmax, "rounding": lower.rounding}
 
     def made(expr: relax.Expr) -> relax.Expr:
-        return ops.qlogsoftmax(expr, *tables, multiplier=multiplier, shift=shift, **limits)
+        return ops.qlogsoftmax(
+            expr,
+            *tables,
+            output_zero_point=wanted.affine.zero_point,
+            multiplier=multiplier,
+            shift=shift,
+            qmin=qmin,
+            qmax=qmax,
+            rounding=lower.rounding,
+        )
 
     return made(x.expr) if axis == last else _along_last(lower, x.expr, axis, made, wanted.name)
 

@@ -48,7 +48,7 @@ def _einsum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -
     for field, axes, shape in zip(call.args[0].fields, form.axes, form.shapes):
         found = operand(lower, field)
         sides.append(Integers(_arranged(lower, found.expr, axes, shape, wanted.name), found.affine))
-    multiplied = lower.emit(_qmatmul(lower, *sides, wanted), f"{wanted.name}.product")
+    multiplied = lower.emit(_qmatmul(lower, sides[0], sides[1], wanted), f"{wanted.name}.product")
     apart = relax.op.reshape(multiplied, form.product)
     if form.result == tuple(range(len(form.result))):
         return apart
