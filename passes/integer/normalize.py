@@ -217,7 +217,7 @@ def _te_reciprocal_root(w: Any, shape: Sequence[int]) -> tuple[Any, Any]:
     )
     for step in range(ROOT_STEPS):
         start = _newton(start, mantissa, shape, step, product)
-    root = te.compute(shape, lambda *i: start(*i).astype("int32"), name="root")
+    root = te.compute(shape, lambda *i: start(*i).astype("int32"), name="reciprocal_root")
     exponent = te.compute(shape, lambda *i: tirx.const(60, "int32") - left(*i), name="exponent")
     return root, exponent
 
