@@ -45,6 +45,7 @@ def benchmark(
     patch_wise: opt.PatchWiseOption = False,
     emit: opt.EmitOption = None,
     soft_float: opt.SoftFloatOption = True,
+    spend_flash: opt.SpendFlashOption = None,
     runs: Annotated[
         int | None, typer.Option("--runs", min=1, help="Inferences to time on x86.", rich_help_panel="Targets")
     ] = None,
@@ -82,7 +83,14 @@ def benchmark(
     if compressing and len(models) > 1:
         raise UserError("pruning and quantization take one model; to compare several, compress them first")
     check_targets(targets, tune, skip_missing)
-    options = build_options(targets, threads=threads, patch_wise=patch_wise, emit=emit, soft_float=soft_float)
+    options = build_options(
+        targets,
+        threads=threads,
+        patch_wise=patch_wise,
+        emit=emit,
+        soft_float=soft_float,
+        spend_flash=spend_flash,
+    )
     limited_target(plan, targets)
     plan = for_targets(plan, targets)
     with output_folder(save) if save is not None else nullcontext() as folder:

@@ -46,6 +46,7 @@ def compress(
     patch_wise: opt.PatchWiseOption = False,
     emit: opt.EmitOption = None,
     soft_float: opt.SoftFloatOption = True,
+    spend_flash: opt.SpendFlashOption = None,
     data_key: common.DataKeyOption = None,
     label_key: common.LabelKeyOption = None,
     layout: common.LayoutOption = None,
@@ -71,7 +72,14 @@ def compress(
     if plan.finetune is None and (train_data or checkpoint) is not None:
         raise UserError(f"--{'train-data' if train_data else 'checkpoint'} says nothing without --finetune EPOCHS")
     check_targets(target or [], tune)
-    options = build_options(target or [], threads=threads, patch_wise=patch_wise, emit=emit, soft_float=soft_float)
+    options = build_options(
+        target or [],
+        threads=threads,
+        patch_wise=patch_wise,
+        emit=emit,
+        soft_float=soft_float,
+        spend_flash=spend_flash,
+    )
     limited_target(plan, target or [])
     with output_folder(output) as folder:
         original = common.load_model(model, shape, batch)

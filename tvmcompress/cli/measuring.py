@@ -39,6 +39,7 @@ def build_options(
     patch_wise: bool = False,
     emit: str | None = None,
     soft_float: bool = True,
+    spend_flash: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What options of the command line mean for each family of targets.
 
@@ -48,17 +49,29 @@ def build_options(
     from ..errors import UserError
     from ..targets.aot.generate import EMITTED
     from ..targets.registry import get_target
+    from .recipe_options import size_of
 
     families = {get_target(name).description.family for name in targets}
     if emit is not None and emit not in EMITTED:
         raise UserError(f"--emit {emit} is neither {' nor '.join(EMITTED)}")
     if emit is not None and not families & {"cortex-m", "cortex-a"}:
         raise UserError("--emit says what is written for Cortex-M and Cortex-A; add --target cortex-m4")
-    for option, given in (("--patch-wise", patch_wise), ("--no-soft-float", not soft_float)):
+    given_micro = (
+        ("--patch-wise", patch_wise),
+        ("--no-soft-float", not soft_float),
+        ("--spend-flash", spend_flash is not None),
+    )
+    for option, given in given_micro:
         if given and "cortex-m" not in families:
             raise UserError(f"{option} is for microcontrollers; add --target cortex-m4")
     emitting = {} if emit is None else {"emit": emit}
-    micro = {**emitting, **({"patch_wise": True} if patch_wise else {}), **({} if soft_float else {"soft_float": False})}
+    micro: dict[str, Any] = dict(emitting)
+    if patch_wise:
+        micro["patch_wise"] = True
+    if not soft_float:
+        micro["soft_float"] = False
+    if spend_flash is not None:
+        micro["spend_flash"] = size_of("spend_flash", spend_flash)
     return {"x86": {} if threads is None else {"threads": threads}, "cortex-a": emitting, "cortex-m": micro}
 
 

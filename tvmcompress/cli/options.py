@@ -354,6 +354,15 @@ EmitOption = Annotated[
         rich_help_panel=_TARGETS,
     ),
 ]
+SpendFlashOption = Annotated[
+    str | None,
+    typer.Option(
+        "--spend-flash",
+        metavar="SIZE",
+        help="Flash to spend for fewer instructions, on weights of 16 bits where they save most (Cortex-M4, M7, M33; 8K).",
+        rich_help_panel=_TARGETS,
+    ),
+]
 SoftFloatOption = Annotated[
     bool,
     typer.Option(

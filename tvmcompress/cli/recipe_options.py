@@ -161,7 +161,7 @@ def recipe_of(options: Mapping[str, Any]) -> Recipe:
 def _plain(option: str, value: Any) -> Any:
     """A value as the recipe has it."""
     if option in ("max_flash", "max_ram"):
-        return _size(option, value)
+        return size_of(option, value)
     if option == "ratio":
         return dict(_ratio(text) for text in value)
     return str(value) if isinstance(value, Path) else value
@@ -180,8 +180,12 @@ def _ratio(text: str) -> tuple[str, float]:
         raise UserError(f"--ratio {text} is not a pattern and a fraction such as 'conv1*=0.3'") from None
 
 
-def _size(name: str, text: str) -> int:
-    """Bytes from 65536, 64K, 64KB or 0.5M."""
+def size_of(name: str, text: str) -> int:
+    """Bytes from 65536, 64K, 64KB or 0.5M.
+
+    Raises:
+        UserError: It is no such size; the sentence names the option `name`.
+    """
     from ..errors import UserError
 
     number = text.strip().upper().removesuffix("B").removesuffix("I")

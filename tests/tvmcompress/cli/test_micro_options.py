@@ -36,3 +36,18 @@ def test_strips_and_c_source(digits: Path, tmp_path: Path) -> None:
     shown = run("run", folder, "-t", "cortex-m4", "--emulator")
     assert shown.code == 0, shown.err
     assert f"code {measured['code_bytes']:,}, constants {measured['constant_bytes']:,}" in shown.out
+
+
+def test_flash_spent_for_instructions(digits: Path, tmp_path: Path) -> None:
+    asked = (digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--calib-samples", 40, "--quantize", "int8")
+    measured = []
+    for index, options in enumerate(((), ("--spend-flash", "64K"))):
+        folder = tmp_path / str(index)
+        ran = run("compress", *asked, "-t", "cortex-m4", *options, "-o", folder)
+        assert ran.code == 0, ran.err
+        (build,) = json.loads((folder / "report.json").read_text())["builds"]
+        assert build["largest_error"] == 0
+        measured.append(build["measurement"])
+    frugal, lavish = measured
+    assert lavish["constant_bytes"] > frugal["constant_bytes"]
+    assert lavish["instructions"] < frugal["instructions"]
