@@ -113,9 +113,9 @@ class _Canonical:
     def _quantize(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         editor, x = self.editor, node.input[0]
         affine = self._affine(node, None)
-        if affine.zero_point.dtype not in (np.int8, np.uint8):
+        if affine.zero_point.dtype not in (np.int8, np.uint8, np.int16):
             raise UnsupportedOperatorError(
-                f"{editor.label(node)} gives {affine.zero_point.dtype}; only int8 and uint8 can be imported"
+                f"{editor.label(node)} gives {affine.zero_point.dtype}; only int8, uint8 and int16 can be imported"
             )
         value = editor.constants.get(x)
         if value is not None:
@@ -149,10 +149,10 @@ class _Canonical:
             raise UserError(
                 f"{editor.label(node)} has one scale a channel for an activation; {_AGAIN}, with one for the whole tensor"
             )
-        allowed = (np.int8, np.uint8, np.int32)[: 3 if value is not None else 2]
+        allowed = (np.int8, np.uint8, np.int16, np.int32)[: 4 if value is not None else 3]
         if affine.zero_point.dtype not in allowed:
             raise UnsupportedOperatorError(
-                f"{editor.label(node)} reads {affine.zero_point.dtype}; only int8, uint8 and biases of int32 can be imported"
+                f"{editor.label(node)} reads {affine.zero_point.dtype}; only int8, uint8, int16 and biases of int32 can be imported"
             )
         scale = editor.constant(f"{node.output[0]}_scale", affine.scale)
         zero = editor.constant(f"{node.output[0]}_zero_point", affine.signed)

@@ -8,6 +8,8 @@ import pytest
 from onnx import TensorProto
 
 import tvmcompress
+from tvmcompress.importing import from_onnx
+from tvmcompress.passes import LowerQDQ
 
 from .test_onnx_models import checked, digits, first_outputs
 
@@ -36,3 +38,12 @@ def test_same_decisions(precision: str) -> None:
 
 def _bytes(proto: onnx.ModelProto) -> int:
     return sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+
+
+@pytest.mark.parametrize("precision", ["uint8", "int4", "int16x8"])
+def test_what_comes_back_computes_the_same(precision: str) -> None:
+    model, calibration, images = digits()
+    result = tvmcompress.compress(model, [calibration], quantize=precision)
+    assert result.qdq_model is not None
+    again = from_onnx(checked(result.qdq_model)).apply(LowerQDQ())
+    np.testing.assert_array_equal(again.run(images[:60])[0], result.model.run(images[:60])[0])

@@ -194,7 +194,7 @@ def qdq_model(weights: dict[str, Any], quantize: list[str], dequantize: list[str
         ({"ws": np.full(3, 0.1, "f")}, ["x", "s", "z"], ["w", "ws"], r"3 scales along axis 0 of .* shape \[4, 4, 1, 1\]"),
         ({"ws": np.zeros(4, "f")}, ["x", "s", "z"], ["w", "ws"], "node 'weights' .* not positive and finite"),
         ({"s": np.float32(np.inf)}, ["x", "s", "z"], ["w", "ws"], "node 'first' .* not positive and finite"),
-        ({"z": np.int16(0)}, ["x", "s", "z"], ["w", "ws"], "node 'first' .* gives int16; only int8 and uint8"),
+        ({"z": np.uint16(0)}, ["x", "s", "z"], ["w", "ws"], "node 'first' .* gives uint16; only int8, uint8 and int16"),
         ({"wz": np.zeros(4, np.uint8)}, ["x", "s", "z"], ["w", "ws", "wz"], "reads int8, but its zero point is uint8"),
     ],
 )
