@@ -77,8 +77,13 @@ def count_macs(mod: tvm.IRModule) -> int:
 
 
 def count_params(mod: tvm.IRModule) -> int:
-    """Elements of all parameters."""
-    return sum(value.size for value in get_params(mod).values())
+    """Elements of all parameters; where several lie in a byte, each counts."""
+    sizes = {name: value.size for name, value in get_params(mod).items()}
+    for _, value in bindings(mod["main"]):
+        unpacks = getattr(getattr(value, "op", None), "name", "") == "tvmcompress.unpack_int4"
+        if unpacks and isinstance(value.args[0], relax.Var):
+            sizes[value.args[0].name] = int(np.prod(static_shape(value)))
+    return sum(sizes.values())
 
 
 def param_bytes(mod: tvm.IRModule) -> int:

@@ -152,7 +152,8 @@ class _Canonical:
         allowed = (np.int8, np.uint8, np.int16, np.int32)[: 4 if value is not None else 3]
         if affine.zero_point.dtype not in allowed:
             raise UnsupportedOperatorError(
-                f"{editor.label(node)} reads {affine.zero_point.dtype}; only int8, uint8, int16 and biases of int32 can be imported"
+                f"{editor.label(node)} reads {affine.zero_point.dtype}; only int8, uint8, int16 and biases of int32 can be "
+                "imported"
             )
         scale = editor.constant(f"{node.output[0]}_scale", affine.scale)
         zero = editor.constant(f"{node.output[0]}_zero_point", affine.signed)

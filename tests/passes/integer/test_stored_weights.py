@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes import IntegerCore, LowerQDQ, Quantize, Scheme, calibrate, get_params
 from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.analysis import count_params
 from tvmcompress.passes.decode_weights import DecodeWeights
 from tvmcompress.passes.int4_weights import pack_int4
 from tvmcompress.passes.integer.ops import int4_weight, unpacked
@@ -85,6 +86,9 @@ def test_a_lowered_network(group_size: int) -> None:
         "f.weight": 30,
         "w.weight": 720,
     }
+    multipliers = sum(value.size for name, value in stored.items() if name.endswith(".multipliers"))
+    plain = LowerQDQ()(Quantize(ranges)(mod))
+    assert count_params(lowered) == count_params(plain) + multipliers
     groups = {name: stored[f"{name}.multipliers"].shape for name in ("c.weight", "f.weight", "w.weight")}
     per = {0: (1, 1), 3: (3, 4), 4: (2, 3)}[group_size]
     # The rows of the last one are pixels and channels mixed.
