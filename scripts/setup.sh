@@ -17,6 +17,7 @@ declare -A packages=(
     [aarch64-linux-gnu-gcc]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
     [qemu-system-arm]="qemu-system-arm"
     [qemu-aarch64]="qemu-user"
+    [cmake]="cmake make"
 )
 
 install_packages() {

@@ -48,6 +48,9 @@ def test_c_source_gives_the_same_bytes(integer_net, integer_artifact, samples, t
     x = portable.inputs[0].quantize(samples)
     np.testing.assert_array_equal(portable.run([x])[0], integer_artifact.run([x])[0])
     assert "tvm" not in (tmp_path / "digits_kernels.c").read_text().lower()
+    for source in tmp_path.glob("digits*.c"):
+        strict = ["arm-none-eabi-gcc", "-mthumb", "-mcpu=cortex-m4", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
+        subprocess.run([*strict, "-O1", "-c", source, "-o", tmp_path / "strict.o"], check=True)
 
 
 def test_float_outputs_are_those_of_the_dequantized_core(integer_net, integer_artifact, samples) -> None:

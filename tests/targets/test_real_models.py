@@ -61,3 +61,15 @@ def test_the_float_model_agrees_on_a_core_with_a_floating_point_unit(
     samples = np.ascontiguousarray(samples[:2], "float32")
     artifact = get_target("cortex-m4").build(module, tmp_path)
     np.testing.assert_allclose(artifact.run_float([samples])[0], run(module, [samples])[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("core", "options"), [("cortex-m4", {}), ("cortex-m4", {"patch_wise": True}), ("cortex-m55", {})])
+def test_twenty_keywords_give_the_bytes_of_x86(shared: Path, tmp_path: Path, core: str, options: dict) -> None:
+    """The official int8 model; `benchmarks/cortex_m_equal_bytes.py` has all models on all cores."""
+    target = get_target(core)
+    if target.missing_tools():
+        pytest.skip("needs the Cortex-M tool chain")
+    model = tvmcompress.load(shared / "models" / "kws_dscnn_int8.tflite")
+    x = np.load(shared / "data" / "kws01_dev500.npz")["x_int8"][:20].reshape(20, 49, 10, 1)
+    wanted = tvmcompress.build(model, "x86", tmp_path / "x86").run([x])[0]
+    np.testing.assert_array_equal(target.build(model.module, tmp_path / core, **options).run([x])[0], wanted)
