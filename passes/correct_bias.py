@@ -15,7 +15,7 @@ import numpy as np
 
 from ._tvm import relax, tvm
 from .expected_values import expected_values
-from .float_reference import FloatReference, start
+from .float_reference import FloatReference, start, why_not_together
 from .module_params import attach_params, detach_params, get_params
 from .quantized_layers import QuantizedLayer, quantized_layers
 from .rebuild import bindings
@@ -36,7 +36,7 @@ class CorrectBias:
         on_progress: Called with (layers done, layers in all, name of the layer).
 
     Raises:
-        UserError: There are no samples in `inputs`, or the network mixes the samples of a batch.
+        UserError: There are no samples in `inputs`, or they do not fit.
     """
 
     def __init__(
@@ -52,6 +52,9 @@ class CorrectBias:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with other biases; layers without a bias keep none."""
+        reason = None if self.inputs is None else why_not_together(mod, self.inputs)
+        if reason is not None:
+            return add_remarks(mod, [Remark("CorrectBias", "main", reason)])
         found, declined = quantized_layers(mod)
         remarks = [Remark("CorrectBias", name, reason) for name, reason in declined.items()]
         layers = []

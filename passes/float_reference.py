@@ -70,6 +70,17 @@ def start(mod: tvm.IRModule, inputs: Sequence[np.ndarray], purpose: str = "repai
         raise UserError(f"the network cannot be {purpose}: {error}") from error
 
 
+def why_not_together(mod: tvm.IRModule, inputs: Sequence[np.ndarray]) -> str | None:
+    """Why a pass that goes layer by layer cannot run all samples at once; None where it can, or where `start` will refuse."""
+    if not inputs or len(inputs[0]) == 0:
+        return None
+    try:
+        together = Interpreter(mod).takes_batches(inputs)
+    except ValueError:
+        return None
+    return None if together else "its layers cannot be repaired one by one: it mixes the samples of a batch"
+
+
 def _is_last(execution: Execution, var: relax.Var) -> bool:
     """Whether no binding still to run reads `var`."""
     return all(var not in relax.analysis.free_vars(value) for _, value in execution.remaining())

@@ -98,6 +98,17 @@ class Interpreter:
                 return False
         return True
 
+    def takes_batches(self, inputs: Sequence[np.ndarray]) -> bool:
+        """Whether samples, as many as there are in `inputs`, can be run at once and give what they give one by one.
+
+        Raises:
+            ValueError: The inputs do not fit.
+        """
+        batch = self._check(inputs)
+        if batch > 1 and self._batchable is None:
+            self._batchable = self._try_batch(inputs, batch)
+        return batch == 1 or bool(self._batchable)
+
     def start(self, inputs: Sequence[np.ndarray]) -> Execution:
         """Begin a run that the caller takes binding by binding.
 
@@ -105,9 +116,7 @@ class Interpreter:
             ValueError: The inputs do not fit, or the graph mixes the samples of a batch.
         """
         batch = self._check(inputs)
-        if batch > 1 and self._batchable is None:
-            self._batchable = self._try_batch(inputs, batch)
-        if batch > 1 and not self._batchable:
+        if not self.takes_batches(inputs):
             raise ValueError("main mixes the samples of a batch; it can only run sample by sample")
         return Execution(self, inputs, batch)
 

@@ -44,7 +44,7 @@ class RoundWeights:
         on_progress: Called with (layers done, layers in all, name of the layer).
 
     Raises:
-        UserError: An option is out of range; there are no samples, or the network mixes the samples of a batch.
+        UserError: An option is out of range, there are no samples, or they do not fit.
     """
 
     def __init__(
