@@ -219,7 +219,7 @@ def search_samples(data: Dataset, calibration: Dataset | None) -> Dataset:
 
 def chosen_recipe(options: QuantizeRecipe, model: Model, choice: PrecisionChoice) -> QuantizeRecipe:
     """The recipe that gives what was chosen without searching."""
-    plain = options.model_copy(update={"max_drop": None, "min_snr": None})
+    plain = options.model_copy(update={"max_drop": None, "min_snr": None, "repair": options.repairs})
     return with_precisions(plain, free_units(model, options), choice.precisions)
 
 

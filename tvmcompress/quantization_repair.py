@@ -27,7 +27,7 @@ _Tell = Callable[[int, int, str], None]
 
 def repair_float(road: Road, model: Model, data: Dataset | None, options: QuantizeRecipe) -> Model:
     """The float model after the repairs that come before quantization; it computes the same."""
-    names = [name for name in options.repair if name in FLOAT_REPAIRS]
+    names = [name for name in options.repairs if name in FLOAT_REPAIRS]
     inputs = data.first(repair_samples(model)).inputs() if names and data is not None else None
     for name in names:
         with road.step(name) as say:
@@ -47,7 +47,7 @@ def repair_integers(road: Road, qdq: Model, reference: Model, data: Dataset | No
         data: Calibration samples; without them nothing is repaired.
         options: What is wanted.
     """
-    names = [name for name in options.repair if name in INTEGER_REPAIRS]
+    names = [name for name in options.repairs if name in INTEGER_REPAIRS]
     if data is None or not names:
         return qdq
     samples = data.first(repair_samples(reference))

@@ -72,7 +72,9 @@ class QuantizeRecipe(Table):
         symmetric: Whether activations have the zero point 0 (uint8: 128).
         repair: What is repaired from the calibration data: "equalize" (ranges of channels across layers) and "smooth"
             (outliers behind normalizations) before ranges are found; then "bias" (mean errors), "gptq" (rounding with the
-            errors made good) and "adaround" (rounding learned), in the order given.
+            errors made good) and "adaround" (rounding learned), in the order given. Empty for nothing; None for what has
+            measurably helped: "gptq" where layers have int4 weights, "bias" where a weight has one scale; a search for
+            precisions repairs only what is asked for, in each of its many trials.
         repair_options: Options of repairs, by name: those of their passes.
         exclude: Patterns of layers that stay in float.
         layers: What is done otherwise, by patterns of layers; the first that fits counts.
@@ -92,7 +94,7 @@ class QuantizeRecipe(Table):
     rounding: Literal["double", "single"] = "double"
     power_of_two: bool = False
     symmetric: bool = False
-    repair: tuple[Repair, ...] = ()
+    repair: tuple[Repair, ...] | None = None
     repair_options: dict[str, dict[str, bool | int | float]] = Field(default={})
     exclude: tuple[str, ...] = ()
     layers: dict[str, LayerRecipe] = Field(default={})
@@ -120,6 +122,17 @@ class QuantizeRecipe(Table):
     def searches(self) -> bool:
         """Whether the precision of layers is to be chosen under a limit."""
         return self.max_drop is not None or self.min_snr is not None
+
+    @property
+    def repairs(self) -> tuple[Repair, ...]:
+        """What is repaired, in order."""
+        if self.repair is not None:
+            return self.repair
+        if self.searches:
+            return ()
+        if any(scheme["precision"] == "int4" for scheme in self.schemes().values()):
+            return ("gptq",)
+        return ("bias",) if self.weights == "per_tensor" else ()
 
     def schemes(self) -> dict[str, dict[str, Any]]:
         """The arguments of `passes.Scheme` by patterns of layers, in the order in which they count."""

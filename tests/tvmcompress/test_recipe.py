@@ -45,7 +45,7 @@ quantizes = st.builds(
     group_size=st.integers(0, 128),
     observer=st.text(max_size=8),
     rounding=st.sampled_from(["double", "single"]),
-    repair=st.lists(st.sampled_from(REPAIRS), max_size=3).map(tuple),
+    repair=st.none() | st.lists(st.sampled_from(REPAIRS), max_size=3).map(tuple),
     repair_options=st.dictionaries(
         st.sampled_from(REPAIRS),
         st.dictionaries(st.text(min_size=1, max_size=8), ratios | st.integers() | st.booleans(), min_size=1, max_size=2),
@@ -165,3 +165,20 @@ def test_schemes_of_layers_fall_back_to_the_table() -> None:
 
 def test_the_repairs_of_recipes_are_those_there_are() -> None:
     assert set(REPAIRS) == {*FLOAT_REPAIRS, *INTEGER_REPAIRS}
+
+
+@pytest.mark.parametrize(
+    ("options", "repairs"),
+    [
+        ({}, ()),
+        ({"weights": "per_tensor"}, ("bias",)),
+        ({"weights": "per_tensor", "repair": []}, ()),
+        ({"precision": "int4"}, ("gptq",)),
+        ({"layers": {"a*": {"precision": "int4"}}}, ("gptq",)),
+        ({"precision": "int4", "repair": ["bias", "adaround"]}, ("bias", "adaround")),
+        ({"precision": "int4", "max_drop": 0.5}, ()),
+        ({"precision": "float16"}, ()),
+    ],
+)
+def test_what_is_repaired_where_nothing_is_said(options: dict[str, Any], repairs: tuple[str, ...]) -> None:
+    assert QuantizeRecipe(**options).repairs == repairs

@@ -310,7 +310,8 @@ QuantRepairOption = Annotated[
         metavar="NAME",
         help="Repair from --calib: equalize (channel ranges across layers), smooth (outliers behind "
         "normalizations), bias (mean errors), gptq (rounding, errors "
-        "made good), adaround (rounding, learned; slow) (repeatable, in order).",
+        "made good), adaround (rounding, learned; slow), none (repeatable, in order; by default gptq for int4, bias for "
+        "weights per_tensor).",
         rich_help_panel=_QUANTIZATION,
     ),
 ]

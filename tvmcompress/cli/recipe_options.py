@@ -162,6 +162,8 @@ def _plain(option: str, value: Any) -> Any:
     """A value as the recipe has it."""
     if option in ("max_flash", "max_ram"):
         return size_of(option, value)
+    if option == "quant_repair" and value == ["none"]:
+        return []
     if option == "ratio":
         return dict(_ratio(text) for text in value)
     return str(value) if isinstance(value, Path) else value

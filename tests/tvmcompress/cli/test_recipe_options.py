@@ -77,6 +77,13 @@ def test_layers_with_ratios_of_their_own(digits: Path, tmp_path: Path) -> None:
     assert groups
 
 
+def test_repairs_in_order_or_none() -> None:
+    assert recipe(quantize="int4", quant_repair=["equalize", "bias"]).quantize == QuantizeRecipe(
+        precision="int4", repair=("equalize", "bias")
+    )
+    assert recipe(quantize="int4", quant_repair=["none"]).quantize == QuantizeRecipe(precision="int4", repair=())
+
+
 def test_what_is_not_given_sets_nothing() -> None:
     assert recipe(exclude=[], keep_float=[]) == Recipe()
 
