@@ -219,8 +219,10 @@ def search_samples(data: Dataset, calibration: Dataset | None) -> Dataset:
 
 def chosen_recipe(options: QuantizeRecipe, model: Model, choice: PrecisionChoice) -> QuantizeRecipe:
     """The recipe that gives what was chosen without searching."""
-    plain = options.model_copy(update={"max_drop": None, "min_snr": None, "repair": options.repairs})
-    return with_precisions(plain, free_units(model, options), choice.precisions)
+    plain = options.model_copy(update={"max_drop": None, "min_snr": None})
+    found = with_precisions(plain, free_units(model, options), choice.precisions)
+    # What was tried was repaired like this.
+    return found if found.repairs == options.repairs else found.model_copy(update={"repair": options.repairs})
 
 
 def fewest(total: int, enough: Callable[[int], bool]) -> int | None:

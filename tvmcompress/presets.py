@@ -11,12 +11,12 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         {"precision": "int8", "observer": "minmax", "weights": "per_channel", "rounding": "double"},
     ),
     "accurate": (
-        "int8, ranges of least squared error; ranges of channels equalized, mean errors corrected, rounding learned",
-        {"precision": "int8", "observer": "mse", "repair": ["equalize", "adaround", "bias"]},
+        "int8, ranges of least squared error; rounding with the errors made good, mean errors corrected",
+        {"precision": "int8", "observer": "mse", "repair": ["gptq", "bias"]},
     ),
     "small": (
-        "int4 weights in groups of 32 input channels, rounding learned, mean errors corrected",
-        {"precision": "int4", "group_size": 32, "observer": "mse", "repair": ["adaround", "bias"]},
+        "int4 weights in groups of 32 input channels, rounded with the errors made good, mean errors corrected",
+        {"precision": "int4", "group_size": 32, "observer": "mse", "repair": ["gptq", "bias"]},
     ),
     "x86": (
         "7-bit weights, multiplied as bytes on x86 without VNNI, and one rounding",

@@ -114,7 +114,8 @@ class QuantizeRecipe(Table):
         if not isinstance(values, dict):
             return values
         name = values.get("preset")
-        found = {**preset_values(name), **values} if isinstance(name, str) else dict(values)
+        given = {key: value for key, value in values.items() if value is not None}
+        found = {**preset_values(name), **given} if isinstance(name, str) else dict(values)
         # With 65536 integers nothing is won by clipping.
         return {"observer": "minmax", **found} if found.get("precision") == "int16x8" else found
 
