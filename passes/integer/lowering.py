@@ -169,7 +169,9 @@ class Lowering:
         found = []
         for var in self._stayed:
             op = self.values[var].op.name.removeprefix("relax.")
-            reason = self._reasons.get(var, "its operands or its result are not quantized, or it has no integer form")
+            known = self.values[var].op.name in _RULES
+            other = "its operands or its result are not quantized" if known else "it has no integer form"
+            reason = self._reasons.get(var, other)
             found.append(Remark("LowerQDQ", var.name, f"{op} stays in float: {reason}"))
         return found
 
