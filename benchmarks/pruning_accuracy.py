@@ -5,8 +5,8 @@ Usage: python benchmarks/pruning_accuracy.py [--models kws,ic,...] [--criteria l
 
 Writes pruning_accuracy.json (gone on with where it is there), .md and .png. Criteria and repair see at most 200 unlabelled
 samples of kws and vww, 1000 of ic and resnet20 (criteria 200), and none that is evaluated. "x2" prunes in two rounds, each
-ranking anew, which is what `compress` does where nothing is repaired. A star marks rows that an earlier repair made, plain
-least squares with one ridge for all layers; what is there as pruned is as it would be now.
+ranking anew, which is what `compress` does where nothing is repaired. A star marks what an earlier repair made, plain
+least squares with one ridge for all layers.
 """
 
 from __future__ import annotations
@@ -97,10 +97,8 @@ def table(results: Results) -> str:
             cells = " | ".join(f"{value} / " for value in TORCH_PRUNING[name])
             lines.append(f"| {name} | Torch-Pruning, its best | | {cells} |")
         for criterion, curve in found["criteria"].items():
-            points = [curve[str(fraction)] for fraction in FRACTIONS if str(fraction) in curve]
-            star = " *" if any("repaired" in point and point.get("repair") != REPAIR for point in points) else ""
             cells = " | ".join(_cell(curve.get(str(fraction), {})) for fraction in FRACTIONS)
-            lines.append(f"| {name} | {criterion}{star} | {cells} |")
+            lines.append(f"| {name} | {criterion} | {cells} |")
     lines += ["", "Share of the lost points that repair brings back, output_energy (the default):", ""]
     lines += [f"| model | {heads} |", "|---|" + "---|" * len(FRACTIONS)]
     for name, found in results.items():
@@ -114,7 +112,8 @@ def table(results: Results) -> str:
 
 
 def _cell(point: dict[str, Any]) -> str:
-    repaired = f"{point['repaired']:.1f}" if "repaired" in point else ""
+    star = "" if point.get("repair") == REPAIR else "*"
+    repaired = f"{point['repaired']:.1f}{star}" if "repaired" in point else ""
     return f"{point['pruned']:.1f} / {repaired}" if point else ""
 
 
@@ -125,18 +124,21 @@ def _recovered(original: float, point: dict[str, Any]) -> str:
 
 def plot(results: Results, path: Path) -> None:
     """One panel a model: dashed as pruned, solid repaired."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = Figure(figsize=(12, 8), layout="constrained")
     panels: Any = figure.subplots(2, 2).ravel()
     for panel, (name, found) in zip(panels, results.items()):
-        for index, (criterion, curve) in enumerate(found["criteria"].items()):
+        for criterion, curve in found["criteria"].items():
+            # Of one criterion the same in every panel.
+            color = colormaps["tab20"](CRITERIA.index(criterion))
             for kind, style in (("repaired", "-"), ("pruned", "--")):
                 points = [curve[str(fraction)] for fraction in FRACTIONS if kind in curve.get(str(fraction), {})]
                 macs = [100, *(100 * point["macs"] for point in points)]
                 values = [found["original"], *(point[kind] for point in points)]
                 label = criterion if kind == "repaired" else None
-                panel.plot(macs, values, style, marker="o", markersize=3, color=f"C{index}", label=label)
+                panel.plot(macs, values, style, marker="o", markersize=3, color=color, label=label)
         if name in TORCH_PRUNING:
             panel.plot((80, 70, 60, 50), TORCH_PRUNING[name], "kx", label="Torch-Pruning's best, as pruned")
         panel.set_title(name)
@@ -144,7 +146,10 @@ def plot(results: Results, path: Path) -> None:
         panel.set_ylabel("accuracy, %")
         panel.invert_xaxis()
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
+    labels: dict[str, Any] = {}
+    for panel in panels:
+        labels |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+    figure.legend(labels.values(), labels.keys(), fontsize=8, loc="outside right center")
     figure.suptitle("Solid: repaired by least squares without labels. Dashed: as pruned.")
     figure.savefig(path, dpi=110)
 

@@ -26,7 +26,8 @@ class FinetuneRecipe(Table):
         alpha: Share of the teacher beside labels.
         augment: "flip" and "crop" change images at random.
         validation: Share of the samples held back, on which the best epoch is chosen.
-        patience: Epochs without a better one after which training ends.
+        patience: Epochs without a better one after which training ends; by default never, since the last epochs, whose
+            rate is small, are often the best.
         seed: For all that is random.
     """
 
@@ -41,5 +42,5 @@ class FinetuneRecipe(Table):
     alpha: float = Field(default=0.5, ge=0, le=1)
     augment: tuple[Literal["flip", "crop"], ...] = ()
     validation: float = Field(default=0.1, gt=0, lt=1)
-    patience: int = Field(default=5, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)

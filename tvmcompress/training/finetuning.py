@@ -139,7 +139,8 @@ class _Training:
             self._set(state["weights"])
             optimizer.load_state_dict(state["optimizer"])
         batches = max(1, len(self._learned) // self._step)
-        while state["epoch"] < recipe.epochs and state["epoch"] - state["best_epoch"] < recipe.patience:
+        patience = recipe.epochs if recipe.patience is None else recipe.patience
+        while state["epoch"] < recipe.epochs and state["epoch"] - state["best_epoch"] < patience:
             epoch = state["epoch"]
             self._epoch(epoch, batches, optimizer, on_progress)
             score = self._score()
