@@ -24,8 +24,8 @@ OPERATORS = {"qconv2d", "qdivide", "qlogsoftmax", "qmaskedsoftmax", "qmatmul", "
 
 
 @pytest.fixture(scope="module")
-def lowered() -> tvm.IRModule:
-    """A network with every operator."""
+def quantized() -> tvm.IRModule:
+    """A network with every operator, in QDQ form."""
     kept = np.tril(np.ones((16, 16), bool))
 
     def build(x: relax.Expr, p: dict) -> relax.Expr:
@@ -41,14 +41,18 @@ def lowered() -> tvm.IRModule:
         return op.nn.log_softmax(op.maximum(mixed, q), -1)
 
     mod = model(build, SHAPE, params=PARAMS)
-    found = LowerQDQ()(Quantize(calibrate(mod, [samples(SHAPE)]))(mod))
-    assert get_remarks(found) == []
-    assert set(operators(found)) >= OPERATORS
-    return found
+    return Quantize(calibrate(mod, [samples(SHAPE)]))(mod)
 
 
-@pytest.mark.parametrize("name", ["x86", "cortex-a72", "cortex-m4", "cortex-m55", "cortex-m0plus"])
-def test_same_bytes(name: str, lowered: tvm.IRModule, tmp_path: Path) -> None:
+DOUBLE = [(name, "double") for name in ("x86", "cortex-a72", "cortex-m4", "cortex-m55", "cortex-m0plus")]
+SINGLE = [(name, "single") for name in ("x86", "cortex-a72", "cortex-m4")]
+
+
+@pytest.mark.parametrize(("name", "rounding"), DOUBLE + SINGLE)
+def test_same_bytes(name: str, rounding: str, quantized: tvm.IRModule, tmp_path: Path) -> None:
+    lowered = LowerQDQ(rounding)(quantized)
+    assert get_remarks(lowered) == []
+    assert set(operators(lowered)) >= OPERATORS
     target = get_target(name)
     if target.missing_tools():
         pytest.skip(f"needs the tools of {name}")
