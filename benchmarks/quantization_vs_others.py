@@ -55,7 +55,8 @@ MORE = {
     "ours, equalized, biases corrected": {"repair": ("equalize", "bias")},
     "ours, powers of two": {"power_of_two": True},
     "ours, int16x8": {"precision": "int16x8"},
-    "ours, int4, repaired": {"precision": "int4", "repair": ("equalize", "bias")},
+    "ours, int4": {"precision": "int4"},
+    "ours, int4, preset small": {"preset": "small"},
 }
 """Other settings of ours, as tables of a recipe: with --more."""
 
@@ -160,7 +161,7 @@ def onnxruntime_quantizes(path: Path, subject: trained.Trained, method: Calibrat
 def we_quantize(subject: trained.Trained, options: Mapping[str, Any]) -> tuple[tvmcompress.CompressionResult, float]:
     """Our quantization, and seconds."""
     start = time.perf_counter()
-    result = tvmcompress.compress(subject.model, subject.calibration, quantize={"precision": "int8", **options})
+    result = tvmcompress.compress(subject.model, subject.calibration, quantize=options or "int8")
     return result, time.perf_counter() - start
 
 
