@@ -2,8 +2,9 @@
 
 Usage: python benchmarks/cortex_m_equal_bytes.py [--targets cortex-m4,...] [--samples 20] > cortex_m_equal_bytes.md
 
-The official MLPerf Tiny int8 models on samples that nobody was trained on. A cell says on how many of the inputs all output
-bytes were equal to those of the x86 build and of NumPy's definition of the operators. "Strips": built with --patch-wise.
+The official MLPerf Tiny int8 models on samples that they were not trained on (the autoencoder, ad, on spectra of vibrations).
+A cell says on how many of the inputs all output bytes were equal to those of the x86 build and of NumPy's definition of the
+operators. "Strips": built with --patch-wise.
 """
 
 from __future__ import annotations
