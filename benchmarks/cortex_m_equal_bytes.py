@@ -40,7 +40,9 @@ def main() -> None:
             for name, file in MODELS.items():
                 inputs, bytes_ = wanted[name]
                 model = tvmcompress.load(folder() / "models" / file)
-                artifact = tvmcompress.build(model, target, Path(scratch) / f"{name}-{target}-{len(how)}", **how)
+                place = Path(scratch) / f"{name}-{target}-{len(how)}"
+                # Not every core here has the flash of every model; the emulator does.
+                artifact = tvmcompress.build(model, target, place, check_memory=False, **how)
                 got = artifact.run([inputs])[0].reshape(len(inputs), -1)
                 cells.append(f"{int((got == bytes_).all(1).sum())} of {len(inputs)}")
             print(f"| {target}{', strips' if how else ''} | " + " | ".join(cells) + " |", flush=True)
