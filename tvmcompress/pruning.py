@@ -173,7 +173,9 @@ class _Channels:
         self._finish = finish
         self._name = options.importance or default_importance(data)
         self._normalization = options.normalization
-        self._unrepaired = data is None or not options.reconstruct
+        # Measured damages are those of the whole network: they do not rank what a first round has left.
+        anew = options.sensitivity is None and (data is None or not options.reconstruct)
+        self._rounds = options.rounds or (_ROUNDS_UNREPAIRED if anew else 1)
         importance = _criterion(self._name, data)
         if options.sensitivity is not None:
             found = Sensitivity.load(options.sensitivity)
@@ -225,7 +227,7 @@ class _Channels:
             max_constants=constants,
             precision=self._precision,
             normalization=self._normalization,
-            rounds=options.rounds or (_ROUNDS_UNREPAIRED if self._unrepaired else 1),
+            rounds=self._rounds,
             **self._common,
         )
         return self._apply(model, removal)
