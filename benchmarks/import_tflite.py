@@ -4,8 +4,8 @@
 
 Inputs are the samples that there are of each model's task, random integers, and the extremes (all lowest, all highest, a
 chessboard of both). The reference is LiteRT with BUILTIN_REF; its optimized kernels deviate from its reference ones.
-Fully connected layers are rounded twice by default, as TFLite up to 2.14, TFLite Micro and CMSIS-NN do it; LiteRT rounds
-them once, which is what the reference here is to be compared with: both are shown.
+Fully connected layers are rounded once by default, as LiteRT's reference kernel does it; TFLite up to 2.14, TFLite Micro and
+CMSIS-NN round them twice (`dense_rounding="double"`): both are compared.
 """
 
 from __future__ import annotations

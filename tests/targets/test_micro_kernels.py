@@ -109,6 +109,29 @@ def test_minimal_filtering(
     assert_kernel(mod, "conv2d_winograd", tmp_path)
 
 
+@pytest.mark.parametrize("shifts", [[-3, -9, -2, -17, -6, -30], [-1, -4, -8, -2, -5, -7]])
+@pytest.mark.parametrize("kind", ["conv2d", "depthwise", "dense"])
+def test_single_rounding_with_shifts_of_their_own(kind: str, shifts: list[int], tmp_path: Path) -> None:
+    outputs = 12
+    params = channels(outputs)
+    params["shift"] = np.resize(np.array(shifts, "int32"), outputs)
+    # With the exponent -1 a factor is below 1/4 only if its digits are fewer.
+    params["multiplier"] >>= np.where(params["shift"] == -1, 9, 0).astype("int32")
+    attrs = {"input_zero_point": -7, "output_zero_point": 5, "rounding": "single"}
+    if kind == "dense":
+        weight, shape = RNG.integers(-127, 128, (outputs, 48)), (1, 48)
+        mod = module(lambda *a: ops.qdense(*a, **attrs), [shape], {"weight": weight.astype("int8"), **params})
+    elif kind == "depthwise":
+        weight = RNG.integers(-127, 128, (1, 3, 3, outputs)).astype("int8")
+        mod = module(
+            lambda *a: ops.qdepthwise(*a, padding=(1, 1, 1, 1), **attrs), [(1, 9, 7, outputs)], {"weight": weight, **params}
+        )
+    else:
+        weight = RNG.integers(-127, 128, (outputs, 1, 1, 8)).astype("int8")
+        mod = module(lambda *a: ops.qconv2d(*a, **attrs), [(1, 5, 7, 8)], {"weight": weight, **params})
+    assert_kernel(mod, kind, tmp_path)
+
+
 def test_minimal_filtering_by_blocks_of_channels(tmp_path: Path) -> None:
     """Little workspace: weights and inputs are transformed a part at a time. And ample: inputs all at once."""
     conv = panel.Convolution(8, 8, 16, 8, 8, 16, (3, 3), (1, 1), 1, 1, 0, Epilogue("double", 0))

@@ -20,13 +20,13 @@ from ..passes.integer.core import IOQuantization, TensorQuantization, set_io_qua
 from .tflite_operators import CONVERTERS, OPTIONS, TfliteOperator, TfliteTensor, identifier
 
 
-def load_tflite(path: Path, *, dense_rounding: str = "double") -> Model:
+def load_tflite(path: Path, *, dense_rounding: str = "single") -> Model:
     """Import a fully integer TFLite file (int8 weights and activations).
 
     Args:
         path: The file.
-        dense_rounding: How fully connected layers round. TFLite up to 2.14, TFLite Micro and CMSIS-NN round them twice
-            as they round convolutions ("double"); the reference kernel of LiteRT 2 rounds them once ("single").
+        dense_rounding: How fully connected layers round: once, as the reference kernel of LiteRT 2 ("single"), or twice,
+            as they round convolutions in TFLite up to 2.14, TFLite Micro and CMSIS-NN ("double").
 
     Returns:
         An integer model: `main` takes and gives int8, NHWC; its scales and zero points are recorded with it.

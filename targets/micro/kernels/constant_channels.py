@@ -11,8 +11,6 @@ import numpy as np
 from ....passes.integer.requantize import multiply
 from .epilogue import Epilogue
 
-_SHIFT = {"double": -2, "single": -1}
-
 
 def settle_constant_channels(
     weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, epilogue: Epilogue
@@ -42,7 +40,7 @@ def settle_constant_channels(
 
     value = output(low)
     constant = inside & (value == output(high))
-    exponent = _SHIFT[epilogue.rounding]
+    exponent = epilogue.usual_shift
     # 2**30 * 2**(exponent - 31) times this is the output less its zero point, without rounding.
     exact = (value - epilogue.zero_point) << (1 - exponent)
     return (

@@ -4,6 +4,9 @@ TFLite rounds twice: h = (acc * q + 2**30) >> 31, then a rounding shift to the r
 accumulate 2 acc, which costs them nothing, so that h = SMMULR(2 acc, q); and the shift is SMMLAR(h', 2**(32 - r), zero point)
 where h' is h, less one when negative. Both steps are exact. When everything negative is cut off at the zero point anyway
 (ReLU with zero point -128), h' = h will do.
+
+Single rounding is (acc * q + 2**(30 + r)) >> (31 + r). Since floors nest, that is the same second step after
+h = (acc * q) >> 31 = SMMUL(2 acc, q), whatever the sign. Where all channels have the shift r = 1, one SMMLAR is enough.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from .words import i32, multiply_high_add_rounded, multiply_high_rounded, qadd, ssat8
+from .words import i32, multiply_high, multiply_high_add_rounded, multiply_high_rounded, qadd, ssat8
 
 
 class NotRepresentable(ValueError):
@@ -29,22 +32,34 @@ class Epilogue:
         zero_point: Of the output.
         qmin: Least output.
         qmax: Greatest output.
+        shared_shift: Whether, under single rounding, all factors have TFLite's exponent -1.
     """
 
     rounding: str
     zero_point: int
     qmin: int = -128
     qmax: int = 127
+    shared_shift: bool = True
+
+    @property
+    def two_steps(self) -> bool:
+        """Whether an accumulator is multiplied first and shifted then."""
+        return self.rounding == "double" or not self.shared_shift
 
     @property
     def words(self) -> int:
         """Parameter words per channel."""
-        return 2 if self.rounding == "double" else 1
+        return 2 if self.two_steps else 1
 
     @property
     def gain(self) -> int:
         """What the accumulators that `apply` takes are multiplied by."""
-        return 2 if self.rounding == "double" else 1
+        return 2 if self.two_steps else 1
+
+    @property
+    def usual_shift(self) -> int:
+        """An exponent that `parameters` always takes."""
+        return -2 if self.two_steps else -1
 
     def check_range(self, weights: np.ndarray, bias: np.ndarray) -> None:
         """Prove that accumulators with their gain fit a word for every int8 input.
@@ -74,25 +89,32 @@ class Epilogue:
             NotRepresentable: The fast arithmetic has no room for one of them.
         """
         q, r = multiplier.astype(np.int64), -shift.astype(np.int64)
-        if self.rounding == "double":
-            if ((r < 2) & (q != 0)).any():
-                raise NotRepresentable("a scale of 1/4 or more")
-            second = np.where(q == 0, 0, np.int64(1) << (32 - np.clip(r, 2, 32)))
-            return np.stack([q, second]).astype(np.int32)
-        # The upper half of one product: the usual factors share the shift that makes it so.
-        if ((r != 1) & (q != 0)).any():
-            raise NotRepresentable("a factor with a shift of its own")
-        return multiplier.astype(np.int32)[None]
+        if not self.two_steps:
+            # The upper half of one product: the usual factors share the shift that makes it so.
+            if ((r != 1) & (q != 0)).any():
+                raise NotRepresentable("a factor with a shift of its own")
+            return multiplier.astype(np.int32)[None]
+        if self.rounding == "single":
+            # Exact there: the product has the same digits, and is rounded once.
+            spare = 30 - np.floor(np.log2(np.maximum(q, 1))).astype(np.int64)
+            q, r = q << spare, r + spare
+        if ((r < 2) & (q != 0)).any():
+            raise NotRepresentable("a scale of 1/4 or more")
+        second = np.where((q == 0) | (r > 32), 0, np.int64(1) << (32 - np.clip(r, 2, 32)))
+        return np.stack([q, second]).astype(np.int32)
 
     def apply(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
         """The int8 output for `gain` times an accumulator that includes the bias."""
-        if self.rounding == "double":
-            high = multiply_high_rounded(acc, parameters[0])
-            if not (self.qmin >= self.zero_point or self.zero_point == -128):
-                high = qadd(high, high >> i32(31))
-            scaled = multiply_high_add_rounded(high, parameters[1], self.zero_point)
-        else:
+        if not self.two_steps:
             scaled = multiply_high_add_rounded(acc, parameters[0], self.zero_point)
+        else:
+            if self.rounding == "single":
+                high = multiply_high(acc, parameters[0])
+            else:
+                high = multiply_high_rounded(acc, parameters[0])
+                if not (self.qmin >= self.zero_point or self.zero_point == -128):
+                    high = qadd(high, high >> i32(31))
+            scaled = multiply_high_add_rounded(high, parameters[1], self.zero_point)
         if self.qmin > -128:
             scaled = tirx.max(scaled, i32(self.qmin))
         if self.qmax < 127:

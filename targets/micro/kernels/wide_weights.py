@@ -81,7 +81,14 @@ def convolution_shape(call: relax.Call) -> Convolution:
     )
 
 
+def constant_shifts(call: relax.Call) -> list[int]:
+    """The exponents of a layer's factors; none where they are computed."""
+    return call.args[4].value.numpy().tolist() if isinstance(call.args[4], Constant) else []
+
+
 def epilogue_of(call: relax.Call) -> Epilogue:
     """How the accumulators of an operator become outputs."""
     attrs = call.attrs
-    return Epilogue(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax))
+    shifts = [int(attrs["output_shift"])] if is_integer_op(call, "qadd") else constant_shifts(call)
+    shared = all(shift == -1 for shift in shifts)
+    return Epilogue(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), shared)

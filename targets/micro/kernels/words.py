@@ -110,6 +110,11 @@ def load_word(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
     return tirx.reinterpret("int32", buffer.vload([offset], "int8x4"))
 
 
+def multiply_high(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(a * b) >> 32 (SMMUL)."""
+    return ((a.astype("int64") * b.astype("int64")) >> tirx.const(32, "int64")).astype("int32")
+
+
 def multiply_high_rounded(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """(a * b + 2**31) >> 32 (SMMULR)."""
     product = a.astype("int64") * b.astype("int64")

@@ -37,7 +37,7 @@ def reference(path: Path, samples: np.ndarray) -> np.ndarray:
 def test_official_models_bit_for_bit(shared: Path, name: str) -> None:
     """LiteRT's reference kernel of fully connected layers rounds once; convolutions, sums and pools twice."""
     path = shared / "models" / f"{name}_int8.tflite"
-    model = load_tflite(path, dense_rounding="single")
+    model = load_tflite(path)
     spec = model.inputs[0]
     samples = np.random.default_rng(0).integers(-128, 128, (20, *spec.shape[1:])).astype("int8")
     np.testing.assert_array_equal(model.run(samples)[0], reference(path, samples))
