@@ -78,12 +78,17 @@ def count_macs(mod: tvm.IRModule) -> int:
 
 def count_params(mod: tvm.IRModule) -> int:
     """Elements of all parameters; where several lie in a byte, each counts."""
+    return sum(param_sizes(mod).values())
+
+
+def param_sizes(mod: tvm.IRModule) -> dict[str, int]:
+    """Elements of every parameter by name; where several lie in a byte, each counts."""
     sizes = {name: value.size for name, value in get_params(mod).items()}
     for _, value in bindings(mod["main"]):
         unpacks = getattr(getattr(value, "op", None), "name", "") == "tvmcompress.unpack_int4"
         if unpacks and isinstance(value.args[0], relax.Var):
             sizes[value.args[0].name] = int(np.prod(static_shape(value)))
-    return sum(sizes.values())
+    return sizes
 
 
 def param_bytes(mod: tvm.IRModule) -> int:

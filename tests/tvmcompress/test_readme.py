@@ -36,12 +36,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert block is not None
     commands = block.group(1).replace("\\\n", " ").strip().splitlines()
     assert len(commands) == 2
-    for name, file in (
-        ("model.onnx", "digits.onnx"),
-        ("data.npz", "digits_calib.npz"),
-        ("test.npz", "digits_test.npz"),
-    ):
-        (tmp_path / name).symlink_to(ROOT / "examples" / file)
+    _lay_out(tmp_path)
     monkeypatch.chdir(tmp_path)
     for command in commands:
         words = shlex.split(command)
@@ -52,6 +47,27 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert ran.code == 0, ran.err
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"model.tvmc", "model.onnx", "recipe.toml", "report.json", "x86"}
+
+
+def test_commands_of_precisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"\n\n((?:    tvmcompress .*\n)+)", README)
+    commands = next(block for block in blocks if "--max-drop" in block).strip().splitlines()
+    _lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        words = shlex.split(command.replace("--target cortex-m4", "--calib-samples 20"))[1:]
+        ran = run(*words, *(["--no-plot"] if words[0] == "sensitivity" else []))
+        assert ran.code == 0, ran.err
+
+
+def _lay_out(folder: Path) -> None:
+    """The example's files under the names that the README uses."""
+    for name, file in (
+        ("model.onnx", "digits.onnx"),
+        ("data.npz", "digits_calib.npz"),
+        ("test.npz", "digits_test.npz"),
+    ):
+        (folder / name).symlink_to(ROOT / "examples" / file)
 
 
 def test_files_that_are_named_exist() -> None:

@@ -15,7 +15,7 @@ from ..evaluation import Evaluation
 from ..model import Model
 from ..noise import LayerNoise
 from ..passes._tvm import TVM_VERSION
-from ..passes.analysis import count_macs, param_bytes
+from ..passes.analysis import count_macs, param_bytes, param_sizes
 from ..precision_choice import PrecisionChoice
 from ..recipe import Recipe
 from ..targets.base import Measurement
@@ -179,8 +179,8 @@ def model_record(
 
 def count_weights(model: Model) -> int:
     """Weights and biases of a model, without the constants that integer operators have besides."""
-    own = (".multiplier", ".shift", ".exponentials") if is_quantized(model) else ()
-    return sum(value.size for name, value in model.params.items() if not name.endswith(own))
+    own = (".multiplier", ".multipliers", ".shift", ".exponentials") if is_quantized(model) else ()
+    return sum(size for name, size in param_sizes(model.module).items() if not name.endswith(own))
 
 
 def compression_records(result: CompressionResult) -> tuple[tuple[StepRecord, ...], tuple[RemarkRecord, ...]]:

@@ -148,6 +148,16 @@ class TestCompress:
         assert model.params["res1.weight"].shape == (24, 24, 3, 3)
         assert model.params["pw2.weight"].shape == (64, 64, 1, 1)
 
+    def test_weights_of_four_bits_count_as_weights(self, digits: Path, tmp_path: Path) -> None:
+        ran = run(
+            "compress", digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--calib-samples", 20,
+            "--quantize", "int4", "--quant-repair", "none", "-o", tmp_path / "out",
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+        original, packed = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
+        assert packed["params"] == original["params"] == PARAMS
+        assert packed["weight_bytes"] < original["weight_bytes"] / 6
+
     def test_an_older_output_is_replaced(self, digits: Path, tmp_path: Path) -> None:
         for ratio in (0.25, 0.5):
             ran = run("compress", digits / "digits.onnx", "--prune", ratio, "--no-repair", "-o", tmp_path / "out")
