@@ -17,7 +17,6 @@ What vectors read beyond a run is multiplied by zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +25,8 @@ from tvm.script import tirx as T
 
 from .helium_add import HeliumSum
 from .helium_band import HEAD, Band
-from .helium_epilogue import HeliumEpilogue, block_parameters
+from .helium_conv_shape import HeliumConvolution, HeliumPlan
+from .helium_epilogue import block_parameters
 from .helium_words import VECTOR, as_bytes, load_run, load_words, vector, vmladava
 from .words import i32
 
@@ -35,78 +35,6 @@ from .words import i32
 
 _STAGED_BYTES = 128
 """Of the fields of two pixels that are kept on the stack."""
-
-
-@dataclass(frozen=True)
-class HeliumConvolution:
-    """The shape of a convolution, NHWC with batch 1, no groups.
-
-    Attributes:
-        height, width, channels: Of the input.
-        out_height, out_width, out_channels: Of the output.
-        kernel, strides: (vertical, horizontal).
-        top, left: Padding before; what lies behind follows from the sizes.
-        input_zero_point: What padding holds.
-        epilogue: How accumulators become outputs.
-    """
-
-    height: int
-    width: int
-    channels: int
-    out_height: int
-    out_width: int
-    out_channels: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    top: int
-    left: int
-    input_zero_point: int
-    epilogue: HeliumEpilogue
-
-    @property
-    def run(self) -> int:
-        """Bytes of a kernel's row."""
-        return self.kernel[1] * self.channels
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether every output pixel is made of one input pixel."""
-        rows, columns = (self.out_height - 1) * self.strides[0], (self.out_width - 1) * self.strides[1]
-        return self.kernel == (1, 1) and not (self.top or self.left) and rows < self.height and columns < self.width
-
-    def band(self, rows: int, slack: int = 0) -> Band:
-        """The band for `rows` output rows."""
-        return Band(
-            height=self.height,
-            width=self.width,
-            channels=self.channels,
-            top=self.top,
-            left=self.left,
-            columns=(self.out_width - 1) * self.strides[1] + self.kernel[1],
-            rows=(rows - 1) * self.strides[0] + self.kernel[0],
-            step=rows * self.strides[0],
-            slack=slack,
-            zero_point=self.input_zero_point,
-        )
-
-
-@dataclass(frozen=True)
-class HeliumPlan:
-    """The choices of the template.
-
-    Attributes:
-        source: "direct", "paired", "band" or "columns".
-        rows: Output rows made from one band; divides the output's rows.
-        runs: Runs of a field that one round of the inner loop takes; divides the runs.
-        unroll: Vectors of a run in one round.
-        one_scale: Whether all channels share one factor, whose words then stand once at the head.
-    """
-
-    source: str
-    rows: int
-    runs: int
-    unroll: int
-    one_scale: bool = False
 
 
 class HeliumKernel:

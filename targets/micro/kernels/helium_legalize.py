@@ -12,6 +12,7 @@ from ....passes.module_params import static_shape
 from . import helium_add, helium_conv, helium_depthwise, helium_pool
 from .elementwise import Operand
 from .epilogue import NotRepresentable
+from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_epilogue import HeliumEpilogue
 from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
 from .legalize import constant_values, folded_bias
@@ -66,7 +67,7 @@ def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = Non
     _check_sums(flat, folded)
     if (kh, kw) == (height, width) and not any((top, left, bottom, right)) and addition is None:
         return _fully_connected(call, flat, folded, multiplier, shift)
-    conv = helium_conv.HeliumConvolution(
+    conv = HeliumConvolution(
         height=height,
         width=width,
         channels=channels,
@@ -89,7 +90,7 @@ def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = Non
     return Kernel("conv2d", kernel.function(), [packed], _options(plan), repeat=True)
 
 
-def _options(plan: helium_conv.HeliumPlan) -> str:
+def _options(plan: HeliumPlan) -> str:
     """The LLVM options of a convolution."""
     long = plan.runs * plan.unroll > _REACH
     return f"{_NO_LOW_OVERHEAD_LOOPS} {NO_STRENGTH_REDUCTION}" if long else _NO_LOW_OVERHEAD_LOOPS
@@ -110,7 +111,7 @@ def _fully_connected(
 ) -> Kernel:
     """A layer of (O, K) weights as the convolution of one pixel."""
     outputs, inputs = weight.shape
-    conv = helium_conv.HeliumConvolution(
+    conv = HeliumConvolution(
         height=1,
         width=1,
         channels=inputs,

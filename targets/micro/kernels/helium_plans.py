@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .helium_conv import HeliumConvolution, HeliumPlan
+from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_depthwise import HeliumDepthwise
 from .helium_words import VECTOR
 
