@@ -267,6 +267,7 @@ def test_sum_joins_the_convolution_before_it(
 
     def build(x: relax.Expr, *args: relax.Expr) -> relax.Call:
         made = ops.qconv2d(x, *args, padding=(1, 1, 1, 1), input_zero_point=-128, output_zero_point=5)
+        made = relax.BlockBuilder().normalize(made)
         scales = ops.add_parameters(0.1, 0.07, 0.12) if order else ops.add_parameters(0.07, 0.1, 0.12)
         points = {"input1_zero_point": 5 if order else -128, "input2_zero_point": -128 if order else 5}
         operands = (made, x) if order else (x, made)
