@@ -1,4 +1,5 @@
-"""A small network, float and integer, that meets every kind of function: kernels, tails, views, in-place results."""
+"""Small networks: one, float and integer, that meets every kind of function (kernels, tails, views, in-place results), and
+one of the integer operators of transformers and decoders."""
 
 # mypy: ignore-errors
 
@@ -10,7 +11,12 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 from tvmcompress.passes import LowerQDQ, Quantize, attach_params, calibrate
+from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.module_params import param_vars, static_shape
+
+from ..passes import small_models
+
+op = relax.op
 
 
 @I.ir_module
@@ -67,3 +73,27 @@ def samples():
 def integer_net(float_net, samples):
     """The network, quantized and lowered to integer operators."""
     return LowerQDQ()(Quantize(calibrate(float_net, [[samples]]))(float_net))
+
+
+@pytest.fixture(scope="session")
+def attention_qdq():
+    """A network with normalizations, products of tensors, softmax, division and what decoders have, in QDQ form."""
+    shape = (1, 4, 4, 4)
+    sizes = {"slope": (6,), "gamma": (6,), "beta": (6,), "c__gamma": (4,), "c__beta": (4,)}
+    params = small_models.weights(up__weight=(4, 6, 3, 3), q__weight=(6, 6), k__weight=(6, 6), **sizes)
+    kept = np.tril(np.ones((16, 16), bool))
+
+    def build(x, p):
+        y = op.nn.group_norm(x, p["c.gamma"], p["c.beta"], 2, 1, [2, 3])
+        y = op.nn.prelu(op.nn.conv2d_transpose(y, p["up.weight"], strides=2, padding=1, output_padding=1), p["slope"])
+        y = op.nn.max_pool2d(y, 2, 2)
+        tokens = op.permute_dims(op.reshape(y, (1, 6, 16)), [0, 2, 1])
+        tokens = op.nn.layer_norm(tokens, p["gamma"], p["beta"], [-1])
+        q, k = op.matmul(tokens, p["q.weight"]), op.matmul(tokens, p["k.weight"])
+        scores = op.multiply(op.matmul(q, op.permute_dims(k, [0, 2, 1])), relax.const(0.4))
+        scores = op.where(relax.const(kept), scores, relax.const(np.float32(-np.inf)))
+        mixed = op.divide(op.matmul(op.nn.softmax(scores, -1), k), op.add(op.abs(q), relax.const(1.0)))
+        return op.nn.log_softmax(op.maximum(mixed, q), -1)
+
+    mod = small_models.model(build, shape, params=params)
+    return Quantize(calibrate(mod, [small_models.samples(shape)]))(mod)

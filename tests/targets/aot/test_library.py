@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tvmcompress.passes import UserError, attach_params
+from tvmcompress.passes import LowerQDQ, UserError, attach_params
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.core import IntegerCore
 from tvmcompress.passes.interpreter import run
@@ -109,25 +109,46 @@ STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wcast-align", "-Wstrict
 UNDEFINED = ("-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-static-libubsan")
 
 
+class Strict:
+    """A generated library in C source, as a program that stops where C99 leaves the behaviour undefined."""
+
+    def __init__(self, mod, folder: Path) -> None:
+        self.made = generate(mod, HOST, folder, registers=NEON, emit="c", prefix="net")
+        self.program = folder / "run"
+        main = folder / "main.c"
+        main.write_text(_MAIN)
+        command = ["cc", *STRICT, *UNDEFINED, "-O1", "-I", folder, main, *self.made.sources, "-o", self.program, "-lm"]
+        subprocess.run(command, check=True)
+
+    def run(self, x):
+        done = subprocess.run([self.program], input=x.tobytes(), capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return np.frombuffer(done.stdout, self.made.outputs[0].dtype).reshape(self.made.outputs[0].shape)
+
+
 @pytest.mark.parametrize("precision", ["float", "integer"])
 def test_c_source_is_strict_c99_and_does_nothing_undefined(precision, request, samples, tmp_path) -> None:
     net = request.getfixturevalue(f"{precision}_net")
-    made = generate(net, HOST, tmp_path, registers=NEON, emit="c", prefix="net")
-    assert made.objects == ()
-    sources = [*made.sources, *tmp_path.glob("*.h")]
+    strict = Strict(net, tmp_path)
+    assert strict.made.objects == ()
+    sources = [*strict.made.sources, *tmp_path.glob("*.h")]
     assert not [path.name for path in sources if re.search(r"tvm/|dlpack|TVM_|__attribute__\(\(v", path.read_text())]
-    (spec,) = made.inputs
-    program = tmp_path / "main.c"
-    program.write_text(_MAIN)
-    command = ["cc", *STRICT, *UNDEFINED, "-O1", "-I", tmp_path, program, *made.sources, "-o", tmp_path / "run", "-lm"]
-    subprocess.run(command, check=True)
     core = IntegerCore()(net) if precision == "integer" else channels_last(net)
     for sample in samples:
-        x = spec.quantize(sample[None])
-        done = subprocess.run([tmp_path / "run"], input=x.tobytes(), capture_output=True)
-        assert done.returncode == 0, done.stderr
-        got = np.frombuffer(done.stdout, made.outputs[0].dtype).reshape(made.outputs[0].shape)
-        np.testing.assert_allclose(got, run(core, [x])[0], rtol=0 if precision == "integer" else 1e-4)
+        x = strict.made.inputs[0].quantize(sample[None])
+        np.testing.assert_allclose(strict.run(x), run(core, [x])[0], rtol=0 if precision == "integer" else 1e-4)
+
+
+@pytest.mark.parametrize("rounding", ["double", "single"])
+def test_integer_operators_of_transformers_do_nothing_undefined(rounding, attention_qdq, tmp_path) -> None:
+    lowered = LowerQDQ(rounding)(attention_qdq)
+    strict, core = Strict(lowered, tmp_path), IntegerCore()(lowered)
+    shape = strict.made.inputs[0].shape
+    # Of one value the variance is zero; where integers are at their ends, sums are largest.
+    ends = np.random.default_rng(0).choice(np.array([-128, 127], np.int8), shape)
+    wide = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
+    for x in (np.full(shape, -128, np.int8), np.full(shape, 127, np.int8), ends, wide):
+        np.testing.assert_array_equal(strict.run(x), run(core, [x])[0])
 
 
 _MAIN = """
