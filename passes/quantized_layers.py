@@ -8,6 +8,7 @@ import numpy as np
 
 from ._tvm import relax, tvm
 from .module_params import get_params, param_vars
+from .quantization_kinds import TRANSPOSED, WEIGHTED
 from .rebuild import bindings, users
 from .weight_grid import WeightGrid, weight_grid
 
@@ -65,7 +66,7 @@ class _Finder:
         found: dict[relax.Var, QuantizedLayer] = {}
         declined: dict[str, str] = {}
         for var, call in self.values.items():
-            if not isinstance(call, relax.Call) or call.op.name not in _LAYERS:
+            if not isinstance(call, relax.Call) or call.op.name not in WEIGHTED:
                 continue
             grid = weight_grid(call.args[1], self.values, self.params)
             if grid is None:
@@ -80,6 +81,9 @@ class _Finder:
 
     def _reason(self, call: relax.Call, grid: WeightGrid) -> str | None:
         """Why a layer's integers cannot be changed."""
+        if call.op.name not in _LAYERS:
+            kind = "transposed" if call.op.name in TRANSPOSED else "three-dimensional"
+            return f"{kind} convolutions keep the integers that they were quantized to"
         if any(len(self.readers[var]) != 1 for var in grid.path):
             return "its weights are read by others too"
         if call.op.name == "relax.matmul":

@@ -15,6 +15,8 @@ from tvmcompress.passes import (
     FoldBatchNorm,
     LowerQDQ,
     Quantize,
+    RoundByHessian,
+    RoundWeights,
     UserError,
     calibrate,
     get_params,
@@ -83,6 +85,24 @@ def test_no_layer_is_off_by_more_than_half_a_step(seed, granularity):
 def _bias_steps(mod):
     """The step of the integers of every bias, by the sum that reads it."""
     return {layer.added.name: layer.bias.steps.reshape(-1) for layer in quantized_layers(mod)[0].values()}
+
+
+@pytest.mark.parametrize("repair", [CorrectBias, RoundWeights, RoundByHessian])
+def test_transposed_convolutions_are_left_with_a_remark(repair):
+    params = weights(c__weight=(4, 3, 3, 3), c__bias=(1, 4, 1, 1), up__weight=(4, 2, 2, 2), up__bias=(1, 2, 1, 1))
+
+    def build(x, p):
+        y = op.nn.relu(_conv(x, p, "c", padding=1))
+        return op.add(op.nn.conv2d_transpose(y, p["up.weight"], strides=(2, 2)), p["up.bias"])
+
+    mod, inputs = model(build, SHAPE, params=params), samples(SHAPE)
+    quantized = Quantize(calibrate(mod, [inputs]), precision="int4")(mod)
+    repaired = repair(mod, inputs)(quantized)
+    (remark,) = get_remarks(repaired)
+    assert (remark.pass_name, remark.subject) == (repair.__name__, "up")
+    assert "transposed convolutions keep the integers" in remark.message
+    before, after = get_params(quantized), get_params(repaired)
+    assert {name.split(".")[0] for name in before if not np.array_equal(before[name], after[name])} == {"c"}
 
 
 def test_one_layer_by_hand():
