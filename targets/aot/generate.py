@@ -277,6 +277,8 @@ def _portable(source: str) -> str:
     source = re.sub(r"#include [^\n]*\n|// tvm target: .*\n|void\* __tvm_ffi__library_ctx.*\n", "", source)
     source = source.replace("#define TVM_EXPORTS\n", "").replace("TVM_DLL ", "")
     source = source.replace('#ifdef __cplusplus\nextern "C"\n#endif\n', "")
+    # Layers may be named by numbers, which no name in C starts with.
+    source = re.sub(r"(?<![\w.])(?=\d\w*_)", "v", source)
     # Written in the first round of a loop, which compilers do not see.
     source = re.sub(r"^( +\w+ \w+\[1\]);$", r"\1 = {0};", source, flags=re.MULTILINE)
     return "".join(f"#include <{name}.h>\n" for name in _HEADERS) + source

@@ -151,6 +151,19 @@ def test_integer_operators_of_transformers_do_nothing_undefined(rounding, attent
         np.testing.assert_array_equal(strict.run(x), run(core, [x])[0])
 
 
+def test_names_that_start_with_a_digit_are_names_in_c(tmp_path) -> None:
+    x = relax.Var("0.image", relax.TensorType((1, 8), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x], attrs={"num_input": 1}):
+        with builder.dataflow():
+            shares = builder.emit(relax.op.nn.softmax(x), "1.softmax")
+            out = builder.emit_output(relax.op.nn.log_softmax(shares))
+        builder.emit_func_output(out)
+    mod = attach_params(builder.get(), {})
+    value = np.linspace(-2, 2, 8, dtype=np.float32)[None]
+    np.testing.assert_allclose(Strict(mod, tmp_path).run(value), run(mod, [value])[0], rtol=1e-5)
+
+
 _MAIN = """
 #include <stdio.h>
 #include "net.h"
