@@ -187,6 +187,11 @@ def test_settled_channels_give_the_same_outputs(rounding: str, seed: int) -> Non
     np.testing.assert_array_equal(*outputs)
 
 
+def _row(x: relax.Expr) -> relax.Expr:
+    """A tensor as the input of a fully connected layer."""
+    return relax.BlockBuilder.current().emit(relax.op.reshape(x, (1, -1)))
+
+
 def random_network(seed: int) -> tvm.IRModule:
     """Layers of random shapes one after another, each of them an output: every template, with every kind of tail."""
     rng = np.random.default_rng(seed)
@@ -217,6 +222,16 @@ def random_network(seed: int) -> tvm.IRModule:
         ("point", layer(odd, 1, 1, 12, count=odd)),
         ("odd", layer(8, 5, 3, odd, count=8)),
     ]
+    # Fully connected layers: few inputs and many, which the template unpacks differently, and a number that it does not take.
+    rows, columns = ((size + stride - 1) // stride for size in (height, width))
+    few, many, uneven = (int(rng.integers(10, 24)) for _ in range(3))
+    plans += [
+        ("few", layer(few, depth, count=few)),
+        ("many", layer(many, rows * columns * depth, count=many)),
+        ("uneven", layer(uneven, odd, count=uneven)),
+    ]
+    # All outputs of one of them share a scale, as they do where weights are quantized by tensor.
+    params[plans[6][1][2].name][:] = 1 << 30
     builder = relax.BlockBuilder()
     variables = [var for _, made in plans for var in made]
     with builder.function("main", [x, *variables], attrs={"num_input": 1}):
@@ -239,7 +254,16 @@ def random_network(seed: int) -> tvm.IRModule:
             wide = builder.emit(ops.qconv2d(wise, *plans[2][1], padding=(0, 2, 0, 2), **points))
             point = builder.emit(ops.qconv2d(wide, *plans[3][1], **points))
             last = builder.emit(ops.qconv2d(point, *plans[4][1], padding=(2, 1, 2, 1), strides=(2, 1), **points))
-            outputs = [builder.emit_output(value) for value in (added, wise, wide, point, last)]
+            window = {"pool_size": (2, 3), "strides": (int(rng.integers(1, 3)), 2), "padding": (1, 0, 0, 2)}
+            largest = builder.emit(ops.qmaxpool(wise, **window, qmax=100))
+            windowed = builder.emit(ops.qavgpool(point, **window, qmin=-90))
+            average = builder.emit(ops.qavgpool(added, pool_size=(height, width), strides=(1, 1)))
+            few_inputs = builder.emit(ops.qdense(_row(average), *plans[5][1], **points))
+            many_inputs = builder.emit(ops.qdense(_row(wise), *plans[6][1], **points))
+            corner = builder.emit(relax.op.strided_slice(point, [1, 2], [0, 0], [1, 1]))
+            uneven_inputs = builder.emit(ops.qdense(_row(corner), *plans[7][1], **points))
+            made = (added, wise, wide, point, last, largest, windowed, average, few_inputs, many_inputs, uneven_inputs)
+            outputs = [builder.emit_output(value) for value in made]
         builder.emit_func_output(relax.Tuple(outputs))
     return relax.transform.Normalize()(attach_params(builder.get(), params))
 
