@@ -13,6 +13,7 @@ from .affine import Affine, Range
 from .calibrate import calibrate
 from .canonicalize import Canonicalize
 from .channels import Group, groups
+from .compress_sparse import CompressSparse
 from .convert_layout import ConvertLayout
 from .correct_bias import CorrectBias
 from .equalize_layers import EqualizeLayers
@@ -48,6 +49,7 @@ from .surgery import SurgeryReport, get_surgery, zero_channels
 __all__ = [
     "Affine",
     "Canonicalize",
+    "CompressSparse",
     "ConvertLayout",
     "CorrectBias",
     "EqualizeLayers",

@@ -85,9 +85,12 @@ def param_sizes(mod: tvm.IRModule) -> dict[str, int]:
     """Elements of every parameter by name; where several lie in a byte, each counts."""
     sizes = {name: value.size for name, value in get_params(mod).items()}
     for _, value in bindings(mod["main"]):
-        unpacks = getattr(getattr(value, "op", None), "name", "") == "tvmcompress.unpack_int4"
-        if unpacks and isinstance(value.args[0], relax.Var):
+        unpacks = getattr(getattr(value, "op", None), "name", "").removeprefix("tvmcompress.")
+        if unpacks in ("unpack_int4", "unpack_2of4") and isinstance(value.args[0], relax.Var):
             sizes[value.args[0].name] = int(np.prod(static_shape(value)))
+            if unpacks == "unpack_2of4" and isinstance(value.args[1], relax.Var):
+                # Where the weights stand, not weights.
+                sizes[value.args[1].name] = 0
     return sizes
 
 

@@ -9,11 +9,17 @@ from ._tvm import relax, tvm
 from .interpreter import evaluate_call
 from .rebuild import Rebuilder, rebuild
 
-_STORED = ("tvmcompress.int4_weight", "tvmcompress.unpack_int4", "relax.astype")
+_STORED = {
+    "tvmcompress.int4_weight": "int4",
+    "tvmcompress.unpack_int4": "int4",
+    "tvmcompress.unpack_2of4": "2of4",
+    "relax.astype": "float16",
+}
+"""What is stored, by the operator that decodes it."""
 
 
 def is_stored_weight(value: relax.Expr | None) -> TypeGuard[Any]:
-    """Whether an expression makes weights from stored ones: int4, or float16."""
+    """Whether an expression makes weights from stored ones: int4, two of every four, or float16."""
     if not isinstance(value, relax.Call) or getattr(value.op, "name", "") not in _STORED:
         return False
     return value.op.name != "relax.astype" or (
@@ -28,10 +34,10 @@ class DecodeWeights:
     Where a layer runs, it then takes the memory of the wider weights; the program computes the same.
 
     Args:
-        kinds: "int4", "float16": what is decoded.
+        kinds: "int4", "2of4", "float16": what is decoded.
     """
 
-    def __init__(self, kinds: Collection[str] = ("int4", "float16")) -> None:
+    def __init__(self, kinds: Collection[str] = ("int4", "2of4", "float16")) -> None:
         self.kinds = tuple(kinds)
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
@@ -41,10 +47,9 @@ class DecodeWeights:
         def rewrite(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
             if not is_stored_weight(value):
                 return None
-            kind = "float16" if value.op.name == "relax.astype" else "int4"
             values = [rebuilder.param_value(arg) for arg in value.args]
             known = [array for array in values if array is not None]
-            if kind not in kinds or len(known) < len(values):
+            if _STORED[value.op.name] not in kinds or len(known) < len(values):
                 return None
             name = rebuilder.param_name(value.args[0]) or var.name
             return rebuilder.param(name, evaluate_call(value, known))

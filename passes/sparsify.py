@@ -1,7 +1,7 @@
 """Unstructured and N:M sparsity: single weights become zero, shapes stay.
 
-Dense kernels do not get faster by it, and the pass says so in a remark; it pays where weights are stored compressed or
-a kernel skips zeros in a fixed pattern.
+Dense kernels do not get faster by it, and the pass says so in a remark; it pays where weights are stored compressed, as
+`CompressSparse` does with two of every four.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ remains has a generic definition as a tensor expression, which `relax.transform.
 | `tvmcompress.qmaskedsoftmax` | x, mask, table of exponentials | the same of some elements |
 | `tvmcompress.unpack_int4` | packed, multipliers | int8 weights of four bits, for the layers above |
 | `tvmcompress.int4_weight` | values, multipliers | the same before lowering, below a dequantization |
+| `tvmcompress.unpack_2of4` | values, indices | int8 weights of which two of every four are stored |
+| `tvmcompress.unpack_2of4` | values, indices | int8 weights of which two of every four are stored |
 | `tvmcompress.wsoftmax` | x, two tables | softmax of int16 |
 
 Convolutions, layers, sums, products, pools, means, concatenation, padding, resizing, change of scale and tables exist a
@@ -59,6 +61,7 @@ from .prelu import qprelu
 from .registry import is_integer_op
 from .shape import IDENTITY, qconcat, qpad, qresize
 from .softmax import exponentials, qmaskedsoftmax, qsoftmax
+from .sparse_weights import sparse_weight
 from .stored_weights import int4_weight, unpacked
 from .wide_softmax import softmax_factor, softmax_tables, wsoftmax
 
@@ -101,6 +104,7 @@ __all__ = [
     "reciprocals",
     "softmax_factor",
     "softmax_tables",
+    "sparse_weight",
     "unpacked",
     "wsoftmax",
 ]

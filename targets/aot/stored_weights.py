@@ -1,4 +1,4 @@
-"""Layers whose weights stay as they are stored, float16 or packed int4, and are decoded where they are read.
+"""Layers whose weights stay as they are stored, float16, packed int4 or two of every four, and are decoded where they are read.
 
 Each becomes one function of its input and the stored weight, so that neither constant folding widens the weight at build
 time nor the arena has to hold it.
@@ -14,10 +14,11 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from ...passes._tvm import Constant, relax, te, tvm
 from ...passes.decode_weights import is_stored_weight
 from ...passes.integer.conv import te_pad
-from ...passes.integer.registry import PREFIX, definition_of
+from ...passes.integer.registry import PREFIX, definition_of, is_integer_op
 from ...passes.integer.stored_weights import te_unpacked
 from ...passes.meanings.registry import ints
 from ...passes.module_params import static_shape
+from .sparse_layers import te_sparse_layer
 
 
 @tvm.transform.module_pass(opt_level=0, name="FuseStoredWeights")
@@ -52,8 +53,11 @@ class _Rewriter(PyExprMutator):
 
     def _integer(self, call: relax.Call, stored: relax.Call, name: str) -> relax.Expr:
         define = definition_of(name)
+        sparse = is_integer_op(stored, "unpack_2of4")
 
         def layer(x: Any, packed: Any, multipliers: Any, *rest: Any) -> Any:
+            if sparse:
+                return te_sparse_layer(call, x, packed, multipliers, *rest)
             return define(call, x, te_unpacked(stored, packed, multipliers), *rest)
 
         args = [call.args[0], *stored.args, *call.args[2:]]

@@ -64,7 +64,7 @@ class CortexATarget(Target):
                 version=package_version(),
                 emit=emit,
                 # Flash is no matter here, and the kernels read whole vectors of weights.
-                decode=["int4"],
+                decode=["int4", "2of4"],
             )
             code, constants = self._compile(generated, output)
             info = BuildInfo(
