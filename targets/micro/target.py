@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...passes._tvm import tvm
+from ...passes.compress_sparse import CompressSparse
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
@@ -45,6 +46,7 @@ class CortexMTarget(Target):
         patch_wise: bool = False,
         soft_float: bool = True,
         spend_flash: int | None = None,
+        sparse_weights: bool = False,
         **options: Any,
     ) -> CortexMArtifact:
         """Write the library, with a project that builds it, into `output`.
@@ -61,6 +63,8 @@ class CortexMTarget(Target):
             soft_float: Whether layers may compute in floating point on a core without a unit for it, which is slow.
             spend_flash: Bytes of flash to spend for fewer instructions: the weights of the layers that gain most are kept
                 as halfwords. A half percent of the weights when not given; 0 spends none.
+            sparse_weights: Whether int8 weights of which at most two of every four input channels are not zero are stored
+                as these and their places, 2.5 bytes for four; it takes more instructions and, for a table, more RAM.
             options: None.
 
         Raises:
@@ -71,6 +75,8 @@ class CortexMTarget(Target):
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
         require(_BUILDING, f"building for {self.description.name}")
         description, output = self.description, Path(output)
+        if sparse_weights:
+            mod = tvm.transform.Sequential([CompressSparse()])(mod)
 
         def compiled(folder: Path, patch_wise: bool) -> Generated:
             return generate(

@@ -46,6 +46,7 @@ def benchmark(
     emit: opt.EmitOption = None,
     soft_float: opt.SoftFloatOption = True,
     spend_flash: opt.SpendFlashOption = None,
+    sparse_weights: opt.SparseWeightsOption = False,
     runs: Annotated[
         int | None, typer.Option("--runs", min=1, help="Inferences to time on x86.", rich_help_panel="Targets")
     ] = None,
@@ -90,6 +91,7 @@ def benchmark(
         emit=emit,
         soft_float=soft_float,
         spend_flash=spend_flash,
+        sparse_weights=sparse_weights,
     )
     limited_target(plan, targets)
     plan = for_targets(plan, targets)

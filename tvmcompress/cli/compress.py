@@ -47,6 +47,7 @@ def compress(
     emit: opt.EmitOption = None,
     soft_float: opt.SoftFloatOption = True,
     spend_flash: opt.SpendFlashOption = None,
+    sparse_weights: opt.SparseWeightsOption = False,
     data_key: common.DataKeyOption = None,
     label_key: common.LabelKeyOption = None,
     layout: common.LayoutOption = None,
@@ -79,6 +80,7 @@ def compress(
         emit=emit,
         soft_float=soft_float,
         spend_flash=spend_flash,
+        sparse_weights=sparse_weights,
     )
     limited_target(plan, target or [])
     with output_folder(output) as folder:

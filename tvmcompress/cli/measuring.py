@@ -40,6 +40,7 @@ def build_options(
     emit: str | None = None,
     soft_float: bool = True,
     spend_flash: str | None = None,
+    sparse_weights: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """What options of the command line mean for each family of targets.
 
@@ -60,6 +61,7 @@ def build_options(
         ("--patch-wise", patch_wise),
         ("--no-soft-float", not soft_float),
         ("--spend-flash", spend_flash is not None),
+        ("--sparse-weights", sparse_weights),
     )
     for option, given in given_micro:
         if given and "cortex-m" not in families:
@@ -72,6 +74,8 @@ def build_options(
         micro["soft_float"] = False
     if spend_flash is not None:
         micro["spend_flash"] = size_of("spend_flash", spend_flash)
+    if sparse_weights:
+        micro["sparse_weights"] = True
     return {"x86": {} if threads is None else {"threads": threads}, "cortex-a": emitting, "cortex-m": micro}
 
 

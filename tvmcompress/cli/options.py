@@ -364,6 +364,14 @@ SpendFlashOption = Annotated[
         rich_help_panel=_TARGETS,
     ),
 ]
+SparseWeightsOption = Annotated[
+    bool,
+    typer.Option(
+        "--sparse-weights/--dense-weights",
+        help="Store int8 weights of pattern 2:4 in 2.5 bytes for four: less flash, more instructions (Cortex-M).",
+        rich_help_panel=_TARGETS,
+    ),
+]
 SoftFloatOption = Annotated[
     bool,
     typer.Option(

@@ -16,6 +16,7 @@ from .constant_channels import settle_constant_channels
 from .epilogue import NotRepresentable
 from .packing import planes_are_exact
 from .plans import plan_band, plan_convolution, plan_winograd
+from .sparse import decode_sparse, plan_sparse
 from .use_kernels import Kernel, Makers, use_kernels
 from .wide_weights import choose_wide, convolution_shape, epilogue_of
 
@@ -38,9 +39,12 @@ class UseDspKernels:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
         wide = choose_wide(mod["main"], self.spend_flash, self.spare)
-        convolution = f"{PREFIX}qconv2d"
-        made = {convolution: partial(_convolution, wide=wide)} if convolution in _MAKERS else {}
-        return use_kernels(mod, {**_MAKERS, **made}, self.spare)
+        mod, sparse = decode_sparse(mod)
+        made = {
+            f"{PREFIX}qconv2d": partial(_convolution, wide=wide, sparse=sparse),
+            f"{PREFIX}qdense": partial(_dense, sparse=sparse),
+        }
+        return use_kernels(mod, {**_MAKERS, **{name: maker for name, maker in made.items() if name in _MAKERS}}, self.spare)
 
 
 def constant_values(call: relax.Call) -> list[np.ndarray] | None:
@@ -73,7 +77,12 @@ def _is_late(weight: np.ndarray, bias: np.ndarray) -> bool:
 
 
 def _convolution(
-    call: relax.Call, spare: int, addition: relax.Call | None = None, *, wide: Sequence[Constant] = ()
+    call: relax.Call,
+    spare: int,
+    addition: relax.Call | None = None,
+    *,
+    wide: Sequence[Constant] = (),
+    sparse: Sequence[Constant] = (),
 ) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
@@ -82,6 +91,8 @@ def _convolution(
     weight, bias, multiplier, shift = constants
     conv = convolution_shape(call)
     flat, folded, multiplier, shift = _settled(call, weight.reshape(conv.out_channels, -1), bias, multiplier, shift)
+    if _is_among(call.args[1], sparse):
+        return _sparse(conv, flat, folded, multiplier, shift)
     weight = flat.reshape(weight.shape)
     covers = (conv.out_height, conv.out_width) == (1, 1) and conv.kernel == (conv.height, conv.width)
     if covers and not any(int(p) for p in attrs.padding):
@@ -98,7 +109,7 @@ def _convolution(
     plan = plan_convolution(conv, residual is not None)
     if plan is None:
         return None
-    is_wide = not planes_are_exact(flat) or any(call.args[1].same_as(chosen) for chosen in wide)
+    is_wide = not planes_are_exact(flat) or _is_among(call.args[1], wide)
     plan = replace(plan, wide_weights=is_wide, late_bias=_is_late(flat, folded))
     kernel = panel.PanelConvolution(conv, plan, residual)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
@@ -133,12 +144,29 @@ def _depthwise(call: relax.Call) -> Kernel | None:
     )
 
 
-def _dense(call: relax.Call) -> Kernel | None:
+def _dense(call: relax.Call, *, sparse: Sequence[Constant] = ()) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
         return None
     weight, bias, multiplier, shift = constants
-    return _fully_connected(call, *_settled(call, weight, bias, multiplier, shift))
+    settled = _settled(call, weight, bias, multiplier, shift)
+    if _is_among(call.args[1], sparse):
+        outputs, inputs = weight.shape
+        zero = int(call.attrs.input_zero_point)
+        position = panel.Convolution(1, 1, inputs, 1, 1, outputs, (1, 1), (1, 1), 0, 0, zero, epilogue_of(call))
+        return _sparse(position, *settled)
+    return _fully_connected(call, *settled)
+
+
+def _sparse(
+    conv: panel.Convolution, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> Kernel:
+    kernel = plan_sparse(conv)
+    return Kernel("sparse", kernel.function(), [kernel.weights(weight), kernel.parameters(bias, multiplier, shift)], options="")
+
+
+def _is_among(constant: relax.Expr, constants: Sequence[Constant]) -> bool:
+    return any(constant.same_as(other) for other in constants)
 
 
 def _fully_connected(

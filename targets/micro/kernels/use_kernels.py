@@ -75,7 +75,7 @@ class _Rewriter(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         name = getattr(call.op, "name", "")
-        if name in self._makers and not _is_covered(call):
+        if name in self._makers and not is_covered(call):
             return self.visit_expr_post_order(call)
         if name == f"{PREFIX}qadd":
             fused = self._convolution_and_sum(call)
@@ -103,7 +103,7 @@ class _Rewriter(PyExprMutator):
             made_last = self._order.get(other, -1) < self._order.get(own, -1)
             if not (isinstance(conv, relax.Call) and getattr(conv.op, "name", "") == _CONVOLUTION and made_last):
                 continue
-            if not _is_covered(conv):
+            if not is_covered(conv):
                 continue
             if len(self._readers[own]) != 1 or own.same_as(other):
                 continue
@@ -146,7 +146,7 @@ def _key(call: relax.Call) -> tuple:
     return call.op.name, *map(static_shape, call.args), str(call.attrs), *constants
 
 
-def _is_covered(call: relax.Call) -> bool:
+def is_covered(call: relax.Call) -> bool:
     """Whether a call has batch 1 and int8 tensors."""
     tensors = [call, *(arg for arg in call.args if not isinstance(arg, Constant))]
     return static_shape(call)[:1] == (1,) and all(dtype_of(tensor) == "int8" for tensor in tensors)

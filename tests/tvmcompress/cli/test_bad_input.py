@@ -270,6 +270,7 @@ class TestBuilding:
             (("--patch-wise", "-t", "x86"), "--patch-wise is for microcontrollers; add --target cortex-m4"),
             (("--no-soft-float", "-t", "cortex-a72"), "--no-soft-float is for microcontrollers"),
             (("--spend-flash", "8K", "-t", "x86"), "--spend-flash is for microcontrollers"),
+            (("--sparse-weights", "-t", "x86"), "--sparse-weights is for microcontrollers"),
             (("--spend-flash", "much", "-t", "cortex-m4"), "--spend-flash much is not a size"),
             (("--emit", "c", "-t", "x86"), "--emit says what is written for Cortex-M and Cortex-A"),
             (("--emit", "rust", "-t", "cortex-m4"), "--emit rust is neither object nor c"),

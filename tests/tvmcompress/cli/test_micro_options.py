@@ -51,3 +51,17 @@ def test_flash_spent_for_instructions(digits: Path, tmp_path: Path) -> None:
     frugal, lavish = measured
     assert lavish["constant_bytes"] > frugal["constant_bytes"]
     assert lavish["instructions"] < frugal["instructions"]
+
+
+def test_sparse_weights_take_less_flash(digits: Path, tmp_path: Path) -> None:
+    asked = (digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--calib-samples", 40, "--quantize", "int8")
+    measured = []
+    for index, options in enumerate((("--dense-weights",), ("--sparse-weights",))):
+        folder = tmp_path / str(index)
+        ran = run("compress", *asked, "--sparsify", "2:4", "-t", "cortex-m4", *options, "-o", folder)
+        assert ran.code == 0, ran.err
+        (build,) = json.loads((folder / "report.json").read_text())["builds"]
+        assert build["largest_error"] == 0
+        measured.append(build["measurement"])
+    dense, sparse = measured
+    assert sparse["constant_bytes"] < 0.8 * dense["constant_bytes"]
