@@ -22,7 +22,7 @@ from .remarks import Remark, add_remarks
 
 SPARSITY_ATTR = "tvmcompress.sparsity"
 METHODS = ("magnitude", "random")
-_NO_SPEED = "dense kernels run no faster on sparse weights; only their storage shrinks"
+_NO_SPEED = "dense kernels run no faster on sparse weights; only compressed storage shrinks"
 
 
 @dataclass(frozen=True)
