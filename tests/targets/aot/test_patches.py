@@ -25,7 +25,7 @@ from tvmcompress.targets.registry import get_target
 
 
 @given(spatial_nets(channels=4), st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=6, deadline=None, derandomize=True)
 def test_every_step_finds_its_tensors(net: Net, data: st.DataObject) -> None:
     mod = net.module()
     found = list(prefixes(mod["main"]))
