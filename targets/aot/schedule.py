@@ -21,6 +21,9 @@ from ...passes._tvm import tirx, tvm
 from .walk import find
 
 _SPATIAL, _REDUCTION = 0, 2
+_LONGEST = 5
+"""Multiplications of a block that is still inlined: rounding reads its operand several times, so chains of integer operators
+would grow exponentially."""
 _EXPENSIVE = ("exp", "tanh", "sigmoid", "log", "sqrt", "erf", "pow", "rsqrt")
 
 
@@ -61,6 +64,10 @@ def schedule(func: tirx.PrimFunc, registers: Registers) -> tirx.PrimFunc:
         blocks = made.get_child_blocks(made.get_sblock("root"))
         reductions = [block for block in blocks if _is_reduction(made, block)]
         if not reductions:
+            loops = made.get_loops(blocks[-1])
+            for block in reversed(blocks[:-1]):
+                # A row of it at a time.
+                made.compute_at(block, loops[-2] if len(loops) > 1 else loops[-1], preserve_unit_loops=True)
             _vectorize(made, blocks[-1], registers)
         elif len(reductions) == 1:
             _tile(made, blocks, blocks.index(reductions[0]), registers)
@@ -79,7 +86,9 @@ def _inline(made: Schedule) -> None:
     for block in made.get_child_blocks(made.get_sblock("root"))[:-1]:
         if _is_reduction(made, block) or not made.get_consumers(block):
             continue
-        if _is_padding(made, block) or _is_stored_sum(made, block) or (_is_expensive(made, block)):
+        if _is_padding(made, block) or _is_stored_sum(made, block) or _is_expensive(made, block):
+            continue
+        if len(find(made.get(block).body, tirx.Mul)) > _LONGEST:
             continue
         try:
             made.compute_inline(block)

@@ -14,6 +14,7 @@ import pytest
 
 from tvmcompress.passes import LowerQDQ, UserError, attach_params
 from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.integer import ops
 from tvmcompress.passes.integer.core import IntegerCore
 from tvmcompress.passes.interpreter import run
 from tvmcompress.targets.aot import generate as generating
@@ -283,6 +284,23 @@ def test_a_residual_addition_takes_the_place_of_its_shortcut(tmp_path) -> None:
     assert 2 * 4096 < library.bytes < 3 * 4096
     sample = random.normal(size=(1, 4, 16, 16)).astype("float32")
     np.testing.assert_allclose(infer(library, sample)[0], run(mod, [sample])[0], rtol=1e-4, atol=1e-4)
+
+
+def test_chains_of_integer_operators_do_not_multiply(tmp_path) -> None:
+    """Inlined into one another, three sums are more than TVM's simplifier comes to an end with."""
+    variables = [relax.Var(name, relax.TensorType((1, 3, 4, 8), "int8")) for name in "abcd"]
+    points = {"input1_zero_point": 3, "input2_zero_point": -7, "output_zero_point": 5, **ops.add_parameters(0.1, 0.07, 0.12)}
+    builder = relax.BlockBuilder()
+    with builder.function("main", variables, attrs={"num_input": 4}):
+        with builder.dataflow():
+            total = builder.emit(ops.qadd(variables[0], variables[1], **points))
+            total = builder.emit(ops.qadd(total, variables[2], **points))
+            out = builder.emit_output(ops.qadd(total, variables[3], **points))
+        builder.emit_func_output(out)
+    mod = attach_params(builder.get(), {})
+    library = Library(mod, tmp_path)
+    inputs = list(np.random.default_rng(0).integers(-128, 128, (4, 1, 3, 4, 8)).astype("int8"))
+    np.testing.assert_array_equal(infer(library, *inputs)[0], run(mod, inputs)[0])
 
 
 @pytest.mark.parametrize("prefix", ["Net", "1net", "ne-t", ""])
