@@ -6,32 +6,13 @@ from dataclasses import dataclass
 
 from .helium_band import Band
 from .helium_epilogue import HeliumEpilogue
+from .panel import Convolution
 
 
 @dataclass(frozen=True)
-class HeliumConvolution:
-    """The shape of a convolution, NHWC with batch 1, no groups.
+class HeliumConvolution(Convolution):
+    """The shape of a convolution, its accumulators finished by vectors."""
 
-    Attributes:
-        height, width, channels: Of the input.
-        out_height, out_width, out_channels: Of the output.
-        kernel, strides: (vertical, horizontal).
-        top, left: Padding before; what lies behind follows from the sizes.
-        input_zero_point: What padding holds.
-        epilogue: How accumulators become outputs.
-    """
-
-    height: int
-    width: int
-    channels: int
-    out_height: int
-    out_width: int
-    out_channels: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    top: int
-    left: int
-    input_zero_point: int
     epilogue: HeliumEpilogue
 
     @property

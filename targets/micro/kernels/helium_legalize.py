@@ -17,6 +17,7 @@ from .helium_epilogue import HeliumEpilogue
 from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
 from .legalize import constant_values, folded_bias
 from .use_kernels import NO_STRENGTH_REDUCTION, Kernel, Makers, use_kernels
+from .wide_weights import convolution_sizes
 
 _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 """Their counter is one of the eight registers that VMLADAVA can add to."""
@@ -58,29 +59,13 @@ def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = Non
     if constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
         return None
     weight, bias, multiplier, shift = constants
-    outputs, kh, kw, channels = weight.shape
-    _, height, width, _ = static_shape(call.args[0])
-    _, out_height, out_width, _ = static_shape(call)
-    top, left, bottom, right = (int(p) for p in attrs.padding)
-    flat = weight.reshape(outputs, -1)
+    conv = HeliumConvolution(**convolution_sizes(call), epilogue=_epilogue(call))
+    flat = weight.reshape(conv.out_channels, -1)
     folded = folded_bias(call, flat, bias)
     _check_sums(flat, folded)
-    if (kh, kw) == (height, width) and not any((top, left, bottom, right)) and addition is None:
+    padded = any(int(p) for p in attrs.padding)
+    if conv.kernel == (conv.height, conv.width) and not padded and addition is None:
         return _fully_connected(call, flat, folded, multiplier, shift)
-    conv = HeliumConvolution(
-        height=height,
-        width=width,
-        channels=channels,
-        out_height=out_height,
-        out_width=out_width,
-        out_channels=outputs,
-        kernel=(kh, kw),
-        strides=tuple(int(s) for s in attrs.strides),  # type: ignore[arg-type]
-        top=top,
-        left=left,
-        input_zero_point=int(attrs.input_zero_point),
-        epilogue=_epilogue(call),
-    )
     plan = plan_convolution(conv)
     made = _sum(addition) if addition is not None else None
     kernel = helium_conv.HeliumKernel(conv, plan, made[0] if made is not None else None)

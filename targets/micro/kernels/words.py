@@ -37,11 +37,6 @@ def smlabt(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExp
     return _call("llvm.arm.smlabt", a, b, c)
 
 
-def smlabb(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:
-    """c + bottom(a) * bottom(b)."""
-    return _call("llvm.arm.smlabb", a, b, c)
-
-
 def smlatb(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:
     """c + top(a) * bottom(b)."""
     return _call("llvm.arm.smlatb", a, b, c)
