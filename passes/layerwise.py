@@ -23,6 +23,10 @@ Progress = Callable[[int, int, str], None]
 _ROW_BYTES = 256 << 20
 
 
+NO_SOLUTION = "its equations have no finite solution; it keeps its weights"
+"""Why a layer stays as it is where `LayerProblem.compensated` gives nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
     """What is known of a layer when its integers are chosen.
@@ -54,17 +58,20 @@ class LayerProblem:
         most = max(1, min(most, _ROW_BYTES // (4 * groups * (fan_in + outputs // groups))))
         return gather(self.x, self.wanted, self.geometry, limit=most, seed=seed)
 
-    def compensated(self) -> tuple[np.ndarray, np.ndarray]:
+    def compensated(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Float weights and bias that best make what is wanted of what the layer gets.
 
         They make up, as far as a layer can, for what the layers before have lost; the layer must have a bias.
 
         Returns:
-            The weights, of their shape, and the bias (O,); not finite where the equations have no solution.
+            The weights, of their shape, and the bias (O,); None where the equations have no finite solution.
         """
         assert self.layer.bias is not None
         bias = self.layer.bias.real().reshape(-1)
-        return solve_least_squares(self.x, self.wanted, self.geometry, self.weight, bias, clip=self.layer.limits)
+        weight, offsets = solve_least_squares(
+            self.x, self.wanted, self.geometry, self.weight, bias, clip=self.layer.limits
+        )
+        return (weight, offsets) if np.isfinite(weight).all() and np.isfinite(offsets).all() else None
 
     def unfolded_grid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The steps, the lowest and the highest integers of the weights, each (groups, O, fan-in of a group)."""

@@ -16,7 +16,7 @@ import numpy as np
 from ._tvm import tvm
 from .errors import UserError
 from .layer_rows import folded_weight, unfolded_weight
-from .layerwise import LayerProblem, Solution, repair_layers
+from .layerwise import NO_SOLUTION, LayerProblem, Solution, repair_layers
 
 Progress = Callable[[int, int, str], None]
 # Rows whose moments are summed at a time.
@@ -75,9 +75,10 @@ class RoundByHessian:
         bias, geometry = problem.layer.bias, problem.geometry
         weight, offsets = problem.weight, None
         if self.compensate and bias is not None:
-            weight, offsets = problem.compensated()
-            if not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
-                return "its equations have no finite solution; it keeps its weights"
+            found = problem.compensated()
+            if found is None:
+                return NO_SOLUTION
+            weight, offsets = found
         steps, lowest, highest = problem.unfolded_grid()
         matrix = unfolded_weight(weight.astype(np.float64), geometry)
         rounded = round_columns(

@@ -16,7 +16,7 @@ import numpy as np
 from ._tvm import tvm
 from .errors import UserError
 from .layer_rows import folded_weight, unfolded_weight
-from .layerwise import LayerProblem, Solution, repair_layers
+from .layerwise import NO_SOLUTION, LayerProblem, Solution, repair_layers
 
 Progress = Callable[[int, int, str], None]
 # The sigmoid reaches from -0.1 to 1.1 and is cut at 0 and 1.
@@ -84,9 +84,10 @@ class RoundWeights:
         rows = problem.sample(self.rows, self.seed)
         weight, integer_bias = problem.weight, None
         if self.compensate and bias is not None:
-            weight, offsets = problem.compensated()
-            if not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
-                return "its equations have no finite solution; it keeps its weights"
+            found = problem.compensated()
+            if found is None:
+                return NO_SOLUTION
+            weight, offsets = found
             integer_bias = bias.nearest(offsets.reshape(bias.integers.shape))
         steps, lowest, highest = (array.astype(np.float32) for array in problem.unfolded_grid())
         matrix = unfolded_weight(weight, geometry)
