@@ -17,7 +17,7 @@ from cortex_m_vs_cmsis_nn import MODELS
 from trained import folder
 
 import tvmcompress
-from tvmcompress.benchmarking import random_samples
+from tvmcompress.measuring.benchmarking import random_samples
 from tvmcompress.targets.emulators.artifact import EmulatedArtifact
 
 

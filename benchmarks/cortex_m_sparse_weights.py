@@ -19,11 +19,11 @@ from real_models import quality
 from trained import Trained, load
 
 import tvmcompress
-from tvmcompress.benchmarking import check
-from tvmcompress.data import load_data
+from tvmcompress.data.dataset import load_data
+from tvmcompress.measuring.benchmarking import check
 from tvmcompress.model import Model
-from tvmcompress.quantize_recipe import QuantizeRecipe
-from tvmcompress.recipe import Recipe, SparsifyRecipe
+from tvmcompress.recipe.quantize import QuantizeRecipe
+from tvmcompress.recipe.recipe import Recipe, SparsifyRecipe
 
 SAMPLES = 200
 BUILDS = {

@@ -19,7 +19,7 @@ import numpy as np
 from trained import folder
 
 import tvmcompress
-from tvmcompress.benchmarking import random_samples
+from tvmcompress.measuring.benchmarking import random_samples
 from tvmcompress.targets.emulators.artifact import EmulatedArtifact
 
 MODELS = {

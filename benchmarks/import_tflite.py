@@ -18,7 +18,7 @@ import trained
 from ai_edge_litert import interpreter as litert
 
 import tvmcompress
-from tvmcompress.evaluation import as_runner
+from tvmcompress.evaluation.accuracy import as_runner
 from tvmcompress.importing.tflite import load_tflite
 from tvmcompress.passes import get_io_quantization, quantize_input
 

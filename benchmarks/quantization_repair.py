@@ -23,7 +23,7 @@ import numpy as np
 import trained
 
 from tvmcompress import compress
-from tvmcompress.data import Dataset, load_data
+from tvmcompress.data.dataset import Dataset, load_data
 from tvmcompress.model import Model
 
 MODELS = ("ic", "resnet20", "kws", "vww")

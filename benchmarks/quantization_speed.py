@@ -23,7 +23,7 @@ def measure(name: str, samples: int, repair: list[str]) -> None:
     """In the fresh process: quantize and print the times as JSON."""
     subject = trained.load(name, samples)
     import tvmcompress
-    from tvmcompress.road import Progress
+    from tvmcompress.steps.progress import Progress
 
     started: dict[str, float] = {}
     cpu: dict[str, float] = {}

@@ -36,7 +36,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 import tvmcompress
 from tvmcompress import Model
-from tvmcompress.evaluation import as_runner
+from tvmcompress.evaluation.accuracy import as_runner
 from tvmcompress.exporting import export_onnx
 from tvmcompress.passes import LowerQDQ, dequantize_output, get_io_quantization, quantize_input
 

@@ -17,11 +17,11 @@ import numpy as np
 from trained import FILES, Trained, load
 
 import tvmcompress
-from tvmcompress.benchmarking import check
 from tvmcompress.compression import CompressionResult
-from tvmcompress.data import load_data
+from tvmcompress.data.dataset import load_data
+from tvmcompress.measuring.benchmarking import check
 from tvmcompress.model import Model
-from tvmcompress.passes.analysis import count_macs, count_params
+from tvmcompress.passes.graph.analysis import count_macs, count_params
 from tvmcompress.report.units import count, duration, size
 
 REPAIR = {"ic": 1000, "resnet20": 1000}

@@ -9,17 +9,18 @@ from . import (
     integer,  # noqa: F401  (registers the integer operators)
     pipeline,  # noqa: F401  (registers the named pipelines)
 )
-from .affine import Affine, Range
-from .calibrate import calibrate
-from .canonicalize import Canonicalize
+from .canonical.canonicalize import Canonicalize
+from .canonical.fold_batch_norm import FoldBatchNorm
+from .canonical.restore_normalizations import RestoreNormalizations
+from .canonical.split_projections import SplitProjections
 from .channels import Group, groups
-from .compress_sparse import CompressSparse
-from .convert_layout import ConvertLayout
-from .correct_bias import CorrectBias
-from .equalize_layers import EqualizeLayers
 from .errors import MissingToolError, UnsupportedOperatorError, UserError
-from .fold_batch_norm import FoldBatchNorm
-from .integer.core import (
+from .graph.module_params import attach_params, detach_params, get_params
+from .graph.remarks import Remark, get_remarks
+from .graph.surgery import SurgeryReport, get_surgery, zero_channels
+from .layout.convert_layout import ConvertLayout
+from .lowering.compress_sparse import CompressSparse
+from .lowering.integer_core import (
     IntegerCore,
     IOQuantization,
     TensorQuantization,
@@ -27,24 +28,23 @@ from .integer.core import (
     get_io_quantization,
     quantize_input,
 )
-from .integer.lower_qdq import LowerQDQ
-from .module_params import attach_params, detach_params, get_params
-from .observers import list_observers
-from .prune_blocks import PruneBlocks
-from .prune_channels import PruneChannels
-from .prune_heads import PruneHeads
-from .prune_to_budget import PruneToBudget
-from .quantize import Quantize
-from .reconstruct import Reconstruct
-from .remarks import Remark, get_remarks
-from .restore_normalizations import RestoreNormalizations
-from .round_by_hessian import RoundByHessian
-from .round_weights import RoundWeights
-from .schemes import Scheme
-from .smooth_scales import SmoothScales
-from .sparsify import Sparsify
-from .split_projections import SplitProjections
-from .surgery import SurgeryReport, get_surgery, zero_channels
+from .lowering.lower_qdq import LowerQDQ
+from .numbers.affine import Affine, Range
+from .numbers.schemes import Scheme
+from .pruning.prune_blocks import PruneBlocks
+from .pruning.prune_channels import PruneChannels
+from .pruning.prune_heads import PruneHeads
+from .pruning.prune_to_budget import PruneToBudget
+from .pruning.sparsify import Sparsify
+from .quantization.calibrate import calibrate
+from .quantization.observers import list_observers
+from .quantization.quantize import Quantize
+from .repair.correct_bias import CorrectBias
+from .repair.equalize_layers import EqualizeLayers
+from .repair.reconstruct import Reconstruct
+from .repair.round_by_hessian import RoundByHessian
+from .repair.round_weights import RoundWeights
+from .repair.smooth_scales import SmoothScales
 
 __all__ = [
     "Affine",

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from ._tvm import relax, tvm
-from .calibrate import calibrate
-from .canonicalize import Canonicalize
-from .fold_batch_norm import FoldBatchNorm
-from .integer.lower_qdq import LowerQDQ
-from .prune_channels import PruneChannels
-from .quantize import Granularity, Quantize
-from .reconstruct import Reconstruct
-from .repairs import FLOAT_REPAIRS, INTEGER_REPAIRS, check_repairs, float_repair, integer_repair
+from .canonical.canonicalize import Canonicalize
+from .canonical.fold_batch_norm import FoldBatchNorm
+from .lowering.lower_qdq import LowerQDQ
+from .pruning.prune_channels import PruneChannels
+from .quantization.calibrate import calibrate
+from .quantization.quantize import Granularity, Quantize
+from .repair.reconstruct import Reconstruct
+from .repair.repairs import FLOAT_REPAIRS, INTEGER_REPAIRS, check_repairs, float_repair, integer_repair
 
 Samples = Sequence[np.ndarray]
 """One float array for each input of `main`, axis 0 the samples."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from ..passes._tvm import relax, tvm
 from ..passes.errors import UserError
-from ..passes.integer.core import IntegerCore, TensorQuantization, get_io_quantization
+from ..passes.graph.module_params import input_vars
+from ..passes.graph.rebuild import bindings
 from ..passes.integer.registry import is_integer_op
-from ..passes.module_params import input_vars
-from ..passes.rebuild import bindings
+from ..passes.lowering.integer_core import IntegerCore, TensorQuantization, get_io_quantization
 from .base import TensorSpec
 
 Specs = tuple[TensorSpec, ...]

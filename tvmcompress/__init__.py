@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .benchmarking import benchmark
-    from .building import build
     from .compression import CompressionResult, compress
-    from .data import Dataset, load_data
+    from .data.dataset import Dataset, load_data
     from .errors import MissingToolError, UnsupportedOperatorError, UserError
-    from .evaluation import Evaluation, evaluate
+    from .evaluation.accuracy import Evaluation, evaluate
+    from .evaluation.noise import LayerNoise, layer_noise
     from .exporting import export_onnx
     from .exporting.model_library import export_model_library
     from .importing import load
+    from .measuring.benchmarking import benchmark
+    from .measuring.building import build
     from .model import InputSpec, Model, Preprocessing
-    from .noise import LayerNoise, layer_noise
-    from .recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe
+    from .recipe.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe
     from .targets.artifact_folder import load_artifact
     from .targets.registry import get_target, list_targets
     from .training.finetuning import finetune
@@ -37,32 +37,32 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CompressionResult": "compression",
-    "Dataset": "data",
-    "Evaluation": "evaluation",
-    "FinetuneRecipe": "recipe",
+    "Dataset": "data.dataset",
+    "Evaluation": "evaluation.accuracy",
+    "FinetuneRecipe": "recipe.recipe",
     "InputSpec": "model",
-    "LayerNoise": "noise",
+    "LayerNoise": "evaluation.noise",
     "MissingToolError": "errors",
     "Model": "model",
     "Preprocessing": "model",
-    "PruneRecipe": "recipe",
-    "QuantizeRecipe": "recipe",
-    "Recipe": "recipe",
+    "PruneRecipe": "recipe.recipe",
+    "QuantizeRecipe": "recipe.recipe",
+    "Recipe": "recipe.recipe",
     "UnsupportedOperatorError": "errors",
     "UserError": "errors",
-    "benchmark": "benchmarking",
-    "build": "building",
+    "benchmark": "measuring.benchmarking",
+    "build": "measuring.building",
     "compress": "compression",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.accuracy",
     "export_model_library": "exporting.model_library",
     "export_onnx": "exporting",
     "finetune": "training.finetuning",
     "get_target": "targets.registry",
-    "layer_noise": "noise",
+    "layer_noise": "evaluation.noise",
     "list_targets": "targets.registry",
     "load": "importing",
     "load_artifact": "targets.artifact_folder",
-    "load_data": "data",
+    "load_data": "data.dataset",
     "tune": "tuning.tune",
 }
 

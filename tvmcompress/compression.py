@@ -8,20 +8,13 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from .data import DataLike, Dataset, load_data
+from .data.dataset import DataLike, Dataset, load_data
 from .errors import UserError
 from .importing import load
-from .mixed_precision import choose_precisions, chosen_recipe, search_samples
 from .model import Model, Preprocessing
 from .passes import Remark, SurgeryReport, get_remarks, get_surgery
-from .passes.rebuild import bindings
-from .precision_choice import PrecisionChoice
-from .precision_trials import stays_float
-from .pruning import prune as prune_model
-from .pruning import sparsify
-from .quantization import find_ranges, quantize_model
-from .quantization_repair import repair_float
-from .recipe import (
+from .passes.graph.rebuild import bindings
+from .recipe.recipe import (
     FinetuneRecipe,
     PruneRecipe,
     QuantizeRecipe,
@@ -30,7 +23,14 @@ from .recipe import (
     as_prune_recipe,
     as_quantize_recipe,
 )
-from .road import Progress, Road, Step
+from .search.mixed_precision import choose_precisions, chosen_recipe, search_samples
+from .search.precision_choice import PrecisionChoice
+from .search.precision_trials import stays_float
+from .steps.progress import Progress, Road, Step
+from .steps.pruning import prune as prune_model
+from .steps.pruning import sparsify
+from .steps.quantization import find_ranges, quantize_model
+from .steps.repair import repair_float
 from .targets.registry import get_target
 from .training import finetune as train
 from .training.backend import load_torch

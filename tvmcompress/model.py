@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from .errors import UserError
 from .passes import attach_params, detach_params, get_params
 from .passes._tvm import TVM_VERSION, tvm
-from .passes.interpreter import run
+from .passes.graph.interpreter import run
 
 _FORMAT = 1
 

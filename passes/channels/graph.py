@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 
 from .._tvm import Constant, relax, tvm
 from ..errors import UserError
-from ..module_params import input_vars, param_vars
-from ..rebuild import bindings
+from ..graph.module_params import input_vars, param_vars
+from ..graph.rebuild import bindings
 from . import (  # noqa: F401  (the rules register themselves)
     rules_convolution,
     rules_elementwise,

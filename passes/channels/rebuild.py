@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .._tvm import Constant, relax, tvm
-from ..module_params import get_params, param_vars
-from ..rebuild import Rebuilder, rebuild
+from ..graph.module_params import get_params, param_vars
+from ..graph.rebuild import Rebuilder, rebuild
 from .axes import Axes, Value
 from .graph import ChannelGraph
 from .registry import Site, rule_of

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._tvm import relax
-from ..module_params import static_shape
-from ..rebuild import bindings, users
+from ..graph.module_params import static_shape
+from ..graph.rebuild import bindings, users
 from .registry import ints
 
 

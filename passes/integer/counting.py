@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .._tvm import relax
-from ..analysis import register_macs
-from ..module_params import static_shape
+from ..graph.analysis import register_macs
+from ..graph.module_params import static_shape
 from .registry import NARROW, WIDE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._tvm import relax, te, tirx
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .conv import accumulator_dtype, check_channels, te_epilogue
 from .registry import activation_dtypes, check_tensor, register_typed, result_dtype, tensor_type, typed_call
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..affine import Affine
+from ..numbers.affine import Affine
 from .elementwise import broadcast_shape, infer_binary, read
 from .registry import check_tensor, make_call, register_operator, tensor_type
 from .requantize import te_saturate

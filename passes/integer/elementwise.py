@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx, tvm
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .registry import (
     activation_dtypes,
     check_tensor,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
 from .requantize import requantize, te_requantize
 from .softmax import MAX_ELEMENTS, exponential_sum, sum_bits, te_sum

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .registry import dtype_of, make_call, register_operator, tensor_type
 from .requantize import INT32_MAX, te_requantize
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .fixed_point import ROOT_A, ROOT_B, ROOT_STEPS, reciprocal_root
 from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
 from .requantize import requantize, te_requantize

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..meanings.registry import Context, Value, ints, register_meaning
+from ..reference.registry import Context, Value, ints, register_meaning
 from .division import divide
 from .log_softmax import log_softmax
 from .normalize import normalize

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import register_legalize, relax, tvm
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 
 PREFIX = "tvmcompress."
 NARROW, WIDE = PREFIX + "q", PREFIX + "w"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .registry import activation_dtypes, check_tensor, dtype_of, register_typed, result_dtype, tensor_type, typed_call
 from .requantize import te_multiply, te_saturate
 

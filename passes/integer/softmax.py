@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .fixed_point import (
     RECIPROCAL_A,
     RECIPROCAL_B,

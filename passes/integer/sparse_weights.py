@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..meanings.registry import Context, Value, ints, register_meaning
-from ..two_of_four import GROUP, KEPT, unpack_2of4
+from ..numbers.two_of_four import GROUP, KEPT, unpack_2of4
+from ..reference.registry import Context, Value, ints, register_meaning
 from .registry import PREFIX, check_tensor, make_call, register_operator, tensor_type
 
 

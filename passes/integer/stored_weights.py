@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..int4_weights import spread, unpack_int4
-from ..meanings.registry import Context, Value, ints, register_meaning
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
+from ..numbers.int4_weights import spread, unpack_int4
+from ..reference.registry import Context, Value, ints, register_meaning
 from .registry import PREFIX, check_tensor, make_call, register_operator, tensor_type
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..module_params import static_shape
+from ..graph.module_params import static_shape
 from .elementwise import interpolated_table, te_interpolated
 from .registry import check_tensor, make_call, register_operator, tensor_type
 from .requantize import multiply, quantize_multiplier, te_multiply

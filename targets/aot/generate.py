@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tvm.tirx.build import codegen_build
 
 from ...passes._tvm import tvm
-from ...passes.decode_weights import DecodeWeights
 from ...passes.errors import UserError
+from ...passes.graph.decode_weights import DecodeWeights
 from ..base import TensorSpec
 from ..integer_io import core_and_specs, is_integer
 from ..x86.lower import channels_last

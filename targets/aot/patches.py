@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...passes._tvm import tvm
-from ...passes.analysis import count_macs
-from ...passes.integer.patch_execution import PatchExecution, Prefix, prefixes
-from ...passes.module_params import static_shape
+from ...passes.graph.analysis import count_macs
+from ...passes.graph.module_params import static_shape
+from ...passes.patching.patch_execution import PatchExecution, Prefix, prefixes
 from ..base import Patches
 from .arena import Arena
 from .compiled import Compile, Compiled

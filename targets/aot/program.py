@@ -11,9 +11,9 @@ import tvm_ffi
 
 from ...passes._tvm import Constant, relax, tirx, tvm
 from ...passes.errors import UserError
-from ...passes.integer.patch_execution import STRIP
-from ...passes.module_params import detach_params, input_vars
-from ...passes.rebuild import bindings
+from ...passes.graph.module_params import detach_params, input_vars
+from ...passes.graph.rebuild import bindings
+from ...passes.patching.patch_execution import STRIP
 from .inplace import inplace_argument
 from .permutations import PermutationsToReshapes
 from .schedule import Registers, schedule

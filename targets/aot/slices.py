@@ -13,8 +13,8 @@ import numpy as np
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ...passes._tvm import Constant, relax, tvm
-from ...passes.module_params import static_shape
-from ...passes.rebuild import bindings
+from ...passes.graph.module_params import static_shape
+from ...passes.graph.rebuild import bindings
 from .plan import ALIGNMENT
 
 PART, JOIN = "tvmcompress.part", "tvmcompress.join"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ...passes._tvm import relax, te, tirx
+from ...passes.graph.module_params import static_shape
 from ...passes.integer.conv import accumulator_dtype, te_epilogue, te_pad
 from ...passes.integer.registry import is_integer_op
-from ...passes.module_params import static_shape
-from ...passes.two_of_four import GROUP, KEPT
+from ...passes.numbers.two_of_four import GROUP, KEPT
 
 
 def te_sparse_layer(

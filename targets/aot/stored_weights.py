@@ -12,12 +12,12 @@ from tvm import topi
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ...passes._tvm import Constant, relax, te, tvm
-from ...passes.decode_weights import is_stored_weight
+from ...passes.graph.decode_weights import is_stored_weight
+from ...passes.graph.module_params import static_shape
 from ...passes.integer.conv import te_pad
 from ...passes.integer.registry import PREFIX, definition_of, is_integer_op
 from ...passes.integer.stored_weights import te_unpacked
-from ...passes.meanings.registry import ints
-from ...passes.module_params import static_shape
+from ...passes.reference.registry import ints
 from .sparse_layers import te_sparse_layer
 
 

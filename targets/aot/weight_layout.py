@@ -19,9 +19,9 @@ import numpy as np
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ...passes._tvm import Constant, relax, te, tvm
+from ...passes.graph.module_params import static_shape
 from ...passes.integer.conv import te_epilogue, te_pad, weight_as_oi
 from ...passes.integer.registry import PREFIX
-from ...passes.module_params import static_shape
 
 
 @tvm.transform.module_pass(opt_level=0, name="LayOutWeights")

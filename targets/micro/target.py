@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...passes._tvm import tvm
-from ...passes.compress_sparse import CompressSparse
 from ...passes.errors import UserError
+from ...passes.lowering.compress_sparse import CompressSparse
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
 from ..aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, HELIUM, Registers

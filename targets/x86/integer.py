@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...passes._tvm import tvm
-from ...passes.integer.core import IntegerCore, TensorQuantization, get_io_quantization
+from ...passes.graph.rebuild import bindings
 from ...passes.integer.registry import is_integer_op
-from ...passes.rebuild import bindings
+from ...passes.lowering.integer_core import IntegerCore, TensorQuantization, get_io_quantization
 from ..base import TensorSpec
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...passes._tvm import Constant, relax, tvm
-from ...passes.decode_weights import DecodeWeights, is_stored_weight
-from ...passes.module_params import detach_params, get_params, param_vars
-from ...passes.rebuild import Rebuilder, rebuild
+from ...passes.graph.decode_weights import DecodeWeights, is_stored_weight
+from ...passes.graph.module_params import detach_params, get_params, param_vars
+from ...passes.graph.rebuild import Rebuilder, rebuild
 from .integer import integer_core
 from .kernels.select import select_kernels
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...passes._tvm import relax, tvm
 from ...passes.errors import UserError
-from ...passes.module_params import input_vars, static_shape
+from ...passes.graph.module_params import input_vars, static_shape
 from ..artifact_folder import make_folder, write_artifact
 from ..base import Target, TensorSpec
 from ..tuning_log import default_logs

@@ -9,8 +9,8 @@ import pytest
 
 from tvmcompress.passes import PruneChannels, attach_params, detach_params, get_surgery, zero_channels
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.interpreter import run
-from tvmcompress.passes.module_params import input_vars
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.graph.module_params import input_vars
 
 nn = relax.op.nn
 

@@ -43,7 +43,7 @@ def samples(*shapes: tuple[int, ...], count: int = 24, seed: int = 1) -> list[np
 
 def operators(mod: tvm.IRModule) -> list[str]:
     """Names of all operators called, in order, without prefix."""
-    from tvmcompress.passes.rebuild import bindings
+    from tvmcompress.passes.graph.rebuild import bindings
 
     names = [value.op.name for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)]
     return [name.removeprefix("relax.").removeprefix("tvmcompress.") for name in names]

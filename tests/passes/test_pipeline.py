@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 import tvmcompress.passes as tc
 from tvmcompress.importing import from_onnx
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.interpreter import run
-from tvmcompress.passes.module_params import PARAMS_ATTR
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.graph.module_params import PARAMS_ATTR
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tvm.script import relax as R
 
 from tvmcompress.passes import LowerQDQ, Quantize, attach_params, calibrate
 from tvmcompress.passes._tvm import relax
-from tvmcompress.passes.module_params import param_vars, static_shape
+from tvmcompress.passes.graph.module_params import param_vars, static_shape
 
 from ..passes import small_models
 

@@ -9,8 +9,8 @@ import pytest
 
 from tvmcompress.passes import LowerQDQ, get_remarks
 from tvmcompress.passes._tvm import tvm
-from tvmcompress.passes.integer.core import IntegerCore
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
 
 from ..passes.small_models import operators, samples

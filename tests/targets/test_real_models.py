@@ -10,8 +10,8 @@ import pytest
 import tvmcompress
 from tvmcompress.passes import LowerQDQ, Quantize, calibrate
 from tvmcompress.passes._tvm import tvm
-from tvmcompress.passes.integer.core import IntegerCore
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tvmcompress.passes import LowerQDQ, Quantize, Scheme, calibrate
-from tvmcompress.passes.integer.core import IntegerCore
-from tvmcompress.passes.interpreter import run
-from tvmcompress.passes.rebuild import bindings
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.graph.rebuild import bindings
+from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
 
 TARGETS = ["x86", "cortex-a72", "cortex-m4"]

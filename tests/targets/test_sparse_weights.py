@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.passes.test_two_of_four import sparse
-from tests.targets.test_micro_kernels import assert_kernel, channels, module
+from tests.passes.numbers.test_two_of_four import sparse
+from tests.targets.micro.kernels.test_kernels import assert_kernel, channels, module
 from tvmcompress.passes import CompressSparse, LowerQDQ, Quantize, Sparsify, calibrate
+from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
-from tvmcompress.passes.integer.core import IntegerCore
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
 
 pytestmark = pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")

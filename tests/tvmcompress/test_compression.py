@@ -11,7 +11,7 @@ import tvmcompress
 from tvmcompress import Model, UserError, compress, evaluate
 from tvmcompress.compression import CompressionResult, is_quantized
 from tvmcompress.passes import get_params
-from tvmcompress.passes.rebuild import bindings
+from tvmcompress.passes.graph.rebuild import bindings
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tvmcompress import InputSpec, Model, UserError
 from tvmcompress.importing import from_onnx
 from tvmcompress.model import Preprocessing
 from tvmcompress.passes._tvm import tvm
-from tvmcompress.passes.module_params import PARAMS_ATTR
+from tvmcompress.passes.graph.module_params import PARAMS_ATTR
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from .recipe_options import with_recipe
 from .search_data import OPTIMISTIC, search_and_evaluation
 
 if TYPE_CHECKING:
-    from ..data import Dataset
+    from ..data.dataset import Dataset
     from ..model import Model
-    from ..recipe import Recipe
+    from ..recipe.recipe import Recipe
     from ..report.record import ModelRecord
 
 
@@ -73,10 +73,10 @@ def benchmark(
     from contextlib import nullcontext
 
     from ..compression import for_targets, limited_target
-    from ..data import load_data
+    from ..data.dataset import load_data
     from ..errors import UserError
     from ..output_folder import output_folder
-    from ..recipe import Recipe
+    from ..recipe.recipe import Recipe
     from ..report.record import Host, RemarkRecord, Report
 
     compressing = plan != Recipe(calibration_samples=plan.calibration_samples)
@@ -153,7 +153,7 @@ def _name(path: Path, all_paths: list[Path]) -> str:
 def _versions(
     original: Model, calibration: Dataset | None, plan: Recipe, targets: list[str], **options: Any
 ) -> dict[str, Model]:
-    from ..benchmarking import ablation
+    from ..measuring.benchmarking import ablation
 
     with bars() as bar:
         results = ablation(original, calibration, plan, target=targets, on_progress=bar, **options)
@@ -161,7 +161,7 @@ def _versions(
 
 
 def _records(models: dict[str, Model], samples: Dataset | None) -> list[ModelRecord]:
-    from ..evaluation import evaluate
+    from ..evaluation.accuracy import evaluate
     from ..report.record import model_record
 
     if samples is None:

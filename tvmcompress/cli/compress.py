@@ -17,8 +17,8 @@ from .search_data import OPTIMISTIC, search_and_evaluation
 
 if TYPE_CHECKING:
     from ..compression import CompressionResult
-    from ..data import Dataset
-    from ..recipe import Recipe
+    from ..data.dataset import Dataset
+    from ..recipe.recipe import Recipe
     from ..report.record import BuildRecord, ModelRecord, Report
 
 _DEFAULT_OUTPUT = Path("out")
@@ -66,7 +66,7 @@ def compress(
     """
     from ..compression import DEFAULT_SAMPLES, limited_target
     from ..compression import compress as run
-    from ..data import load_data
+    from ..data.dataset import load_data
     from ..errors import UserError
     from ..output_folder import output_folder
 
@@ -153,7 +153,7 @@ def _skip(data: Dataset, count: int) -> Dataset:
 
 def _records(result: CompressionResult, data: Dataset | None, bar: Bars) -> tuple[ModelRecord, ...]:
     """The original and the compressed model, evaluated where there is data."""
-    from ..evaluation import evaluate
+    from ..evaluation.accuracy import evaluate
     from ..report.record import model_record
 
     if data is None:

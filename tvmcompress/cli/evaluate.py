@@ -31,10 +31,10 @@ def evaluate(
     json: common.JsonOption = False,
 ) -> None:
     """Evaluate a model on data: accuracy, agreement with the original, noise at each layer."""
-    from ..data import load_data
+    from ..data.dataset import load_data
     from ..errors import UserError
-    from ..evaluation import evaluate as run
-    from ..noise import layer_noise
+    from ..evaluation.accuracy import evaluate as run
+    from ..evaluation.noise import layer_noise
     from ..report.record import model_record
 
     if layers and against is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .progress import bars
 
 if TYPE_CHECKING:
-    from ..data import Dataset
+    from ..data.dataset import Dataset
     from ..model import Model
     from ..report.record import BuildRecord
 
@@ -93,7 +93,7 @@ def measure_all(
     """Tune each model if asked to, then build and measure each on each target, with the `options` of its family."""
     if not targets:
         return []
-    from ..benchmarking import benchmark
+    from ..measuring.benchmarking import benchmark
 
     if tune:
         for name, model in models.items():

@@ -16,8 +16,8 @@ def presets(
     """List the presets of quantization, or print one as a recipe."""
     from rich.table import Table
 
-    from ..presets import PRESETS
-    from ..recipe import Recipe
+    from ..recipe.presets import PRESETS
+    from ..recipe.recipe import Recipe
 
     if name is not None:
         print(Recipe.of({"quantize": {"preset": name}}).to_toml(), end="")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from . import options as opt
 
 if TYPE_CHECKING:
-    from ..recipe import Recipe
+    from ..recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def recipe_of(options: Mapping[str, Any]) -> Recipe:
         UserError: An option is out of range, stands without the step it belongs to, or there is nothing to do.
     """
     from ..errors import UserError
-    from ..recipe import BUDGETS, Recipe, as_prune_recipe
+    from ..recipe.recipe import BUDGETS, Recipe, as_prune_recipe
 
     path = options["recipe"]
     base = Recipe() if path is None else Recipe.load(path)

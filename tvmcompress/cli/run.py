@@ -46,10 +46,10 @@ def run(
     json: common.JsonOption = False,
 ) -> None:
     """Run a built model on samples: on this machine, under an emulator, or on a board at a serial port."""
-    from ..built import find_build, model_beside
-    from ..data import load_data
+    from ..data.dataset import load_data
     from ..errors import UserError
-    from ..running import input_specs, run_built, save_outputs
+    from ..measuring.built import find_build, model_beside
+    from ..measuring.running import input_specs, run_built, save_outputs
     from ..targets.artifact_folder import load_artifact
 
     build = find_build(folder, target)

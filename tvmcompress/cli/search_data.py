@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..data import Dataset
+    from ..data.dataset import Dataset
     from ..model import InputSpec
-    from ..recipe import Recipe
+    from ..recipe.recipe import Recipe
 
 OPTIMISTIC = (
     "chosen on the samples that are evaluated here, so the accuracy is optimistic; "
@@ -38,8 +38,8 @@ def search_and_evaluation(
     Raises:
         UserError: An option says nothing, or there are no samples to choose on.
     """
-    from ..data import load_data
-    from ..data_splits import split
+    from ..data.dataset import load_data
+    from ..data.splits import split
     from ..errors import UserError
 
     searches = plan.quantize is not None and plan.quantize.searches

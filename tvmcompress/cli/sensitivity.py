@@ -14,9 +14,9 @@ from .progress import bars
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..analysis_record import AnalysisRecord
-    from ..data import Dataset
+    from ..data.dataset import Dataset
     from ..model import Model
+    from ..sensitivity.record import AnalysisRecord
 
 _DEFAULT_OUTPUT = Path("sensitivity")
 
@@ -63,7 +63,7 @@ def sensitivity(
     That is accuracy with labels, else the output's noise. `compress --sensitivity FOLDER/sensitivity.json --target-macs 0.5`
     then spreads the removal by what was measured. With --quantize all layers but one are quantized, too.
     """
-    from ..data import load_data
+    from ..data.dataset import load_data
     from ..errors import UserError
 
     subject = common.load_model(model, shape, batch)
@@ -119,7 +119,7 @@ def _of_pruning(
     from rich.console import Group
 
     from ..report.sensitivity import plot_sensitivity, sensitivity_table
-    from ..sensitivity import DEFAULT_RATIOS, measure_sensitivity
+    from ..sensitivity.channels import DEFAULT_RATIOS, measure_sensitivity
 
     with bars() as bar:
         found = measure_sensitivity(
@@ -146,11 +146,11 @@ def _of_quantization(
     picture: Path | None,
 ) -> tuple[AnalysisRecord, RenderableType]:
     """Measure, draw, and make the table; samples that are calibrated on are not measured on."""
-    from ..data_splits import split, spread
-    from ..mixed_precision import search_samples
-    from ..quantization_sensitivity import measure_quantization_sensitivity
-    from ..recipe import as_quantize_recipe
+    from ..data.splits import split, spread
+    from ..recipe.recipe import as_quantize_recipe
     from ..report.quantization_sensitivity import plot_quantization_sensitivity, quantization_sensitivity_table
+    from ..search.mixed_precision import search_samples
+    from ..search.quantization_sensitivity import measure_quantization_sensitivity
 
     options = as_quantize_recipe(precision)
     assert options is not None

@@ -17,8 +17,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..built import find_build, model_beside
 from ..errors import UserError
+from ..measuring.built import find_build, model_beside
 from ..model import Model
 from ..passes import detach_params
 from ..passes._tvm import tvm

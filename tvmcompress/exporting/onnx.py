@@ -17,8 +17,8 @@ from onnx import helper, numpy_helper
 from ..errors import UnsupportedOperatorError, UserError
 from ..model import Model
 from ..passes._tvm import relax, tvm
-from ..passes.decode_weights import DecodeWeights
-from ..passes.rebuild import bindings
+from ..passes.graph.decode_weights import DecodeWeights
+from ..passes.graph.rebuild import bindings
 from . import rules_elementwise, rules_layers, rules_shape  # noqa: F401  (register the rules)
 from .writer import IR_VERSION, OPSET, WIDE_IR_VERSION, WIDE_OPSET, Writer
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..passes._tvm import relax
-from ..passes.meanings.registry import ints
-from ..passes.module_params import static_shape
+from ..passes.graph.module_params import static_shape
+from ..passes.reference.registry import ints
 from .writer import CannotWriteError, Writer, dtype_of, onnx_rule
 
 

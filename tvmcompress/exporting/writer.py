@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 
 from ..errors import UnsupportedOperatorError, UserError
 from ..passes._tvm import Constant, relax, tirx, tvm
-from ..passes.module_params import get_params, input_vars, param_vars, static_shape
-from ..passes.rebuild import bindings, users
+from ..passes.graph.module_params import get_params, input_vars, param_vars, static_shape
+from ..passes.graph.rebuild import bindings, users
 
 OPSET, IR_VERSION = 17, 8
 # The first with int16 in QuantizeLinear, and the version of the format that it came with.

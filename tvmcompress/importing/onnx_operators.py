@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..passes._tvm import Constant, relax
-from ..passes.module_params import static_shape
+from ..passes.graph.module_params import static_shape
 
 
 def convert(

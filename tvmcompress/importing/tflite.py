@@ -16,7 +16,7 @@ from ..errors import MissingToolError, UnsupportedOperatorError, UserError
 from ..model import InputSpec, Model
 from ..passes import attach_params
 from ..passes._tvm import relax, tvm
-from ..passes.integer.core import IOQuantization, TensorQuantization, set_io_quantization
+from ..passes.lowering.integer_core import IOQuantization, TensorQuantization, set_io_quantization
 from .tflite_operators import CONVERTERS, OPTIONS, TfliteOperator, TfliteTensor, identifier
 
 

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluation import Evaluation
-from ..noise import LayerNoise
+from ..evaluation.accuracy import Evaluation
+from ..evaluation.noise import LayerNoise
 from ..targets.base import Measurement, TargetDescription
 from .inspection import GroupRecord, Inspection
 from .record import BuildRecord, ModelRecord, Report

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ..compression import is_quantized
 from ..model import InputSpec, Model
-from ..passes.analysis import layers
 from ..passes.channels import groups
+from ..passes.graph.analysis import layers
 from .record import count_weights
 
 

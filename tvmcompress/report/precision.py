@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..output_comparison import OutputQuality
-from ..precision_choice import PrecisionChoice
+from ..evaluation.output_comparison import OutputQuality
+from ..search.precision_choice import PrecisionChoice
 from .console import plain_table
 from .units import percent, size
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ..output_comparison import OutputQuality
-from ..quantization_sensitivity import QuantizationSensitivity
+from ..evaluation.output_comparison import OutputQuality
+from ..search.quantization_sensitivity import QuantizationSensitivity
 from .console import plain_table
 from .plots import new_figure
 from .units import percent

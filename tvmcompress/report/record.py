@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 from .. import __version__
 from ..compression import CompressionResult, is_quantized
 from ..errors import UserError
-from ..evaluation import Evaluation
+from ..evaluation.accuracy import Evaluation
+from ..evaluation.noise import LayerNoise
 from ..model import Model
-from ..noise import LayerNoise
 from ..passes._tvm import TVM_VERSION
-from ..passes.analysis import count_macs, param_bytes, param_sizes
-from ..precision_choice import PrecisionChoice
-from ..recipe import Recipe
+from ..passes.graph.analysis import count_macs, param_bytes, param_sizes
+from ..recipe.recipe import Recipe
+from ..search.precision_choice import PrecisionChoice
 from ..targets.base import Measurement
 from .surgery import SurgeryRecord
 

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..running import RunRecord
+from ..measuring.running import RunRecord
 from ..targets.base import Measurement
 from .console import plain_table
 from .memory import flash_parts, ram_parts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..sensitivity import GroupSensitivity, Sensitivity, SensitivityPoint
+from ..sensitivity.channels import GroupSensitivity, Sensitivity, SensitivityPoint
 from .console import plain_table
 from .plots import new_figure
 from .units import percent

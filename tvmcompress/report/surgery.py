@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..compression import CompressionResult
 from ..passes.channels import analyze
-from ..passes.cost_model import CostModel
+from ..passes.pruning.cost_model import CostModel
 
 
 class PrunedGroup(BaseModel):

@@ -10,9 +10,9 @@ import numpy as np
 from ..errors import UnsupportedOperatorError, UserError
 from ..passes import get_params
 from ..passes._tvm import Constant, relax, tvm
-from ..passes.interpreter import plain_value
-from ..passes.module_params import input_vars, param_vars, static_shape
-from ..passes.rebuild import bindings
+from ..passes.graph.interpreter import plain_value
+from ..passes.graph.module_params import input_vars, param_vars, static_shape
+from ..passes.graph.rebuild import bindings
 from .backend import Tensor, load_torch
 from .operators import Call, Value, find_operator
 

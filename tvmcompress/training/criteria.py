@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..passes._tvm import tvm
 from ..passes.channels import Group
 from ..passes.channels.atoms import Role
-from ..passes.importance import Criterion, register_criterion, unit_values, weight_members
+from ..passes.pruning.importance import Criterion, register_criterion, unit_values, weight_members
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .gradients import sample_gradients

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ..data import DataLike, Dataset, load_data
+from ..data.dataset import DataLike, Dataset, load_data
 from ..errors import UserError
 from ..model import Model
 from ..passes._tvm import relax
-from ..passes.rebuild import bindings
-from ..passes.sparsify import get_masks
-from ..recipe import FinetuneRecipe, as_finetune_recipe
+from ..passes.graph.rebuild import bindings
+from ..passes.pruning.sparsify import get_masks
+from ..recipe.recipe import FinetuneRecipe, as_finetune_recipe
 from .augment import augment
 from .backend import Tensor, load_torch
 from .bridge import TorchModel

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..passes.meanings.registry import ints
+from ..passes.reference.registry import ints
 from .backend import Tensor, load_torch
 from .operators import Call, Value, operator
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..passes.meanings.registry import ints
+from ..passes.reference.registry import ints
 from .backend import Tensor, load_torch
 from .operators import Call, Value, along, operator
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..passes.meanings.registry import ints
-from ..passes.meanings.resize import source_rows
+from ..passes.reference.registry import ints
+from ..passes.reference.resize import source_rows
 from .backend import Tensor, load_torch
 from .operators import Call, Value, along, operator
 

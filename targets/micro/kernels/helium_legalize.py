@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from ....passes._tvm import Constant, relax, tvm
+from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
-from ....passes.module_params import static_shape
 from . import helium_add, helium_conv, helium_depthwise, helium_pool
 from .elementwise import Operand
 from .epilogue import NotRepresentable

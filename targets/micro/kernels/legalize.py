@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from ....passes._tvm import Constant, relax, tvm
+from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
-from ....passes.module_params import static_shape
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
 from .epilogue import NotRepresentable

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ....passes._tvm import Constant, relax
+from ....passes.graph.module_params import input_vars
+from ....passes.graph.rebuild import bindings, users
 from ....passes.integer.registry import PREFIX
-from ....passes.module_params import input_vars
-from ....passes.rebuild import bindings, users
 
 _MOST = 1.5
 

@@ -16,10 +16,10 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.script import tirx as T
 
 from ....passes._tvm import Constant, relax, tvm
+from ....passes.graph.interpreter import evaluate_call
+from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import is_integer_op
-from ....passes.interpreter import evaluate_call
-from ....passes.module_params import static_shape
-from ....passes.two_of_four import GROUP, places_2of4
+from ....passes.numbers.two_of_four import GROUP, places_2of4
 from .panel import Convolution
 from .use_kernels import is_covered
 from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, pack_tops, smlad

@@ -9,9 +9,9 @@ import numpy as np
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ....passes._tvm import Constant, relax, tirx, tvm
+from ....passes.graph.module_params import static_shape
+from ....passes.graph.rebuild import bindings, users
 from ....passes.integer.registry import PREFIX, dtype_of
-from ....passes.module_params import static_shape
-from ....passes.rebuild import bindings, users
 from ...aot.lower import LLVM_OPTIONS_ATTR
 from .epilogue import NotRepresentable
 from .spare_memory import spare_memory

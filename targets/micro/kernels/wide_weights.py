@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from ....passes._tvm import Constant, relax
+from ....passes.graph.module_params import static_shape
+from ....passes.graph.rebuild import bindings
 from ....passes.integer.registry import is_integer_op
-from ....passes.module_params import static_shape
-from ....passes.rebuild import bindings
 from .epilogue import Epilogue
 from .panel import Convolution, PanelConvolution
 from .plans import plan_convolution, plan_winograd

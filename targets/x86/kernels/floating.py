@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ....passes._tvm import relax, te, tirx
+from ....passes.graph.module_params import static_shape
 from ....passes.integer.conv import output_size
 from ....passes.integer.registry import make_call, register_operator, tensor_type
-from ....passes.module_params import static_shape
 from .intrinsics import BLOCK_ANNOTATION
 
 

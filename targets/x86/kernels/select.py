@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ....passes._tvm import relax, tvm
+from ....passes.graph.module_params import static_shape
+from ....passes.graph.rebuild import Rebuilder, rebuild
 from ....passes.integer.registry import is_integer_op
-from ....passes.module_params import static_shape
-from ....passes.rebuild import Rebuilder, rebuild
 from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise

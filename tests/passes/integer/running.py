@@ -8,7 +8,7 @@ import numpy as np
 
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.graph.interpreter import run
 
 Build = Callable[..., relax.Expr]
 

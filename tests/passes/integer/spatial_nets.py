@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.integer.core import IOQuantization, TensorQuantization, set_io_quantization
+from tvmcompress.passes.graph.module_params import static_shape
 from tvmcompress.passes.integer.ops import add_parameters, qadd, qavgpool, qconv2d, qdepthwise, qmaxpool, qrequantize
 from tvmcompress.passes.integer.requantize import quantize_multipliers
-from tvmcompress.passes.module_params import static_shape
+from tvmcompress.passes.lowering.integer_core import IOQuantization, TensorQuantization, set_io_quantization
 
 
 class Net:

@@ -117,7 +117,7 @@ def test_a_large_factor_saturates() -> None:
 
 
 def test_interpreter_takes_batches() -> None:
-    from tvmcompress.passes.interpreter import run
+    from tvmcompress.passes.graph.interpreter import run
 
     rng = np.random.default_rng(0)
     x = rng.integers(-128, 128, (5, 6, 6, 4)).astype(np.int8)

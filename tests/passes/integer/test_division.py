@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmcompress.passes._tvm import relax
-from tvmcompress.passes.affine import Affine
 from tvmcompress.passes.integer.ops import qdivide, reciprocals
+from tvmcompress.passes.numbers.affine import Affine
 
 from . import running
 

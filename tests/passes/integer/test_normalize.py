@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvmcompress.passes._tvm import relax
-from tvmcompress.passes.affine import Range, affine_of_range
 from tvmcompress.passes.integer.fixed_point import reciprocal_root
 from tvmcompress.passes.integer.normalize import MAX_OFFSET
 from tvmcompress.passes.integer.ops import fraction_bits, integer_epsilon, qnormalize
 from tvmcompress.passes.integer.requantize import quantize_multiplier
+from tvmcompress.passes.numbers.affine import Range, affine_of_range
 
 from . import exact, running
 

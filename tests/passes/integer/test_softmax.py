@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import special
 
 from tvmcompress.passes._tvm import relax
-from tvmcompress.passes.affine import Range, affine_of_range
 from tvmcompress.passes.integer.fixed_point import exp_of_negative, reciprocal_of_one_plus
 from tvmcompress.passes.integer.ops import exponentials, qmaskedsoftmax, qsoftmax
 from tvmcompress.passes.integer.softmax import MAX_ELEMENTS
+from tvmcompress.passes.numbers.affine import Range, affine_of_range
 
 from . import running
 

@@ -7,9 +7,9 @@ import pytest
 
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.ops import sparse_weight
-from tvmcompress.passes.two_of_four import pack_2of4
+from tvmcompress.passes.numbers.two_of_four import pack_2of4
 
-from ..test_two_of_four import sparse
+from ..numbers.test_two_of_four import sparse
 from . import running
 
 

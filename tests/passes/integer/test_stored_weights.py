@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes import IntegerCore, LowerQDQ, Quantize, Scheme, calibrate, get_params
 from tvmcompress.passes._tvm import relax
-from tvmcompress.passes.analysis import count_params
-from tvmcompress.passes.decode_weights import DecodeWeights
-from tvmcompress.passes.int4_weights import pack_int4
+from tvmcompress.passes.graph.analysis import count_params
+from tvmcompress.passes.graph.decode_weights import DecodeWeights
+from tvmcompress.passes.graph.interpreter import evaluate_call, run
+from tvmcompress.passes.graph.rebuild import bindings
 from tvmcompress.passes.integer.ops import int4_weight, unpacked
-from tvmcompress.passes.interpreter import evaluate_call, run
-from tvmcompress.passes.rebuild import bindings
+from tvmcompress.passes.numbers.int4_weights import pack_int4
 
 from ..small_models import model, operators, samples, weights
 from . import running

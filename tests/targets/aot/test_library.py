@@ -14,9 +14,9 @@ import pytest
 
 from tvmcompress.passes import LowerQDQ, UserError, attach_params
 from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
-from tvmcompress.passes.integer.core import IntegerCore
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets.aot import generate as generating
 from tvmcompress.targets.aot.generate import generate
 from tvmcompress.targets.aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, NEON

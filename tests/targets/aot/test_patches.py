@@ -14,8 +14,8 @@ from tests.passes.integer.spatial_nets import Net, spatial_nets, tall_net
 from tests.targets.aot.memory import check_memory
 from tests.targets.aot.test_library import HOST, Library, infer
 from tvmcompress.passes._tvm import tvm
-from tvmcompress.passes.integer.patch_execution import PatchExecution, prefixes
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.patching.patch_execution import PatchExecution, prefixes
 from tvmcompress.targets.aot.compiled import compile_program
 from tvmcompress.targets.aot.generate import generate
 from tvmcompress.targets.aot.program import make_program

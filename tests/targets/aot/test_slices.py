@@ -12,7 +12,7 @@ from tvm.script import relax as R
 from tests.targets.aot.memory import check_memory
 from tests.targets.aot.test_library import Library, infer
 from tvmcompress.passes import attach_params
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.graph.interpreter import run
 
 
 @I.ir_module

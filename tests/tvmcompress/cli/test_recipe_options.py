@@ -14,7 +14,7 @@ from tvmcompress.cli.benchmark import benchmark
 from tvmcompress.cli.compress import compress
 from tvmcompress.cli.recipe_options import OPTIONS, recipe_of
 from tvmcompress.errors import UserError
-from tvmcompress.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe, SparsifyRecipe
+from tvmcompress.recipe.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe, SparsifyRecipe
 
 TABLES = {"prune": PruneRecipe, "finetune": FinetuneRecipe, "quantize": QuantizeRecipe}
 

@@ -15,8 +15,8 @@ from tvmcompress.exporting.writer import written_operators
 from tvmcompress.model import InputSpec, Model
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.interpreter import run
-from tvmcompress.passes.rebuild import bindings
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.graph.rebuild import bindings
 
 op = relax.op
 nn = relax.op.nn

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 import tvmcompress
 from tvmcompress.errors import UnsupportedOperatorError, UserError
 from tvmcompress.importing import from_onnx
-from tvmcompress.passes import analysis
 from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.graph import analysis
 
 RNG = np.random.default_rng(0)
 

@@ -15,7 +15,7 @@ import tvmcompress
 from tvmcompress.importing import from_onnx
 from tvmcompress.passes import LowerQDQ, get_remarks
 from tvmcompress.passes._tvm import Constant, relax
-from tvmcompress.passes.rebuild import bindings
+from tvmcompress.passes.graph.rebuild import bindings
 
 from ...passes.integer import running
 from .quantizing import (

@@ -14,11 +14,11 @@ pytest.importorskip("torch")
 
 import torch
 
-from tvmcompress.data import load_data
+from tvmcompress.data.dataset import load_data
 from tvmcompress.errors import MissingToolError, UnsupportedOperatorError, UserError
 from tvmcompress.passes import get_params
 from tvmcompress.passes._tvm import relax
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.training import TorchModel
 
 from ...passes.conftest import Net
@@ -190,5 +190,5 @@ def test_without_pytorch(monkeypatch):
 
 
 def test_importing_does_not_load_pytorch():
-    script = "import sys, tvmcompress.training, tvmcompress.pruning; sys.exit('torch' in sys.modules)"
+    script = "import sys, tvmcompress.training, tvmcompress.steps.pruning; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

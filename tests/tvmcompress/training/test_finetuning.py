@@ -15,11 +15,11 @@ import torch
 from torch.nn import functional
 
 from tvmcompress import Model, compress, finetune
-from tvmcompress.data import load_data
+from tvmcompress.data.dataset import load_data
 from tvmcompress.errors import MissingToolError, UserError
 from tvmcompress.model import InputSpec
 from tvmcompress.passes import PruneChannels, Sparsify, get_params
-from tvmcompress.passes.sparsify import get_masks
+from tvmcompress.passes.pruning.sparsify import get_masks
 from tvmcompress.training.finetuning import _Training
 
 from ...passes.conftest import Net
@@ -57,7 +57,7 @@ def test_a_step_of_sgd(model, data):
 
 
 def recipe(**options):
-    from tvmcompress.recipe import as_finetune_recipe
+    from tvmcompress.recipe.recipe import as_finetune_recipe
 
     return as_finetune_recipe(options)
 

@@ -15,13 +15,13 @@ import torch
 from torch.nn import functional
 
 from tvmcompress import compress
-from tvmcompress.data import load_data
+from tvmcompress.data.dataset import load_data
 from tvmcompress.errors import MissingToolError, UserError
 from tvmcompress.model import Model
 from tvmcompress.passes import PruneChannels, PruneHeads, PruneToBudget, get_params, get_surgery, groups
 from tvmcompress.passes._tvm import relax
-from tvmcompress.passes.importance import criteria, get_criterion, prepare
-from tvmcompress.passes.interpreter import run
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.pruning.importance import criteria, get_criterion, prepare
 from tvmcompress.training import FisherImportance, TaylorImportance
 
 from ...passes.conftest import Net

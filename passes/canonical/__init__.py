@@ -1,0 +1,1 @@
+"""The one form that all passes rely on."""

@@ -1,0 +1,1 @@
+"""Reading, running and rewriting a module."""

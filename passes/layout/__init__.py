@@ -1,0 +1,1 @@
+"""From channels-first to channels-last."""

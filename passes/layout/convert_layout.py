@@ -1,0 +1,27 @@
+"""From channels-first to channels-last: NCHW graphs, float or quantized, become NHWC.
+
+Inputs and outputs keep their layout. Weights and other parameters are permuted, not transposed at run time; a
+permutation of a tensor is inserted only where an operator needs another order than the tensor has, and where the
+tensor is quantized it is the integers that are permuted. A flattened image that goes into a matrix product is not put
+back in order either: the rows of the weight are.
+"""
+
+from __future__ import annotations
+
+from .._tvm import tvm
+from . import rules as layout_rules  # noqa: F401  (registers the rules)
+from .converter import Converter
+
+
+@tvm.transform.module_pass(opt_level=0, name="ConvertLayout")
+class ConvertLayout:
+    """Make images channels-last between the inputs and the outputs; parameters must be attached."""
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite `main`."""
+        return convert_layout(mod)
+
+
+def convert_layout(mod: tvm.IRModule) -> tvm.IRModule:
+    """`ConvertLayout` as a function."""
+    return Converter(mod).run()

@@ -1,0 +1,1 @@
+"""Number formats: arithmetic without a graph."""

@@ -1,0 +1,1 @@
+"""Weights mended from unlabelled samples: after pruning, before quantization and behind it."""

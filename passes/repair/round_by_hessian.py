@@ -1,0 +1,145 @@
+"""Rounding with the errors made good by the weights that are still to be rounded (GPTQ).
+
+The error that rounding puts on a layer's result is (W - Q) H (W - Q)' with H = X'X of the layer's inputs. Inputs are taken one
+after the other; when the weights of one are rounded, those of the others move to where the error is least, which the Cholesky
+factor of the inverse of H tells (Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers", 2023; the update is that of optimal brain surgery, Frantar et al., "Optimal Brain Compression", 2022).
+Convolutions are matrix products over unfolded windows, group by group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .._tvm import tvm
+from ..errors import UserError
+from .im2col import folded_weight, unfolded_weight
+from .layerwise import NO_SOLUTION, LayerProblem, Solution, repair_layers
+
+Progress = Callable[[int, int, str], None]
+# Rows whose moments are summed at a time.
+_BLOCK = 4096
+# Columns between updates of all that stand behind them.
+_COLUMNS = 128
+
+
+@tvm.transform.module_pass(opt_level=0, name="RoundByHessian")
+class RoundByHessian:
+    """Round the weights of convolutions and matrix products in a module in QDQ form, second-order errors made good.
+
+    Args:
+        reference: The float module that was quantized, parameters attached.
+        inputs: Calibration samples, one array an input, axis 0 the samples.
+        damping: Added to the diagonal of H, as a fraction of its mean.
+        act_order: Whether inputs are taken in the order of their energy, largest first, instead of as they stand.
+        compensate: Whether the float weights are first moved, by least squares, so that they make up for what the layers
+            before have lost; the bias moves with them.
+        rows: Rows of inputs used, about, chosen at random.
+        seed: Of that choice.
+        on_progress: Called with (layers done, layers in all, name of the layer).
+
+    Raises:
+        UserError: An option is out of range, there are no samples, or they do not fit.
+    """
+
+    def __init__(
+        self,
+        reference: tvm.IRModule,
+        inputs: Sequence[np.ndarray],
+        *,
+        damping: float = 0.01,
+        act_order: bool = True,
+        compensate: bool = True,
+        rows: int = 32768,
+        seed: int = 0,
+        on_progress: Progress | None = None,
+    ) -> None:
+        if damping <= 0 or rows < 1:
+            raise UserError("rounding by the Hessian needs a damping and a number of rows above 0")
+        self.reference = reference
+        self.inputs = list(inputs)
+        self.damping = damping
+        self.act_order = act_order
+        self.compensate = compensate
+        self.rows = int(rows)
+        self.seed = seed
+        self.on_progress = on_progress
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module with other integers; shapes and dtypes stay."""
+        return repair_layers("RoundByHessian", mod, self.reference, self.inputs, self._solve, on_progress=self.on_progress)
+
+    def _solve(self, problem: LayerProblem) -> Solution | str:
+        bias, geometry = problem.layer.bias, problem.geometry
+        weight, offsets = problem.weight, None
+        if self.compensate and bias is not None:
+            found = problem.compensated()
+            if found is None:
+                return NO_SOLUTION
+            weight, offsets = found
+        steps, lowest, highest = problem.unfolded_grid()
+        matrix = unfolded_weight(weight.astype(np.float64), geometry)
+        rounded = round_columns(
+            matrix, steps, lowest, highest, _moments(problem.sample(self.rows, self.seed).inputs), self.damping, self.act_order
+        )
+        integers = folded_weight(rounded, geometry, weight.shape)
+        if bias is None or offsets is None:
+            return Solution(integers)
+        return Solution(integers, bias.nearest(offsets.reshape(bias.integers.shape)))
+
+
+def round_columns(
+    weight: np.ndarray,
+    steps: np.ndarray,
+    lowest: np.ndarray,
+    highest: np.ndarray,
+    moments: np.ndarray,
+    damping: float,
+    act_order: bool,
+) -> np.ndarray:
+    """Round weights input by input, moving those still to be rounded.
+
+    Args:
+        weight: float64 (groups, O, K).
+        steps: The real step of each weight's integers, the shape of `weight`.
+        lowest: Smallest integer of each.
+        highest: Largest integer of each.
+        moments: float64 (groups, K, K): X'X of the inputs.
+        damping: Added to its diagonal, as a fraction of the diagonal's mean.
+        act_order: Whether inputs are taken in the order of their energy.
+
+    Returns:
+        int64, the shape of `weight`.
+    """
+    groups, _, size = weight.shape
+    diagonal = np.einsum("gkk->gk", moments)
+    order = np.argsort(-diagonal, axis=1, kind="stable") if act_order else np.broadcast_to(np.arange(size), (groups, size))
+    pick = order[:, None, :]
+    work, step, low, high = (np.take_along_axis(part, pick, 2) for part in (weight.astype(np.float64), steps, lowest, highest))
+    hessian = np.take_along_axis(np.take_along_axis(moments, order[:, :, None], 1), pick, 2)
+    hessian = hessian + np.maximum(damping * diagonal.mean(1), 1e-12)[:, None, None] * np.eye(size)
+    # Upper triangular U with U'U = H^-1; row k, from the diagonal on, tells how the rest moves when input k is rounded.
+    upper = np.linalg.cholesky(np.linalg.inv(hessian)).transpose(0, 2, 1)
+    integers = np.empty(work.shape, np.int64)
+    for start in range(0, size, _COLUMNS):
+        stop = min(start + _COLUMNS, size)
+        errors = np.empty((*work.shape[:2], stop - start))
+        for k in range(start, stop):
+            integers[:, :, k] = np.clip(np.rint(work[:, :, k] / step[:, :, k]), low[:, :, k], high[:, :, k])
+            error = (work[:, :, k] - integers[:, :, k] * step[:, :, k]) / upper[:, None, k, k]
+            work[:, :, k + 1 : stop] -= error[:, :, None] * upper[:, None, k, k + 1 : stop]
+            errors[:, :, k - start] = error
+        work[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+    back = np.argsort(order, axis=1)
+    return np.take_along_axis(integers, back[:, None, :], 2)
+
+
+def _moments(x: np.ndarray) -> np.ndarray:
+    """float64 (groups, K, K): X'X, block by block."""
+    total = np.zeros((x.shape[0], x.shape[2], x.shape[2]))
+    for start in range(0, x.shape[1], _BLOCK):
+        block = x[:, start : start + _BLOCK].astype(np.float64)
+        total += block.transpose(0, 2, 1) @ block
+    return total

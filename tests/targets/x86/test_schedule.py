@@ -1,0 +1,180 @@
+"""The schedule template: every point computes the same, the defaults are sensible, and logs decide where they know."""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm.s_tir.meta_schedule.arg_info import ArgInfo
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+from tvmcompress.passes import LowerQDQ, Quantize, attach_params, calibrate
+from tvmcompress.passes._tvm import relax, tvm
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.graph.module_params import param_vars, static_shape
+from tvmcompress.targets import get_target
+from tvmcompress.targets.tuning_log import TuningLog
+from tvmcompress.targets.x86.compile import compile_module
+from tvmcompress.targets.x86.lower import lower, prim_funcs, workload
+from tvmcompress.targets.x86.space import X86Tuning, candidate, points
+from tvmcompress.targets.x86.templates import VECTOR, default_tile, lane_options
+
+
+@I.ir_module
+class Wide:
+    """Weights larger than the first-level cache, so that the order of the outer loops is a choice."""
+
+    @R.function
+    def main(
+        x: R.Tensor((1, 96, 3, 6), "float32"),
+        w: R.Tensor((96, 96, 3, 3), "float32"),
+        b: R.Tensor((1, 96, 1, 1), "float32"),
+    ):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            y = R.nn.relu(R.add(R.nn.conv2d(x, w, padding=[1, 1, 1, 1]), b))
+            R.output(y)
+        return y
+
+
+@I.ir_module
+class Residual:
+    """Two convolutions, one depthwise, an addition and a classifier, to be quantized."""
+
+    @R.function
+    def main(
+        x: R.Tensor((1, 3, 8, 8), "float32"),
+        w0: R.Tensor((16, 3, 3, 3), "float32"),
+        b0: R.Tensor((1, 16, 1, 1), "float32"),
+        w1: R.Tensor((16, 1, 3, 3), "float32"),
+        b1: R.Tensor((1, 16, 1, 1), "float32"),
+        w2: R.Tensor((16, 16, 1, 1), "float32"),
+        b2: R.Tensor((1, 16, 1, 1), "float32"),
+        w3: R.Tensor((16, 5), "float32"),
+        b3: R.Tensor((5,), "float32"),
+    ):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            a = R.nn.relu(R.add(R.nn.conv2d(x, w0, padding=[1, 1, 1, 1]), b0))
+            b = R.nn.relu(R.add(R.nn.conv2d(a, w1, padding=[1, 1, 1, 1], groups=16), b1))
+            c = R.nn.relu(R.add(R.add(R.nn.conv2d(b, w2), b2), a))
+            d = R.mean(c, axis=[2, 3])
+            e = R.nn.softmax(R.add(R.matmul(d, w3), b3), axis=1)
+            R.output(e)
+        return e
+
+
+def filled(mod, seed=0):
+    random = np.random.default_rng(seed)
+    values = {}
+    for var in param_vars(mod["main"]):
+        shape = static_shape(var)
+        values[var.name] = (random.normal(size=shape) / np.sqrt(max(np.prod(shape[1:]), 1))).astype("float32")
+    return attach_params(mod, values)
+
+
+def quantized(seed=0):
+    mod = filled(Residual, seed)
+    samples = np.random.default_rng(seed + 1).normal(size=(16, 3, 8, 8)).astype("float32")
+    passes = [Quantize(calibrate(mod, [[samples]])), LowerQDQ()]
+    return tvm.transform.Sequential(passes)(mod), samples
+
+
+class One:
+    """A log that knows one schedule for everything."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def best(self, mod):
+        choices = points(mod)
+        if not choices:
+            return None
+        trace = candidate(mod, choices[self.index % len(choices)]).trace
+        return type("Record", (), {"trace": trace})()
+
+
+def test_every_point_computes_the_same() -> None:
+    mod = filled(Wide)
+    x = np.random.default_rng(1).normal(size=(1, 96, 3, 6)).astype("float32")
+    (expected,) = run(mod, [x])
+    main = max(prim_funcs(lower(mod)).values(), key=lambda func: len(points(workload(func))))
+    choices = points(workload(main))
+    assert {point[2] for point in choices} == {0, 1}
+    for index in range(0, len(choices), max(1, len(choices) // 10)):
+        compiled = compile_module(mod, logs=[One(index)])
+        assert len(compiled.schedules.tuned) == 1
+        got = relax.VirtualMachine(compiled.executable, tvm.cpu())["main"](tvm.runtime.tensor(x)).numpy()
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_laid_out_at_compile_time() -> None:
+    lowered = lower(filled(Wide))
+    calls = [binding.value for block in lowered["main"].body.blocks for binding in block.bindings]
+    names = [call.args[0].name_hint for call in calls if isinstance(call, relax.Call)]
+    assert sum("transpose" in name for name in names) == 2  # the input to NHWC, the output back
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [(64, [8, 16, 32, 64]), (24, [8, 24]), (10, [1, 2, 5, 10]), (13, [1, 13]), (1, [1]), (128, [8, 16, 32, 64])],
+)
+def test_tiles_take_whole_vectors_where_they_can(channels, options) -> None:
+    assert lane_options(channels) == options
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 7, 10, 32, 56])
+@pytest.mark.parametrize("channels", [8, 16, 48, 64])
+def test_default_tiles_fit_the_registers(width, channels) -> None:
+    lanes, positions = default_tile(lane_options(channels), width, VECTOR)
+    assert width % positions == channels % lanes == 0
+    assert lanes // VECTOR * positions + lanes // VECTOR + 1 <= 17
+    if width > 1 and channels > 8:
+        assert lanes // VECTOR * positions >= 4
+
+
+def test_a_build_reads_the_log(tmp_path) -> None:
+    tuning, mod = X86Tuning(), filled(Wide)
+    log = TuningLog(tmp_path / "log")
+    for func in prim_funcs(tuning.lower(mod)).values():
+        task = workload(func)
+        choices = tuning.points(task)
+        if choices:
+            arguments = ArgInfo.from_prim_func(task["main"])
+            log.append(task, tuning.candidate(task, choices[-1]).trace, [1e-6], tuning.log_target, arguments)
+    target = get_target("x86")
+    tuned = target.build(mod, tmp_path / "tuned", tuning_log=tmp_path / "log")
+    plain = target.build(mod, tmp_path / "plain", tuning_log=False)
+    assert len(tuned.tuned) == 1
+    assert plain.tuned == ()
+    x = np.random.default_rng(1).normal(size=(1, 96, 3, 6)).astype("float32")
+    np.testing.assert_allclose(tuned.run([x])[0], plain.run([x])[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cpu", ["portable", "native"])
+def test_integer_model_equals_the_reference(tmp_path, cpu) -> None:
+    mod, samples = quantized()
+    built = get_target("x86").build(mod, tmp_path / "int8", tuning_log=False, cpu=cpu)
+    assert (built.inputs[0].dtype, built.inputs[0].layout, built.outputs[0].dtype) == ("int8", "NHWC", "int8")
+    assert sum("x86_q" in name for name in built.untuned) == 4
+    (expected,) = run(mod, [samples])
+    np.testing.assert_array_equal(built.run_float([samples])[0], expected)
+
+
+def test_integer_model_with_every_schedule(tmp_path) -> None:
+    mod, samples = quantized()
+    (expected,) = run(mod, [samples])
+    for index in (1, 5, 9):
+        compiled = compile_module(mod, logs=[One(index)])
+        assert len(compiled.schedules.tuned) >= 4
+        compiled.executable.export_library(str(tmp_path / f"{index}.so"))
+    plain = get_target("x86").build(mod, tmp_path / "plain", tuning_log=False)
+    integers = plain.inputs[0].quantize(samples)
+    for index in (1, 5, 9):
+        machine = relax.VirtualMachine(tvm.runtime.load_module(str(tmp_path / f"{index}.so")), tvm.cpu())
+        for number in range(4):
+            got = machine["main"](tvm.runtime.tensor(integers[number : number + 1])).numpy()
+            np.testing.assert_array_equal(plain.outputs[0].dequantize(got), expected[number : number + 1])

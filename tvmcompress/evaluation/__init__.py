@@ -1,0 +1,1 @@
+"""Accuracy, agreement with the original, noise at each layer."""

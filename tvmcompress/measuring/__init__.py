@@ -1,0 +1,1 @@
+"""Building, finding what was built, running it, and measuring models side by side."""

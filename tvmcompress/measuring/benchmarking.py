@@ -1,0 +1,235 @@
+"""Building, checking and measuring models on targets."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compression import CompressionResult, compress
+from ..data.dataset import DataLike, Dataset
+from ..errors import MissingToolError, UserError
+from ..model import Model
+from ..recipe.recipe import Recipe
+from ..report.record import BuildRecord
+from ..targets.base import Artifact
+from ..targets.registry import get_target
+from .building import build, executable
+
+CHECKED_SAMPLES = 8
+"""Samples on which every built model is compared with the model before its figures count."""
+
+FLOAT_TOLERANCE = 1e-3
+"""Allowed error of a float build, relative to the largest output; sums are taken in another order there."""
+
+OnBuild = Callable[[str, str, str], None]
+"""Told the model, the target, and what is being done."""
+
+
+def benchmark(
+    models: Mapping[str, Model],
+    targets: Sequence[str],
+    *,
+    samples: Dataset | None = None,
+    output: Path | None = None,
+    skip_missing: bool = False,
+    build_options: Mapping[str, Mapping[str, Any]] | None = None,
+    measure_options: Mapping[str, Mapping[str, Any]] | None = None,
+    on_build: OnBuild | None = None,
+) -> list[BuildRecord]:
+    """Build every model for every target, compare it with the model, and measure it.
+
+    Args:
+        models: By name.
+        targets: Names of targets.
+        samples: Inputs to compare on; random ones where not given.
+        output: Folder in which builds are kept, `output/target` for one model, `output/model/target` for several;
+            None throws them away.
+        skip_missing: Record that a tool is missing instead of refusing.
+        build_options, measure_options: Options by the family of the target, see its `build` and `measure`.
+        on_build: Told how far it is.
+
+    Raises:
+        UserError: There is no such target, or a built model computes something else than the model.
+        MissingToolError: A tool of a target is missing.
+    """
+    chosen = {name: get_target(name) for name in targets}
+    missing = {name: target.missing_tools() for name, target in chosen.items()}
+    if not skip_missing:
+        for target in chosen.values():
+            target.require_tools()
+    records = []
+    for target_name, target in chosen.items():
+        family = target.description.family
+        for model_name, model in models.items():
+            if missing[target_name]:
+                problem = " ".join(missing[target_name])
+                records.append(BuildRecord(model=model_name, target=target_name, problem=problem))
+                continue
+            tell = _teller(on_build, model_name, target_name)
+            with _folder(output, model_name if len(models) > 1 else None, target_name) as folder:
+                records.append(
+                    _measure(
+                        model_name,
+                        model,
+                        target_name,
+                        folder,
+                        samples,
+                        dict((build_options or {}).get(family, {})),
+                        dict((measure_options or {}).get(family, {})),
+                        tell,
+                    )
+                )
+    return records
+
+
+def ablation(
+    model: Model, calibration: DataLike | Dataset | None, recipe: Recipe, **options: Any
+) -> dict[str, CompressionResult]:
+    """Each step of a recipe alone, and all together: what each is worth.
+
+    Args:
+        model: The original.
+        calibration: As for `compress`.
+        recipe: What to do.
+        options: As for `compress`.
+
+    Returns:
+        Results by name: "pruned" ("sparse", "tuned"), the precision ("int8"), and both ("pruned + int8"), as far as the recipe
+        asks. What is fine-tuned is what has been pruned.
+    """
+    found: dict[str, CompressionResult] = {}
+    steps = {"pruned": recipe.prune, "sparse": recipe.sparsify, "tuned": recipe.finetune}
+    smaller = next((name for name, step in steps.items() if step is not None), "")
+    precision = recipe.quantize.precision if recipe.quantize is not None else ""
+    if smaller:
+        only = recipe.model_copy(update={"quantize": None})
+        found[smaller] = compress(model, calibration, recipe=only, **options)
+    if precision:
+        only = recipe.model_copy(update={"prune": None, "sparsify": None, "finetune": None})
+        found[precision] = compress(model, calibration, recipe=only, **options)
+    if smaller and precision:
+        found[f"{smaller} + {precision}"] = compress(model, calibration, recipe=recipe, **options)
+    return found
+
+
+def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: str) -> float:
+    """Compare a built model with the model.
+
+    Args:
+        model: What was built.
+        artifact: The build.
+        inputs: Float samples.
+        what: The build, for the message.
+
+    Returns:
+        The largest difference of any output; 0 for an integer model.
+
+    Raises:
+        UserError: It computes something else: any difference for an integer model, one beyond rounding for a float one.
+    """
+    wanted = model.run(*inputs)
+    # A model that takes integers itself, as one from TensorFlow Lite, is built as it is.
+    got = artifact.run(inputs) if _is_integer(inputs) else artifact.run_float(inputs)
+    worst = 0.0
+    integer = any(spec.scale is not None for spec in artifact.outputs)
+    for expected, found in zip(wanted, got, strict=True):
+        error = float(np.abs(found.reshape(expected.shape).astype(np.float64) - expected).max(initial=0))
+        limit = 0.0 if integer else FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0)))
+        if not error <= limit:
+            raise UserError(
+                f"{what} computes something else than the model (off by {error:.3g}); "
+                "this is a bug: please report it with the model"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _is_integer(inputs: Sequence[np.ndarray]) -> bool:
+    return all(value.dtype.kind in "iu" for value in inputs)
+
+
+def random_samples(model: Model, count: int, seed: int = 0) -> list[np.ndarray]:
+    """Inputs of a model for when there is no data: normal for float inputs, over the whole range for integer ones."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for spec in model.inputs:
+        shape = (spec.shape[0] * count, *spec.shape[1:])
+        dtype = np.dtype(spec.dtype)
+        if dtype.kind == "f":
+            made.append(rng.standard_normal(shape).astype(dtype))
+        else:
+            info = np.iinfo(dtype)
+            made.append(rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True))
+    return made
+
+
+def _measure(
+    model_name: str,
+    model: Model,
+    target: str,
+    folder: Path,
+    samples: Dataset | None,
+    build_options: dict[str, Any],
+    measure_options: dict[str, Any],
+    tell: Callable[[str], None],
+) -> BuildRecord:
+    what = f"'{model_name}' built for {target}"
+    model = executable(model)
+    start = time.perf_counter()
+    tell("build")
+    try:
+        artifact = build(model, target, folder, **build_options)
+    except MissingToolError:
+        raise
+    except UserError as error:
+        return BuildRecord(model=model_name, target=target, problem=str(error))
+    seconds = time.perf_counter() - start
+    tell("check")
+    inputs = (
+        random_samples(model, CHECKED_SAMPLES)
+        if samples is None
+        else samples.read(0, min(CHECKED_SAMPLES, len(samples)))
+    )
+    worst = check(model, artifact, inputs, what)
+    tell("measure")
+    one = [value[: spec.shape[0]] for value, spec in zip(inputs, model.inputs)]
+    quantized = one if _is_integer(one) else [spec.quantize(value) for spec, value in zip(artifact.inputs, one)]
+    measurement = artifact.measure(quantized, **measure_options)
+    return BuildRecord(
+        model=model_name,
+        target=target,
+        measurement=measurement,
+        build_seconds=round(seconds, 3),
+        checked_samples=len(inputs[0]),
+        largest_error=worst,
+    )
+
+
+def _teller(on_build: OnBuild | None, model: str, target: str) -> Callable[[str], None]:
+    def tell(what: str) -> None:
+        if on_build is not None:
+            on_build(model, target, what)
+
+    return tell
+
+
+@contextmanager
+def _folder(output: Path | None, model: str | None, target: str) -> Iterator[Path]:
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="tvmcompress-") as scratch:
+            yield Path(scratch) / "build"
+        return
+    name = Path(target).stem if target.endswith(".toml") else target
+    yield (output / _file_name(model) if model is not None else output) / name
+
+
+def _file_name(model: str) -> str:
+    return "".join(
+        character if character.isalnum() or character in "._-" else "-" for character in model.replace(" + ", "-")
+    )

@@ -1,0 +1,50 @@
+"""Building a model for a target."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..importing import load
+from ..model import Model
+from ..passes import LowerQDQ
+from ..passes.graph.rebuild import bindings
+from ..targets.base import Artifact
+from ..targets.registry import get_target
+
+
+def build(model: Model | str | PathLike[str], target: str, output: str | PathLike[str], **options: Any) -> Artifact:
+    """Compile a model for a target.
+
+    Args:
+        model: A model, float or quantized, or the path of one; one in QDQ form is lowered to integer operators.
+        target: Name of a target (`tvmcompress targets` lists them), or the path of a description.
+        output: The folder for what is built; made if it is missing.
+        options: The target's.
+
+    Returns:
+        What was built: it can be run and measured.
+
+    Raises:
+        UserError: There is no such target, the model cannot be built for it, or the folder cannot be written.
+        MissingToolError: A tool is missing; the sentence says which package brings it.
+    """
+    subject = model if isinstance(model, Model) else load(model)
+    chosen = get_target(target)
+    chosen.require_tools()
+    place = Path(output)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+    return chosen.build(executable(subject).module, place, **options)
+
+
+def executable(model: Model) -> Model:
+    """A model as targets build it: one in QDQ form becomes an integer one."""
+    names = {getattr(getattr(value, "op", None), "name", "") for _, value in bindings(model.module["main"])}
+    if "relax.quantize" in names and not any(name.startswith("tvmcompress.q") for name in names):
+        return model.apply(LowerQDQ(), note="integer operators, double rounding")
+    return model

@@ -1,0 +1,46 @@
+"""The recipe's table of fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .table import Table
+
+
+class FinetuneRecipe(Table):
+    """Training after pruning, through PyTorch.
+
+    Attributes:
+        epochs: Times that all samples are seen.
+        learning_rate: At the start, falling along a cosine to zero. With "adamw" it is relative to the root
+            mean square of each parameter (as in Adafactor, Shazeer and Stern, 2018), so that it fits models without
+            normalization, whose layers have different scales; with "sgd" it is as it is.
+        optimizer: "adamw" (Loshchilov and Hutter, 2019), or "sgd" with Nesterov's momentum.
+        momentum: Of "sgd", and the first moment's of "adamw".
+        weight_decay: How strongly weights are pulled to zero.
+        batch_size: Samples of a step.
+        distill: Whether the original is the teacher beside labels; without labels it is in any case.
+        temperature: That softens the predictions of teacher and model.
+        alpha: Share of the teacher beside labels.
+        augment: "flip" and "crop" change images at random.
+        validation: Share of the samples held back, on which the best epoch is chosen.
+        patience: Epochs without a better one after which training ends; by default never, since the last epochs, whose
+            rate is small, are often the best.
+        seed: For all that is random.
+    """
+
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=0.01, gt=0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    distill: bool = False
+    temperature: float = Field(default=2.0, gt=0)
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    augment: tuple[Literal["flip", "crop"], ...] = ()
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    patience: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)

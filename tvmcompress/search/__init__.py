@@ -1,0 +1,1 @@
+"""Choosing by trying: the precision of each layer."""
