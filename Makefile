@@ -28,7 +28,7 @@ test: $(VENV)/.ready-test
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
-	scripts/typecheck.sh $(BIN)
+	scripts/check_installed.sh $(BIN)
 
 clean:
 	rm -rf $(VENV) $(DEMO_OUTPUT) build

@@ -16,8 +16,8 @@ from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ...passes.graph.decode_weights import DecodeWeights
 from ..base import TensorSpec
+from ..channels_last import channels_last
 from ..integer_io import core_and_specs, is_integer
-from ..x86.lower import channels_last
 from .arena import Arena
 from .compiled import Compiled, compile_program
 from .lower import LLVM_OPTIONS_ATTR

@@ -18,8 +18,9 @@ from .search_data import OPTIMISTIC, search_and_evaluation
 if TYPE_CHECKING:
     from ..compression import CompressionResult
     from ..data.dataset import Dataset
+    from ..measuring.record import BuildRecord
     from ..recipe.recipe import Recipe
-    from ..report.record import BuildRecord, ModelRecord, Report
+    from ..report.record import ModelRecord, Report
 
 _DEFAULT_OUTPUT = Path("out")
 

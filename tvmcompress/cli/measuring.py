@@ -10,8 +10,8 @@ from .progress import bars
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..measuring.record import BuildRecord
     from ..model import Model
-    from ..report.record import BuildRecord
 
 
 def check_targets(targets: Sequence[str], tune: int, skip_missing: bool = False) -> None:

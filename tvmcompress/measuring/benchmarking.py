@@ -16,10 +16,10 @@ from ..data.dataset import DataLike, Dataset
 from ..errors import MissingToolError, UserError
 from ..model import Model
 from ..recipe.recipe import Recipe
-from ..report.record import BuildRecord
 from ..targets.base import Artifact
 from ..targets.registry import get_target
 from .building import build, executable
+from .record import BuildRecord
 
 CHECKED_SAMPLES = 8
 """Samples on which every built model is compared with the model before its figures count."""

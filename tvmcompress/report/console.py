@@ -11,9 +11,10 @@ from rich.text import Text
 
 from ..evaluation.accuracy import Evaluation
 from ..evaluation.noise import LayerNoise
+from ..measuring.record import BuildRecord
 from ..targets.base import Measurement, TargetDescription
 from .inspection import GroupRecord, Inspection
-from .record import BuildRecord, ModelRecord, Report
+from .record import ModelRecord, Report
 from .surgery import SurgeryRecord
 from .units import count, duration, factor, percent, shape, size
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ..measuring.record import BuildRecord
 from ..targets.base import Measurement
 from .console import plain_table
-from .record import BuildRecord
 from .units import size
 
 

@@ -13,12 +13,12 @@ from ..compression import CompressionResult, is_quantized
 from ..errors import UserError
 from ..evaluation.accuracy import Evaluation
 from ..evaluation.noise import LayerNoise
+from ..measuring.record import BuildRecord
 from ..model import Model
 from ..passes._tvm import TVM_VERSION
 from ..passes.graph.analysis import count_macs, param_bytes, param_sizes
 from ..recipe.recipe import Recipe
 from ..search.precision_choice import PrecisionChoice
-from ..targets.base import Measurement
 from .surgery import SurgeryRecord
 
 
@@ -46,28 +46,6 @@ class ModelRecord(_Record):
     evaluation: Evaluation | None = None
     layers: tuple[LayerNoise, ...] = ()
     provenance: tuple[str, ...] = ()
-
-
-class BuildRecord(_Record):
-    """One model on one target.
-
-    Attributes:
-        model: Name of the model.
-        target: Name of the target.
-        measurement: What was measured; None where it could not be built.
-        build_seconds: How long the build took.
-        checked_samples: Samples on which the built model was compared with the model.
-        largest_error: The largest difference found; 0 for an integer model, whose bytes are equal.
-        problem: Why there is no measurement.
-    """
-
-    model: str
-    target: str
-    measurement: Measurement | None = None
-    build_seconds: float | None = None
-    checked_samples: int = 0
-    largest_error: float | None = None
-    problem: str | None = None
 
 
 class StepRecord(_Record):

@@ -20,7 +20,7 @@ from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets.aot import generate as generating
 from tvmcompress.targets.aot.generate import generate
 from tvmcompress.targets.aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, NEON
-from tvmcompress.targets.x86.lower import channels_last
+from tvmcompress.targets.channels_last import channels_last
 
 HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"}
 GUARD = 256

@@ -16,10 +16,10 @@ from tvmcompress.targets.aot.compiled import compile_program
 from tvmcompress.targets.aot.plan import ALIGNMENT, Buffer, _Search, lower_bound, plan
 from tvmcompress.targets.aot.program import make_program
 from tvmcompress.targets.aot.schedule import FLOAT_REGISTERS
+from tvmcompress.targets.channels_last import channels_last
 from tvmcompress.targets.integer_io import core_and_specs
 from tvmcompress.targets.micro.target import CortexMTarget
 from tvmcompress.targets.registry import get_target
-from tvmcompress.targets.x86.lower import channels_last
 
 
 @st.composite
