@@ -263,6 +263,10 @@ class Target(ABC):
     def missing_tools(self) -> list[str]:
         """One sentence for each tool that building or running needs and that is not installed."""
 
+    def details(self) -> dict[str, str]:
+        """What builds for this target use, by heading, as far as it is decided here and not by the description."""
+        return {}
+
     @abstractmethod
     def build(self, mod: tvm.IRModule, output: Path, **options: Any) -> Artifact:
         """Compile a model module into the folder `output`.

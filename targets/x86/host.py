@@ -19,18 +19,50 @@ _TRIPLE = "x86_64-linux-gnu"
 _CODE_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "lzcnt", "popcnt", "movbe", "amx")
 _LEVELS = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "x86-64")
 
+# The kernel's names that are not LLVM's with other punctuation.
+_KERNEL_NAMES = {"pni": "sse3", "bmi1": "bmi", "abm": "lzcnt", "sse4_1": "sse4.1", "sse4_2": "sse4.2"}
+
 
 @functools.cache
 def host_cpu() -> str:
-    """LLVM's name of the CPU of this machine, such as `znver4`.
-
-    A virtual machine may hide instructions that the CPU of that name has: then the highest x86-64 level that is left.
-    """
+    """This machine's CPU as `supported_cpu` gives it, such as `znver4` or `emeraldrapids,-amx-int8`."""
     name = str(tvm.target.codegen.llvm_get_system_cpu())
-    flags = _kernel_flags()
-    if flags is None or cpu_features(name) <= flags:
-        return name
-    return next((level for level in _LEVELS if cpu_features(level) <= flags), _LEVELS[-1])
+    try:
+        flags = kernel_features(Path("/proc/cpuinfo").read_text())
+    except OSError:
+        flags = None
+    return name if flags is None else supported_cpu(name, flags)
+
+
+def supported_cpu(name: str, flags: frozenset[str]) -> str:
+    """A CPU without the instruction sets that the operating system does not offer, as a virtual machine may hide some.
+
+    Args:
+        name: LLVM's name of the CPU.
+        flags: What the operating system offers, see `kernel_features`.
+
+    Returns:
+        The name, and each instruction set that is left out behind it as `,-avx512fp16`: a CPU as all functions here take it.
+    """
+    return ",".join([name, *(f"-{feature}" for feature in sorted(cpu_features(name) - flags))])
+
+
+def kernel_features(cpuinfo: str) -> frozenset[str] | None:
+    """The instruction sets that the text of /proc/cpuinfo names, by LLVM's names; None where it has no flags.
+
+    The kernel lists what the processor has and the operating system saves on a change of context.
+    """
+    line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), None)
+    return None if line is None else frozenset(map(_llvm_name, line.partition(":")[2].split()))
+
+
+def _llvm_name(flag: str) -> str:
+    """avx512_vbmi2 is LLVM's avx512vbmi2, avx_vnni avxvnni, amx_tile amx-tile, avx10_1 avx10.1."""
+    if flag.startswith("amx_"):
+        return flag.replace("_", "-")
+    if flag.startswith("avx10"):
+        return flag.replace("_", ".")
+    return _KERNEL_NAMES.get(flag, flag.replace("_", "") if flag.startswith("avx") else flag)
 
 
 @functools.cache
@@ -38,36 +70,28 @@ def cpu_features(cpu: str) -> frozenset[str]:
     """The vector and bit instruction sets that LLVM may use when compiling for `cpu`, by LLVM's names.
 
     Raises:
-        UserError: LLVM knows no CPU of this name.
+        UserError: LLVM knows no CPU of this name, or no instruction set that is added to it or taken from it.
     """
-    if not tvm.target.codegen.llvm_is_valid_cpu(cpu, _TRIPLE):
-        raise UserError(f"LLVM knows no x86-64 CPU named {cpu}; give `native`, {PORTABLE_CPU} or a name such as znver3")
+    name, *changes = cpu.split(",")
+    if not _is_known(name):
+        raise UserError(f"LLVM knows no x86-64 CPU named {name}; give `native`, {PORTABLE_CPU} or a name such as znver3")
+    for change in changes:
+        if change[:1] not in ("+", "-") or change[1:] not in _all_features():
+            raise UserError(f"{change} behind {name} is no instruction set to add or leave out; write for instance -avx512f")
     names = map(str, tvm.target.codegen.llvm_get_cpu_features(tvm.target.Target(_target_dict(cpu))))
     # The others tune ("fast-gather") or are not for ordinary code ("pku").
     return frozenset(name for name in names if name.startswith(_CODE_FEATURES))
 
 
-def _kernel_flags() -> frozenset[str] | None:
-    """What /proc/cpuinfo says this machine has, by LLVM's names; None where there is no such file."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return None
-    line = next((line for line in text.splitlines() if line.startswith("flags")), None)
-    if line is None:
-        return None
-    renamed = {
-        "pni": "sse3",
-        "bmi1": "bmi",
-        "abm": "lzcnt",
-        "sse4_1": "sse4.1",
-        "sse4_2": "sse4.2",
-        "avx_vnni": "avxvnni",
-    }
-    flags = set()
-    for flag in line.partition(":")[2].split():
-        flags.add(renamed.get(flag, flag.replace("avx512_", "avx512")))
-    return frozenset(flags)
+@functools.cache
+def _all_features() -> frozenset[str]:
+    """Every instruction set that some CPU known to LLVM has."""
+    newest = ("diamondrapids", "pantherlake", "znver5", "bdver4", "knl")
+    return frozenset().union(*(cpu_features(name) for name in newest if _is_known(name)))
+
+
+def _is_known(name: str) -> bool:
+    return bool(tvm.target.codegen.llvm_is_valid_cpu(name, _TRIPLE))
 
 
 def cpu_level(cpu: str) -> str:
@@ -114,4 +138,5 @@ def missing_features(cpu: str) -> list[str]:
 
 
 def _target_dict(cpu: str) -> dict[str, object]:
-    return {"kind": "llvm", "mtriple": _TRIPLE, "mcpu": cpu}
+    name, *changes = cpu.split(",")
+    return {"kind": "llvm", "mtriple": _TRIPLE, "mcpu": name, **({"mattr": changes} if changes else {})}

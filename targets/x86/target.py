@@ -18,8 +18,9 @@ from ..base import Target, TensorSpec
 from ..tuning_log import default_logs
 from .artifact import X86Artifact
 from .compile import compile_module
-from .host import resolve_cpu
+from .host import cpu_features, resolve_cpu
 from .integer import integer_core, io_specs, is_integer
+from .kernels.intrinsics import best_dot
 
 _COMPILERS = ("g++", "clang++", "gcc", "clang")
 
@@ -36,6 +37,17 @@ class X86Target(Target):
         if not (shutil.which(chosen) if chosen else any(shutil.which(name) for name in _COMPILERS)):
             missing.append("A C++ compiler is needed to link the library; install one: apt-get install g++.")
         return missing
+
+    def details(self) -> dict[str, str]:
+        """The CPU that is compiled for, its instruction sets, and the product that integer kernels use."""
+        cpu = resolve_cpu(self.description.tvm.get("mcpu", "native"))
+        features = cpu_features(cpu)
+        product = best_dot(features, 16)
+        return {
+            "CPU": cpu,
+            "instruction sets": " ".join(sorted(features)),
+            "integer product": f"{product.instruction}, {product.lanes * product.group} products at once",
+        }
 
     def build(
         self,

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from .common import JsonOption, command, output
 
 
 @command
-def targets(json: JsonOption = False) -> None:
-    """List the targets, how figures are measured on each, and whether its tools are installed."""
-    from ..report.console import targets_table
+def targets(
+    name: Annotated[str | None, typer.Argument(help="One target, by name or by the path of its description.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the targets, how figures are measured on each, and whether its tools are installed; or show one."""
+    from ..report.console import target_details, targets_table
     from ..targets.registry import get_target, list_targets
 
-    rows = [(description, get_target(description.name).missing_tools()) for description in list_targets()]
+    known = list_targets() if name is None else [get_target(name).description]
+    rows = [(get_target(name or description.name), description) for description in known]
     if json:
         from json import dumps
 
-        print(dumps([{**row.model_dump(mode="json"), "missing": missing} for row, missing in rows], indent=1))
-        return
-    output().print(targets_table(rows))
+        records = [{**description.model_dump(mode="json"), "missing": target.missing_tools()} for target, description in rows]
+        if name is not None:
+            records[0]["details"] = rows[0][0].details()
+        print(dumps(records, indent=1))
+    elif name is None:
+        output().print(targets_table([(description, target.missing_tools()) for target, description in rows]))
+    else:
+        output().print(target_details(rows[0][1], rows[0][0].details(), rows[0][0].missing_tools()))

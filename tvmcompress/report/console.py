@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -118,6 +118,16 @@ def targets_table(rows: Sequence[tuple[TargetDescription, list[str]]]) -> Render
             problems.setdefault(sentence, []).append(description.name)
     notes = [Text.assemble((", ".join(names), "bold"), f": {sentence}") for sentence, names in problems.items()]
     return Group(table, *notes)
+
+
+def target_details(description: TargetDescription, details: Mapping[str, str], missing: Sequence[str]) -> RenderableType:
+    """One target: what it is, and what builds for it use."""
+    table = plain_table()
+    table.add_column(description.name, no_wrap=True, style="bold")
+    table.add_column(description.title)
+    for heading, text in details.items():
+        table.add_row(heading, text)
+    return Group(table, *(Text(sentence, style="yellow") for sentence in missing))
 
 
 def models_table(models: Sequence[ModelRecord], wide: bool = True) -> RenderableType:

@@ -245,6 +245,14 @@ def test_targets() -> None:
     assert max(map(len, words.splitlines())) <= 100
 
 
+def test_one_target_says_what_its_builds_use() -> None:
+    (row,) = run("targets", "x86", "--json").json
+    assert row["name"] == "x86"
+    words = run("targets", "x86").out.split()
+    assert row["details"]["CPU"] in words
+    assert set(row["details"]["instruction sets"].split()) <= set(words)
+
+
 def test_version_and_help() -> None:
     assert run("--version").out.strip() == f"tvmcompress {tvmcompress.__version__}"
     for command in ("inspect", "compress", "evaluate", "benchmark", "targets"):
