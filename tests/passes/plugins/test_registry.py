@@ -5,6 +5,7 @@ import warnings
 from importlib.metadata import EntryPoint
 
 import pytest
+
 from tvmcompress.passes.errors import UserError
 from tvmcompress.passes.plugins import registry as module
 from tvmcompress.passes.plugins.registry import PluginWarning, Registry
