@@ -3,60 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import common
-from . import options as opt
 from .common import command
-from .measuring import build_options, check_targets, measure_all
+from .measuring import measure_all
+from .options.data import ReadOptions
+from .options.model import ModelArgument, ModelOptions
+from .options.recipe import RecipeOptions
+from .options.samples import OPTIMISTIC, SampleOptions
+from .options.targets import BuildOptions
 from .progress import Bars, bars
-from .recipe_options import with_recipe
-from .search_data import OPTIMISTIC, search_and_evaluation
 
 if TYPE_CHECKING:
     from ..compression import CompressionResult
     from ..data.dataset import Dataset
     from ..measuring.record import BuildRecord
-    from ..recipe.recipe import Recipe
     from ..report.record import ModelRecord, Report
 
 _DEFAULT_OUTPUT = Path("out")
 
 
 @command
-@with_recipe
 def compress(
-    model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
+    model: ModelArgument,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that comes out.")] = _DEFAULT_OUTPUT,
-    calib: opt.CalibOption = None,
-    plan: Recipe,
-    train_data: opt.TrainDataOption = None,
-    checkpoint: opt.CheckpointOption = None,
-    eval_data: opt.EvalOption = None,
-    eval_skip: opt.EvalSkipOption = 0,
-    search_data: opt.SearchDataOption = None,
-    search_split: opt.SearchSplitOption = None,
-    search_log: opt.SearchLogOption = None,
-    target: opt.TargetOption = None,
-    onnx: opt.OnnxOption = None,
-    tune: opt.TuneOption = 0,
-    threads: opt.ThreadsOption = None,
-    patch_wise: opt.PatchWiseOption = False,
-    emit: opt.EmitOption = None,
-    soft_float: opt.SoftFloatOption = True,
-    spend_flash: opt.SpendFlashOption = None,
-    sparse_weights: opt.SparseWeightsOption = False,
-    data_key: common.DataKeyOption = None,
-    label_key: common.LabelKeyOption = None,
-    layout: common.LayoutOption = None,
-    scale: common.ScaleOption = None,
-    mean: common.MeanOption = None,
-    std: common.StdOption = None,
-    shape: common.ShapeOption = None,
-    batch: common.BatchOption = 1,
+    given: SampleOptions,
+    asked: RecipeOptions,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            help="Folder for the state after every epoch; a stopped run goes on.",
+            rich_help_panel="Fine-tuning",
+        ),
+    ] = None,
+    build: BuildOptions,
+    onnx: Annotated[
+        bool | None,
+        typer.Option(
+            "--onnx/--no-onnx",
+            help="Also write model.onnx, for ONNX Runtime and others.",
+            show_default="onnx where it has a form in ONNX",
+        ),
+    ] = None,
+    reading: ModelOptions,
+    read: ReadOptions,
     groups: Annotated[bool, typer.Option("--groups", help="Show what each group of channels lost, and why.")] = False,
     json: common.JsonOption = False,
 ) -> None:
@@ -65,60 +60,40 @@ def compress(
     The output folder gets model.tvmc (the compressed model), model.onnx (the same for other runtimes; quantized models as
     QDQ), recipe.toml, report.json and a folder for each target. It is written whole or not at all.
     """
-    from ..compression import DEFAULT_SAMPLES, limited_target
     from ..compression import compress as run
-    from ..data.dataset import load_data
+    from ..compression import limited_target
     from ..errors import UserError
     from ..output_folder import output_folder
 
-    if plan.finetune is None and (train_data or checkpoint) is not None:
-        raise UserError(f"--{'train-data' if train_data else 'checkpoint'} says nothing without --finetune EPOCHS")
-    check_targets(target or [], tune)
-    options = build_options(
-        target or [],
-        threads=threads,
-        patch_wise=patch_wise,
-        emit=emit,
-        soft_float=soft_float,
-        spend_flash=spend_flash,
-        sparse_weights=sparse_weights,
-    )
-    limited_target(plan, target or [])
+    plan = asked.recipe()
+    given.check(plan)
+    if plan.finetune is None and checkpoint is not None:
+        raise UserError("--checkpoint says nothing without --finetune EPOCHS")
+    targets = build.target or []
+    options = build.by_family(targets)
+    limited_target(plan, targets)
     with output_folder(output) as folder:
-        original = common.load_model(model, shape, batch)
-        steps = common.preprocessing(scale, mean, std)
-        common.check_channels(steps, original.inputs)
+        original = reading.load(model)
+        steps = read.preprocessing(original.inputs)
         if steps is not None:
             original = original.with_preprocessing(steps)
-        read: dict[str, Any] = {"key": data_key, "label_key": label_key, "layout": layout}
-        calibration = evaluation = training = None
-        if calib is not None:
-            limit = plan.calibration_samples or DEFAULT_SAMPLES
-            calibration = load_data(calib, original.inputs, limit=limit, **read)
-        if train_data is not None:
-            training = load_data(train_data, original.inputs, **read)
-        if eval_data is not None:
-            evaluation = _skip(load_data(eval_data, original.inputs, need_labels=label_key is not None, **read), eval_skip)
-        search, evaluation, same = search_and_evaluation(
-            plan, original.inputs, search_data, search_split, evaluation, read
-        )
+        samples = given.load(plan, original.inputs, read)
         with bars() as bar:
             result = run(
                 original,
-                calibration,
+                samples.calibration,
                 recipe=plan,
-                train_data=training,
+                train_data=samples.training,
                 checkpoint=checkpoint,
-                target=target,
-                search_data=search,
-                search_log=search_log,
+                target=targets,
+                search_data=samples.search,
+                search_log=given.search_log,
                 on_progress=bar,
             )
-            models = _records(result, evaluation, bar)
-        builds = measure_all(
-            {"compressed": result.model}, target or [], evaluation or calibration, folder, options=options, tune=tune
-        )
-        report = _report(model, result, models, builds, OPTIMISTIC if same else None)
+            models = _records(result, samples.evaluation, bar)
+        tried = samples.evaluation or samples.calibration
+        builds = measure_all({"compressed": result.model}, targets, tried, folder, options=options, tune=build.tune)
+        report = _report(model, result, models, builds, OPTIMISTIC if samples.optimistic else None)
         result.model.save(folder / "model.tvmc")
         if onnx is not False:
             _write_onnx(result, folder / "model.onnx", required=onnx is True)
@@ -142,14 +117,6 @@ def _write_onnx(result: CompressionResult, path: Path, required: bool) -> None:
     except UnsupportedOperatorError:
         if required:
             raise
-
-
-def _skip(data: Dataset, count: int) -> Dataset:
-    from ..errors import UserError
-
-    if count >= len(data):
-        raise UserError(f"--eval-skip {count} leaves none of the {len(data)} samples of {data.source}")
-    return data.between(count, None)
 
 
 def _records(result: CompressionResult, data: Dataset | None, bar: Bars) -> tuple[ModelRecord, ...]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import BatchOption, JsonOption, ShapeOption, command, load_model, output
+from .common import JsonOption, command, output
+from .options.model import ModelArgument, ModelOptions
 
 
 @command
 def inspect(
-    model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
+    model: ModelArgument,
+    *,
     groups: Annotated[bool, typer.Option("--groups", help="Show the groups of channels that pruning can remove.")] = False,
-    shape: ShapeOption = None,
-    batch: BatchOption = 1,
+    reading: ModelOptions,
     json: JsonOption = False,
 ) -> None:
     """Show the layers of a model: shapes, multiply-accumulates, parameters, and what can be pruned."""
-    subject = load_model(model, shape, batch)
+    subject = reading.load(model)
     from ..report.inspection import inspection
 
     record = inspection(model.name, subject)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .common import JsonOption, command, output
+from .options.targets import WhichBuildOption
 
 _DEFAULT_FOLDER, _DEFAULT_TAR = Path("out"), Path("model.tar")
 
@@ -16,9 +17,7 @@ _DEFAULT_FOLDER, _DEFAULT_TAR = Path("out"), Path("model.tar")
 def package(
     folder: Annotated[Path, typer.Argument(help="What compress or build wrote.")] = _DEFAULT_FOLDER,
     tarball: Annotated[Path, typer.Option("-o", "--output", help="The tarball to write.")] = _DEFAULT_TAR,
-    target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Which build of the folder, where it holds several.")
-    ] = None,
+    target: WhichBuildOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a Cortex-M or Cortex-A build as a tarball in TVM's Model Library Format, for flows made for microTVM."""

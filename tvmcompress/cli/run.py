@@ -11,6 +11,8 @@ import typer
 
 from . import common
 from .common import command
+from .options.data import PartOptions, ReadOptions
+from .options.targets import WhichBuildOption
 from .progress import bars
 
 if TYPE_CHECKING:
@@ -25,28 +27,20 @@ def run(
     data: Annotated[
         Path | None, typer.Argument(help="Data: .npz, .npy, or a folder of .npy; random by default.", show_default=False)
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Which build of the folder, where it holds several.")
-    ] = None,
+    *,
+    target: WhichBuildOption = None,
     emulator: Annotated[bool, typer.Option("--emulator", help="Insist on the emulator.")] = False,
     port: Annotated[
         str | None, typer.Option("--port", help="Run on the board at this serial port (/dev/ttyACM0), and time it there.")
     ] = None,
     baud: Annotated[int | None, typer.Option("--baud", min=1, help="Bits a second of the port (115200 by default).")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Run at most so many samples.")] = None,
-    skip: Annotated[int, typer.Option("--skip", min=0, help="Leave out the first samples.")] = 0,
+    part: PartOptions,
     layers: Annotated[bool, typer.Option("--layers", help="Executed instructions by layer and by function.")] = False,
     save: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
-    data_key: common.DataKeyOption = None,
-    label_key: common.LabelKeyOption = None,
-    layout: common.LayoutOption = None,
-    scale: common.ScaleOption = None,
-    mean: common.MeanOption = None,
-    std: common.StdOption = None,
+    read: ReadOptions,
     json: common.JsonOption = False,
 ) -> None:
     """Run a built model on samples: on this machine, under an emulator, or on a board at a serial port."""
-    from ..data.dataset import load_data
     from ..errors import UserError
     from ..measuring.built import find_build, model_beside
     from ..measuring.running import input_specs, run_built, save_outputs
@@ -57,14 +51,8 @@ def run(
     _check(artifact, emulator, port, baud, layers)
     samples = None
     if data is not None:
-        specs = input_specs(artifact, model_beside(build))
-        steps = common.preprocessing(scale, mean, std)
-        common.check_channels(steps, specs)
-        samples = load_data(data, specs, key=data_key, label_key=label_key, preprocessing=steps, layout=layout)
-        if skip >= len(samples):
-            raise UserError(f"--skip {skip} leaves none of the {len(samples)} samples of {data}")
-        samples = samples.between(skip, None if limit is None else skip + limit)
-    elif limit is not None or skip:
+        samples = part.of(read.load(data, input_specs(artifact, model_beside(build))))
+    elif part.given:
         raise UserError("--limit and --skip choose among samples; give data")
     with _where(artifact, port, baud) as runner, bars() as bar:
         record, outputs = run_built(runner, samples, on_progress=bar)

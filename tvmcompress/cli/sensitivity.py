@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import common
 from .common import command
+from .options.data import ReadOptions
+from .options.model import ModelArgument, ModelOptions
 from .progress import bars
 
 if TYPE_CHECKING:
@@ -23,8 +25,9 @@ _DEFAULT_OUTPUT = Path("sensitivity")
 
 @command
 def sensitivity(
-    model: Annotated[Path, typer.Argument(help="An .onnx file, or a .tvmc file of ours.", show_default=False)],
+    model: ModelArgument,
     data: Annotated[Path, typer.Argument(help="Samples: .npz, .npy, or a folder of .npy.", show_default=False)],
+    *,
     save: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for sensitivity.json and sensitivity.png; an analysis there goes on.")
     ] = _DEFAULT_OUTPUT,
@@ -48,14 +51,8 @@ def sensitivity(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Use at most so many samples.")] = 200,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw the curves (needs matplotlib).")] = True,
-    data_key: common.DataKeyOption = None,
-    label_key: common.LabelKeyOption = None,
-    layout: common.LayoutOption = None,
-    scale: common.ScaleOption = None,
-    mean: common.MeanOption = None,
-    std: common.StdOption = None,
-    shape: common.ShapeOption = None,
-    batch: common.BatchOption = 1,
+    reading: ModelOptions,
+    read: ReadOptions,
     json: common.JsonOption = False,
 ) -> None:
     """Prune each group of channels alone, or quantize each layer alone, and see what it costs.
@@ -63,15 +60,11 @@ def sensitivity(
     That is accuracy with labels, else the output's noise. `compress --sensitivity FOLDER/sensitivity.json --target-macs 0.5`
     then spreads the removal by what was measured. With --quantize all layers but one are quantized, too.
     """
-    from ..data.dataset import load_data
     from ..errors import UserError
 
-    subject = common.load_model(model, shape, batch)
-    steps = common.preprocessing(scale, mean, std)
-    common.check_channels(steps, subject.inputs)
-    read: dict[str, Any] = {"key": data_key, "label_key": label_key, "preprocessing": steps, "layout": layout}
-    samples = load_data(data, subject.inputs, **read)
-    calibration = None if calib is None else load_data(calib, subject.inputs, limit=limit, **read)
+    subject = reading.load(model)
+    samples = read.load(data, subject.inputs)
+    calibration = None if calib is None else read.load(calib, subject.inputs, limit=limit)
     if quantize is not None and (ratios or importance):
         raise UserError(f"{'--ratios' if ratios else '--importance'} says nothing with --quantize; it is for pruning")
     shares = _shares(ratios)

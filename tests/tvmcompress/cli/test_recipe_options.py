@@ -1,18 +1,15 @@
-"""Options of a recipe: every command that compresses carries them, and each sets what it says."""
+"""Options of a recipe: each sets what it says."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.tvmcompress.cli.running import refused, run
-from tvmcompress.cli.benchmark import benchmark
-from tvmcompress.cli.compress import compress
-from tvmcompress.cli.recipe_options import OPTIONS, recipe_of
+from tvmcompress.cli.options.recipe import RecipeOptions
+from tvmcompress.cli.options.recipe_values import SETS
 from tvmcompress.errors import UserError
 from tvmcompress.recipe.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe, SparsifyRecipe
 
@@ -21,26 +18,19 @@ TABLES = {"prune": PruneRecipe, "finetune": FinetuneRecipe, "quantize": Quantize
 
 def recipe(**given: Any) -> Recipe:
     """The recipe of a command that was given some options."""
-    return recipe_of({**dict.fromkeys(OPTIONS), **given})
-
-
-@pytest.mark.parametrize("command", [benchmark, compress])
-def test_commands_carry_all(command: Callable[..., None]) -> None:
-    parameters = inspect.signature(command).parameters
-    assert "plan" not in parameters
-    assert {name: parameters[name].annotation for name in OPTIONS} == {name: field.option for name, field in OPTIONS.items()}
+    return RecipeOptions(**given).recipe()
 
 
 def test_each_sets_a_field() -> None:
-    for name, field in OPTIONS.items():
-        assert not field.table or field.field in TABLES[field.table].model_fields, name
+    for name, (table, field) in SETS.items():
+        assert field in TABLES[table].model_fields, name
 
 
 def test_replaces_entries_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(
         'calibration_samples = 20\n[prune]\nratio = 0.3\nscope = "global"\n[quantize]\nobserver = "mse"\nexclude = ["a"]\n'
     )
-    plan = recipe(recipe=tmp_path / "r.toml", prune=0.6, keep_float=["b", "c"], power_of_two=True, calib_samples=7)
+    plan = recipe(recipe_file=tmp_path / "r.toml", prune=0.6, keep_float=["b", "c"], power_of_two=True, calib_samples=7)
     assert plan == Recipe(
         prune=PruneRecipe(ratio=0.6, scope="global"),
         quantize=QuantizeRecipe(observer="mse", exclude=("b", "c"), power_of_two=True),
@@ -50,7 +40,7 @@ def test_replaces_entries_of_the_file(tmp_path: Path) -> None:
 
 def test_a_budget_replaces_the_ratio_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("[prune]\nratio = 0.3\nmin_channels = 2\n")
-    assert recipe(recipe=tmp_path / "r.toml", max_ram="16K").prune == PruneRecipe(max_ram=16384, min_channels=2)
+    assert recipe(recipe_file=tmp_path / "r.toml", max_ram="16K").prune == PruneRecipe(max_ram=16384, min_channels=2)
 
 
 def test_ratios_by_pattern_and_thresholds() -> None:
@@ -66,7 +56,7 @@ def test_ratios_by_pattern_and_thresholds() -> None:
 
 def test_a_threshold_replaces_the_ratio_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('[prune]\nratio = 0.3\n[sparsify]\npattern = "2:4"\nexclude = ["a"]\n')
-    plan = recipe(recipe=tmp_path / "r.toml", threshold=0.1, sparsify="<0.5")
+    plan = recipe(recipe_file=tmp_path / "r.toml", threshold=0.1, sparsify="<0.5")
     assert plan == Recipe(prune=PruneRecipe(threshold=0.1), sparsify=SparsifyRecipe(threshold=0.5, exclude=("a",)))
 
 

@@ -1,0 +1,52 @@
+"""The options that say how a model's file is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ...model import Model
+
+_model = partial(typer.Option, rich_help_panel="Model")
+
+ModelArgument = Annotated[Path, typer.Argument(help="An .onnx or .tflite file, or a .tvmc file of ours.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a model's file leaves open."""
+
+    shape: Annotated[
+        list[str] | None,
+        _model("--shape", metavar="NAME:DIMS", help="Shape of an input that the file leaves open: image:1,3,224,224."),
+    ] = None
+    batch: Annotated[int, _model("--batch", min=1, help="Size of an open leading dimension.")] = 1
+
+    def load(self, path: Path) -> Model:
+        """The model of a file.
+
+        Raises:
+            UserError: It cannot be read, or a shape is of no form.
+        """
+        from ...importing import load
+
+        return load(path, shapes=_shapes(self.shape), batch=self.batch)
+
+
+def _shapes(entries: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Shapes by input name from `name:1,3,224,224`."""
+    from ...errors import UserError
+
+    shapes = {}
+    for entry in entries or []:
+        name, colon, dims = entry.rpartition(":")
+        parts = dims.replace("x", ",").split(",")
+        if not colon or not name or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            raise UserError(f"--shape {entry} is not of the form NAME:1,3,224,224")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes

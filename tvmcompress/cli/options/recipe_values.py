@@ -1,0 +1,126 @@
+"""The recipe that options stand for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from .recipe import RecipeOptions, Sets
+
+if TYPE_CHECKING:
+    from ...recipe.recipe import Recipe
+
+SETS: dict[str, Sets] = {
+    name: sets
+    for name, hint in get_type_hints(RecipeOptions, include_extras=True).items()
+    for sets in getattr(hint, "__metadata__", ())
+    if isinstance(sets, Sets)
+}
+"""The field that each option sets, by the option's name."""
+
+_MAINS = {
+    "prune": ("ratio", "threshold", "blocks", "heads"),
+    "finetune": ("epochs",),
+    "quantize": ("precision", "preset"),
+}
+_NEEDS = {
+    "prune": "--prune RATIO or a budget (--target-macs 0.5)",
+    "finetune": "--finetune EPOCHS",
+    "quantize": "--quantize int8",
+}
+"""Fields that ask for a step; those beside them say nothing alone. Budgets ask for pruning, too."""
+
+
+_SPARSITIES = ("sparsity", "threshold", "pattern")
+"""Fields of the table of sparsity of which one says how much."""
+
+
+def recipe_of(asked: RecipeOptions) -> Recipe:
+    """The recipe of a command, see `RecipeOptions.recipe`."""
+    from ...errors import UserError
+    from ...recipe.recipe import BUDGETS, Recipe, as_prune_recipe
+
+    options = asdict(asked)
+    base = Recipe() if asked.recipe_file is None else Recipe.load(asked.recipe_file)
+    if asked.prune is not None:
+        as_prune_recipe(asked.prune)
+    values = base.model_dump(exclude_none=True, exclude_unset=True)
+    amounts = ("ratio", "threshold", *BUDGETS)
+    for table, mains in _MAINS.items():
+        named = {
+            name: sets.field for name, sets in SETS.items() if sets.table == table and options[name] not in (None, [])
+        }
+        given = {field: _plain(name, options[name]) for name, field in named.items()}
+        wanted = table in values or any(field in (*mains, *BUDGETS) for field in given)
+        if given and not wanted:
+            option = next(iter(named)).replace("_", "-")
+            raise UserError(f"--{option} says nothing without {_NEEDS[table]}")
+        if given:
+            # A ratio on the command line takes the place of the file's budgets, and the other way round.
+            replaced = amounts if any(name in given for name in amounts) else ()
+            kept = {key: value for key, value in values.get(table, {}).items() if key not in replaced}
+            values[table] = {**kept, **given}
+    if asked.sparsify is not None:
+        kept = {key: value for key, value in values.get("sparsify", {}).items() if key not in _SPARSITIES}
+        values["sparsify"] = {**kept, **_sparsity(asked.sparsify)}
+    if asked.calib_samples is not None:
+        values["calibration_samples"] = asked.calib_samples
+    return Recipe.of(values)
+
+
+def _plain(option: str, value: Any) -> Any:
+    """A value as the recipe has it."""
+    if option in ("max_flash", "max_ram"):
+        return size_of(option, value)
+    if option == "quant_repair" and value == ["none"]:
+        return []
+    if option == "ratio":
+        return dict(_ratio(text) for text in value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _ratio(text: str) -> tuple[str, float]:
+    """A pattern and its ratio."""
+    from ...errors import UserError
+
+    pattern, _, number = text.rpartition("=")
+    try:
+        if not pattern:
+            raise ValueError
+        return pattern, float(number)
+    except ValueError:
+        raise UserError(f"--ratio {text} is not a pattern and a fraction such as 'conv1*=0.3'") from None
+
+
+def size_of(name: str, text: str) -> int:
+    """Bytes from 65536, 64K, 64KB or 0.5M.
+
+    Raises:
+        UserError: It is no such size; the sentence names the option `name`.
+    """
+    from ...errors import UserError
+
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    factor = {"K": 1024, "M": 1024**2}.get(number[-1:], 1)
+    try:
+        size = float(number[:-1] if factor > 1 else number) * factor
+        if not 1 <= size < 2**40:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--{name.replace('_', '-')} {text} is not a size such as 65536, 64K or 1M") from None
+    return int(size)
+
+
+def _sparsity(text: str) -> dict[str, Any]:
+    """The fields that --sparsify sets."""
+    from ...errors import UserError
+
+    if ":" in text:
+        return {"pattern": text}
+    try:
+        return {"threshold": float(text[1:])} if text.startswith("<") else {"sparsity": float(text)}
+    except ValueError:
+        raise UserError(
+            f"--sparsify {text} is neither a fraction such as 0.5, a pattern such as 2:4 nor a magnitude such as '<0.01'"
+        ) from None

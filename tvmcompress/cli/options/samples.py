@@ -1,0 +1,134 @@
+"""The options that name the samples which a compression uses, and which of them precisions are chosen on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .data import ReadOptions, skipping
+
+if TYPE_CHECKING:
+    from ...data.dataset import Dataset
+    from ...model import InputSpec
+    from ...recipe.recipe import Recipe
+
+OPTIMISTIC = (
+    "chosen on the samples that are evaluated here, so the accuracy is optimistic; "
+    "choose on others (--search-data FILE or --search-split 0.5)"
+)
+
+_data = partial(typer.Option, rich_help_panel="Data")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a compression.
+
+    Attributes:
+        calibration, training, search, evaluation: None where not given or not needed.
+        optimistic: Whether precisions are chosen on the samples that are evaluated.
+    """
+
+    calibration: Dataset | None
+    training: Dataset | None
+    search: Dataset | None
+    evaluation: Dataset | None
+    optimistic: bool
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Where the samples of a compression are."""
+
+    calib: Annotated[
+        Path | None, _data("--calib", help="Samples of what the model will see: .npz, .npy or a folder of .npy.")
+    ] = None
+    train_data: Annotated[
+        Path | None,
+        typer.Option(
+            "--train-data", help="What it learns from, with labels or without: .npz, ...", rich_help_panel="Fine-tuning"
+        ),
+    ] = None
+    eval_data: Annotated[Path | None, _data("--eval", help="Labelled data: accuracy before and after.")] = None
+    eval_skip: Annotated[int, _data("--eval-skip", min=0, help="Leave out the first samples of --eval.")] = 0
+    search_data: Annotated[
+        Path | None, _data("--search-data", help="Samples that --max-drop and --min-snr hold on (--eval by default).")
+    ] = None
+    search_split: Annotated[
+        float | None,
+        _data("--search-split", metavar="FRACTION", help="They hold on this part of --eval; the rest is evaluated."),
+    ] = None
+    search_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--search-log",
+            help="Keep what the search tries in this file, and go on with what is there.",
+            rich_help_panel="Quantization",
+        ),
+    ] = None
+
+    def check(self, plan: Recipe) -> None:
+        """Refuse options that say nothing for a recipe, before anything is read.
+
+        Raises:
+            UserError: There is one.
+        """
+        from ...errors import UserError
+        from ...recipe.recipe import Recipe
+
+        searches = plan.quantize is not None and plan.quantize.searches
+        compresses = plan != Recipe(calibration_samples=plan.calibration_samples)
+        for value, option, needed, need in (
+            (self.calib, "--calib", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
+            (self.train_data, "--train-data", plan.finetune is not None, "--finetune EPOCHS"),
+            (self.eval_skip or None, "--eval-skip", self.eval_data is not None, "--eval FILE"),
+            (self.search_data, "--search-data", searches, _SEARCH),
+            (self.search_split, "--search-split", searches, _SEARCH),
+            (self.search_log, "--search-log", searches, _SEARCH),
+        ):
+            if value is not None and not needed:
+                raise UserError(f"{option} says nothing without {need}")
+        if self.search_data is not None and self.search_split is not None:
+            raise UserError("give either --search-data or --search-split, not both")
+        if searches and self.search_data is None and self.eval_data is None:
+            raise UserError(
+                "precisions are chosen on samples that are not calibrated on; give some with --search-data or --eval"
+            )
+
+    def load(self, plan: Recipe, inputs: tuple[InputSpec, ...], read: ReadOptions) -> Samples:
+        """The samples for a recipe.
+
+        Args:
+            plan: What is to be done.
+            inputs: Of the model.
+            read: How files are read.
+
+        Raises:
+            UserError: Samples cannot be read, or do not fit.
+        """
+        from ...compression import DEFAULT_SAMPLES
+        from ...data.splits import split
+
+        def samples(path: Path | None, limit: int | None = None) -> Dataset | None:
+            return None if path is None else read.load(path, inputs, limit=limit)
+
+        calibration = samples(self.calib, plan.calibration_samples or DEFAULT_SAMPLES)
+        training = samples(self.train_data)
+        evaluation = samples(self.eval_data)
+        if evaluation is not None:
+            evaluation = skipping(evaluation, self.eval_skip, "--eval-skip")
+        search = samples(self.search_data)
+        optimistic = False
+        if search is None and plan.quantize is not None and plan.quantize.searches:
+            if self.search_split is not None and evaluation is not None:
+                search, evaluation = split(evaluation, self.search_split)
+            else:
+                search, optimistic = evaluation, True
+        return Samples(calibration, training, search, evaluation, optimistic)
+
+
+_SEARCH = "a limit for choosing precisions (--max-drop 0.5)"

@@ -1,0 +1,112 @@
+"""The options that say for which targets a model is built, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_targets = partial(typer.Option, rich_help_panel="Targets")
+
+WhichBuildOption = Annotated[
+    str | None, typer.Option("--target", "-t", help="Which build of the folder, where it holds several.")
+]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What is built."""
+
+    target: Annotated[list[str] | None, _targets("--target", "-t", help="Build and measure for this target (repeatable).")] = (
+        None
+    )
+    tune: Annotated[int, _targets("--tune", min=0, metavar="N", help="Try N schedules on this machine first (x86).")] = 0
+    threads: Annotated[int | None, _targets("--threads", min=1, help="Threads of an inference on x86.")] = None
+    patch_wise: Annotated[
+        bool,
+        _targets(
+            "--patch-wise", help="Compute the first layers strip by strip where that takes less RAM (Cortex-M, int8)."
+        ),
+    ] = False
+    emit: Annotated[
+        str | None,
+        _targets(
+            "--emit",
+            metavar="object|c",
+            help="Kernels for Cortex as object files (the default, faster), or as C99 source for any compiler.",
+        ),
+    ] = None
+    soft_float: Annotated[
+        bool,
+        _targets(
+            "--soft-float/--no-soft-float",
+            help="Compute float layers by library calls on a core without a floating-point unit, or refuse them.",
+        ),
+    ] = True
+    spend_flash: Annotated[
+        str | None,
+        _targets(
+            "--spend-flash",
+            metavar="SIZE",
+            help="Flash to spend for fewer instructions, on weights of 16 bits where they save most "
+            "(Cortex-M4, M7, M33; 8K).",
+        ),
+    ] = None
+    sparse_weights: Annotated[
+        bool,
+        _targets(
+            "--sparse-weights/--dense-weights",
+            help="Store int8 weights of pattern 2:4 in 2.5 bytes for four: less flash, more instructions (Cortex-M).",
+        ),
+    ] = False
+
+    def by_family(self, targets: Sequence[str], *, skip_missing: bool = False) -> dict[str, dict[str, Any]]:
+        """What the options mean for each family of targets; refuses at the start what would be refused after the work.
+
+        Raises:
+            UserError: A target is unknown, no target has a use for an option, or a value is none.
+            MissingToolError: A tool of a target is missing.
+        """
+        from ...errors import UserError
+        from ...targets.aot.generate import EMITTED
+        from ...targets.registry import get_target
+        from .recipe_values import size_of
+
+        chosen = [get_target(name) for name in targets]
+        if not skip_missing:
+            for target in chosen:
+                target.require_tools()
+        families = {target.description.family for target in chosen}
+        if self.emit is not None and self.emit not in EMITTED:
+            raise UserError(f"--emit {self.emit} is neither {' nor '.join(EMITTED)}")
+        cortex = {"cortex-m", "cortex-a"}
+        for option, given, takers, sentence in (
+            ("--tune", self.tune, {"x86"}, "tries schedules on x86; add --target x86"),
+            ("--emit", self.emit, cortex, "says what is written for Cortex-M and Cortex-A; add --target cortex-m4"),
+            ("--patch-wise", self.patch_wise, {"cortex-m"}, _MICRO),
+            ("--no-soft-float", not self.soft_float, {"cortex-m"}, _MICRO),
+            ("--spend-flash", self.spend_flash, {"cortex-m"}, _MICRO),
+            ("--sparse-weights", self.sparse_weights, {"cortex-m"}, _MICRO),
+            ("--threads", self.threads, {"x86"}, "is for x86; add --target x86"),
+        ):
+            if given and not families & takers:
+                raise UserError(f"{option} {sentence}")
+        emitting = {} if self.emit is None else {"emit": self.emit}
+        micro: dict[str, Any] = dict(emitting)
+        if self.patch_wise:
+            micro["patch_wise"] = True
+        if not self.soft_float:
+            micro["soft_float"] = False
+        if self.spend_flash is not None:
+            micro["spend_flash"] = size_of("spend_flash", self.spend_flash)
+        if self.sparse_weights:
+            micro["sparse_weights"] = True
+        return {"x86": {} if self.threads is None else {"threads": self.threads}, "cortex-a": emitting, "cortex-m": micro}
+
+
+_MICRO = "is for microcontrollers; add --target cortex-m4"
