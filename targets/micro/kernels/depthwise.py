@@ -19,8 +19,9 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.vectors import i32
 from .epilogue import Epilogue
-from .words import even_bytes, hidden_zero, i32, load_word, odd_bytes, pack_bottoms, pack_tops, sadd16, smlabt, smlad, smlatb
+from .words import even_bytes, hidden_zero, load_word, odd_bytes, pack_bottoms, pack_tops, sadd16, smlabt, smlad, smlatb
 
 # mypy: ignore-errors
 

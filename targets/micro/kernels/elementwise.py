@@ -13,38 +13,12 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from ....passes.integer.requantize import multiply
+from ...kernels.sums import Operand
+from ...kernels.vectors import i32
 from .epilogue import Epilogue
-from .words import i32, qadd
+from .words import qadd
 
 # mypy: ignore-errors
-
-_HALF = (1 << 30, 0)
-_BYTES = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class Operand:
-    """One operand of a sum.
-
-    Attributes:
-        zero_point: Its zero point.
-        multiplier, shift: Its factor.
-    """
-
-    zero_point: int
-    multiplier: int
-    shift: int
-
-    @property
-    def shifted(self) -> bool:
-        """Whether its factor is 1/2, so that a shift does."""
-        return (self.multiplier, self.shift) == _HALF
-
-    def table(self, left_shift: int, rounding: str) -> np.ndarray:
-        """Its scaled values by the byte as unsigned, (256,) int64."""
-        return multiply((_BYTES - self.zero_point) << left_shift, self.multiplier, self.shift, rounding)
-
 
 @dataclass(frozen=True)
 class Sum:

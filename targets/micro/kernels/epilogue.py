@@ -16,11 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from .words import i32, multiply_high, multiply_high_add_rounded, multiply_high_rounded, qadd, ssat8
-
-
-class NotRepresentable(ValueError):
-    """A multiplier or a bound that the fast arithmetic cannot express; the generic kernel can."""
+from ...kernels.layers import NotRepresentable
+from ...kernels.vectors import i32
+from .words import multiply_high, multiply_high_add_rounded, multiply_high_rounded, qadd, ssat8
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .elementwise import Operand
+from ...kernels.sums import Operand
+from ...kernels.vectors import splat
 from .helium_epilogue import HeliumEpilogue
-from .helium_words import gather_words, splat
+from .helium_words import gather_words
 
 # mypy: ignore-errors
 

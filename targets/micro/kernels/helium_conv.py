@@ -23,12 +23,12 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.band import HEAD, Band
+from ...kernels.vectors import VECTOR, as_bytes, i32, load_run, load_words
 from .helium_add import HeliumSum
-from .helium_band import HEAD, Band
 from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_epilogue import block_parameters
-from .helium_words import VECTOR, as_bytes, load_run, load_words, vector, vmladava
-from .words import i32
+from .helium_words import vector, vmladava
 
 # mypy: ignore-errors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .helium_band import Band
+from ...kernels.band import Band
 from .helium_epilogue import HeliumEpilogue
 from .panel import Convolution
 

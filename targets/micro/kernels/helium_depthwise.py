@@ -15,9 +15,10 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .helium_band import HEAD, Band
+from ...kernels.band import HEAD, Band
+from ...kernels.vectors import VECTOR, as_bytes, load_words
 from .helium_epilogue import HeliumEpilogue
-from .helium_words import VECTOR, as_bytes, load_words, narrowed, vmull, widened
+from .helium_words import narrowed, vmull, widened
 
 # mypy: ignore-errors
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from .epilogue import Epilogue, NotRepresentable
-from .helium_words import saturated, splat, vqdmulh, vqrdmlash, vqrdmulh
+from ...kernels.layers import NotRepresentable
+from ...kernels.vectors import splat
+from .epilogue import Epilogue
+from .helium_words import saturated, vqdmulh, vqrdmlash, vqrdmulh
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@ import numpy as np
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
+from ...kernels.layers import NotRepresentable, constant_values, convolution_sizes, folded_bias
+from ...kernels.sums import Operand
+from ...kernels.use_kernels import NO_STRENGTH_REDUCTION, Kernel, Makers, use_kernels
 from . import helium_add, helium_conv, helium_depthwise, helium_pool
-from .elementwise import Operand
-from .epilogue import NotRepresentable
 from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_epilogue import HeliumEpilogue
 from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
-from .legalize import constant_values, folded_bias
-from .use_kernels import NO_STRENGTH_REDUCTION, Kernel, Makers, use_kernels
-from .wide_weights import convolution_sizes
 
 _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 """Their counter is one of the eight registers that VMLADAVA can add to."""

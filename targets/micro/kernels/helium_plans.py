@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...kernels.vectors import VECTOR
 from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_depthwise import HeliumDepthwise
-from .helium_words import VECTOR
 
 _LONGEST_ROUND = 8
 _LONGEST_EXACT_ROUND = 12

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .helium_words import splat, vmulh, widened
+from ...kernels.vectors import splat
+from .helium_words import vmulh, widened
 
 # mypy: ignore-errors
 

@@ -10,10 +10,7 @@ import functools
 from tvm import tirx
 from tvm.target import codegen
 
-from .words import i32
-
-VECTOR = 16
-"""Bytes of a vector register."""
+from ...kernels.vectors import as_words, i32, splat
 
 
 @functools.cache
@@ -23,11 +20,6 @@ def _intrinsic(name: str) -> int:
 
 def _call(dtype: str, name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
     return tirx.call_llvm_pure_intrin(dtype, tirx.const(_intrinsic(name), "uint32"), *args)
-
-
-def splat(value: int, lanes: int = 4) -> tirx.PrimExpr:
-    """A constant in every 32-bit lane."""
-    return tirx.Broadcast(i32(value), lanes)
 
 
 def vector(*values: tirx.PrimExpr) -> tirx.PrimExpr:
@@ -55,35 +47,10 @@ def vqrdmlash(a: tirx.PrimExpr, b: tirx.PrimExpr, c: int | tirx.PrimExpr) -> tir
     return _call("int32x4", "vqrdmlash", a, b, i32(c) if isinstance(c, int) else c)
 
 
-def load_bytes(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
-    """Sixteen bytes of an int8 buffer; the address need not be aligned."""
-    return buffer.vload([offset], "int8x16")
-
-
-def load_run(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
-    """Sixteen bytes of an int8 or int32 buffer at an offset in its elements."""
-    return load_bytes(buffer, offset) if str(buffer.dtype) == "int8" else as_bytes(load_words(buffer, offset))
-
-
-def load_words(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
-    """Four words of an int32 buffer."""
-    return buffer.vload([offset], "int32x4")
-
-
-def as_bytes(words: tirx.PrimExpr) -> tirx.PrimExpr:
-    """The same 128 bits as bytes."""
-    return tirx.reinterpret("int8x16", words)
-
-
 def gather_words(buffer: tirx.Buffer, start: int, indices: tirx.PrimExpr) -> tirx.PrimExpr:
     """The words `start + index` of an int32 buffer, for four indices of either sign."""
     base = tirx.address_of(buffer[start])
     return _call("int32x4", "vldr.gather.offset", base, indices, i32(32), i32(2), i32(0))
-
-
-def as_words(value: tirx.PrimExpr) -> tirx.PrimExpr:
-    """The same 128 bits as words."""
-    return tirx.reinterpret("int32x4", value)
 
 
 def vmull(a: tirx.PrimExpr, b: tirx.PrimExpr, top: int) -> tirx.PrimExpr:

@@ -11,13 +11,13 @@ import numpy as np
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
+from ...kernels.layers import constant_values, folded_bias
+from ...kernels.use_kernels import Kernel, Makers, use_kernels
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
-from .epilogue import NotRepresentable
 from .packing import planes_are_exact
 from .plans import plan_band, plan_convolution, plan_winograd
 from .sparse import decode_sparse, plan_sparse
-from .use_kernels import Kernel, Makers, use_kernels
 from .wide_weights import choose_wide, convolution_shape, epilogue_of
 
 _SMALL_LAYER = 1536
@@ -45,20 +45,6 @@ class UseDspKernels:
             f"{PREFIX}qdense": partial(_dense, sparse=sparse),
         }
         return use_kernels(mod, {**_MAKERS, **{name: maker for name, maker in made.items() if name in _MAKERS}}, self.spare)
-
-
-def constant_values(call: relax.Call) -> list[np.ndarray] | None:
-    """Weights, bias, multipliers and shifts of a layer; None where one of them is computed."""
-    values = [arg.value.numpy() for arg in call.args[1:] if isinstance(arg, Constant)]
-    return values if len(values) == len(call.args) - 1 else None
-
-
-def folded_bias(call: relax.Call, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The bias with the input's zero point taken out of the sum over (O, K) weights."""
-    folded = bias.astype(np.int64) - int(call.attrs.input_zero_point) * weight.astype(np.int64).sum(1)
-    if np.abs(folded).max(initial=0) >= 1 << 31:
-        raise NotRepresentable("a bias that leaves 32 bits")
-    return folded.astype(np.int32)
 
 
 def _settled(

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 from tvm import tirx
 
-from .words import i32, qsub
+from ...kernels.vectors import i32
+from .words import qsub
 
 _ORDER = [0, 2, 1, 3]
 

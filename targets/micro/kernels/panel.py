@@ -21,6 +21,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.layers import ConvolutionShape
 from .elementwise import Sum
 from .epilogue import Epilogue
 from .packing import byte_planes, first_plane, pair_parameters, second_plane, wide
@@ -39,29 +40,9 @@ which would keep its load from being paired."""
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """The shape of a convolution, NHWC with batch 1, no groups.
+class Convolution(ConvolutionShape):
+    """The shape of a convolution, and how its accumulators become outputs."""
 
-    Attributes:
-        height, width, channels: Of the input.
-        out_height, out_width, out_channels: Of the output.
-        kernel, strides: (vertical, horizontal).
-        top, left: Padding before; what lies behind follows from the sizes.
-        input_zero_point: What padding holds.
-        epilogue: How accumulators become outputs.
-    """
-
-    height: int
-    width: int
-    channels: int
-    out_height: int
-    out_width: int
-    out_channels: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    top: int
-    left: int
-    input_zero_point: int
     epilogue: Epilogue
 
 

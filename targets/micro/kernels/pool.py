@@ -5,7 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .words import even_bytes, i32, load_word, odd_bytes, sadd16
+from ...kernels.vectors import i32
+from .words import even_bytes, load_word, odd_bytes, sadd16
 
 # mypy: ignore-errors
 

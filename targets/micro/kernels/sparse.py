@@ -20,9 +20,10 @@ from ....passes.graph.interpreter import evaluate_call
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import is_integer_op
 from ....passes.numbers.two_of_four import GROUP, places_2of4
+from ...kernels.use_kernels import is_covered
+from ...kernels.vectors import i32
 from .panel import Convolution
-from .use_kernels import is_covered
-from .words import even_bytes, i32, load_word, odd_bytes, pack_bottoms, pack_tops, smlad
+from .words import even_bytes, load_word, odd_bytes, pack_bottoms, pack_tops, smlad
 
 # mypy: ignore-errors
 

@@ -6,16 +6,15 @@ output about one and a half less; it takes eight bytes more.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ....passes._tvm import Constant, relax
 from ....passes.graph.module_params import static_shape
 from ....passes.graph.rebuild import bindings
 from ....passes.integer.registry import is_integer_op
+from ...kernels.layers import convolution_sizes
+from ...kernels.spare_memory import spare_memory
 from .epilogue import Epilogue
 from .panel import Convolution, PanelConvolution
 from .plans import plan_convolution, plan_winograd
-from .spare_memory import spare_memory
 
 _DEFAULT_SHARE = 200
 """By default one byte is spent for so many of weights."""
@@ -64,27 +63,6 @@ def choose_wide(main: relax.Function, budget: int | None, spare: bool = True) ->
 def convolution_shape(call: relax.Call) -> Convolution:
     """The shape of a `qconv2d` without groups."""
     return Convolution(**convolution_sizes(call), epilogue=epilogue_of(call))
-
-
-def convolution_sizes(call: relax.Call) -> dict[str, Any]:
-    """The fields of `Convolution` but for the epilogue, of a `qconv2d` without groups."""
-    attrs = call.attrs
-    outputs, kh, kw, channels = static_shape(call.args[1])
-    _, height, width, _ = static_shape(call.args[0])
-    _, out_height, out_width, _ = static_shape(call)
-    return {
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "out_height": out_height,
-        "out_width": out_width,
-        "out_channels": outputs,
-        "kernel": (kh, kw),
-        "strides": tuple(int(s) for s in attrs.strides),
-        "top": int(attrs.padding[0]),
-        "left": int(attrs.padding[1]),
-        "input_zero_point": int(attrs.input_zero_point),
-    }
 
 
 def constant_shifts(call: relax.Call) -> list[int]:

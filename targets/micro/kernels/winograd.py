@@ -23,10 +23,11 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.vectors import i32
 from .elementwise import Sum
 from .packing import pair_parameters
 from .panel import Convolution
-from .words import even_bytes, i32, load_word, odd_bytes, sadd16, smlad, ssub16
+from .words import even_bytes, load_word, odd_bytes, sadd16, smlad, ssub16
 
 # mypy: ignore-errors
 

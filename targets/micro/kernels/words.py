@@ -11,6 +11,8 @@ import functools
 from tvm import tirx
 from tvm.target import codegen
 
+from ...kernels.vectors import i32
+
 
 @functools.cache
 def _intrinsic(name: str) -> int:
@@ -19,12 +21,6 @@ def _intrinsic(name: str) -> int:
 
 def _call(name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
     return tirx.call_llvm_pure_intrin("int32", tirx.const(_intrinsic(name), "uint32"), *args)
-
-
-def i32(value: int) -> tirx.PrimExpr:
-    """A constant word; values above 2**31 wrap."""
-    value &= 0xFFFFFFFF
-    return tirx.const(value - (1 << 32) if value >> 31 else value, "int32")
 
 
 def smlad(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:

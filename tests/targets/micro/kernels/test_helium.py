@@ -18,8 +18,8 @@ from tvmcompress.passes.integer import ops
 from tvmcompress.passes.integer.requantize import requantize
 from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
+from tvmcompress.targets.kernels.layers import NotRepresentable
 from tvmcompress.targets.micro.kernels import legalize
-from tvmcompress.targets.micro.kernels.epilogue import NotRepresentable
 from tvmcompress.targets.micro.kernels.helium_depthwise import group_taps
 from tvmcompress.targets.micro.kernels.helium_epilogue import HeliumEpilogue
 

@@ -16,9 +16,10 @@ from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.passes.integer.requantize import requantize
 from tvmcompress.targets import get_target
+from tvmcompress.targets.kernels.layers import NotRepresentable
 from tvmcompress.targets.micro.kernels import legalize, packing, panel, winograd
 from tvmcompress.targets.micro.kernels.constant_channels import settle_constant_channels
-from tvmcompress.targets.micro.kernels.epilogue import Epilogue, NotRepresentable
+from tvmcompress.targets.micro.kernels.epilogue import Epilogue
 from tvmcompress.targets.micro.kernels.plans import plan_convolution, plan_winograd
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import numpy as np
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.rebuild import bindings
 from tvmcompress.passes.integer import ops
-from tvmcompress.targets.micro.kernels.spare_memory import spare_memory
+from tvmcompress.targets.kernels.spare_memory import spare_memory
 
 
 def convolution(x: relax.Expr, outputs: int, channels: int, strides: tuple[int, int]) -> relax.Call:

@@ -11,8 +11,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .helium_words import VECTOR, as_bytes, as_words, load_bytes, load_run
-from .words import i32
+from .vectors import VECTOR, as_bytes, as_words, i32, load_bytes, load_run
 
 # mypy: ignore-errors
 

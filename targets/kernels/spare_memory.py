@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....passes._tvm import Constant, relax
-from ....passes.graph.module_params import input_vars
-from ....passes.graph.rebuild import bindings, users
-from ....passes.integer.registry import PREFIX
+from ...passes._tvm import Constant, relax
+from ...passes.graph.module_params import input_vars
+from ...passes.graph.rebuild import bindings, users
+from ...passes.integer.registry import PREFIX
 
 _MOST = 1.5
 

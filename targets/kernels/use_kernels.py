@@ -1,4 +1,4 @@
-"""Replacing integer operators by kernels: what the cores with the DSP extension and those with Helium share."""
+"""Replacing integer operators by kernels: what all families of cores that build ahead of time share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from ....passes._tvm import Constant, relax, tirx, tvm
-from ....passes.graph.module_params import static_shape
-from ....passes.graph.rebuild import bindings, users
-from ....passes.integer.registry import PREFIX, dtype_of
-from ...aot.lower import LLVM_OPTIONS_ATTR
-from .epilogue import NotRepresentable
+from ...passes._tvm import Constant, relax, tirx, tvm
+from ...passes.graph.module_params import static_shape
+from ...passes.graph.rebuild import bindings, users
+from ...passes.integer.registry import PREFIX, dtype_of
+from ..aot.lower import LLVM_OPTIONS_ATTR
+from .layers import NotRepresentable
 from .spare_memory import spare_memory
 
 NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
