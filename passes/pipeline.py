@@ -24,7 +24,7 @@ from .pruning.prune_channels import PruneChannels
 from .quantization.calibrate import calibrate
 from .quantization.quantize import Granularity, Quantize
 from .repair.reconstruct import Reconstruct
-from .repair.repairs import FLOAT_REPAIRS, INTEGER_REPAIRS, check_repairs, float_repair, integer_repair
+from .repair.repairs import REPAIRS, make_repair
 
 Samples = Sequence[np.ndarray]
 """One float array for each input of `main`, axis 0 the samples."""
@@ -145,8 +145,7 @@ class CalibrateAndQuantize:
         options: Any = None,
         repair: Sequence[str] = (),
     ) -> None:
-        check_repairs(repair)
-        self.repair = tuple(repair)
+        self.repair = [(name, REPAIRS[name].of_float) for name in repair]
         self.samples = samples
         self.observer = observer
         self.weights: Granularity = weights
@@ -154,8 +153,8 @@ class CalibrateAndQuantize:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module in QDQ form."""
-        before = [float_repair(name, self.samples) for name in self.repair if name in FLOAT_REPAIRS]
+        before = [make_repair(name, None, self.samples) for name, of_float in self.repair if of_float]
         mod = tvm.transform.Sequential(before)(mod)
         ranges = calibrate(mod, [list(self.samples)], self.observer, options=self.options)
-        behind = [integer_repair(name, mod, self.samples) for name in self.repair if name in INTEGER_REPAIRS]
+        behind = [make_repair(name, mod, self.samples) for name, of_float in self.repair if not of_float]
         return tvm.transform.Sequential([Quantize(ranges, weights=self.weights), *behind])(mod)

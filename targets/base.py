@@ -9,15 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..passes._tvm import tvm
 from ..passes.errors import MissingToolError
-
-Family = Literal["x86", "cortex-a", "cortex-m"]
 
 
 class TensorSpec(BaseModel):
@@ -169,7 +167,7 @@ class TargetDescription(BaseModel):
     Attributes:
         name: As the user types it.
         title: One line for the list of targets.
-        family: Which code builds for it.
+        family: Which code builds for it, see `registry.FAMILIES`.
         core: The processor core.
         tvm: The TVM target.
         compiler_flags: For the cross compiler.
@@ -190,7 +188,7 @@ class TargetDescription(BaseModel):
 
     name: str
     title: str
-    family: Family
+    family: str
     core: str
     tvm: dict[str, Any]
     compiler_flags: tuple[str, ...] = ()
@@ -254,7 +252,13 @@ class Artifact(ABC):
 
 
 class Target(ABC):
-    """Somewhere models run."""
+    """Somewhere models run; one class for each family.
+
+    Attributes:
+        descriptions: The folder with the descriptions of the family's targets, one TOML file each.
+    """
+
+    descriptions: ClassVar[Path] = Path(__file__).parent / "descriptions"
 
     def __init__(self, description: TargetDescription) -> None:
         self.description = description

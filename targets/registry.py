@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ..passes.errors import UserError
+from ..passes.plugins.registry import Registry, no_such
 from .base import Target, TargetDescription
 
-_DESCRIPTIONS = Path(__file__).parent / "descriptions"
-_FAMILIES = {
-    "x86": ("x86.target", "X86Target"),
-    "cortex-a": ("arm.target", "CortexATarget"),
-    "cortex-m": ("micro.target", "CortexMTarget"),
-}
+FAMILIES: Registry[type[Target]] = Registry(
+    "family of targets",
+    "tvmcompress.targets",
+    of=Target,
+    lazy={
+        "x86": "tvmcompress.targets.x86.target:X86Target",
+        "cortex-a": "tvmcompress.targets.arm.target:CortexATarget",
+        "cortex-m": "tvmcompress.targets.micro.target:CortexMTarget",
+    },
+)
+"""The class behind each family."""
 
 
 def list_targets() -> list[TargetDescription]:
-    """The descriptions of all targets that come with the package, by name."""
-    return sorted((read_description(path) for path in _DESCRIPTIONS.glob("*.toml")), key=lambda d: d.name)
+    """The descriptions of all targets, by name: ours, and those of families that other packages bring."""
+    return sorted(map(read_description, _files().values()), key=lambda d: d.name)
 
 
 def get_target(name: str | Path) -> Target:
@@ -32,22 +36,29 @@ def get_target(name: str | Path) -> Target:
         UserError: There is no such target, or the description is faulty.
     """
     if str(name).endswith(".toml"):
-        description = read_description(Path(name))
-    else:
-        path = _DESCRIPTIONS / f"{name}.toml"
-        if not path.exists():
-            known = [description.name for description in list_targets()]
-            close = get_close_matches(str(name), known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
-            raise UserError(f"there is no target '{name}'; {hint}")
-        description = read_description(path)
-    return target_of(description)
+        return target_of(read_description(Path(name)))
+    path = Target.descriptions / f"{name}.toml"
+    if not path.exists():
+        known = _files()
+        if name not in known:
+            raise no_such("target", str(name), sorted(known))
+        path = known[str(name)]
+    return target_of(read_description(path))
 
 
 def target_of(description: TargetDescription) -> Target:
-    """The target that a description describes."""
-    module, cls = _FAMILIES[description.family]
-    return getattr(importlib.import_module(f".{module}", __package__), cls)(description)
+    """The target that a description describes.
+
+    Raises:
+        UserError: There is no family of its name.
+    """
+    return FAMILIES[description.family](description)
+
+
+def _files() -> dict[str, Path]:
+    """The files of all descriptions, by the names of their targets; ours come first."""
+    folders = dict.fromkeys((Target.descriptions, *(family.descriptions for family in FAMILIES.values())))
+    return {path.stem: path for folder in reversed(folders) for path in folder.glob("*.toml")}
 
 
 def read_description(path: Path) -> TargetDescription:
@@ -57,7 +68,7 @@ def read_description(path: Path) -> TargetDescription:
         UserError: The file cannot be read, or a field is missing, unknown or of the wrong type.
     """
     try:
-        return TargetDescription(**tomllib.loads(path.read_text()))
+        description = TargetDescription(**tomllib.loads(path.read_text()))
     except OSError as error:
         raise UserError(f"the target description {path} cannot be read: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -66,3 +77,7 @@ def read_description(path: Path) -> TargetDescription:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise UserError(f"the target description {path} is faulty at '{field}': {first['msg']}") from error
+    if description.family not in FAMILIES:
+        why = no_such(FAMILIES.kind, description.family, FAMILIES)
+        raise UserError(f"the target description {path} is faulty at 'family': {why}")
+    return description

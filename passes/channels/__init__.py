@@ -2,9 +2,10 @@
 
 from .graph import ChannelGraph, Group, analyze, groups, stem
 from .rebuild import remove_units
-from .registry import Flow, NotCovered, Rule, Site, covered_operators, rule
+from .registry import RULES, Flow, NotCovered, Rule, Site, rule
 
 __all__ = [
+    "RULES",
     "ChannelGraph",
     "Flow",
     "Group",
@@ -12,7 +13,6 @@ __all__ = [
     "Rule",
     "Site",
     "analyze",
-    "covered_operators",
     "groups",
     "remove_units",
     "rule",

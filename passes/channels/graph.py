@@ -25,7 +25,7 @@ from . import (  # noqa: F401  (the rules register themselves)
 )
 from .atoms import Atoms, Components, Role
 from .axes import Axes, Value, from_pairs, tensors
-from .registry import Flow, NotCovered, rule_of
+from .registry import RULES, Flow, NotCovered
 from .shuffle import Shuffle, find_shuffles
 
 _NUMBERED = re.compile(r"(lv|gv|value|output)(_?\d+)?")
@@ -168,7 +168,7 @@ class _Walk:
         self.operands[var] = operands
         # Printing an operator takes long; only what has no name is printed.
         name = str(expr.op.name if hasattr(expr.op, "name") else expr.op)
-        rule = rule_of(name)
+        rule = RULES.get(name)
         try:
             if rule is None:
                 raise NotCovered(f"the operator {name} at {var.name} is not covered")

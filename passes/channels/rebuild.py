@@ -11,7 +11,7 @@ from ..graph.module_params import get_params, param_vars
 from ..graph.rebuild import Rebuilder, rebuild
 from .axes import Axes, Value
 from .graph import ChannelGraph
-from .registry import Site, rule_of
+from .registry import RULES, Site
 
 
 def remove_units(
@@ -77,7 +77,7 @@ class _Removal:
         if not isinstance(value, relax.Call) or var not in self._graph.operands:
             return None
         operands = self._graph.operands[var]
-        rule = rule_of(getattr(value.op, "name", ""))
+        rule = RULES.get(getattr(value.op, "name", ""))
         args = [self._argument(rebuilder, arg, operand) for arg, operand in zip(value.args, operands)]
         site = Site(
             value,

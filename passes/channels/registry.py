@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import Constant, relax, tirx, tvm
+from ..plugins.registry import Registry
 from .atoms import STRUCTURAL, Atoms, Role
 from .axes import Axes, Value, from_pairs
 
@@ -187,28 +188,18 @@ class Rule:
     rebuild: Rebuild | None = None
 
 
-_RULES: dict[str, Rule] = {}
+RULES: Registry[Rule] = Registry("channel rule")
+"""By the full name of the operator, such as "relax.add"."""
 
 
 def rule(*names: str, rebuild: Rebuild | None = None) -> Callable[[Propagate], Propagate]:
-    """Register the decorated function as the rule of the operators `names` (full names, such as "relax.add")."""
+    """Register the decorated function as the rule of the operators `names`."""
 
     def register(propagate: Propagate) -> Propagate:
-        for name in names:
-            _RULES[name] = Rule(propagate, rebuild)
+        RULES.register(*names)(Rule(propagate, rebuild))
         return propagate
 
     return register
-
-
-def rule_of(name: str) -> Rule | None:
-    """The rule of an operator, or None when the table has none."""
-    return _RULES.get(name)
-
-
-def covered_operators() -> list[str]:
-    """The operators that have a rule, sorted."""
-    return sorted(_RULES)
 
 
 def constant_value(expr: relax.Expr) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._tvm import relax, tvm
+from ..plugins.registry import Registry
 from .module_params import get_params, param_vars, static_shape
 from .rebuild import bindings
 
@@ -99,24 +100,14 @@ def param_bytes(mod: tvm.IRModule) -> int:
     return sum(value.nbytes for value in get_params(mod).values())
 
 
+_MACS: Registry[Callable[[relax.Call], int]] = Registry("count of operations")
+register_macs = _MACS.register
+
+
 def call_macs(call: relax.Call) -> int:
     """Multiply-accumulate operations of one call."""
     counter = _MACS.get(getattr(call.op, "name", ""))
     return counter(call) if counter is not None else 0
-
-
-def register_macs(*names: str) -> Callable[[Callable[[relax.Call], int]], Callable[[relax.Call], int]]:
-    """Register how the multiply-accumulate operations of the operators `names` are counted."""
-
-    def register(counter: Callable[[relax.Call], int]) -> Callable[[relax.Call], int]:
-        for name in names:
-            _MACS[name] = counter
-        return counter
-
-    return register
-
-
-_MACS: dict[str, Callable[[relax.Call], int]] = {}
 
 
 def _nbytes(var: relax.Var) -> int:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from .._tvm import Constant, relax, tirx, tvm
-from ..reference import Context, meaning_of, register_meaning
+from ..reference import Context, reference_of, register_reference
 from ..reference.registry import Value
 from .module_params import get_params, input_vars, static_shape
 from .rebuild import bindings
 
 Tap = Callable[[str, np.ndarray], None]
 
-__all__ = ["Execution", "Interpreter", "evaluate_call", "plain_value", "register_meaning", "run"]
+__all__ = ["Execution", "Interpreter", "evaluate_call", "plain_value", "register_reference", "run"]
 
 
 class Interpreter:
@@ -156,13 +156,13 @@ class Interpreter:
         return plain_value(expr)
 
     def _call(self, call: relax.Call, args: Sequence[Value], batch: int) -> Value:
-        meaning = meaning_of(getattr(call.op, "name", ""))
-        if meaning is not None and call not in self._compiled:
+        reference = reference_of(getattr(call.op, "name", ""))
+        if reference is not None and call not in self._compiled:
             with (
                 contextlib.suppress(NotImplementedError),  # a variant that the table lacks is compiled
                 np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"),
             ):
-                return meaning(args, Context(call, batch))
+                return reference(args, Context(call, batch))
         if call not in self._compiled:
             self._compiled[call] = _compile_call(call)
         return self._compiled[call](*args)
@@ -223,9 +223,9 @@ def run(mod: tvm.IRModule, inputs: Sequence[np.ndarray], tap: Tap | None = None)
 
 def evaluate_call(call: relax.Call, args: Sequence[Value]) -> Value:
     """The value of one call on constant arguments, for folding."""
-    meaning = meaning_of(getattr(call.op, "name", ""))
-    if meaning is not None:
-        return meaning(args, Context(call))
+    reference = reference_of(getattr(call.op, "name", ""))
+    if reference is not None:
+        return reference(args, Context(call))
     return _compile_call(call)(*args)
 
 
@@ -249,7 +249,7 @@ def plain_value(expr: relax.Expr) -> Value:
 
 
 def _compile_call(call: relax.Call) -> Callable[..., Value]:
-    """The meaning of an operator that the table lacks: TVM's own, compiled for the host."""
+    """The reference of an operator that the table lacks: TVM's own, compiled for the host."""
     builder = relax.BlockBuilder()
     tensors: list[relax.Var] = []
 
@@ -278,7 +278,7 @@ def _compile_call(call: relax.Call) -> Callable[..., Value]:
                 found.append(value)
         return found
 
-    def meaning(*values: Value) -> Value:
+    def compiled(*values: Value) -> Value:
         arrays = flat(values)
         for var, value in zip(tensors, arrays):
             if value.shape != static_shape(var):
@@ -288,4 +288,4 @@ def _compile_call(call: relax.Call) -> Callable[..., Value]:
             return result.numpy()
         return tuple(field.numpy() for field in result)
 
-    return meaning
+    return compiled

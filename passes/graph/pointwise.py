@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from .._tvm import Constant, relax
-from ..reference import Context, meaning_of
+from ..reference import Context, reference_of
 from .interpreter import plain_value
 from .module_params import static_shape
 
@@ -76,12 +76,12 @@ def evaluate(
         return evaluate(value, root, values, source, params)
     if not isinstance(value, relax.Call):
         raise ValueError(f"{expr} is no function of {root.name} alone")
-    meaning = meaning_of(value.op.name)
-    if meaning is None:
-        raise ValueError(f"{value.op.name} has no meaning in NumPy")
+    reference = reference_of(value.op.name)
+    if reference is None:
+        raise ValueError(f"{value.op.name} has no reference implementation in NumPy")
     args = [
         evaluate(arg, root, values, source, params) if isinstance(arg, (relax.Var, relax.Call)) else plain_value(arg)
         for arg in value.args
     ]
     with np.errstate(all="ignore"):
-        return np.asarray(meaning(args, Context(value)), np.float32)
+        return np.asarray(reference(args, Context(value)), np.float32)

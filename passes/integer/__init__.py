@@ -1,4 +1,4 @@
-"""Integer operators, their meaning, and lowering of quantized models to them."""
+"""Integer operators, their reference in NumPy, and lowering of quantized models to them."""
 
 from . import counting, ops, reference
 from .requantize import quantize_multiplier, quantize_multipliers, requantize

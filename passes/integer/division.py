@@ -69,7 +69,7 @@ def reciprocals(dividend_scale: float, divisor: Affine, output_scale: float) -> 
 
 
 def divide(a: np.ndarray, b: np.ndarray, table: np.ndarray, attrs: Any) -> np.ndarray:
-    """The meaning of `qdivide` in NumPy."""
+    """The reference of `qdivide` in NumPy."""
     product = (a.astype(np.int64) - int(attrs.input1_zero_point)) * table[b.astype(np.int32) + 128]
     rounded = (product + (1 << (_BITS - 1))) >> _BITS
     return np.clip(rounded + int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax)).astype(np.int8)

@@ -77,7 +77,7 @@ def differences(scale: float) -> np.ndarray:
 def log_softmax(
     x: np.ndarray, exponentials: np.ndarray, differences: np.ndarray, logarithms: np.ndarray, attrs: Any
 ) -> np.ndarray:
-    """The meaning of `qlogsoftmax` in NumPy."""
+    """The reference of `qlogsoftmax` in NumPy."""
     largest, _, total = exponential_sum(x, exponentials)
     power = np.floor(np.log2(total)).astype(np.int64)
     mantissa = total << (31 - power)

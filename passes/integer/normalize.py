@@ -99,7 +99,7 @@ def integer_epsilon(epsilon: float, scale: float, count: int) -> int:
 def normalize(
     x: np.ndarray, factor: np.ndarray, offset: np.ndarray, axes: tuple[int, ...], attrs: Any
 ) -> np.ndarray:
-    """The meaning of `qnormalize` in NumPy."""
+    """The reference of `qnormalize` in NumPy."""
     count = math.prod(x.shape[axis] for axis in axes)
     wide = x.astype(np.int64)
     total: np.ndarray | int = wide.sum(axes, keepdims=True)

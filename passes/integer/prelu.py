@@ -63,7 +63,7 @@ def qprelu(
 
 
 def prelu(x: np.ndarray, slope: np.ndarray, attrs: Any) -> np.ndarray:
-    """The meaning of `qprelu` in NumPy."""
+    """The reference of `qprelu` in NumPy."""
     value = x.astype(np.int64) - int(attrs.input_zero_point)
     sloped = value * (slope.astype(np.int64) - int(attrs.slope_zero_point))
     rounding = str(attrs.rounding)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..reference.registry import Context, Value, ints, register_meaning
+from ..reference.registry import Context, Value, ints, register_reference
 from .division import divide
 from .log_softmax import log_softmax
 from .normalize import normalize
@@ -47,7 +47,7 @@ def _exact_dtype(weight: np.ndarray, x: np.ndarray) -> type:
     return np.float32 if largest < 2**24 else np.float64
 
 
-@register_meaning(NARROW + "conv2d", WIDE + "conv2d")
+@register_reference(NARROW + "conv2d", WIDE + "conv2d")
 def _qconv2d(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
     attrs = context.attrs
@@ -70,7 +70,7 @@ def _qconv2d(args: Sequence[Value], context: Context) -> Value:
     return out
 
 
-@register_meaning(NARROW + "depthwise", WIDE + "depthwise")
+@register_reference(NARROW + "depthwise", WIDE + "depthwise")
 def _qdepthwise(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
     attrs = context.attrs
@@ -86,7 +86,7 @@ def _qdepthwise(args: Sequence[Value], context: Context) -> Value:
     return _requantized(acc.astype(np.int64) + bias, multiplier, shift, context)
 
 
-@register_meaning(NARROW + "dense", WIDE + "dense")
+@register_reference(NARROW + "dense", WIDE + "dense")
 def _qdense(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
     kind = _exact_dtype(weight, x)
@@ -101,7 +101,7 @@ def _operands(args: Sequence[Value], context: Context) -> tuple[np.ndarray, np.n
     )
 
 
-@register_meaning(NARROW + "add", WIDE + "add", NARROW + "sub", WIDE + "sub")
+@register_reference(NARROW + "add", WIDE + "add", NARROW + "sub", WIDE + "sub")
 def _qadd(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     a, b = _operands(args, context)
@@ -112,45 +112,45 @@ def _qadd(args: Sequence[Value], context: Context) -> Value:
     return _requantized(total, int(attrs.output_multiplier), int(attrs.output_shift), context)
 
 
-@register_meaning(NARROW + "mul", WIDE + "mul")
+@register_reference(NARROW + "mul", WIDE + "mul")
 def _qmul(args: Sequence[Value], context: Context) -> Value:
     a, b = _operands(args, context)
     return _requantized(a * b, int(context.attrs.multiplier), int(context.attrs.shift), context)
 
 
-@register_meaning(PREFIX + "qmatmul")
+@register_reference(PREFIX + "qmatmul")
 def _qmatmul(args: Sequence[Value], context: Context) -> Value:
     # Sums of products of 9-bit integers in 32 bits are exact in double precision.
     a, b = (operand.astype(np.float64) for operand in _operands(args, context))
     return _requantized(np.matmul(a, b).astype(np.int64), int(context.attrs.multiplier), int(context.attrs.shift), context)
 
 
-@register_meaning(PREFIX + "qdivide")
+@register_reference(PREFIX + "qdivide")
 def _qdivide(args: Sequence[Value], context: Context) -> Value:
     a, b, table = args
     return divide(a, b, table, context.attrs)
 
 
-@register_meaning(PREFIX + "qprelu")
+@register_reference(PREFIX + "qprelu")
 def _qprelu(args: Sequence[Value], context: Context) -> Value:
     x, slope = args
     return prelu(x, slope, context.attrs)
 
 
-@register_meaning(PREFIX + "qnormalize")
+@register_reference(PREFIX + "qnormalize")
 def _qnormalize(args: Sequence[Value], context: Context) -> Value:
     x, factor, offset = args
     return normalize(x, factor, offset, tuple(ints(context.attrs.axes)), context.attrs)
 
 
-@register_meaning(NARROW + "requantize", WIDE + "requantize")
+@register_reference(NARROW + "requantize", WIDE + "requantize")
 def _qrequantize(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
     return _requantized(shifted, int(attrs.multiplier), int(attrs.shift), context)
 
 
-@register_meaning(NARROW + "lut", WIDE + "lut")
+@register_reference(NARROW + "lut", WIDE + "lut")
 def _qlut(args: Sequence[Value], context: Context) -> Value:
     x, table = args
     if x.dtype == np.int16:
@@ -160,24 +160,24 @@ def _qlut(args: Sequence[Value], context: Context) -> Value:
     return table[x.astype(np.int32) + 128]
 
 
-@register_meaning(PREFIX + "qsoftmax")
+@register_reference(PREFIX + "qsoftmax")
 def _qsoftmax(args: Sequence[Value], context: Context) -> Value:
     return softmax(*args)
 
 
-@register_meaning(PREFIX + "qmaskedsoftmax")
+@register_reference(PREFIX + "qmaskedsoftmax")
 def _qmaskedsoftmax(args: Sequence[Value], context: Context) -> Value:
     x, mask, table = args
     return softmax(x, table, mask)
 
 
-@register_meaning(PREFIX + "qlogsoftmax")
+@register_reference(PREFIX + "qlogsoftmax")
 def _qlogsoftmax(args: Sequence[Value], context: Context) -> Value:
     x, exponentials, differences, logarithms = args
     return log_softmax(x, exponentials, differences, logarithms, context.attrs)
 
 
-@register_meaning(PREFIX + "wsoftmax")
+@register_reference(PREFIX + "wsoftmax")
 def _wsoftmax(args: Sequence[Value], context: Context) -> Value:
     x, exponentials, reciprocals = args
     return wide_softmax(x, exponentials, reciprocals, int(context.attrs.multiplier), int(context.attrs.shift))
@@ -192,7 +192,7 @@ def _limited(value: np.ndarray, context: Context) -> np.ndarray:
     return np.clip(value, int(context.attrs.qmin), int(context.attrs.qmax)).astype(result_dtype(context.attrs))
 
 
-@register_meaning(NARROW + "avgpool", WIDE + "avgpool")
+@register_reference(NARROW + "avgpool", WIDE + "avgpool")
 def _qavgpool(args: Sequence[Value], context: Context) -> Value:
     x = args[0]
     total = _pool_windows(x.astype(np.int64), context, 0).sum((4, 5))
@@ -201,12 +201,12 @@ def _qavgpool(args: Sequence[Value], context: Context) -> Value:
     return _limited(rounded, context)
 
 
-@register_meaning(NARROW + "maxpool", WIDE + "maxpool")
+@register_reference(NARROW + "maxpool", WIDE + "maxpool")
 def _qmaxpool(args: Sequence[Value], context: Context) -> Value:
     return _limited(_pool_windows(args[0], context, int(np.iinfo(args[0].dtype).min)).max((4, 5)), context)
 
 
-@register_meaning(NARROW + "mean", WIDE + "mean")
+@register_reference(NARROW + "mean", WIDE + "mean")
 def _qmean(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
@@ -214,7 +214,7 @@ def _qmean(args: Sequence[Value], context: Context) -> Value:
     return _requantized(total, int(attrs.multiplier), int(attrs.shift), context)
 
 
-@register_meaning(NARROW + "concat", WIDE + "concat")
+@register_reference(NARROW + "concat", WIDE + "concat")
 def _qconcat(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     parts = [
@@ -226,13 +226,13 @@ def _qconcat(args: Sequence[Value], context: Context) -> Value:
     return np.concatenate(parts, int(attrs.axis))
 
 
-@register_meaning(NARROW + "pad", WIDE + "pad")
+@register_reference(NARROW + "pad", WIDE + "pad")
 def _qpad(args: Sequence[Value], context: Context) -> Value:
     width = ints(context.attrs.pad_width)
     return np.pad(args[0], list(zip(width[::2], width[1::2])), constant_values=int(context.attrs.value))
 
 
-@register_meaning(NARROW + "resize", WIDE + "resize")
+@register_reference(NARROW + "resize", WIDE + "resize")
 def _qresize(args: Sequence[Value], context: Context) -> Value:
     x, attrs = args[0], context.attrs
     rows, columns = ints(attrs.rows), ints(attrs.columns)

@@ -108,7 +108,7 @@ def exponential_sum(
 
 
 def softmax(x: np.ndarray, table: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """The meaning of `qsoftmax`, and with a mask of `qmaskedsoftmax`, in NumPy."""
+    """The reference of `qsoftmax`, and with a mask of `qmaskedsoftmax`, in NumPy."""
     bits = sum_bits(x.shape[-1])
     _, exps, total = exponential_sum(x, table, mask)
     leading = 31 - np.floor(np.log2(total)).astype(np.int64)

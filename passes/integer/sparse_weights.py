@@ -9,7 +9,7 @@ import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..numbers.two_of_four import GROUP, KEPT, unpack_2of4
-from ..reference.registry import Context, Value, ints, register_meaning
+from ..reference.registry import Context, Value, ints, register_reference
 from .registry import PREFIX, check_tensor, make_call, register_operator, tensor_type
 
 
@@ -55,7 +55,7 @@ def te_sparse(call: relax.Call, values: Any, indices: Any) -> Any:
     return te.compute(shape, element, name="unpacked")
 
 
-@register_meaning(PREFIX + "unpack_2of4")
+@register_reference(PREFIX + "unpack_2of4")
 def _unpack_2of4(args: Sequence[Value], context: Context) -> Value:
     values, indices = args
     return unpack_2of4(values, indices, tuple(ints(context.attrs.shape)))

@@ -14,7 +14,7 @@ import numpy as np
 from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
 from ..numbers.int4_weights import spread, unpack_int4
-from ..reference.registry import Context, Value, ints, register_meaning
+from ..reference.registry import Context, Value, ints, register_reference
 from .registry import PREFIX, check_tensor, make_call, register_operator, tensor_type
 
 
@@ -107,7 +107,7 @@ def _define_weight(call: relax.Call, values: Any, multipliers: Any) -> Any:
     return te.compute(values.shape, element, name="weight")
 
 
-@register_meaning(PREFIX + "int4_weight")
+@register_reference(PREFIX + "int4_weight")
 def _int4_weight(args: Sequence[Value], context: Context) -> Value:
     values, multipliers = args
     attrs = context.attrs
@@ -117,7 +117,7 @@ def _int4_weight(args: Sequence[Value], context: Context) -> Value:
     return values * (wide if outputs < inputs else wide.T).reshape(shape)
 
 
-@register_meaning(PREFIX + "unpack_int4")
+@register_reference(PREFIX + "unpack_int4")
 def _unpack_int4(args: Sequence[Value], context: Context) -> Value:
     packed, multipliers = args
     attrs = context.attrs

@@ -11,6 +11,7 @@ import numpy as np
 from .._tvm import Constant, relax, tvm
 from ..graph.module_params import static_shape
 from ..graph.rebuild import Rebuilder, bindings
+from ..plugins.registry import Registry
 
 # Tensors of these ranks may be images with their channels first: signals, pictures, volumes.
 RANKS = (3, 4, 5)
@@ -168,7 +169,7 @@ class Converter:
             form = self.form_of(value.tuple_value)
             return relax.TupleGetItem(self.get(value.tuple_value, form), value.index), form
         if isinstance(value, relax.Call):
-            rule = _RULES.get(getattr(value.op, "name", ""))
+            rule = RULES.get(getattr(value.op, "name", ""))
             converted = rule(self, value) if rule is not None else None
             if converted is not None:
                 return converted
@@ -177,21 +178,12 @@ class Converter:
 
 
 Rule = Callable[[Converter, relax.Call], "tuple[relax.Expr, Form] | None"]
-_RULES: dict[str, Rule] = {}
+"""Gives the new value and its form, or None to leave the call in its own layout."""
 
+RULES: Registry[Rule] = Registry("layout rule", prefix="relax.")
+"""By the full name of the operator; `layout_rule` takes names without their prefix."""
 
-def layout_rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register how calls of Relax operators, named without their prefix, are converted.
-
-    The rule returns the new value and its form, or None to leave the call in its own layout.
-    """
-
-    def register(rule: Rule) -> Rule:
-        for name in names:
-            _RULES[f"relax.{name}"] = rule
-        return rule
-
-    return register
+layout_rule = RULES.register
 
 
 def is_call(expr: relax.Expr | None, name: str) -> TypeGuard[Any]:

@@ -20,6 +20,7 @@ from ..integer.ops import qlut
 from ..layout.converter import to_first, to_last
 from ..layout.rules import with_attrs
 from ..numbers.affine import Affine
+from ..plugins.registry import Registry
 from ..quantization.kinds import TRANSPOSED, is_float
 from .constants import Weights
 from .integers import CannotLowerError, Integers, KnownIntegers, Wanted, operand
@@ -32,29 +33,25 @@ _INFINITE = float("inf")
 _STEPS = {"relax.nn.relu", "relax.nn.relu6", "relax.clip"}
 
 Rule = Callable[["Lowering", relax.Var, relax.Call, Wanted], relax.Expr]
-_RULES: dict[str, Rule] = {}
+"""Given the lowering, the operator's variable, its call and what is wanted; gives an integer expression that has the wanted
+scale, zero point, dtype and clip, or raises `CannotLowerError` when it does not fit."""
+
+RULES: Registry[Rule] = Registry("lowering rule", prefix="relax.")
+"""By the full name of the operator."""
+
 _WIDE: set[str] = set()
 
 
 def lowering_rule(*names: str, wide: bool = False) -> Callable[[Rule], Rule]:
     """Register how Relax operators, named without their prefix, are lowered.
 
-    The rule gets the lowering, the operator's variable, its call and what is wanted, and returns an integer expression
-    that has the wanted scale, zero point, dtype and clip; it raises `CannotLowerError` when it does not fit.
-
     Args:
         names: Of the operators.
         wide: Whether operands and result may be int16.
     """
-
-    def register(rule: Rule) -> Rule:
-        for name in names:
-            _RULES[f"relax.{name}"] = rule
-            if wide:
-                _WIDE.add(f"relax.{name}")
-        return rule
-
-    return register
+    if wide:
+        _WIDE.update(f"relax.{name}" for name in names)
+    return RULES.register(*names)
 
 
 class Lowering(KnownIntegers):
@@ -98,7 +95,7 @@ class Lowering(KnownIntegers):
         found = []
         for var in self._stayed:
             op = self.values[var].op.name.removeprefix("relax.")
-            known = self.values[var].op.name in _RULES
+            known = self.values[var].op.name in RULES
             other = "its operands or its result are not quantized" if known else "it has no integer form"
             reason = self._reasons.get(var, other)
             found.append(Remark("LowerQDQ", var.name, f"{op} stays in float: {reason}"))
@@ -218,7 +215,7 @@ class Lowering(KnownIntegers):
 
     def _by_rule(self, y: relax.Var, call: relax.Expr | None, wanted: Wanted) -> relax.Expr | None:
         name = getattr(call.op, "name", "") if isinstance(call, relax.Call) else ""
-        rule = _RULES.get(name)
+        rule = RULES.get(name)
         if rule is None:
             return None
         if name not in _WIDE:

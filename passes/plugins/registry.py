@@ -14,19 +14,26 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import UserError
 
 T = TypeVar("T")
-E = TypeVar("E")
 
 
 class PluginWarning(UserWarning):
     """Another package's entry cannot be used and is left out; the sentence says which and why."""
+
+
+def no_such(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not one of those known: what was meant perhaps, or what there is."""
+    names = list(known)
+    close = get_close_matches(name, names, 1)
+    hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}"
+    return UserError(f"there is no {kind} '{name}'; {hint}")
 
 
 class Registry(Mapping[str, T]):
@@ -34,25 +41,29 @@ class Registry(Mapping[str, T]):
 
     Args:
         kind: What an entry is, for messages: "observer".
-        group: The entry points that other packages name theirs in; empty where they cannot. Theirs must be callable.
+        group: The entry points that other packages name theirs in; empty where they cannot.
+        of: What theirs must be instances or subclasses of.
         lazy: Entries of our own by name, as "module:attribute", imported when they are asked for.
+        prefix: Stands before the names that `register` is given.
     """
 
-    def __init__(self, kind: str, group: str = "", lazy: Mapping[str, str] | None = None) -> None:
-        self.kind = kind
-        self.group = group
+    def __init__(
+        self, kind: str, group: str = "", of: Any = Callable, lazy: Mapping[str, str] | None = None, prefix: str = ""
+    ) -> None:
+        self.kind, self.group, self.prefix = kind, group, prefix
+        self._of = of
         self._lazy = {name: EntryPoint(name, value, group) for name, value in (lazy or {}).items()}
         self._entries: dict[str, T] = {}
         self._packages: dict[str, EntryPoint] | None = None
         self._faults: dict[str, str] = {}
         self._untold: list[str] = []
 
-    def register(self, *names: str) -> Callable[[E], E]:
+    def register(self, *names: str) -> Callable[[T], T]:
         """Register what is decorated under `names`, in the place of what had them."""
 
-        def add(entry: E) -> E:
+        def add(entry: T) -> T:
             for name in names:
-                self[name] = entry  # type: ignore[assignment]
+                self[self.prefix + name] = entry
             return entry
 
         return add
@@ -70,10 +81,7 @@ class Registry(Mapping[str, T]):
             return self._entries[name]
         if name in self._faults:
             raise UserError(self._faults[name])
-        names = list(self)
-        close = get_close_matches(name, names, 1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}"
-        raise UserError(f"there is no {self.kind} '{name}'; {hint}")
+        raise no_such(self.kind, name, self)
 
     def get(self, name: str, default: T | None = None) -> T | None:  # type: ignore[override]
         """The entry of a name, or `default`."""
@@ -109,7 +117,7 @@ class Registry(Mapping[str, T]):
             return False
         try:
             entry = point.load()
-            why = "" if callable(entry) else f"{point.value} is not callable"
+            why = "" if _is(entry, self._of) else f"{point.value} is not a {self._of.__name__}"
         except Exception as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if why:
@@ -134,3 +142,7 @@ class Registry(Mapping[str, T]):
         package = point.dist.name if point.dist is not None else point.module
         self._untold.append(f"the {self.kind} '{point.name}' of the package {package} {what}")
         return self._untold[-1]
+
+
+def _is(entry: object, kind: type) -> bool:
+    return isinstance(entry, kind) or (isinstance(entry, type) and issubclass(entry, kind))

@@ -8,7 +8,6 @@ which is called once before any group is scored. The criteria themselves are in 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +17,7 @@ from .._tvm import tvm
 from ..channels import Group
 from ..channels.atoms import Role
 from ..errors import UserError
+from ..plugins.registry import Registry
 
 Criterion = Callable[[Group, Mapping[str, np.ndarray]], np.ndarray]
 """Scores of a group's units, float (units,), larger is more important; given the group and all parameter values."""
@@ -35,15 +35,21 @@ class Prepared(Protocol):
         ...
 
 
-_FACTORIES: dict[str, Factory] = {}
-
-_ELSEWHERE = dict.fromkeys(("taylor", "fisher"), "tvmcompress.training")
-"""Criteria that need more than the passes do: the package that registers each, imported when one is asked for."""
+CRITERIA: Registry[Factory] = Registry(
+    "importance criterion",
+    "tvmcompress.criteria",
+    # What needs more than the passes do.
+    lazy={
+        "taylor": "tvmcompress.training.criteria:TaylorImportance",
+        "fisher": "tvmcompress.training.criteria:FisherImportance",
+    },
+)
+"""What makes each criterion."""
 
 
 def register_criterion(name: str, factory: Factory) -> None:
     """Register a way to make the criterion `name`."""
-    _FACTORIES[name] = factory
+    CRITERIA[name] = factory
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
@@ -58,7 +64,7 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 def criteria() -> list[str]:
     """The names of the criteria that there are, sorted."""
-    return sorted({*_FACTORIES, *_ELSEWHERE})
+    return sorted(CRITERIA)
 
 
 def get_criterion(
@@ -76,11 +82,7 @@ def get_criterion(
     """
     if not isinstance(importance, str):
         return importance
-    if importance not in _FACTORIES and importance in _ELSEWHERE:
-        importlib.import_module(_ELSEWHERE[importance])
-    if importance not in _FACTORIES:
-        raise UserError(f"there is no importance criterion {importance!r}; choose one of {', '.join(criteria())}")
-    return _FACTORIES[importance](samples)
+    return CRITERIA[importance](samples)
 
 
 def criterion_name(importance: str | Criterion | Prepared) -> str:

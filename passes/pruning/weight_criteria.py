@@ -14,7 +14,7 @@ import numpy as np
 from ..channels import Group
 from ..channels.atoms import Role
 from ..errors import UserError
-from .importance import Criterion, register_criterion, unit_values, weight_members
+from .importance import criterion, unit_values, weight_members
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "sum": lambda scores: scores.sum(axis=0),
@@ -117,13 +117,9 @@ class RandomScore:
         return np.random.default_rng([self.seed, zlib.crc32(group.name.encode())]).random(group.size)
 
 
-def _register(name: str, function: Criterion) -> None:
-    register_criterion(name, lambda samples: function)
-
-
-_register("l1", WeightNorm(1))
-_register("l2", WeightNorm(2))
-_register("linf", WeightNorm(np.inf, "max"))
-_register("bn_scale", BatchNormScale())
-_register("fpgm", GeometricMedian())
-_register("random", RandomScore())
+criterion("l1")(WeightNorm(1))
+criterion("l2")(WeightNorm(2))
+criterion("linf")(WeightNorm(np.inf, "max"))
+criterion("bn_scale")(BatchNormScale())
+criterion("fpgm")(GeometricMedian())
+criterion("random")(RandomScore())

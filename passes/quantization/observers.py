@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..numbers.affine import Range
 from ..numbers.histogram import Histogram
+from ..plugins.registry import Registry
 
 
 class Observer(ABC):
@@ -27,22 +28,15 @@ class Observer(ABC):
         """The range chosen from everything seen; [0, 0] when nothing was."""
 
 
-_OBSERVERS: dict[str, Callable[..., Observer]] = {}
+OBSERVERS: Registry[Callable[..., Observer]] = Registry("observer", "tvmcompress.observers")
+"""Classes of observers, or functions that make one, given their options as numbers by name."""
 
-
-def register_observer(name: str) -> Callable[[Callable[..., Observer]], Callable[..., Observer]]:
-    """Register a class (or a function that makes an observer) under a name."""
-
-    def register(make: Callable[..., Observer]) -> Callable[..., Observer]:
-        _OBSERVERS[name] = make
-        return make
-
-    return register
+register_observer = OBSERVERS.register
 
 
 def list_observers() -> list[str]:
     """Names of all observers."""
-    return sorted(_OBSERVERS)
+    return sorted(OBSERVERS)
 
 
 def make_observer(name: str, **options: float) -> Observer:
@@ -55,10 +49,9 @@ def make_observer(name: str, **options: float) -> Observer:
     Raises:
         UserError: There is no such kind, or it does not take the options.
     """
-    if name not in _OBSERVERS:
-        raise UserError(f"there is no observer '{name}'; choose one of {', '.join(list_observers())}")
+    make = OBSERVERS[name]
     try:
-        return _OBSERVERS[name](**options)
+        return make(**options)
     except TypeError:
         raise UserError(f"observer '{name}' does not take the options {', '.join(options)}") from None
 

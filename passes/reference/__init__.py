@@ -1,23 +1,24 @@
-"""What Relax operators mean, in NumPy: one function an operator, for any batch size.
+"""Reference implementations of Relax operators in NumPy: one function an operator, for any batch size.
 
 Used to calibrate, to evaluate and to fold constants. An operator that is not here still runs, compiled by TVM.
 """
 
 from . import convolution, elementwise, linear, normalization, pooling, quantized, reduction, resize, shape
-from .registry import Context, Meaning, meaning_of, register_meaning
+from .registry import REFERENCES, Context, Reference, reference_of, register_reference
 
 __all__ = [
+    "REFERENCES",
     "Context",
-    "Meaning",
+    "Reference",
     "convolution",
     "elementwise",
     "linear",
-    "meaning_of",
     "normalization",
     "pooling",
     "quantized",
     "reduction",
-    "register_meaning",
+    "reference_of",
+    "register_reference",
     "resize",
     "shape",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .registry import Context, Value, ints, register_meaning
+from .registry import Context, Value, ints, register_reference
 
 # Bytes of unfolded windows held at a time.
 _UNFOLD_LIMIT = 48 << 20
@@ -108,7 +108,7 @@ def convolve_transposed(
     return convolve(spread, kernel, [1] * rank, [0] * 2 * rank, dilation, groups)
 
 
-@register_meaning("relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.conv3d_transpose")
+@register_reference("relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.conv3d_transpose")
 def _conv_transposed(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     spatial = _SPATIAL[args[0].ndim]
@@ -124,7 +124,7 @@ def _conv_transposed(args: Sequence[Value], context: Context) -> Value:
     return out.astype(str(context.call.ty.dtype), copy=False)
 
 
-@register_meaning("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
+@register_reference("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
 def _conv(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     spatial = _SPATIAL[args[0].ndim]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from .registry import Context, Value, register_meaning
+from .registry import Context, Value, register_reference
 
 _SQRT_HALF = np.float32(np.sqrt(0.5))
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
@@ -80,14 +80,14 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _register_unary(name: str, function: Callable[[np.ndarray], np.ndarray]) -> None:
-    @register_meaning(f"relax.{name}")
-    def meaning(args: Sequence[Value], context: Context) -> Value:
+    @register_reference(f"relax.{name}")
+    def reference(args: Sequence[Value], context: Context) -> Value:
         return function(args[0])
 
 
 def _register_binary(name: str, function: Callable[[Any, Any], Any]) -> None:
-    @register_meaning(f"relax.{name}")
-    def meaning(args: Sequence[Value], context: Context) -> Value:
+    @register_reference(f"relax.{name}")
+    def reference(args: Sequence[Value], context: Context) -> Value:
         return function(args[0], args[1])
 
 
@@ -97,14 +97,14 @@ for _name, _binary in _BINARY.items():
     _register_binary(_name, _binary)
 
 
-@register_meaning("relax.divide")
+@register_reference("relax.divide")
 def _divide(args: Sequence[Value], context: Context) -> Value:
     if np.issubdtype(args[0].dtype, np.integer):
         return (np.sign(args[0]) * np.sign(args[1]) * (np.abs(args[0]) // np.abs(args[1]))).astype(args[0].dtype)
     return np.divide(args[0], args[1])
 
 
-@register_meaning("relax.clip")
+@register_reference("relax.clip")
 def _clip(args: Sequence[Value], context: Context) -> Value:
     x = args[0]
     if np.issubdtype(x.dtype, np.integer):
@@ -115,19 +115,19 @@ def _clip(args: Sequence[Value], context: Context) -> Value:
     return np.clip(x, np.asarray(low, x.dtype), np.asarray(high, x.dtype))
 
 
-@register_meaning("relax.nn.leakyrelu")
+@register_reference("relax.nn.leakyrelu")
 def _leaky_relu(args: Sequence[Value], context: Context) -> Value:
     x = args[0]
     return np.where(x > 0, x, x * np.asarray(context.attrs.alpha, x.dtype))
 
 
-@register_meaning("relax.nn.softplus")
+@register_reference("relax.nn.softplus")
 def _softplus(args: Sequence[Value], context: Context) -> Value:
     x, beta = args[0], float(context.attrs.beta)
     return (np.logaddexp(0, beta * x) / beta).astype(x.dtype)
 
 
-@register_meaning("relax.nn.prelu")
+@register_reference("relax.nn.prelu")
 def _prelu(args: Sequence[Value], context: Context) -> Value:
     x, slope = args
     shape = [1] * x.ndim
@@ -135,16 +135,16 @@ def _prelu(args: Sequence[Value], context: Context) -> Value:
     return np.where(x > 0, x, x * slope.reshape(shape))
 
 
-@register_meaning("relax.where")
+@register_reference("relax.where")
 def _where(args: Sequence[Value], context: Context) -> Value:
     return np.where(args[0], args[1], args[2])
 
 
-@register_meaning("relax.astype")
+@register_reference("relax.astype")
 def _astype(args: Sequence[Value], context: Context) -> Value:
     return args[0].astype(str(context.attrs.dtype))
 
 
-@register_meaning("relax.nn.dropout")
+@register_reference("relax.nn.dropout")
 def _dropout(args: Sequence[Value], context: Context) -> Value:
     return args[0], np.ones_like(args[0])

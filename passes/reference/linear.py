@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .registry import Context, Value, register_meaning
+from .registry import Context, Value, register_reference
 
 
-@register_meaning("relax.matmul")
+@register_reference("relax.matmul")
 def _matmul(args: Sequence[Value], context: Context) -> Value:
     a, b = args
     out_dtype = str(context.call.ty.dtype)
@@ -19,6 +19,6 @@ def _matmul(args: Sequence[Value], context: Context) -> Value:
     return np.matmul(a, b).astype(out_dtype, copy=False)
 
 
-@register_meaning("relax.einsum")
+@register_reference("relax.einsum")
 def _einsum(args: Sequence[Value], context: Context) -> Value:
     return np.einsum(str(context.attrs.subscripts), *args[0], optimize=True)

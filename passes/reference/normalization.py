@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .registry import Context, Value, ints, register_meaning
+from .registry import Context, Value, ints, register_reference
 
 
 def _along(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
@@ -15,7 +15,7 @@ def _along(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return vector.reshape(shape)
 
 
-@register_meaning("relax.nn.batch_norm")
+@register_reference("relax.nn.batch_norm")
 def _batch_norm(args: Sequence[Value], context: Context) -> Value:
     x, gamma, beta, mean, var = args
     axis = int(context.attrs.axis) % x.ndim
@@ -28,7 +28,7 @@ def _batch_norm(args: Sequence[Value], context: Context) -> Value:
     return x * _along(scale, axis, x.ndim) + _along(shift, axis, x.ndim), mean, var
 
 
-@register_meaning("relax.nn.layer_norm")
+@register_reference("relax.nn.layer_norm")
 def _layer_norm(args: Sequence[Value], context: Context) -> Value:
     x, gamma, beta = args
     axes = tuple(axis % x.ndim for axis in ints(context.attrs.axes))
@@ -41,7 +41,7 @@ def _layer_norm(args: Sequence[Value], context: Context) -> Value:
     return out + beta.reshape(shape) if context.attrs.center else out
 
 
-@register_meaning("relax.nn.rms_norm")
+@register_reference("relax.nn.rms_norm")
 def _rms_norm(args: Sequence[Value], context: Context) -> Value:
     x, gamma = args
     axes = tuple(axis % x.ndim for axis in ints(context.attrs.axes))
@@ -50,7 +50,7 @@ def _rms_norm(args: Sequence[Value], context: Context) -> Value:
     return x / np.sqrt(mean + np.asarray(context.attrs.epsilon, x.dtype)) * gamma.reshape(shape)
 
 
-@register_meaning("relax.nn.group_norm")
+@register_reference("relax.nn.group_norm")
 def _group_norm(args: Sequence[Value], context: Context) -> Value:
     x, gamma, beta = args
     attrs = context.attrs
@@ -67,7 +67,7 @@ def _group_norm(args: Sequence[Value], context: Context) -> Value:
     return out + _along(beta, channel, x.ndim) if attrs.center else out
 
 
-@register_meaning("relax.nn.instance_norm")
+@register_reference("relax.nn.instance_norm")
 def _instance_norm(args: Sequence[Value], context: Context) -> Value:
     x, gamma, beta = args
     attrs = context.attrs
@@ -80,14 +80,14 @@ def _instance_norm(args: Sequence[Value], context: Context) -> Value:
     return out + _along(beta, channel, x.ndim) if attrs.center else out
 
 
-@register_meaning("relax.nn.softmax")
+@register_reference("relax.nn.softmax")
 def _softmax(args: Sequence[Value], context: Context) -> Value:
     x, axis = args[0], int(context.attrs.axis)
     raised = np.exp(x - x.max(axis, keepdims=True))
     return raised / raised.sum(axis, keepdims=True)
 
 
-@register_meaning("relax.nn.log_softmax")
+@register_reference("relax.nn.log_softmax")
 def _log_softmax(args: Sequence[Value], context: Context) -> Value:
     x, axis = args[0], int(context.attrs.axis)
     shifted = x - x.max(axis, keepdims=True)

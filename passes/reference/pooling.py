@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .registry import Context, Value, ints, register_meaning
+from .registry import Context, Value, ints, register_reference
 
 
 def _windows(x: np.ndarray, context: Context, fill: float) -> np.ndarray:
@@ -38,7 +38,7 @@ def _back(x: np.ndarray, layout: str) -> np.ndarray:
     return np.moveaxis(x, 1, layout.index("C"))
 
 
-@register_meaning("relax.nn.max_pool1d", "relax.nn.max_pool2d")
+@register_reference("relax.nn.max_pool1d", "relax.nn.max_pool2d")
 def _max_pool(args: Sequence[Value], context: Context) -> Value:
     x, layout = args[0], str(context.attrs.layout)
     low = np.iinfo(x.dtype).min if np.issubdtype(x.dtype, np.integer) else -np.inf
@@ -46,7 +46,7 @@ def _max_pool(args: Sequence[Value], context: Context) -> Value:
     return _back(windows.max(tuple(range(x.ndim, 2 * x.ndim - 2))), layout)
 
 
-@register_meaning("relax.nn.avg_pool1d", "relax.nn.avg_pool2d")
+@register_reference("relax.nn.avg_pool1d", "relax.nn.avg_pool2d")
 def _avg_pool(args: Sequence[Value], context: Context) -> Value:
     x, layout = args[0], str(context.attrs.layout)
     axes = tuple(range(x.ndim, 2 * x.ndim - 2))
@@ -59,7 +59,7 @@ def _avg_pool(args: Sequence[Value], context: Context) -> Value:
     return _back((total / count).astype(x.dtype), layout)
 
 
-@register_meaning("relax.nn.adaptive_avg_pool1d", "relax.nn.adaptive_avg_pool2d")
+@register_reference("relax.nn.adaptive_avg_pool1d", "relax.nn.adaptive_avg_pool2d")
 def _adaptive_avg_pool(args: Sequence[Value], context: Context) -> Value:
     x, layout = args[0], str(context.attrs.layout)
     first = _first(x, layout)

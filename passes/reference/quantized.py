@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .registry import Context, Value, register_meaning
+from .registry import Context, Value, register_reference
 
 
 def _along(parameter: np.ndarray, axis: int, rank: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def _along(parameter: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return parameter.reshape(shape)
 
 
-@register_meaning("relax.quantize")
+@register_reference("relax.quantize")
 def _quantize(args: Sequence[Value], context: Context) -> Value:
     x, scale, zero_point = args
     axis = int(context.attrs.axis) % max(x.ndim, 1)
@@ -28,7 +28,7 @@ def _quantize(args: Sequence[Value], context: Context) -> Value:
     return np.clip(scaled, info.min, info.max).astype(dtype)
 
 
-@register_meaning("relax.dequantize")
+@register_reference("relax.dequantize")
 def _dequantize(args: Sequence[Value], context: Context) -> Value:
     q, scale, zero_point = args
     axis = int(context.attrs.axis) % max(q.ndim, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .registry import Context, Value, ints, register_meaning
+from .registry import Context, Value, ints, register_reference
 
 _REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "mean": np.mean,
@@ -20,8 +20,8 @@ _REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def _register(name: str, function: Callable[..., np.ndarray]) -> None:
-    @register_meaning(f"relax.{name}")
-    def meaning(args: Sequence[Value], context: Context) -> Value:
+    @register_reference(f"relax.{name}")
+    def reference(args: Sequence[Value], context: Context) -> Value:
         attrs = context.attrs
         axes = tuple(ints(attrs.axis)) if attrs.axis is not None else None
         return np.asarray(function(args[0], axis=axes, keepdims=bool(attrs.keepdims)), args[0].dtype)
@@ -31,7 +31,7 @@ for _name, _function in _REDUCTIONS.items():
     _register(_name, _function)
 
 
-@register_meaning("relax.argmax", "relax.argmin")
+@register_reference("relax.argmax", "relax.argmin")
 def _arg(args: Sequence[Value], context: Context) -> Value:
     function = np.argmax if context.call.op.name.endswith("max") else np.argmin
     axis = int(context.attrs.axis) if context.attrs.axis is not None else None

@@ -1,4 +1,4 @@
-"""The table from operator name to its NumPy meaning."""
+"""The table from operator name to its reference implementation in NumPy."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax
+from ..plugins.registry import Registry
 
 Value = Any  # an array, a tuple of arrays, or a plain Python number or shape
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a meaning may ask about its call.
+    """What a reference implementation may ask about its call.
 
     Attributes:
         call: The call itself: static types of arguments and result.
@@ -39,27 +40,14 @@ class Context:
         return shape
 
 
-Meaning = Callable[[Sequence[Value], Context], Value]
-_MEANINGS: dict[str, Meaning] = {}
+Reference = Callable[[Sequence[Value], Context], Value]
+"""Given the argument values, which it must not change, and the call's context; returns the result."""
 
+REFERENCES: Registry[Reference] = Registry("reference implementation")
+"""By the full name of the operator, such as "relax.add"."""
 
-def register_meaning(*names: str) -> Callable[[Meaning], Meaning]:
-    """Register a function as the meaning of the operators `names` (full names, such as "relax.add").
-
-    The function is given the argument values and a `Context` and returns the result; it must not change its arguments.
-    """
-
-    def register(meaning: Meaning) -> Meaning:
-        for name in names:
-            _MEANINGS[name] = meaning
-        return meaning
-
-    return register
-
-
-def meaning_of(name: str) -> Meaning | None:
-    """The meaning of an operator, or None when the table has none."""
-    return _MEANINGS.get(name)
+register_reference = REFERENCES.register
+reference_of = REFERENCES.get
 
 
 def ints(values: Any) -> list[int]:

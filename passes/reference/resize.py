@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .registry import Context, Value, register_meaning
+from .registry import Context, Value, register_reference
 
 
 def _source_positions(size_in: int, size_out: int, mode: str) -> np.ndarray:
@@ -20,7 +20,7 @@ def _source_positions(size_in: int, size_out: int, mode: str) -> np.ndarray:
         return np.zeros(1)
     if mode in ("half_pixel", "pytorch_half_pixel"):
         return (index + 0.5) * (size_in / size_out) - 0.5
-    raise NotImplementedError(f"resize2d with coordinates '{mode}' has no meaning here")
+    raise NotImplementedError(f"resize2d with coordinates '{mode}' has no reference here")
 
 
 _ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -46,7 +46,7 @@ def source_rows(
         rounding: How nearest neighbours are chosen.
 
     Raises:
-        NotImplementedError: The mode has no meaning here.
+        NotImplementedError: The mode has no reference here.
     """
     position = _source_positions(size_in, size_out, mode)
     if method == "nearest_neighbor":
@@ -56,14 +56,14 @@ def source_rows(
     return low.astype(np.int64), position - low
 
 
-@register_meaning("relax.image.resize2d")
+@register_reference("relax.image.resize2d")
 def _resize2d(args: Sequence[Value], context: Context) -> Value:
     x, size = args[0], args[1]
     attrs = context.attrs
     layout, method = str(attrs.layout), str(attrs.method)
     mode = str(attrs.coordinate_transformation_mode)
     if method not in ("nearest_neighbor", "linear"):
-        raise NotImplementedError(f"resize2d by method '{method}' has no meaning here")
+        raise NotImplementedError(f"resize2d by method '{method}' has no reference here")
     for name, size_out in zip("HW", size):
         axis = layout.index(name)
         size_in = x.shape[axis]

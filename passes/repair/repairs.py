@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._tvm import tvm
 from ..errors import UserError
+from ..plugins.registry import Registry
 from .correct_bias import CorrectBias
 from .equalize_layers import EqualizeLayers
 from .round_by_hessian import RoundByHessian
@@ -18,65 +20,59 @@ from .smooth_scales import SmoothScales
 Progress = Callable[[int, int, str], None]
 
 
-def _of_reference(maker: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda reference, inputs, progress, **options: maker(reference, inputs, on_progress=progress, **options)
+@dataclass(frozen=True)
+class Repair:
+    """A repair of quantized models from samples.
+
+    Attributes:
+        make: Makes the pass from the float module, samples (one array an input, axis 0 the samples), `on_progress`, and
+            options by name.
+        note: What it does, as reports say it: "biases corrected".
+        of_float: Whether it changes the float module before its ranges are found, and not the module in QDQ form.
+    """
+
+    make: Callable[..., tvm.transform.Pass]
+    note: str
+    of_float: bool = False
 
 
-FLOAT_REPAIRS: dict[str, Callable[..., Any]] = {
-    "equalize": lambda inputs, progress, **options: EqualizeLayers(**options),
-    "smooth": lambda inputs, progress, **options: SmoothScales(inputs or (), on_progress=progress, **options),
-}
-"""Of the float module, before its ranges are found; made from samples, a progress callback, and options."""
+REPAIRS: Registry[Repair] = Registry("repair", "tvmcompress.repairs", of=Repair)
+REPAIRS["equalize"] = Repair(
+    lambda reference, inputs, on_progress, **options: EqualizeLayers(**options),
+    "ranges of channels equalized across layers",
+    of_float=True,
+)
+REPAIRS["smooth"] = Repair(
+    lambda reference, inputs, on_progress, **options: SmoothScales(inputs or (), on_progress=on_progress, **options),
+    "outliers behind normalizations moved into weights",
+    of_float=True,
+)
+REPAIRS["bias"] = Repair(CorrectBias, "biases corrected")
+REPAIRS["gptq"] = Repair(RoundByHessian, "weights rounded by the Hessian")
+REPAIRS["adaround"] = Repair(RoundWeights, "rounding of weights learned")
 
-INTEGER_REPAIRS: dict[str, Callable[..., Any]] = {
-    name: _of_reference(maker) for name, maker in (("bias", CorrectBias), ("gptq", RoundByHessian), ("adaround", RoundWeights))
-}
-"""Of the module in QDQ form; made from the float module, samples, a progress callback, and options."""
 
-
-def float_repair(
+def make_repair(
     name: str,
+    reference: tvm.IRModule | None,
     inputs: Sequence[np.ndarray] | None,
     options: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> tvm.transform.Pass:
-    """A repair of `FLOAT_REPAIRS`.
+    """The pass of a repair.
+
+    Args:
+        name: One of `REPAIRS`.
+        reference: The float module; repairs of the float module do without.
+        inputs: Samples, one array an input, axis 0 the samples.
+        options: Of the repair.
+        on_progress: Called with steps done, all steps, and what is being done.
 
     Raises:
-        UserError: It does not take the options.
+        UserError: There is none of the name, or it does not take the options.
     """
-    return _made(name, FLOAT_REPAIRS[name], options, inputs, on_progress)
-
-
-def integer_repair(
-    name: str,
-    reference: tvm.IRModule,
-    inputs: Sequence[np.ndarray],
-    options: Mapping[str, Any] | None = None,
-    on_progress: Progress | None = None,
-) -> tvm.transform.Pass:
-    """A repair of `INTEGER_REPAIRS`.
-
-    Raises:
-        UserError: It does not take the options.
-    """
-    return _made(name, INTEGER_REPAIRS[name], options, reference, inputs, on_progress)
-
-
-def check_repairs(names: Sequence[str]) -> None:
-    """Refuse names of repairs that there are not.
-
-    Raises:
-        UserError: There is none of a name.
-    """
-    for name in names:
-        if name not in FLOAT_REPAIRS and name not in INTEGER_REPAIRS:
-            raise UserError(f"there is no repair '{name}'; choose of {', '.join([*FLOAT_REPAIRS, *INTEGER_REPAIRS])}")
-
-
-def _made(name: str, maker: Callable[..., Any], options: Mapping[str, Any] | None, *args: Any) -> tvm.transform.Pass:
-    given = dict(options or {})
+    make = REPAIRS[name].make
     try:
-        return maker(*args, **given)
+        return make(reference, inputs, on_progress=on_progress, **(options or {}))
     except TypeError:
-        raise UserError(f"the repair '{name}' does not take the options {', '.join(given)}") from None
+        raise UserError(f"the repair '{name}' does not take the options {', '.join(options or ())}") from None

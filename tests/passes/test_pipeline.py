@@ -65,7 +65,7 @@ def test_repairs_come_before_and_behind_quantization(mod: tvm.IRModule, samples:
     equal = tc.EqualizeLayers()(mod)
     quantized = tc.Quantize(tc.calibrate(equal, [samples]))(equal)
     same(got, tc.LowerQDQ()(tc.CorrectBias(equal, samples)(quantized)))
-    with pytest.raises(tc.UserError, match="no repair 'prayer'; choose of equalize"):
+    with pytest.raises(tc.UserError, match="no repair 'prayer'; choose one of equalize"):
         relax.get_pipeline("tvmcompress.int8", samples=samples, repair=["prayer"])
 
 

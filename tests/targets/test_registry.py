@@ -29,7 +29,7 @@ def test_every_description_is_complete() -> None:
 def test_an_unknown_target_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UserError, match="no target 'cortex-m44'; did you mean cortex-m4?"):
         get_target("cortex-m44")
-    with pytest.raises(UserError, match="there are: .*cortex-a72.*x86"):
+    with pytest.raises(UserError, match="choose one of .*cortex-a72.*x86"):
         get_target("zzz")
 
 

@@ -23,6 +23,6 @@ def presets(
         print(Recipe.of({"quantize": {"preset": name}}).to_toml(), end="")
         return
     table = Table("preset", "what it is", box=None, pad_edge=False)
-    for known, (meaning, _) in PRESETS.items():
-        table.add_row(known, meaning)
+    for known, preset in PRESETS.items():
+        table.add_row(known, preset.purpose)
     output().print(table)

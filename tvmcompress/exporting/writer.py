@@ -13,6 +13,7 @@ from ..errors import UnsupportedOperatorError, UserError
 from ..passes._tvm import Constant, relax, tirx, tvm
 from ..passes.graph.module_params import get_params, input_vars, param_vars, static_shape
 from ..passes.graph.rebuild import bindings, users
+from ..passes.plugins.registry import Registry
 
 OPSET, IR_VERSION = 17, 8
 # The first with int16 in QuantizeLinear, and the version of the format that it came with.
@@ -21,31 +22,17 @@ WIDE_OPSET, WIDE_IR_VERSION = 21, 10
 _BIASED = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d", "relax.matmul")
 
 Rule = Callable[["Writer", relax.Call], "str | list[str]"]
-_RULES: dict[str, Rule] = {}
+"""Given the writer and the call; gives the name of the tensor that it computed, or a list for an operator of several results;
+raises `CannotWriteError` when ONNX has no form for the call."""
+
+RULES: Registry[Rule] = Registry("ONNX form", prefix="relax.")
+"""By the full name of the operator; `onnx_rule` takes names without their prefix."""
+
+onnx_rule = RULES.register
 
 
 class CannotWriteError(Exception):
     """A rule does not fit; the message completes the sentence 'cannot be written as ONNX: ...'."""
-
-
-def onnx_rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register how Relax operators, named without their prefix, are written.
-
-    The rule gets the writer and the call, and returns the name of the tensor that it computed, or a list for an operator of
-    several results; it raises `CannotWriteError` when ONNX has no form for the call.
-    """
-
-    def register(rule: Rule) -> Rule:
-        for name in names:
-            _RULES[f"relax.{name}"] = rule
-        return rule
-
-    return register
-
-
-def written_operators() -> list[str]:
-    """Names of the Relax operators that can be written, without prefix."""
-    return sorted(name.removeprefix("relax.") for name in _RULES)
 
 
 class Writer:
@@ -97,7 +84,7 @@ class Writer:
         self.bias, call = None, value
         if call.op.name == "relax.add" and (layer := self._layer(call)) is not None:
             self.bias, call = call.args[1], layer
-        rule = _RULES.get(getattr(call.op, "name", ""))
+        rule = RULES.get(getattr(call.op, "name", ""))
         name = str(getattr(call.op, "name", call.op)).removeprefix("relax.")
         if rule is None:
             raise UnsupportedOperatorError(

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from ..errors import UnsupportedOperatorError, UserError
+from ..passes.plugins.registry import Registry
 from .onnx_editing import GraphEditor, attributes
 
 
@@ -31,7 +32,8 @@ class _Parameters:
 
 
 _Expand = Callable[["_Expander", onnx.NodeProto], list[onnx.NodeProto]]
-_RULES: dict[str, _Expand] = {}
+_RULES: Registry[_Expand] = Registry("integer operator of ONNX")
+_rule = _RULES.register
 
 # Operators that give integers with the scale of their first operand.
 _MOVE_NAMES = """
@@ -39,15 +41,6 @@ MaxPool Reshape Flatten Transpose Squeeze Unsqueeze Identity Slice Split Gather 
 Expand Tile
 """
 _MOVES = frozenset(_MOVE_NAMES.split())
-
-
-def _rule(*names: str) -> Callable[[_Expand], _Expand]:
-    def register(expand: _Expand) -> _Expand:
-        for name in names:
-            _RULES[name] = expand
-        return expand
-
-    return register
 
 
 def expand_qoperators(editor: GraphEditor) -> None:

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "default": ("int8, weights per channel, TFLite's rounding", {}),
-    "tflite": (
-        "what TFLite's converter does: asymmetric int8 activations over the whole range seen, double rounding",
-        {"precision": "int8", "observer": "minmax", "weights": "per_channel", "rounding": "double"},
-    ),
-    "accurate": (
-        "int8, ranges of least squared error; rounding with the errors made good, mean errors corrected",
-        {"precision": "int8", "observer": "mse", "repair": ["gptq", "bias"]},
-    ),
-    "small": (
-        "int4 weights in groups of 32 input channels, rounded with the errors made good, mean errors corrected",
-        {"precision": "int4", "group_size": 32, "observer": "mse", "repair": ["gptq", "bias"]},
-    ),
-    "x86": (
-        "7-bit weights, multiplied as bytes on x86 without VNNI, and one rounding",
-        {"weight_bits": 7, "rounding": "single"},
-    ),
-    "shift": ("scales that are powers of two: rescaling is a shift", {"power_of_two": True}),
-    "int16x8": ("int16 activations, int8 weights", {"precision": "int16x8"}),
-    "transformer": (
-        "outliers behind normalizations moved into weights, ranges that leave out the rarest values",
-        {"observer": "percentile", "repair": ["smooth"]},
-    ),
-    "float16": ("weights stored as float16, computation in float32", {"precision": "float16"}),
-}
-"""For each name what it is for, and its values."""
+from ..passes.plugins.registry import Registry
 
 
-def preset_values(name: str) -> dict[str, Any]:
-    """The values of a preset.
+class Preset(NamedTuple):
+    """A way of quantizing.
 
-    Raises:
-        ValueError: There is none of that name.
+    Attributes:
+        purpose: What it is for.
+        values: Of the table `[quantize]`.
     """
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset '{name}'; choose one of {', '.join(PRESETS)}")
-    return dict(PRESETS[name][1])
+
+    purpose: str
+    values: dict[str, Any]
+
+
+PRESETS: Registry[Preset] = Registry("preset")
+PRESETS["default"] = Preset("int8, weights per channel, TFLite's rounding", {})
+PRESETS["tflite"] = Preset(
+    "what TFLite's converter does: asymmetric int8 activations over the whole range seen, double rounding",
+    {"precision": "int8", "observer": "minmax", "weights": "per_channel", "rounding": "double"},
+)
+PRESETS["accurate"] = Preset(
+    "int8, ranges of least squared error; rounding with the errors made good, mean errors corrected",
+    {"precision": "int8", "observer": "mse", "repair": ["gptq", "bias"]},
+)
+PRESETS["small"] = Preset(
+    "int4 weights in groups of 32 input channels, rounded with the errors made good, mean errors corrected",
+    {"precision": "int4", "group_size": 32, "observer": "mse", "repair": ["gptq", "bias"]},
+)
+PRESETS["x86"] = Preset(
+    "7-bit weights, multiplied as bytes on x86 without VNNI, and one rounding",
+    {"weight_bits": 7, "rounding": "single"},
+)
+PRESETS["shift"] = Preset("scales that are powers of two: rescaling is a shift", {"power_of_two": True})
+PRESETS["int16x8"] = Preset("int16 activations, int8 weights", {"precision": "int16x8"})
+PRESETS["transformer"] = Preset(
+    "outliers behind normalizations moved into weights, ranges that leave out the rarest values",
+    {"observer": "percentile", "repair": ["smooth"]},
+)
+PRESETS["float16"] = Preset("weights stored as float16, computation in float32", {"precision": "float16"})

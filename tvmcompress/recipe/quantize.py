@@ -11,18 +11,16 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from .presets import preset_values
+from ..passes.numbers.schemes import Precision
+from ..passes.repair.repairs import REPAIRS
+from .presets import PRESETS
 from .table import Table
 
-# The same as `passes.schemes.Precision` and `passes.repairs.REPAIRS`, which would load TVM.
-Precision = Literal["int8", "uint8", "int16x8", "int4", "float16", "float32"]
 Bits = Literal[7, 8]
-Repair = Literal["equalize", "smooth", "bias", "gptq", "adaround"]
-REPAIRS: tuple[str, ...] = get_args(Repair)
 
 
 class LayerRecipe(Table):
@@ -94,7 +92,7 @@ class QuantizeRecipe(Table):
     rounding: Literal["double", "single"] = "double"
     power_of_two: bool = False
     symmetric: bool = False
-    repair: tuple[Repair, ...] | None = None
+    repair: tuple[str, ...] | None = None
     repair_options: dict[str, dict[str, bool | int | float]] = Field(default={})
     exclude: tuple[str, ...] = ()
     layers: dict[str, LayerRecipe] = Field(default={})
@@ -102,10 +100,9 @@ class QuantizeRecipe(Table):
     min_snr: float | None = None
 
     @model_validator(mode="after")
-    def _options_of_repairs(self) -> QuantizeRecipe:
-        unknown = [name for name in self.repair_options if name not in REPAIRS]
-        if unknown:
-            raise ValueError(f"there is no repair '{unknown[0]}'; choose one of {', '.join(REPAIRS)}")
+    def _known_names(self) -> QuantizeRecipe:
+        for name in (*(self.repair or ()), *self.repair_options):
+            REPAIRS[name]
         return self
 
     @model_validator(mode="before")
@@ -115,7 +112,7 @@ class QuantizeRecipe(Table):
             return values
         name = values.get("preset")
         given = {key: value for key, value in values.items() if value is not None}
-        found = {**preset_values(name), **given} if isinstance(name, str) else dict(values)
+        found = {**PRESETS[name].values, **given} if isinstance(name, str) else dict(values)
         # With 65536 integers nothing is won by clipping.
         return {"observer": "minmax", **found} if found.get("precision") == "int16x8" else found
 
@@ -125,7 +122,7 @@ class QuantizeRecipe(Table):
         return self.max_drop is not None or self.min_snr is not None
 
     @property
-    def repairs(self) -> tuple[Repair, ...]:
+    def repairs(self) -> tuple[str, ...]:
         """What is repaired, in order."""
         if self.repair is not None:
             return self.repair

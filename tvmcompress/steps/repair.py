@@ -10,30 +10,23 @@ from collections.abc import Callable
 
 from ..data.dataset import Dataset
 from ..model import Model
-from ..passes.repair.repairs import FLOAT_REPAIRS, INTEGER_REPAIRS, float_repair, integer_repair
+from ..passes.repair.repairs import REPAIRS, make_repair
 from ..recipe.quantize import QuantizeRecipe
 from .progress import Road
 from .pruning import repair_samples
 
-_NOTES = {
-    "equalize": "ranges of channels equalized across layers",
-    "smooth": "outliers behind normalizations moved into weights",
-    "bias": "biases corrected",
-    "gptq": "weights rounded by the Hessian",
-    "adaround": "rounding of weights learned",
-}
 _Tell = Callable[[int, int, str], None]
 
 
 def repair_float(road: Road, model: Model, data: Dataset | None, options: QuantizeRecipe) -> Model:
     """The float model after the repairs that come before quantization; it computes the same."""
-    names = [name for name in options.repairs if name in FLOAT_REPAIRS]
+    names = [name for name in options.repairs if REPAIRS[name].of_float]
     inputs = data.first(repair_samples(model)).inputs() if names and data is not None else None
     for name in names:
         with road.step(name) as say:
-            made = float_repair(name, inputs, options.repair_options.get(name), _teller(road, name))
-            model = model.apply(made, note=_NOTES[name])
-            say(_NOTES[name])
+            made = make_repair(name, None, inputs, options.repair_options.get(name), _teller(road, name))
+            model = model.apply(made, note=REPAIRS[name].note)
+            say(REPAIRS[name].note)
     return model
 
 
@@ -47,7 +40,7 @@ def repair_integers(road: Road, qdq: Model, reference: Model, data: Dataset | No
         data: Calibration samples; without them nothing is repaired.
         options: What is wanted.
     """
-    names = [name for name in options.repairs if name in INTEGER_REPAIRS]
+    names = [name for name in options.repairs if not REPAIRS[name].of_float]
     if data is None or not names:
         return qdq
     samples = data.first(repair_samples(reference))
@@ -55,9 +48,9 @@ def repair_integers(road: Road, qdq: Model, reference: Model, data: Dataset | No
     for name in names:
         with road.step(name) as say:
             given = options.repair_options.get(name)
-            made = integer_repair(name, reference.module, inputs, given, _teller(road, name))
-            qdq = qdq.apply(made, note=f"{_NOTES[name]} on {len(samples)} samples")
-            say(f"{_NOTES[name]} on {len(samples)} samples")
+            made = make_repair(name, reference.module, inputs, given, _teller(road, name))
+            qdq = qdq.apply(made, note=f"{REPAIRS[name].note} on {len(samples)} samples")
+            say(f"{REPAIRS[name].note} on {len(samples)} samples")
     return qdq
 
 

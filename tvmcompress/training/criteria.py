@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..passes._tvm import tvm
 from ..passes.channels import Group
 from ..passes.channels.atoms import Role
-from ..passes.pruning.importance import Criterion, register_criterion, unit_values, weight_members
+from ..passes.pruning.importance import Criterion, unit_values, weight_members
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .gradients import sample_gradients
@@ -130,6 +130,3 @@ GRADIENT_CRITERIA: dict[str, type[GradientCriterion]] = {
     criterion.name: criterion for criterion in (TaylorImportance, FisherImportance)
 }
 """The criteria that can use labels, by name."""
-
-for _name, _criterion in GRADIENT_CRITERIA.items():
-    register_criterion(_name, _criterion)

@@ -1,7 +1,7 @@
-"""The table from operator name to its meaning in PyTorch.
+"""The table from operator name to its form in PyTorch.
 
-What an operator computes is what its NumPy meaning computes (`tvmcompress.passes.meanings`), to rounding, and gradients
-flow through it.
+What an operator computes is what its reference computes (`tvmcompress.passes.reference`), to rounding, and gradients flow
+through it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UnsupportedOperatorError
 from ..passes._tvm import relax
+from ..passes.plugins.registry import Registry
 from .backend import Tensor
 
 Value = Any  # a tensor, a tuple of tensors, or a plain Python number or shape
@@ -59,21 +60,12 @@ class Call:
 
 
 Operator = Callable[[Sequence[Value], Call], Value]
-_OPERATORS: dict[str, Operator] = {}
+"""Given the argument values, which it must not change, and the call; returns the result."""
 
+OPERATORS: Registry[Operator] = Registry("PyTorch form")
+"""By the full name of the operator, such as "relax.add"."""
 
-def operator(*names: str) -> Callable[[Operator], Operator]:
-    """Register a function as the operators `names` (full names, such as "relax.add").
-
-    The function is given the argument values and the `Call` and returns the result; it must not change its arguments.
-    """
-
-    def register(function: Operator) -> Operator:
-        for name in names:
-            _OPERATORS[name] = function
-        return function
-
-    return register
+operator = OPERATORS.register
 
 
 def find_operator(name: str, layer: str) -> Operator:
@@ -82,12 +74,12 @@ def find_operator(name: str, layer: str) -> Operator:
     Raises:
         UnsupportedOperatorError: The table has none.
     """
-    if name not in _OPERATORS:
+    if name not in OPERATORS:
         raise UnsupportedOperatorError(
             f"{layer}: there are no gradients for {name or 'a call of a function'}; "
             "choose an importance that needs none, such as output_energy"
         )
-    return _OPERATORS[name]
+    return OPERATORS[name]
 
 
 def along(vector: Tensor, axis: int, rank: int) -> Tensor:

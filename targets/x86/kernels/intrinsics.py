@@ -143,7 +143,7 @@ def _register(dot: Dot) -> None:
     vector = f"int32x{lanes}"
 
     @T.prim_func(s_tir=True)
-    def broadcast_meaning(
+    def broadcast_definition(
         A: T.Buffer((group,), activation, offset_factor=1),
         B: T.Buffer((lanes, group), weight, offset_factor=1),
         C: T.Buffer((lanes,), "int32", offset_factor=1),
@@ -174,7 +174,7 @@ def _register(dot: Dot) -> None:
             )
 
     @T.prim_func(s_tir=True)
-    def lanes_meaning(
+    def lanes_definition(
         A: T.Buffer((lanes,), "int32", offset_factor=1),
         B: T.Buffer((lanes, group), weight, offset_factor=1),
         C: T.Buffer((lanes,), "int32", offset_factor=1),
@@ -203,8 +203,8 @@ def _register(dot: Dot) -> None:
                 T.reinterpret(B.vload([0, 0], dtype=whole), dtype=operand),
             )
 
-    TensorIntrin.register(dot.broadcast, broadcast_meaning, broadcast_instruction)
-    TensorIntrin.register(dot.packed, lanes_meaning, lanes_instruction)
+    TensorIntrin.register(dot.broadcast, broadcast_definition, broadcast_instruction)
+    TensorIntrin.register(dot.packed, lanes_definition, lanes_instruction)
 
 
 def packed_product(word: tvm.ir.Expr, weights: Sequence[tvm.ir.Expr], dot: Dot) -> tvm.ir.Expr:

@@ -23,7 +23,7 @@ def installed(monkeypatch):
 
 
 def colours(group=""):
-    table = Registry("colour", group, {"ochre": "collections:OrderedDict"})
+    table = Registry("colour", group, lazy={"ochre": "collections:OrderedDict"})
 
     @table.register("red", "crimson")
     def red():
@@ -74,7 +74,7 @@ def test_what_cannot_be_imported_is_named_once_and_left_out(installed):
     assert sorted(str(warning.message) for warning in told) == [
         "the colour 'broken' of the package no_such_module_xyz cannot be used: "
         "ModuleNotFoundError: No module named 'no_such_module_xyz'; it is left out",
-        "the colour 'number' of the package math cannot be used: math:pi is not callable; it is left out",
+        "the colour 'number' of the package math cannot be used: math:pi is not a Callable; it is left out",
         "the colour 'red' of the package colorsys has a name that is taken; it is left out",
     ]
     with warnings.catch_warnings():
