@@ -11,7 +11,7 @@ A pipeline takes a model module with its parameter values attached (`attach_para
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ._tvm import relax, tvm
 from .canonical.canonicalize import Canonicalize
 from .canonical.fold_batch_norm import FoldBatchNorm
 from .lowering.lower_qdq import LowerQDQ
+from .plugins.registry import Registry
 from .pruning.prune_channels import PruneChannels
 from .quantization.calibrate import calibrate
 from .quantization.quantize import Granularity, Quantize
@@ -28,6 +29,16 @@ from .repair.repairs import REPAIRS, make_repair
 
 Samples = Sequence[np.ndarray]
 """One float array for each input of `main`, axis 0 the samples."""
+
+_NAMES = """
+Canonicalize CompressSparse ConvertLayout CorrectBias EqualizeLayers FoldBatchNorm IntegerCore LowerQDQ PruneBlocks
+PruneChannels PruneHeads PruneToBudget Quantize Reconstruct RestoreNormalizations RoundByHessian RoundWeights SmoothScales
+Sparsify SplitProjections
+"""
+PASSES: Registry[Callable[..., tvm.transform.Pass]] = Registry(
+    "pass", "tvmcompress.passes", lazy={name: f"tvmcompress.passes:{name}" for name in _NAMES.split()}
+)
+"""The classes of passes, or functions that make one, given their options by name."""
 
 
 @relax.register_pipeline("tvmcompress.canonical")

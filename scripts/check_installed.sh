@@ -4,6 +4,8 @@
 # Usage: scripts/check_installed.sh BIN      BIN is the folder of the environment's programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# What an earlier build left there would be installed, too.
+rm -rf build
 
 bin=$(cd "$1" && pwd)
 installed=$(mktemp -d)

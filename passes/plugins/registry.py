@@ -13,6 +13,7 @@ Packages are looked for when a table is listed, or asked for a name that is not 
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -36,19 +37,25 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"there is no {kind} '{name}'; {hint}")
 
 
+def first_sentence(entry: object) -> str:
+    """The first sentence of the documentation of something."""
+    paragraph = " ".join((inspect.getdoc(entry) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
+
+
 class Registry(Mapping[str, T]):
     """A table from names to entries.
 
     Args:
         kind: What an entry is, for messages: "observer".
         group: The entry points that other packages name theirs in; empty where they cannot.
-        of: What theirs must be instances or subclasses of.
         lazy: Entries of our own by name, as "module:attribute", imported when they are asked for.
+        of: What theirs must be instances or subclasses of.
         prefix: Stands before the names that `register` is given.
     """
 
     def __init__(
-        self, kind: str, group: str = "", of: Any = Callable, lazy: Mapping[str, str] | None = None, prefix: str = ""
+        self, kind: str, group: str = "", lazy: Mapping[str, str] | None = None, of: Any = Callable, prefix: str = ""
     ) -> None:
         self.kind, self.group, self.prefix = kind, group, prefix
         self._of = of
@@ -103,7 +110,7 @@ class Registry(Mapping[str, T]):
 
     def summaries(self) -> dict[str, str]:
         """The first sentence of each entry's documentation, by name."""
-        return {name: (inspect.getdoc(self[name]) or "").partition("\n")[0] for name in self}
+        return {name: first_sentence(self[name]) for name in self}
 
     def _has(self, name: str) -> bool:
         """Whether there is a usable entry, imported if need be."""

@@ -56,7 +56,11 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
     """Register the decorated function as the criterion `name`."""
 
     def register(function: Criterion) -> Criterion:
-        register_criterion(name, lambda samples: function)
+        def factory(samples: Sequence[np.ndarray] | None) -> Criterion:
+            return function
+
+        factory.__doc__ = function.__doc__
+        register_criterion(name, factory)
         return function
 
     return register

@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -30,7 +31,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         stopping = _Stopping()
         try:
-            with stopping:
+            with stopping, warnings.catch_warnings():
+                _show_plugin_warnings()
                 return grouped(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
@@ -71,6 +73,19 @@ def need_matplotlib() -> None:
 
     if find_spec("matplotlib") is None:
         raise MissingToolError("plots need matplotlib; install it with pip install 'tvmcompress[report]', or say --no-plot")
+
+
+def _show_plugin_warnings() -> None:
+    """Packages that were left out are named, one sentence each; the place in our code that asked for them says nothing."""
+    show = warnings.showwarning
+
+    def showwarning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if category.__name__ == "PluginWarning":
+            errors().print(f"[bold yellow]Warning:[/bold yellow] {_escape(str(message))}", soft_wrap=True, highlight=False)
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = showwarning  # type: ignore[assignment]
 
 
 def _sentence(error: Exception) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -23,6 +24,15 @@ class Sets(NamedTuple):
 _pruning, _training, _quantization, _data = (
     partial(typer.Option, rich_help_panel=panel) for panel in ("Pruning", "Fine-tuning", "Quantization", "Data")
 )
+
+
+_PLUGINS = entry_points()
+
+
+def _installed(group: str) -> str:
+    """The end of a help: names that other packages bring, read without importing them."""
+    names = sorted(point.name for point in _PLUGINS.select(group=f"tvmcompress.{group}"))
+    return f"; of other packages: {', '.join(names)}." if names else "."
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ class RecipeOptions:
         _pruning(
             "--importance",
             help="What channels are ranked by: output_energy (the default with --calib), l2 (without), l1, reconstruction, "
-            "activation, apoz, fpgm, taylor and fisher (these need PyTorch), ...",
+            "activation, apoz, fpgm, linf, bn_scale, random, taylor and fisher (these need PyTorch)" + _installed("criteria"),
         ),
         Sets("prune", "importance"),
     ] = None
@@ -201,7 +211,9 @@ class RecipeOptions:
     observer: Annotated[
         str | None,
         _quantization(
-            "--observer", help="How ranges are found: mse (the default), minmax, moving_average, percentile, entropy."
+            "--observer",
+            help="How ranges are found: mse (the default), minmax, moving_average, percentile, entropy"
+            + _installed("observers"),
         ),
         Sets("quantize", "observer"),
     ] = None
@@ -224,7 +236,7 @@ class RecipeOptions:
             help="Repair from --calib: equalize (channel ranges across layers), smooth (outliers behind "
             "normalizations), bias (mean errors), gptq (rounding, errors "
             "made good), adaround (rounding, learned; slow), none (repeatable, in order; by default gptq for int4, bias for "
-            "weights per_tensor).",
+            "weights per_tensor)" + _installed("repairs"),
         ),
         Sets("quantize", "repair"),
     ] = None
