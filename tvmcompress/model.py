@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from .errors import UserError
+from .files.whole_file import whole_file
 from .passes import attach_params, detach_params, get_params
 from .passes._tvm import TVM_VERSION, tvm
 from .passes.graph.interpreter import run
@@ -139,7 +139,6 @@ class Model:
         Raises:
             UserError: The file cannot be written.
         """
-        place = Path(path)
         bare, params = detach_params(self.module)
         meta = {
             "format": _FORMAT,
@@ -148,20 +147,13 @@ class Model:
             "outputs": self.outputs,
             "provenance": self.provenance,
         }
-        partial = place.with_name(place.name + f".partial{os.getpid()}")
-        try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("model.json", json.dumps(meta, indent=1))
-                archive.writestr("module.json", tvm.ir.save_json(bare))
-                for name, value in params.items():
-                    buffer = io.BytesIO()
-                    np.save(buffer, value, allow_pickle=False)
-                    archive.writestr(f"params/{name}.npy", buffer.getvalue())
-            partial.replace(place)
-        except OSError as error:
-            raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("model.json", json.dumps(meta, indent=1))
+            archive.writestr("module.json", tvm.ir.save_json(bare))
+            for name, value in params.items():
+                buffer = io.BytesIO()
+                np.save(buffer, value, allow_pickle=False)
+                archive.writestr(f"params/{name}.npy", buffer.getvalue())
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Model:

@@ -18,6 +18,7 @@ from ...passes.graph.decode_weights import DecodeWeights
 from ..base import TensorSpec
 from ..channels_last import channels_last
 from ..integer_io import core_and_specs, is_integer
+from ..object_code import object_code
 from .arena import Arena
 from .compiled import Compiled, compile_program
 from .lower import LLVM_OPTIONS_ATTR
@@ -161,7 +162,7 @@ def generate(
         for index, (options, functions) in enumerate(_by_options(lowered.module).items()):
             objects.append(folder / f"{prefix}_kernels{index or ''}.o")
             with_options = tvm.target.Target({**target, "cl-opt": options.split()} if options else target)
-            codegen_build(functions, with_options).write_to_file(str(objects[-1]), "o")
+            objects[-1].write_bytes(object_code(codegen_build(functions, with_options)))
     return Generated(
         folder=folder,
         prefix=prefix,

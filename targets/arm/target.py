@@ -13,10 +13,10 @@ from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
 from ..aot.schedule import NEON
-from ..aot.staging import staged
 from ..aot.toolchain import Toolchain
 from ..base import Target
 from ..emulators.tools import missing, package_version, require
+from ..staging import staged
 from .artifact import CortexAArtifact
 
 _RUNTIME = Path(__file__).parent / "runtime"

@@ -14,6 +14,7 @@ import numpy as np
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.samples import check_inputs, pack_inputs, random_inputs, unpack_outputs
+from ..artifact_folder import whole
 from ..base import Artifact, Measurement, TargetDescription
 from .plugin import Counts, plugin_argument, read_counts
 from .tools import run
@@ -127,9 +128,7 @@ class EmulatedArtifact(Artifact):
 
     def _emulate(self, inputs: Sequence[np.ndarray], timeout: float, *, count: bool) -> _Run:
         samples = check_inputs(self.inputs, inputs)
-        program = (self.path / self.info.program).resolve()
-        if not program.exists():
-            raise UserError(f"{self.path} lacks {self.info.program}; build the model again")
+        program = whole(self.path, self.info.program).resolve()
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / "input.bin").write_bytes(pack_inputs(self.inputs, inputs))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...passes.errors import UserError
 from .tools import run
 
 _SOURCE = Path(__file__).parent / "plugin" / "count.c"
@@ -84,12 +85,19 @@ def plugin_argument(
 
 
 def read_counts(path: Path) -> Counts:
-    """Read what the plugin wrote."""
+    """Read what the plugin wrote.
+
+    Raises:
+        UserError: It did not come to its end.
+    """
     regions: list[int] = []
     calls: list[tuple[str, int]] = []
     functions: dict[str, int] = {}
     classes: dict[str, int] = {}
-    for line in path.read_text().splitlines():
+    lines = path.read_text().splitlines()
+    if not lines or not lines[-1].startswith("total "):
+        raise UserError(f"the counts of the emulator were not all written: {path.parent} may be on a full disk")
+    for line in lines:
         kind, _, rest = line.partition(" ")
         if kind == "region":
             regions.append(int(rest))

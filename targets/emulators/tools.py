@@ -82,7 +82,8 @@ def run(command: Sequence[str | Path], *, what: str, timeout: float, log: Path |
             log.write_text(" ".join(str(part) for part in command) + "\n" + output + "\n")
             where = f"; all of its output is in {log}"
         lines = output.splitlines() or [f"exit code {done.returncode}"]
-        last = next((line for line in lines if "error" in line.lower()), lines[-1])
+        telling = [line for mark in ("no space left", "error") for line in lines if mark in line.lower()]
+        last = telling[0] if telling else lines[-1]
         raise UserError(f"{what} failed: {program}: {last}{where}")
     return done.stdout
 

@@ -12,10 +12,10 @@ from ...passes.lowering.compress_sparse import CompressSparse
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
 from ..aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, HELIUM, Registers
-from ..aot.staging import staged
 from ..aot.toolchain import Toolchain
 from ..base import Target, TargetDescription
 from ..emulators.tools import missing, package_version, require
+from ..staging import staged
 from .artifact import CortexMArtifact
 from .fit import check_fit
 from .project import library_identity, write_firmware, write_project

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...passes._tvm import relax, tvm
 from ...passes.errors import UserError
-from ..artifact_folder import read_artifact
+from ..artifact_folder import read_artifact, whole
 from ..base import Artifact, Measurement, TensorSpec
 from .host import missing_features
 from .measure import measure_latency, thread_limit
@@ -63,7 +63,10 @@ class X86Artifact(Artifact):
             UserError: The library is missing or damaged.
         """
         try:
-            return relax.VirtualMachine(tvm.runtime.load_module(str(self.library)), tvm.cpu())
+            library = whole(self.path, self._library)
+            return relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"{self.library} cannot be loaded; build the model again") from error
 

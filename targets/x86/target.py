@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,16 @@ from typing import Any
 from ...passes._tvm import relax, tvm
 from ...passes.errors import UserError
 from ...passes.graph.module_params import input_vars, static_shape
-from ..artifact_folder import make_folder, write_artifact
+from ..artifact_folder import write_artifact
 from ..base import Target, TensorSpec
+from ..staging import staged
 from ..tuning_log import default_logs
 from .artifact import X86Artifact
 from .compile import compile_module
 from .host import cpu_features, resolve_cpu
 from .integer import integer_core, io_specs, is_integer
 from .kernels.intrinsics import best_dot
-
-_COMPILERS = ("g++", "clang++", "gcc", "clang")
+from .library import compiler, write_library
 
 
 class X86Target(Target):
@@ -33,8 +31,7 @@ class X86Target(Target):
         missing = []
         if platform.machine() not in ("x86_64", "AMD64"):
             missing.append(f"This machine is {platform.machine()}, not x86-64.")
-        chosen = os.environ.get("CXX")
-        if not (shutil.which(chosen) if chosen else any(shutil.which(name) for name in _COMPILERS)):
+        if compiler() is None:
             missing.append("A C++ compiler is needed to link the library; install one: apt-get install g++.")
         return missing
 
@@ -77,48 +74,30 @@ class X86Target(Target):
             raise UserError(f"target {self.description.name} has no option {sorted(options)[0]}")
         self.require_tools()
         output = Path(output)
-        make_folder(output)
         name = resolve_cpu(cpu or self.description.tvm.get("mcpu", "native"))
         directory = None if isinstance(tuning_log, bool) else tuning_log
         logs = [] if tuning_log is False else default_logs("x86", directory)
         mod = integer_core(mod)
         inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
         compiled = compile_module(mod, name, logs, threads)
-        library = _export(compiled.executable, output)
-        write_artifact(
-            output,
-            self.description,
-            inputs,
-            outputs,
-            library=library.name,
-            cpu=name,
-            tuned=compiled.schedules.tuned,
-            untuned=[*compiled.schedules.default, *compiled.schedules.unscheduled],
-            memory=asdict(compiled.memory),
-        )
-        for old in output.glob("model-*.so"):
-            if old != library:
-                old.unlink()
+        with staged(output) as work:
+            library = write_library(compiled.executable, work)
+            write_artifact(
+                work,
+                self.description,
+                inputs,
+                outputs,
+                library=library.name,
+                cpu=name,
+                tuned=compiled.schedules.tuned,
+                untuned=[*compiled.schedules.default, *compiled.schedules.unscheduled],
+                memory=asdict(compiled.memory),
+            )
         return X86Artifact(output)
 
     def load(self, path: Path) -> X86Artifact:
         """The artifact that `build` left in a folder."""
         return X86Artifact(Path(path))
-
-
-def _export(executable: Any, folder: Path) -> Path:
-    """Write the shared library under a name made of its content."""
-    partial = folder / f"partial{os.getpid()}.so"
-    try:
-        executable.export_library(str(partial))
-        digest = hashlib.sha256(partial.read_bytes()).hexdigest()[:12]
-        library = folder / f"model-{digest}.so"
-        partial.replace(library)
-    except OSError as error:
-        raise UserError(f"the library cannot be written into {folder}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return library
 
 
 def float_specs(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

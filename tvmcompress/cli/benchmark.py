@@ -56,7 +56,7 @@ def benchmark(
 
     from ..compression import for_targets, limited_target
     from ..errors import UserError
-    from ..output_folder import output_folder
+    from ..files.output_folder import output_folder
     from ..recipe.recipe import Recipe
     from ..report.record import Host, RemarkRecord, Report
 

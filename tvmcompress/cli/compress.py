@@ -63,7 +63,7 @@ def compress(
     from ..compression import compress as run
     from ..compression import limited_target
     from ..errors import UserError
-    from ..output_folder import output_folder
+    from ..files.output_folder import output_folder
 
     plan = asked.recipe()
     given.check(plan)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files.whole_file import whole_file
 from ..measuring.built import find_build, model_beside
 from ..model import Model
 from ..passes import detach_params
@@ -73,16 +74,9 @@ def export_model_library(
         tensors = {name: tvm.runtime.tensor(params[name]) for name in sorted(params)}
         files[f"parameters/{info.prefix}.params"] = bytes(tvm.runtime.save_param_dict(tensors))
         files[f"src/{info.prefix}.relax"] = bare.script(show_meta=False).encode()
-    place = Path(path)
-    partial = place.with_name(f"{place.name}.partial{os.getpid()}")
-    try:
+    with whole_file(path) as partial:
         _write(partial, files)
-        partial.replace(place)
-    except OSError as error:
-        raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return place
+    return Path(path)
 
 
 def _module(info: BuildInfo, target: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ kernels for it saturate sums of 16 bits if activations are unsigned, which ours 
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from ..errors import UnsupportedOperatorError, UserError
+from ..files.whole_file import whole_file
 from ..model import Model
 from ..passes._tvm import relax, tvm
 from ..passes.graph.decode_weights import DecodeWeights
@@ -34,18 +34,12 @@ def export_onnx(model: Model, path: str | PathLike[str]) -> None:
         UnsupportedOperatorError: An operator has no form in ONNX, or the model consists of integer operators.
         UserError: The file cannot be written.
     """
-    place = Path(path)
-    proto = to_onnx(model)
-    partial = place.with_name(f".{place.name}.partial")
     try:
-        partial.write_bytes(proto.SerializeToString())
-        partial.replace(place)
-    except OSError as error:
-        raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+        data = to_onnx(model).SerializeToString()
     except ValueError as error:  # protobuf's limit
-        raise UserError(f"{place} would be larger than 2 GB, the limit of an ONNX file") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise UserError(f"{path} would be larger than 2 GB, the limit of an ONNX file") from error
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def to_onnx(model: Model) -> onnx.ModelProto:

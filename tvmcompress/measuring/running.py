@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..data.dataset import Dataset
-from ..errors import UserError
 from ..evaluation.accuracy import Evaluation, evaluate
+from ..files.whole_file import whole_file
 from ..model import InputSpec, Model, Preprocessing
 from ..passes.layout.converter import layout_name
 from ..targets.base import Artifact, Measurement, TensorSpec
@@ -129,11 +129,8 @@ def save_outputs(artifact: Artifact, outputs: Sequence[np.ndarray], path: Path) 
         UserError: The file cannot be written.
     """
     arrays: dict[str, Any] = {spec.name: value for spec, value in zip(artifact.outputs, outputs)}
-    try:
-        with path.open("wb") as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def with_preprocessing(specs: tuple[InputSpec, ...], steps: Preprocessing | None) -> tuple[InputSpec, ...]:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import UserError
+from ..files.whole_file import whole_file
 from .finetune import FinetuneRecipe
 from .quantize import LayerRecipe, QuantizeRecipe
 from .table import Table
@@ -235,10 +236,8 @@ class Recipe(Table):
         Raises:
             UserError: The file cannot be written.
         """
-        try:
-            Path(path).write_text(self.to_toml(), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        with whole_file(path) as partial:
+            partial.write_text(self.to_toml(), encoding="utf-8")
 
     def to_toml(self) -> str:
         """The recipe as TOML; what is None is left out."""

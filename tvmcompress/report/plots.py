@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..errors import MissingToolError
+from ..files.whole_file import whole_file
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
@@ -19,3 +21,13 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
         raise MissingToolError("plots need matplotlib; install it with pip install 'tvmcompress[report]'") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")

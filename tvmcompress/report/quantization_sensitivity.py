@@ -10,7 +10,7 @@ from rich.text import Text
 from ..evaluation.output_comparison import OutputQuality
 from ..search.quantization_sensitivity import QuantizationSensitivity
 from .console import plain_table
-from .plots import new_figure
+from .plots import new_figure, save_figure
 from .units import percent
 
 
@@ -65,7 +65,7 @@ def plot_quantization_sensitivity(found: QuantizationSensitivity, path: Path) ->
     axes.set_title(f"Quantized to {found.precision}, {found.samples} samples")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _cells(quality: OutputQuality, answers: bool) -> list[str]:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from .. import __version__
 from ..compression import CompressionResult, is_quantized
-from ..errors import UserError
 from ..evaluation.accuracy import Evaluation
 from ..evaluation.noise import LayerNoise
+from ..files.whole_file import whole_file
 from ..measuring.record import BuildRecord
 from ..model import Model
 from ..passes._tvm import TVM_VERSION
@@ -134,10 +134,8 @@ class Report(_Record):
         Raises:
             UserError: The file cannot be written.
         """
-        try:
-            path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        with whole_file(path) as partial:
+            partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def model_record(

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..sensitivity.channels import GroupSensitivity, Sensitivity, SensitivityPoint
 from .console import plain_table
-from .plots import new_figure
+from .plots import new_figure, save_figure
 from .units import percent
 
 
@@ -45,7 +45,7 @@ def plot_sensitivity(found: Sensitivity, path: Path) -> None:
     axes.set_title(f"Each group pruned alone by {found.importance}, {found.samples} samples")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=1 + (len(found.groups) - 1) // 24, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _curve(found: Sensitivity, group: GroupSensitivity) -> tuple[list[float], list[float]]:

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import UserError
+from ..files.whole_file import whole_file
 
 
 class AnalysisRecord(BaseModel):
@@ -30,13 +31,8 @@ class AnalysisRecord(BaseModel):
         Raises:
             UserError: The file cannot be written.
         """
-        place = Path(path)
-        partial = place.with_name(f".{place.name}.partial{os.getpid()}")
-        try:
+        with whole_file(path) as partial:
             partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            os.replace(partial, place)
-        except OSError as error:
-            raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

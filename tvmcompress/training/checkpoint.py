@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files.whole_file import whole_file
 from .backend import load_torch
 
 _FILE = "finetune.pt"
@@ -38,14 +38,11 @@ class Checkpoint:
         Raises:
             UserError: The file cannot be written.
         """
-        partial = self._place.with_name(f".{_FILE}.partial{os.getpid()}")
-        try:
-            load_torch().save({**state, "fingerprint": self._fingerprint}, partial)
-            partial.replace(self._place)
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"{self._place} cannot be written: {getattr(error, 'strerror', None) or error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(self._place) as partial:
+            try:
+                load_torch().save({**state, "fingerprint": self._fingerprint}, partial)
+            except RuntimeError as error:
+                raise UserError(f"{self._place} cannot be written: {error}") from error
 
     def load(self) -> dict[str, Any] | None:
         """The state last written for this fingerprint; None where there is none."""

@@ -91,10 +91,25 @@ def test_the_artifact_loads_from_its_folder(integer_artifact, samples, tmp_path)
 
 def test_a_damaged_folder_is_refused(integer_artifact, tmp_path) -> None:
     content = json.loads((integer_artifact.path / "artifact.json").read_text())
-    del content["library"]["arena_bytes"]
+    content["library"]["arena_bytes"] += 1
     (tmp_path / "artifact.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="build"):
+    with pytest.raises(UserError, match="artifact.json is damaged; build"):
         load_artifact(tmp_path)
+
+
+def test_a_program_that_was_cut_short_is_not_run(integer_artifact, samples, tmp_path) -> None:
+    folder = shutil.copytree(integer_artifact.path, tmp_path / "copy")
+    program = folder / "firmware" / "model.elf"
+    program.write_bytes(program.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model.elf has been changed or cut short"):
+        load_artifact(folder).run([integer_artifact.inputs[0].quantize(samples)])
+
+
+def test_a_file_that_no_build_has_left_is_not_replaced(integer_net, tmp_path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"CMakeLists.txt is in the way"):
+        get_target("cortex-m4").build(integer_net, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["CMakeLists.txt"]
 
 
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")

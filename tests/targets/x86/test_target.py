@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from tvmcompress.passes import UserError, attach_params
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.graph.module_params import param_vars, static_shape
 from tvmcompress.targets import get_target, load_artifact
+from tvmcompress.targets.artifact_folder import read_artifact, write_artifact
 from tvmcompress.targets.x86 import host
 from tvmcompress.targets.x86.compile import compile_module
 
@@ -162,23 +164,64 @@ def test_damaged_folders_are_named(artifact, tmp_path) -> None:
     with pytest.raises(UserError, match="no built model"):
         load_artifact(tmp_path)
     content = json.loads((artifact.path / "artifact.json").read_text())
-    (tmp_path / "artifact.json").write_text(json.dumps({**content, "cpu": "sapphirerapids-but-newer"}))
-    with pytest.raises(UserError, match="no x86-64 CPU"):
-        load_artifact(tmp_path)
     (tmp_path / "artifact.json").write_text(json.dumps({**content, "tvm": "0.1"}))
     with pytest.raises(UserError, match="build it again"):
         load_artifact(tmp_path)
-    (tmp_path / "artifact.json").write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        load_artifact(tmp_path)
+    for damaged in ("{", "[]", "7", json.dumps({**content, "cpu": "x86-64-v1"}), "[" * 100000):
+        (tmp_path / "artifact.json").write_text(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            load_artifact(tmp_path)
     (tmp_path / "artifact.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="model-.*so is missing; build the model again"):
         load_artifact(tmp_path).run([np.zeros((1, 3, 9, 10), "float32")])
 
 
+@pytest.mark.parametrize("change", [lambda old: old[:5000], lambda old: old[:-1], lambda old: old[:-9] + b"x" + old[-8:]])
+def test_a_library_that_is_not_as_it_was_written_is_not_loaded(artifact, tmp_path, change) -> None:
+    """The dynamic loader maps a file that was cut short, and the process dies of SIGBUS."""
+    folder = shutil.copytree(artifact.path, tmp_path / "copy")
+    library = next(folder.glob("model-*.so"))
+    library.write_bytes(change(library.read_bytes()))
+    with pytest.raises(UserError, match="has been changed or cut short"):
+        load_artifact(folder).run([np.zeros((1, 3, 9, 10), "float32")])
+
+
+def test_only_what_a_build_has_left_is_replaced(tmp_path) -> None:
+    target, folder = get_target("x86"), tmp_path / "project"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    first = target.build(filled(Small), folder, tuning_log=False).library
+    second = target.build(filled(Small, seed=1), folder, tuning_log=False).library
+    assert not first.exists()
+    assert {path.name for path in folder.iterdir()} == {"thesis.tex", "artifact.json", second.name}
+    (folder / "artifact.json").write_text("mine, too")
+    with pytest.raises(UserError, match="artifact.json is in the way"):
+        target.build(filled(Small), folder, tuning_log=False)
+    assert (folder / "artifact.json").read_text() == "mine, too"
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path, monkeypatch) -> None:
+    """LLVM aborts where it cannot write."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        with pytest.raises(UserError, match="No space left on device"):
+            get_target("x86").build(filled(Small), disk / "out", tuning_log=False)
+        assert list((disk / "out").iterdir()) == []
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        with pytest.raises(UserError, match="No space left on device"):
+            get_target("x86").build(filled(Small), tmp_path / "out", tuning_log=False)
+        assert list((tmp_path / "out").iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_a_build_for_a_newer_machine_is_refused(artifact, tmp_path, monkeypatch) -> None:
-    content = json.loads((artifact.path / "artifact.json").read_text())
-    (tmp_path / "artifact.json").write_text(json.dumps({**content, "cpu": "x86-64-v4"}))
+    content = read_artifact(artifact.path)
+    required = [content.pop(key) for key in ("target", "inputs", "outputs")]
+    write_artifact(tmp_path, *required, **{**content, "files": {}, "cpu": "x86-64-v4"})
     from tvmcompress.targets.x86 import artifact as module
 
     monkeypatch.setattr(module, "missing_features", lambda cpu: ["avx512f"] if cpu == "x86-64-v4" else [])
