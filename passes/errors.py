@@ -13,3 +13,7 @@ class UnsupportedOperatorError(UserError):
 
 class MissingToolError(UserError):
     """A compiler, emulator or package that is not installed; the sentence says which package brings it."""
+
+
+class DiskFullError(UserError):
+    """A file cannot be written for want of room: nothing that is tried next can succeed either."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..files.manifest import describe
 from ..files.staging import staging_folder
+from ..files.whole_file import cannot_be_written
 from ..passes.errors import UserError
 from .artifact_folder import FILE, files_of, make_folder
 
@@ -30,7 +31,7 @@ def staged(output: Path) -> Iterator[Path]:
             yield work
             _move(work, output)
     except OSError as error:
-        raise UserError(f"{error.filename or output} cannot be written: {error.strerror or error}") from error
+        raise cannot_be_written(error.filename or output, error) from error
 
 
 def _move(work: Path, output: Path) -> None:

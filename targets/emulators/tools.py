@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from ...passes.errors import MissingToolError, UserError
+from ...passes.errors import DiskFullError, MissingToolError, UserError
 
 # Program: the Debian package that brings it.
 PACKAGES = {
@@ -84,7 +84,8 @@ def run(command: Sequence[str | Path], *, what: str, timeout: float, log: Path |
         lines = output.splitlines() or [f"exit code {done.returncode}"]
         telling = [line for mark in ("no space left", "error") for line in lines if mark in line.lower()]
         last = telling[0] if telling else lines[-1]
-        raise UserError(f"{what} failed: {program}: {last}{where}")
+        kind = DiskFullError if "no space left" in last.lower() else UserError
+        raise kind(f"{what} failed: {program}: {last}{where}")
     return done.stdout
 
 

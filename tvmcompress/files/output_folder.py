@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -11,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..passes.errors import UserError
+from ..passes.errors import DiskFullError, UserError
 from .manifest import foreign_files, write_manifest
 from .staging import remove_leftovers, staging_folder
+from .whole_file import cannot_be_written
 
 _FULL = 1 << 16
 _NEW, _OLD, _EMPTIED = "content", "old", "emptied"
@@ -180,7 +180,7 @@ def _locked(place: Path) -> Iterator[None]:
 
 def _full_disk(error: Exception, place: Path) -> UserError | None:
     """What to tell of an error that a full disk has caused: that of the output, or that of temporary files."""
-    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and not isinstance(cannot_be_written(place, error), DiskFullError):
         return None
     existing = next(folder for folder in [place, *place.parents] if folder.is_dir())
     for find in (lambda: existing, lambda: Path(tempfile.gettempdir())):
@@ -189,7 +189,7 @@ def _full_disk(error: Exception, place: Path) -> UserError | None:
             usage = shutil.disk_usage(folder)
             if usage.total and usage.free < _FULL:
                 other = "give another folder with -o" if folder == existing else "name another one in TMPDIR"
-                return UserError(f"the disk of {folder} is full; free some space, or {other}")
+                return DiskFullError(f"the disk of {folder} is full; free some space, or {other}")
     if isinstance(error, OSError):
-        return UserError(f"{error.filename or existing} cannot be written: {error.strerror}; free some space")
+        return DiskFullError(f"{error.filename or existing} cannot be written: {error.strerror}; free some space")
     return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..passes.errors import UserError
+from ..passes.errors import DiskFullError, UserError
 from .staging import staging_folder
 
 
@@ -29,4 +30,10 @@ def whole_file(place: str | os.PathLike[str]) -> Iterator[Path]:
             yield folder / "content"
             (folder / "content").replace(final)
     except OSError as error:
-        raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+        raise cannot_be_written(place, error) from error
+
+
+def cannot_be_written(place: str | os.PathLike[str], error: OSError) -> UserError:
+    """What to raise for an error of the system on writing to `place`."""
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else UserError
+    return kind(f"{place} cannot be written: {error.strerror or error}")

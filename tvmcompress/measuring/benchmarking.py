@@ -13,7 +13,7 @@ import numpy as np
 
 from ..compression import CompressionResult, compress
 from ..data.dataset import DataLike, Dataset
-from ..errors import MissingToolError, UserError
+from ..errors import DiskFullError, MissingToolError, UserError
 from ..model import Model
 from ..recipe.recipe import Recipe
 from ..targets.base import Artifact
@@ -185,7 +185,7 @@ def _measure(
     tell("build")
     try:
         artifact = build(model, target, folder, **build_options)
-    except MissingToolError:
+    except (DiskFullError, MissingToolError):
         raise
     except UserError as error:
         return BuildRecord(model=model_name, target=target, problem=str(error))

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.tvmcompress.cli.running import refused
+from tests.tvmcompress.cli.running import refused, run
 
 
 @pytest.fixture
@@ -221,12 +221,41 @@ class TestOutput:
         finally:
             subprocess.run(["umount", disk], check=True)
 
-    def test_an_older_output_survives_a_failure(self, network: Path, tmp_path: Path) -> None:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "report.json").write_text("{}")
-        refused("compress", network, "--prune", 0.5, "--importance", "beauty", "-o", tmp_path / "out")
-        assert (tmp_path / "out" / "report.json").read_text() == "{}"
+    def test_an_older_output(self, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is replaced by a run that succeeds, survives one that fails, and stops one if it holds anything else."""
+        out = tmp_path / "out"
+        options = ("compress", network, "--prune", 0.3, "--no-repair", "--no-onnx", "-o", out)
+        for _ in range(2):
+            assert run(*options).code == 0
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        refused(*options, "--importance", "beauty")
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        (out / ".git").mkdir()
+        assert "(.git/)" in refused(*options)
+        monkeypatch.chdir(out)
+        assert "(.git/)" in refused(*options[:-1], ".")
+        assert {path.name for path in out.iterdir()} == {*before, ".git"}
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    @pytest.mark.parametrize("target", ["x86", "cortex-m4"])
+    @pytest.mark.parametrize("size", [8, 150])
+    def test_full_temporary_files(
+        self, target: str, size: int, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However much there is room for before."""
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", disk], capture_output=True).returncode:
+            pytest.skip("only root can mount a small disk")
+        monkeypatch.setenv("TMPDIR", str(disk))
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        try:
+            sentence = refused("benchmark", network, "-t", target, "-o", tmp_path / "out")
+            assert "is full" in sentence or "No space left" in sentence
+            assert list(disk.iterdir()) == []
+        finally:
+            subprocess.run(["umount", disk], check=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_interrupted(self, number: signal.Signals, network: Path, digits: Path, tmp_path: Path) -> None:

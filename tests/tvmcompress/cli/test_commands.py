@@ -85,7 +85,7 @@ class TestInspect:
 class TestCompress:
     def test_what_is_written(self, compressed: Path) -> None:
         names = {path.name for path in compressed.iterdir()}
-        assert names == {"model.tvmc", "model.onnx", "recipe.toml", "report.json", "x86"}
+        assert names == {"manifest.json", "model.tvmc", "model.onnx", "recipe.toml", "report.json", "x86"}
         assert [path.name for path in compressed.parent.iterdir()] == ["out"]
         report = json.loads((compressed / "report.json").read_text())
         assert set(report["files"]) == {
@@ -100,7 +100,8 @@ class TestCompress:
         assert (first == second).mean() >= 0.96
         ran = run("compress", digits / "digits.onnx", "--prune", 0.3, "--no-onnx", "-o", tmp_path / "out")
         assert ran.code == 0, ran.err
-        assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.tvmc", "recipe.toml", "report.json"}
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        assert names == {"manifest.json", "model.tvmc", "recipe.toml", "report.json"}
         assert "model.onnx" not in ran.out
 
     def test_report(self, compressed: Path) -> None:
