@@ -88,7 +88,7 @@ class TestCompress:
         assert names == {"manifest.json", "model.tvmc", "model.onnx", "recipe.toml", "report.json", "x86"}
         assert [path.name for path in compressed.parent.iterdir()] == ["out"]
         report = json.loads((compressed / "report.json").read_text())
-        assert set(report["files"]) == {
+        assert {*report["files"], "manifest.json"} == {
             str(path.relative_to(compressed)) for path in compressed.rglob("*") if path.is_file()
         }
 
