@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 import types
 
-from .errors import MissingToolError, UnsupportedOperatorError, UserError
+from .errors import LimitError, MissingToolError, ToolError, UnsupportedOperatorError, UserError
 
 TVM_VERSION = "0.27.0.post1"
 FFI_VERSION = "0.1.14.post1"
@@ -52,7 +52,7 @@ from tvm.ir import GenericConst as Constant  # noqa: E402
 from tvm.relax.transform.legalize_ops.common import register_legalize  # noqa: E402
 
 # A pass is called through the ffi, which turns errors that it does not know into RuntimeError.
-for _error in (UserError, UnsupportedOperatorError, MissingToolError):
+for _error in (UserError, UnsupportedOperatorError, LimitError, ToolError, MissingToolError):
     tvm_ffi.register_error(_error)
 
 if _torch_hidden:

@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .compression import CompressionResult, compress
     from .data.dataset import Dataset, load_data
-    from .errors import MissingToolError, UnsupportedOperatorError, UserError
+    from .errors import LimitError, MissingToolError, ToolError, UnsupportedOperatorError, UserError
     from .evaluation.accuracy import Evaluation, evaluate
     from .evaluation.noise import LayerNoise, layer_noise
     from .exporting import export_onnx
@@ -42,12 +42,14 @@ _HOMES = {
     "FinetuneRecipe": "recipe.recipe",
     "InputSpec": "model",
     "LayerNoise": "evaluation.noise",
+    "LimitError": "errors",
     "MissingToolError": "errors",
     "Model": "model",
     "Preprocessing": "model",
     "PruneRecipe": "recipe.recipe",
     "QuantizeRecipe": "recipe.recipe",
     "Recipe": "recipe.recipe",
+    "ToolError": "errors",
     "UnsupportedOperatorError": "errors",
     "UserError": "errors",
     "benchmark": "measuring.benchmarking",
@@ -73,12 +75,14 @@ __all__ = [
     "FinetuneRecipe",
     "InputSpec",
     "LayerNoise",
+    "LimitError",
     "MissingToolError",
     "Model",
     "Preprocessing",
     "PruneRecipe",
     "QuantizeRecipe",
     "Recipe",
+    "ToolError",
     "UnsupportedOperatorError",
     "UserError",
     "__version__",

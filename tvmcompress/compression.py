@@ -113,7 +113,7 @@ def compress(
         MissingToolError: PyTorch is needed and not installed.
     """
     targets = [target] if isinstance(target, str) else list(target or [])
-    plan = for_targets(_plan(recipe, prune, finetune, quantize, calibration_samples), targets)
+    plan = _plan(recipe, prune, finetune, quantize, calibration_samples)
     road = Road(on_progress)
     original = model if isinstance(model, Model) else load(model)
     if is_quantized(original):
@@ -142,6 +142,7 @@ def compress(
             data,
             plan.prune,
             target=limited_target(plan, targets),
+            multiple=math.lcm(*(get_target(name).description.channel_multiple for name in targets)),
             precision="float32" if plan.quantize is None else "int8",
             finish=None if plan.quantize is None or data is None else _draft(data, plan.quantize),
         )
@@ -179,14 +180,6 @@ def compress(
         recipe=plan,
         precisions=choice,
     )
-
-
-def for_targets(plan: Recipe, targets: Sequence[str]) -> Recipe:
-    """A recipe with what follows from the targets: the number of channels that pruning keeps to."""
-    if plan.prune is None or plan.prune.round_to is not None or not targets:
-        return plan
-    multiple = math.lcm(*(get_target(name).description.channel_multiple for name in targets))
-    return plan.model_copy(update={"prune": plan.prune.model_copy(update={"round_to": multiple})})
 
 
 def limited_target(plan: Recipe, targets: Sequence[str]) -> str | None:

@@ -1,5 +1,5 @@
 """The errors of the package, under the name users look for them."""
 
-from .passes.errors import DiskFullError, MissingToolError, UnsupportedOperatorError, UserError
+from .passes.errors import DiskFullError, LimitError, MissingToolError, ToolError, UnsupportedOperatorError, UserError
 
-__all__ = ["DiskFullError", "MissingToolError", "UnsupportedOperatorError", "UserError"]
+__all__ = ["DiskFullError", "LimitError", "MissingToolError", "ToolError", "UnsupportedOperatorError", "UserError"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._tvm import tvm
 from ..channels import ChannelGraph, analyze
-from ..errors import UserError
+from ..errors import LimitError, UserError
 from ..graph.module_params import get_params
 from .allocation import Allocation, check_patterns, matches, normalize
 from .cost_model import CostModel, Precision
@@ -93,7 +93,8 @@ def allocate_budget(
         exclude: Patterns of groups to leave alone.
 
     Raises:
-        UserError: The limits cannot be met, or a pattern matches no group.
+        LimitError: The limits cannot be met.
+        UserError: A pattern matches no group.
     """
     groups = model.groups
     check_patterns(groups, exclude)
@@ -107,7 +108,7 @@ def allocate_budget(
         queues.append(_Queue(order, values[order], step, group.size - keep if free else 0))
     removed = np.zeros(len(groups), np.int64)
     if not _fit(model, queues, removed, limits):
-        raise UserError(_unreachable(model, removed, limits))
+        raise LimitError(_unreachable(model, removed, limits))
     if removed.any():
         removed = _exchange(model, queues, removed, limits)
     return {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from ...passes.errors import DiskFullError, MissingToolError, UserError
+from ...passes.errors import DiskFullError, MissingToolError, ToolError
 
 # Program: the Debian package that brings it.
 PACKAGES = {
@@ -58,7 +58,7 @@ def run(command: Sequence[str | Path], *, what: str, timeout: float, log: Path |
 
     Raises:
         MissingToolError: It is not installed.
-        UserError: It failed or took longer.
+        ToolError: It failed or took longer.
     """
     program = str(command[0])
     if not shutil.which(program):
@@ -74,18 +74,17 @@ def run(command: Sequence[str | Path], *, what: str, timeout: float, log: Path |
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{what} was stopped after {timeout:g} seconds: {program} did not come to an end") from error
+        raise ToolError(f"{what} was stopped after {timeout:g} seconds: {program} did not come to an end") from error
     if done.returncode != 0:
         output = (done.stdout + done.stderr).strip()
-        where = ""
         if log is not None:
             log.write_text(" ".join(str(part) for part in command) + "\n" + output + "\n")
-            where = f"; all of its output is in {log}"
         lines = output.splitlines() or [f"exit code {done.returncode}"]
         telling = [line for mark in ("no space left", "error") for line in lines if mark in line.lower()]
         last = telling[0] if telling else lines[-1]
-        kind = DiskFullError if "no space left" in last.lower() else UserError
-        raise kind(f"{what} failed: {program}: {last}{where}")
+        if "no space left" in last.lower():
+            raise DiskFullError(f"{what} failed: {program}: {last}")
+        raise ToolError(f"{what} failed: {program}: {last}", log)
     return done.stdout
 
 

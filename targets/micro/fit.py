@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...passes.errors import UserError
+from ...passes.errors import LimitError
 from ..aot.generate import Generated
 from ..aot.plan import usage
 from ..base import TargetDescription
@@ -32,7 +32,7 @@ def check_fit(description: TargetDescription, generated: Generated, code: int, c
         compiled: Compiles the model anew, to see what patch-wise execution would save.
 
     Raises:
-        UserError: It does not fit; the sentence has the figures and what would make it fit.
+        LimitError: It does not fit; the sentence has the figures and what would make it fit.
     """
     flash, arena = code + generated.constant_bytes, generated.arena.plan.size
     problems, remedies = [], []
@@ -52,7 +52,7 @@ def check_fit(description: TargetDescription, generated: Generated, code: int, c
         remedies += _smaller_arena(description, generated, compiled)
     if problems:
         remedies.append(_larger_boards(description, flash, arena + STACK_BYTES))
-        raise UserError(f"{'; and '.join(problems)}. What would make it fit: {'; '.join(remedies)}")
+        raise LimitError(f"{'; and '.join(problems)}. What would make it fit: {'; '.join(remedies)}")
 
 
 def _smaller_constants(description: TargetDescription, generated: Generated, code: int) -> list[str]:

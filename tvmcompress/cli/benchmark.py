@@ -54,7 +54,7 @@ def benchmark(
     """
     from contextlib import nullcontext
 
-    from ..compression import for_targets, limited_target
+    from ..compression import limited_target
     from ..errors import UserError
     from ..files.output_folder import output_folder
     from ..recipe.recipe import Recipe
@@ -68,7 +68,6 @@ def benchmark(
         raise UserError("pruning and quantization take one model; to compare several, compress them first")
     options = build.by_family(targets, skip_missing=skip_missing)
     limited_target(plan, targets)
-    plan = for_targets(plan, targets)
     with output_folder(save) if save is not None else nullcontext() as folder:
         loaded = {_name(path, models): reading.load(path) for path in models}
         first = next(iter(loaded.values()))

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from ..data.dataset import Dataset
 from ..data.splits import spread, without
-from ..errors import UserError
+from ..errors import LimitError, UserError
 from ..evaluation.output_comparison import OutputComparison, fingerprint
 from ..model import Model
 from ..passes import Range
@@ -132,7 +132,7 @@ class _Search:
             passed.append((low, high))
             current = dict.fromkeys(current, high)
         if found is None:
-            raise UserError(
+            raise LimitError(
                 "the limit cannot be met even with all other layers in float32; "
                 "the precisions that the recipe fixes cost too much"
             )

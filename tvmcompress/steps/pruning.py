@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.dataset import Dataset
-from ..errors import UserError
+from ..errors import LimitError, ToolError, UserError
 from ..model import Model
 from ..passes import (
     PruneBlocks,
@@ -26,6 +27,7 @@ from ..passes import (
 from ..passes._tvm import tvm
 from ..passes.graph.analysis import count_macs, count_params, layers
 from ..passes.graph.peak_memory import peak_activations
+from ..passes.graph.remarks import Remark, add_remarks
 from ..passes.pruning.cost_model import CostModel, Precision
 from ..passes.pruning.importance import Prepared
 from ..passes.pruning.sparsify import get_masks
@@ -49,6 +51,9 @@ _FITTING_ROUNDS = 6
 _FITTED = 0.98
 """A measured limit counts as met from this share of it on."""
 
+_ENOUGH = 0.5
+"""A multiple of channels that nobody asked for stays where at least this share of what was asked to go goes."""
+
 Finish = Callable[[Model], Model]
 
 
@@ -64,6 +69,7 @@ def prune(
     options: PruneRecipe,
     *,
     target: str | None = None,
+    multiple: int = 1,
     precision: Precision = "float32",
     finish: Finish | None = None,
 ) -> Model:
@@ -75,6 +81,8 @@ def prune(
         data: Calibration samples; without them nothing is repaired and criteria see the weights alone.
         options: What is wanted.
         target: What the model is compressed for, whose flash and RAM the limits mean.
+        multiple: Channels kept are a multiple of this where the options do not say; a smaller one where it keeps most of what
+            was asked to go.
         precision: What the model will be in.
         finish: What is done to the pruned model before it is built, for measuring it on the target.
 
@@ -85,7 +93,7 @@ def prune(
         pruned = _remove_blocks(road, original, data, options)
         pruned = _remove_heads(pruned, data, options)
         if options.channels:
-            pruned = _Channels(original, data, options, precision, target, finish).remove(pruned)
+            pruned = _Channels(original, data, options, multiple, precision, target, finish).remove(pruned)
         if get_surgery(pruned.module) is None:
             raise UserError(_nothing_removed(pruned, options))
         say(
@@ -162,6 +170,7 @@ class _Channels:
         original: Model,
         data: Dataset | None,
         options: PruneRecipe,
+        multiple: int,
         precision: Precision,
         target: str | None,
         finish: Finish | None,
@@ -185,13 +194,40 @@ class _Channels:
         self._common: dict[str, Any] = {
             "importance": importance,
             "samples": _samples(data),
-            "round_to": options.round_to or 1,
+            "round_to": options.round_to or multiple,
             "min_channels": options.min_channels,
             "exclude": options.exclude,
         }
 
     def remove(self, model: Model) -> Model:
         """The model with fewer channels."""
+        multiple: int = self._common["round_to"]
+        if self._options.round_to is not None or multiple == 1:
+            return self._removed(model)
+        wanted: int | None = None
+        for smaller in (step for step in range(multiple, 0, -1) if multiple % step == 0):
+            self._common["round_to"] = smaller
+            try:
+                pruned = self._removed(model)
+            except LimitError:  # not met so
+                if smaller == 1:
+                    raise
+                continue
+            gone = count_macs(model.module) - count_macs(pruned.module)
+            if wanted is None and not self._plenty(model, gone):
+                self._common["round_to"] = 1
+                wanted = count_macs(model.module) - count_macs(self._removed(model).module)
+            if gone >= _ENOUGH * (wanted or 0):
+                return pruned if smaller == multiple else _said(pruned, multiple, smaller)
+        return pruned
+
+    def _plenty(self, model: Model, gone: int) -> bool:
+        """Whether what is gone is enough without a look at what would be without a multiple."""
+        if self._options.budgets:
+            return True
+        return self._options.ratio is not None and gone >= _ENOUGH * self._options.ratio * count_macs(model.module)
+
+    def _removed(self, model: Model) -> Model:
         options = self._options
         limited = options.max_flash is not None or options.max_ram is not None
         if limited and self._target is not None:
@@ -255,7 +291,7 @@ class _Channels:
             if min(constants or 1, ram or 1) <= 0:
                 break
         if fitting is None:
-            raise UserError(
+            raise LimitError(
                 f"the model does not fit: built for {self._target} it still takes {flash:,} bytes of flash and "
                 f"{arena:,} bytes of RAM for activations; allow more, exclude fewer layers, or choose another model"
             )
@@ -268,10 +304,20 @@ class _Channels:
         finished = model if self._finish is None else self._finish(model)
         with tempfile.TemporaryDirectory(prefix="tvmcompress-") as scratch:
             # What does not fit the board yet is pruned further.
-            artifact = target.build(finished.module, Path(scratch) / "build", check_memory=False)
+            try:
+                artifact = target.build(finished.module, Path(scratch) / "build", check_memory=False)
+            except ToolError as error:
+                raise ToolError(error.sentence) from error  # the log goes with the folder
             assert isinstance(artifact, EmulatedArtifact)
             info = artifact.info
             return info.code_bytes + info.constant_bytes, info.arena_bytes
+
+
+def _said(model: Model, multiple: int, smaller: int) -> Model:
+    """The model with a remark that a smaller multiple was taken."""
+    kept = f"multiples of {smaller} are" if smaller > 1 else "any number is"
+    sentence = f"{kept} kept, not multiples of {multiple} as suits the targets, which would keep most of what shall go"
+    return replace(model, module=add_remarks(model.module, [Remark("PruneChannels", "channels", sentence)]))
 
 
 def _samples(data: Dataset | None) -> list[np.ndarray] | None:

@@ -132,3 +132,29 @@ def test_channels_suit_the_kernels_of_the_targets(digits_model: Model, calibrati
     assert any(width % 4 for width in widths())
     assert all(width % 4 == 0 for width in widths(target="cortex-m4"))
     assert all(width % 8 == 0 for width in widths(target=["cortex-m4", "cortex-a72"]))
+
+
+class TestMultiplesThatKeepMost:
+    """A multiple that follows from the targets gives way where it would keep most of what was asked to go."""
+
+    @pytest.mark.parametrize(("ratio", "said"), [(0.1, True), (0.3, False)])
+    def test_a_ratio(self, digits_model: Model, ratio: float, said: bool) -> None:
+        table = {"ratio": ratio, "reconstruct": False}
+        result = compress(digits_model, prune=table, target="x86")
+        macs = [count_macs(entry.module) for entry in (digits_model, result.model, compress(digits_model, prune=table).model)]
+        assert macs[0] - macs[1] >= 0.5 * (macs[0] - macs[2])
+        messages = [remark.message for remark in result.remarks if remark.subject == "channels"]
+        assert [message.startswith("multiples of 4 are kept, not multiples of 8") for message in messages] == [True] * said
+
+    def test_a_multiple_that_was_asked_for_stays(self, digits_model: Model) -> None:
+        result = compress(digits_model, prune={"ratio": 0.1, "round_to": 8, "reconstruct": False}, target="x86")
+        assert not [remark for remark in result.remarks if remark.subject == "channels"]
+        assert result.surgery is not None
+        assert all(len(group.kept) % 8 == 0 for group in result.surgery.groups)
+
+    def test_a_budget(self, digits_model: Model) -> None:
+        table = {"target_macs": 0.04, "reconstruct": False}
+        with pytest.raises(UserError, match="cannot be met"):
+            compress(digits_model, prune={**table, "round_to": 8}, target="x86")
+        left = count_macs(compress(digits_model, prune=table, target="x86").model.module)
+        assert left <= 0.04 * count_macs(digits_model.module)
