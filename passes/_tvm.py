@@ -50,6 +50,8 @@ import tvm_ffi  # noqa: E402
 from tvm import relax, te, tirx, topi  # noqa: E402
 from tvm.ir import GenericConst as Constant  # noqa: E402
 from tvm.relax.transform.legalize_ops.common import register_legalize  # noqa: E402
+from tvm.relax.vm_build import _vmcodegen as vm_codegen  # noqa: E402
+from tvm.relax.vm_build import _vmlink as vm_link  # noqa: E402
 
 # A pass is called through the ffi, which turns errors that it does not know into RuntimeError.
 for _error in (UserError, UnsupportedOperatorError, LimitError, ToolError, MissingToolError):
@@ -58,4 +60,4 @@ for _error in (UserError, UnsupportedOperatorError, LimitError, ToolError, Missi
 if _torch_hidden:
     del sys.modules["torch"]
 
-__all__ = ["Constant", "check_versions", "register_legalize", "relax", "te", "tirx", "topi", "tvm"]
+__all__ = ["Constant", "check_versions", "register_legalize", "relax", "te", "tirx", "topi", "tvm", "vm_codegen", "vm_link"]

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
 from ..passes._tvm import relax, tvm
 from ..passes.graph.decode_weights import is_stored_weight
-from ..passes.graph.module_params import get_params, param_vars
 from ..passes.graph.rebuild import Rebuilder, rebuild
+from ..passes.layout.convert_layout import convert_layout
+from ..passes.layout.rules import with_attrs
+
+_KEPT = ("nn.conv1d", "nn.conv3d", "nn.conv1d_transpose", "nn.conv2d_transpose")
+"""TVM defines these for channels-first alone."""
 
 
 def channels_last(mod: tvm.IRModule) -> tvm.IRModule:
-    """Convert convolutions, and what stands between them, to NHWC activations and HWIO weights."""
-    params = get_params(mod)
-    converted = relax.transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})(mod)
-    converted = relax.transform.Normalize()(converted)
-    if not _has_params(converted, params):
-        return mod
-    return rebuild(converted, _fold_layout)
+    """Convert convolutions of images, and what stands between them, to NHWC activations and HWIO weights."""
+    return rebuild(convert_layout(mod, _KEPT), _input_channels_inside)
 
 
-def _has_params(mod: tvm.IRModule, params: Mapping[str, np.ndarray]) -> bool:
-    return all(var.name in params for var in param_vars(mod["main"]))
-
-
-def _fold_layout(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-    """Permute or reshape the value of a parameter now instead of at run time; one stored in float16 as it is stored."""
-    if not isinstance(value, relax.Call) or value.op not in (_PERMUTE, _RESHAPE):
+def _input_channels_inside(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
+    """OHWI weights as HWIO; those stored in float16 as they are stored."""
+    if not isinstance(value, relax.Call) or value.op != _CONV2D or str(value.attrs.kernel_layout) != "OHWI":
         return None
-    stored = rebuilder.source_value(value.args[0])
-    source = rebuilder.get(stored.args[0] if is_stored_weight(stored) else value.args[0])
-    array = rebuilder.new_param_value(source)
-    if array is None:
+    source = rebuilder.source_value(value.args[1])
+    stored = value.args[1] if source is None else source.args[0] if is_stored_weight(source) else None
+    weight = None if stored is None else rebuilder.param_value(stored)
+    if weight is None:
         return None
-    shape = tuple(int(dim) for dim in var.ty.shape)
-    if value.op == _PERMUTE:
-        axes = None if value.attrs.axes is None else [int(axis) for axis in value.attrs.axes]
-        array = np.transpose(array, axes)
-    name = f"{source.name}.{'x'.join(str(dim) for dim in shape)}"
-    folded = rebuilder.param(name, np.ascontiguousarray(array).reshape(shape))
-    return relax.op.astype(folded, str(var.ty.dtype)) if is_stored_weight(stored) else folded
+    name = rebuilder.param_name(stored) or f"{var.name}.weight"
+    moved: relax.Expr = rebuilder.param(f"{name}.hwio", weight.transpose(1, 2, 3, 0).copy())
+    if source is not None:
+        moved = relax.op.astype(moved, "float32")
+    return with_attrs(value, [rebuilder.get(value.args[0]), moved], kernel_layout="HWIO")
 
 
-_PERMUTE = tvm.ir.Op.get("relax.permute_dims")
-_RESHAPE = tvm.ir.Op.get("relax.reshape")
+_CONV2D = tvm.ir.Op.get("relax.nn.conv2d")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,11 @@ def shared() -> Path:
 def _own_tuning_logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the tuning logs of whoever runs it."""
     monkeypatch.setenv("TVMCOMPRESS_TUNING_LOGS", str(tmp_path_factory.getbasetemp() / "tuning_logs"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_compiled_functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor their compiled functions; those of this run are shared by its tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TVMCOMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield

@@ -8,6 +8,8 @@ back in order either: the rows of the weight are.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .._tvm import tvm
 from . import rules as layout_rules  # noqa: F401  (registers the rules)
 from .converter import Converter
@@ -15,13 +17,20 @@ from .converter import Converter
 
 @tvm.transform.module_pass(opt_level=0, name="ConvertLayout")
 class ConvertLayout:
-    """Make images channels-last between the inputs and the outputs; parameters must be attached."""
+    """Make images channels-last between the inputs and the outputs; parameters must be attached.
+
+    Args:
+        keep: Relax operators, named without their prefix, that stay as they are.
+    """
+
+    def __init__(self, keep: Collection[str] = ()) -> None:
+        self.keep = tuple(keep)
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return convert_layout(mod)
+        return convert_layout(mod, self.keep)
 
 
-def convert_layout(mod: tvm.IRModule) -> tvm.IRModule:
+def convert_layout(mod: tvm.IRModule, keep: Collection[str] = ()) -> tvm.IRModule:
     """`ConvertLayout` as a function."""
-    return Converter(mod).run()
+    return Converter(mod, keep).run()

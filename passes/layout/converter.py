@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -51,7 +51,8 @@ def layout_name(rank: int, last: bool = True) -> str:
 
 
 class Converter:
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, keep: Collection[str] = ()) -> None:
+        self.keep = {f"relax.{name}" for name in keep}
         self.build = Rebuilder(mod)
         self.values = dict(bindings(self.build.source))
         # What exists of each variable of the old function, and in which form it was computed.
@@ -169,7 +170,8 @@ class Converter:
             form = self.form_of(value.tuple_value)
             return relax.TupleGetItem(self.get(value.tuple_value, form), value.index), form
         if isinstance(value, relax.Call):
-            rule = RULES.get(getattr(value.op, "name", ""))
+            name = getattr(value.op, "name", "")
+            rule = None if name in self.keep else RULES.get(name)
             converted = rule(self, value) if rule is not None else None
             if converted is not None:
                 return converted

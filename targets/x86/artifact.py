@@ -42,6 +42,7 @@ class X86Artifact(Artifact):
         self._library: str = content["library"]
         self.tuned: tuple[str, ...] = tuple(content["tuned"])
         self.untuned: tuple[str, ...] = tuple(content["untuned"])
+        self._generic: dict[str, str] = content.get("generic", {})
         self._memory: dict[str, int] = content["memory"]
         missing = missing_features(self.cpu)
         if missing:
@@ -114,8 +115,14 @@ class X86Artifact(Artifact):
             constant_bytes=memory["constants"],
             arena_bytes=arena,
             ram_bytes=arena + memory["io"],
-            notes=("RAM is what the compiler planned: activations, workspace, inputs and outputs; TVM itself not counted",),
+            notes=(
+                *self._remarks(),
+                "RAM is what the compiler planned: activations, workspace, inputs and outputs; TVM itself not counted",
+            ),
         )
+
+    def _remarks(self) -> list[str]:
+        return [f"{name} runs without a schedule, slowly: {reason}" for name, reason in self._generic.items()]
 
     def _check(self, inputs: Sequence[np.ndarray]) -> int:
         """How many batches there are."""

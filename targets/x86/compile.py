@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm_ffi
 
-from ...passes._tvm import Constant, relax, tvm
+from ...passes._tvm import Constant, relax, tvm, vm_codegen, vm_link
+from ..objects import compile_functions
 from .host import cpu_features, resolve_cpu, tvm_target
 from .lower import lower
 from .schedule import ScheduleSource, ScheduleSummary, schedule_module
@@ -70,13 +73,26 @@ def compile_module(
         ValueError: No parameter values are attached.
     """
     target = tvm_target(cpu, threads)
-    with target:
-        scheduled, summary = schedule_module(lower(mod, cpu_features(resolve_cpu(cpu))), logs)
+    with target, tempfile.TemporaryDirectory() as folder:
+        lowered = lower(mod, cpu_features(resolve_cpu(cpu)))
+        scheduled, summary = schedule_module(lowered, logs)
         planned = _plan_memory(scheduled)
         memory = _measure_plan(scheduled, planned)
         final = tvm.transform.Sequential(_FINALIZE)(planned)
-        # All passes have run: the empty pipeline keeps `relax.build` from fusing what is scheduled.
-        executable = relax.build(final, target, relax_pipeline=tvm.transform.Sequential([]))
+        unscheduled = relax.transform.AttachGlobalSymbol()(lowered)
+        generic = {var.name_hint: func for var, func in unscheduled.functions.items()}
+        builder = relax.ExecBuilder()
+        alternatives = {}
+        for var, func in vm_codegen(builder, final, "bytecode").functions.items():
+            if isinstance(func, tvm.tirx.PrimFunc):
+                plain = generic.get(var.name_hint, func)
+                alternatives[var.name_hint] = [func] if plain.same_as(func) else [func, plain]
+        compiled = compile_functions(alternatives, target, Path(folder))
+        for name, result in compiled.items():
+            if result.reason is not None:
+                summary.falls_back(name, result.reason)
+        libraries = [tvm.runtime.load_static_library(str(result.path), [name]) for name, result in compiled.items()]
+        executable = vm_link(builder=builder, target=target, tir_mod=None, ext_libs=libraries)
     return Compiled(executable, summary, memory, scheduled)
 
 

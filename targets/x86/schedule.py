@@ -29,6 +29,15 @@ class ScheduleSummary:
     default: list[str] = field(default_factory=list)
     unscheduled: dict[str, str] = field(default_factory=dict)
     """Functions left as they were, with the reason."""
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Those among them that had a schedule which could not be compiled."""
+
+    def falls_back(self, name: str, reason: str) -> None:
+        """Note that the schedule of a function was given up for the generic one."""
+        for names in (self.tuned, self.default):
+            if name in names:
+                names.remove(name)
+        self.unscheduled[name] = self.given_up[name] = reason
 
 
 def schedule_module(mod: tvm.IRModule, logs: Sequence[ScheduleSource] = ()) -> tuple[tvm.IRModule, ScheduleSummary]:
@@ -67,7 +76,9 @@ def default_schedule(mod: tvm.IRModule, parallel: bool = True) -> Schedule:
             tile_reduction(schedule, Defaults(), parallel)
         else:
             schedule_elementwise(schedule, parallel)
-    except (tvm.s_tir.ScheduleError, tvm.error.InternalError) as error:
+    except NotScheduledError:
+        raise
+    except Exception as error:  # a template that meets what it was not made for: TVM has a class of its own for each case
         lines = str(error).strip().splitlines()
         raise NotScheduledError(lines[0] if lines else "the template does not apply") from error
     return schedule

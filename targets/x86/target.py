@@ -91,6 +91,7 @@ class X86Target(Target):
                 cpu=name,
                 tuned=compiled.schedules.tuned,
                 untuned=[*compiled.schedules.default, *compiled.schedules.unscheduled],
+                generic=compiled.schedules.given_up,
                 memory=asdict(compiled.memory),
             )
         return X86Artifact(output)
