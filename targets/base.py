@@ -180,6 +180,7 @@ class TargetDescription(BaseModel):
         emulated_flash_bytes, emulated_ram_bytes: How much of them it has.
         clock_mhz: Clock of the board, for the reader; nothing is computed from it.
         dsp, helium, fpu: Instruction set extensions of the core.
+        dotprod, i8mm: The same, of Cortex-A: FEAT_DotProd (SDOT), FEAT_I8MM (SMMLA).
         channel_multiple: Layers whose channels are a multiple of this run without remainders; pruning keeps to it.
         source: Where figures come from on this target.
     """
@@ -207,6 +208,8 @@ class TargetDescription(BaseModel):
     dsp: bool = False
     helium: bool = False
     fpu: bool = False
+    dotprod: bool = False
+    i8mm: bool = False
     channel_multiple: int = 1
     source: Literal["hardware", "qemu"] = "qemu"
 

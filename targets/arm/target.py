@@ -35,7 +35,14 @@ class CortexATarget(Target):
         return missing([*_BUILDING, *_RUNNING])
 
     def build(
-        self, mod: tvm.IRModule, output: Path, *, prefix: str = "model", emit: str = "object", **options: Any
+        self,
+        mod: tvm.IRModule,
+        output: Path,
+        *,
+        prefix: str = "model",
+        emit: str = "object",
+        kernels: bool = True,
+        **options: Any,
     ) -> CortexAArtifact:
         """Write the library and a program that runs it into `output`.
 
@@ -44,6 +51,7 @@ class CortexATarget(Target):
             output: The folder.
             prefix: Starts every symbol.
             emit: "object" for kernels compiled by LLVM, "c" for C source.
+            kernels: Whether to use this family's own kernels; otherwise all come from the default schedule.
             options: None.
 
         Raises:
@@ -63,6 +71,7 @@ class CortexATarget(Target):
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
+                legalize=self._kernels(kernels and emit == "object"),
                 # Flash is no matter here, and the kernels read whole vectors of weights.
                 decode=["int4", "2of4"],
             )
@@ -85,6 +94,15 @@ class CortexATarget(Target):
     def load(self, path: Path) -> CortexAArtifact:
         """The artifact in a folder."""
         return CortexAArtifact(self.description, Path(path), BuildInfo.read(Path(path)))
+
+    def _kernels(self, wanted: bool) -> list[Any]:
+        if not wanted:
+            return []
+        from .kernels.legalize import UseNeonKernels
+        from .kernels.products import Dot, Matrix, Pairs
+
+        core = self.description
+        return [UseNeonKernels(Matrix() if core.i8mm else Dot() if core.dotprod else Pairs())]
 
     def _compile(self, generated: Generated, output: Path) -> tuple[int, int]:
         """Compile and link; bytes of code and of constants."""

@@ -42,9 +42,19 @@ class ConvolutionShape:
 
 def convolution_sizes(call: relax.Call) -> dict[str, Any]:
     """The fields of a `ConvolutionShape`, of a `qconv2d` without groups."""
+    outputs, *kernel, _ = static_shape(call.args[1])
+    return _sizes(call, outputs, (kernel[0], kernel[1]))
+
+
+def depthwise_sizes(call: relax.Call) -> dict[str, Any]:
+    """The fields of a `ConvolutionShape`, of a `qdepthwise`."""
+    _, *kernel, outputs = static_shape(call.args[1])
+    return _sizes(call, outputs, (kernel[0], kernel[1]))
+
+
+def _sizes(call: relax.Call, outputs: int, kernel: tuple[int, int]) -> dict[str, Any]:
     attrs = call.attrs
-    outputs, kh, kw, channels = static_shape(call.args[1])
-    _, height, width, _ = static_shape(call.args[0])
+    _, height, width, channels = static_shape(call.args[0])
     _, out_height, out_width, _ = static_shape(call)
     return {
         "height": height,
@@ -53,7 +63,7 @@ def convolution_sizes(call: relax.Call) -> dict[str, Any]:
         "out_height": out_height,
         "out_width": out_width,
         "out_channels": outputs,
-        "kernel": (kh, kw),
+        "kernel": kernel,
         "strides": tuple(int(s) for s in attrs.strides),
         "top": int(attrs.padding[0]),
         "left": int(attrs.padding[1]),

@@ -11,6 +11,7 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ...kernels.layers import NotRepresentable, constant_values, convolution_sizes, folded_bias
 from ...kernels.sums import Operand
+from ...kernels.taps import group_taps
 from ...kernels.use_kernels import NO_STRENGTH_REDUCTION, Kernel, Makers, use_kernels
 from . import helium_add, helium_conv, helium_depthwise, helium_pool
 from .helium_conv_shape import HeliumConvolution, HeliumPlan
@@ -140,7 +141,7 @@ def _depthwise(call: relax.Call) -> Kernel | None:
         left=int(attrs.padding[1]),
         input_zero_point=int(attrs.input_zero_point),
         epilogue=_epilogue(call),
-        groups=helium_depthwise.group_taps(taps),
+        groups=group_taps(taps),
         rows=1,
     )
     if not layer.fits or layer.taps > MOST_TAPS:

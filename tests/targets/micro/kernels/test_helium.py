@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvmcompress
-from tvmcompress.passes import attach_params
-from tvmcompress.passes._tvm import relax, tvm
+from tests.targets.kernels.layers import CONVOLUTIONS, DEPTHWISE, assert_kernel, channels, module, weights, zero_points
+from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.passes.integer.requantize import requantize
 from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
 from tvmcompress.targets.kernels.layers import NotRepresentable
+from tvmcompress.targets.kernels.taps import group_taps
 from tvmcompress.targets.micro.kernels import legalize
-from tvmcompress.targets.micro.kernels.helium_depthwise import group_taps
 from tvmcompress.targets.micro.kernels.helium_epilogue import HeliumEpilogue
 
-Build = Callable[..., relax.Call]
 TARGET = "cortex-m55"
 
 needs_tools = pytest.mark.skipif(bool(get_target(TARGET).missing_tools()), reason="needs the Cortex-M tool chain")
@@ -41,92 +39,6 @@ def _only_helium(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legalize, "_MAKERS", {})
 
 
-def module(build: Build, shapes: list[tuple[int, ...]], params: dict[str, np.ndarray]) -> tvm.IRModule:
-    """A module of one operator on int8 inputs."""
-    inputs = [relax.Var(f"x{i}", relax.TensorType(shape, "int8")) for i, shape in enumerate(shapes)]
-    variables = [relax.Var(name, relax.TensorType(v.shape, v.dtype.name)) for name, v in params.items()]
-    builder = relax.BlockBuilder()
-    with builder.function("main", [*inputs, *variables], attrs={"num_input": len(inputs)}):
-        with builder.dataflow():
-            out = builder.emit_output(build(*inputs, *variables))
-        builder.emit_func_output(out)
-    return relax.transform.Normalize()(attach_params(builder.get(), params))
-
-
-def channels(rng: np.random.Generator, count: int, taps: int) -> dict[str, np.ndarray]:
-    """Bias, multiplier and shift that spread the sums of `taps` products over the range of a byte."""
-    least = max(1, round(np.log2(60 * np.sqrt(taps))))
-    return {
-        "bias": rng.integers(-4000, 4000, count).astype("int32"),
-        "multiplier": rng.integers(1 << 30, (1 << 31) - 1, count).astype("int32"),
-        "shift": -rng.integers(least, least + 3, count).astype("int32"),
-    }
-
-
-def weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Weights with both extremes among them."""
-    values = rng.integers(-127, 128, shape)
-    values.flat[: values.size // 8] = rng.choice([-127, 127], values.size // 8)
-    return values.astype("int8")
-
-
-def assert_kernel(mod: tvm.IRModule, name: str, folder: Path, rng: np.random.Generator) -> None:
-    """The kernel `name` is used, gives the bytes of the reference, and not always the same ones."""
-    inputs = [
-        rng.integers(-128, 128, (3, *[int(dim) for dim in var.ty.shape][1:])).astype("int8")
-        for var in list(mod["main"].params)[: int(mod["main"].attrs["num_input"])]
-    ]
-    # The greatest sums.
-    for x in inputs:
-        x[2] = rng.choice([-128, 127], x[2].shape)
-    expected = np.concatenate([run(mod, [x[i : i + 1] for x in inputs])[0] for i in range(3)])
-    assert len(np.unique(expected)) > min(8, expected.size // 8)
-    artifact = get_target(TARGET).build(mod, folder)
-    assert any(f"model_{name}" in function for function in artifact.info.layers), artifact.info.layers
-    np.testing.assert_array_equal(artifact.run(inputs)[0], expected)
-
-
-def zero_points(rng: np.random.Generator, clipped: bool) -> dict[str, int]:
-    """Those of the input and the output, and limits: of a rectifier, of another clipping, or none."""
-    given_input = {"input_zero_point": int(rng.integers(-128, 128))}
-    if rng.integers(3) == 0:
-        return {**given_input, "output_zero_point": -128}
-    output = int(rng.integers(-60, 60))
-    limits = {"qmin": output, "qmax": min(127, output + 90)} if clipped else {}
-    return {**given_input, "output_zero_point": output, **limits}
-
-
-# Height, width, channels, outputs, kernel, strides, padding (top, left, bottom, right).
-CONVOLUTIONS = {
-    "3x3": (9, 10, 16, 12, (3, 3), (1, 1), (1, 1, 1, 1)),
-    "long runs": (5, 4, 64, 8, (3, 3), (1, 1), (1, 1, 1, 1)),
-    "longer runs": (3, 5, 100, 5, (3, 3), (2, 1), (1, 0, 1, 1)),
-    "strided": (12, 17, 4, 6, (3, 3), (2, 2), (0, 1, 1, 0)),
-    "odd channels": (10, 11, 5, 7, (3, 3), (1, 1), (1, 1, 1, 1)),
-    "columns": (12, 13, 3, 16, (3, 3), (2, 2), (0, 0, 1, 1)),
-    "columns of words": (20, 5, 4, 32, (5, 2), (1, 1), (2, 0, 2, 1)),
-    "one channel": (13, 6, 1, 33, (10, 4), (2, 2), (4, 1, 5, 2)),
-    "bands": (40, 33, 12, 4, (3, 3), (1, 1), (1, 1, 1, 1)),
-    "valid": (7, 9, 8, 4, (5, 5), (1, 1), (0, 0, 0, 0)),
-    "row": (1, 20, 2, 4, (1, 5), (1, 1), (0, 2, 0, 2)),
-    "column": (20, 1, 2, 4, (5, 1), (2, 1), (2, 0, 2, 0)),
-    "one pixel": (3, 4, 16, 9, (3, 3), (4, 4), (1, 0, 1, 0)),
-    "pointwise": (5, 5, 16, 12, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise rest": (3, 5, 41, 3, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise of eight": (6, 6, 8, 10, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise of eight, odd": (5, 3, 8, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise small": (4, 9, 6, 3, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise strided": (7, 9, 32, 4, (1, 1), (2, 2), (0, 0, 0, 0)),
-    "pointwise strided down": (7, 4, 8, 4, (1, 1), (2, 1), (0, 0, 0, 0)),
-    "pointwise deep": (2, 3, 320, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise nine vectors": (3, 3, 144, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise ten vectors and a rest": (3, 3, 150, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise thirteen vectors": (2, 3, 208, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise thirteen vectors and a rest": (2, 3, 210, 4, (1, 1), (1, 1), (0, 0, 0, 0)),
-    "pointwise padded": (3, 4, 16, 4, (1, 1), (1, 1), (1, 1, 0, 0)),
-}
-
-
 @needs_tools
 @pytest.mark.usefixtures("_only_helium")
 @pytest.mark.parametrize("case", CONVOLUTIONS)
@@ -140,7 +52,7 @@ def test_convolution(case: str, tmp_path: Path, rng: np.random.Generator) -> Non
     mod = module(
         lambda *args: ops.qconv2d(*args, strides=strides, padding=padding, **attrs), [(1, height, width, depth)], params
     )
-    assert_kernel(mod, "conv2d", tmp_path, rng)
+    assert_kernel(mod, "conv2d", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -160,7 +72,7 @@ def test_any_convolution(seed: int, tmp_path: Path, rng: np.random.Generator) ->
     mod = module(
         lambda *args: ops.qconv2d(*args, strides=strides, padding=padding, **attrs), [(1, height, width, depth)], params
     )
-    assert_kernel(mod, "", tmp_path, rng)
+    assert_kernel(mod, "", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -191,22 +103,8 @@ def test_outputs_take_the_place_of_inputs(
     mod = module(
         lambda *args: operator(*args, padding=padding, input_zero_point=7, output_zero_point=-11), [(1, *shape)], params
     )
-    assert_kernel(mod, "depthwise" if depthwise else "conv2d", tmp_path, rng)
+    assert_kernel(mod, "depthwise" if depthwise else "conv2d", tmp_path, rng, TARGET)
     assert get_target(TARGET).load(tmp_path).info.arena_bytes < 2 * np.prod(shape)
-
-
-# Height, width, channels, kernel, strides, padding.
-DEPTHWISE = {
-    "3x3": (9, 7, 32, (3, 3), (1, 1), (1, 1, 1, 1)),
-    "strided": (9, 8, 16, (3, 3), (2, 2), (0, 0, 1, 1)),
-    "overlapping channels": (5, 4, 20, (3, 3), (1, 1), (1, 1, 1, 1)),
-    "two pixels": (8, 5, 8, (3, 3), (1, 1), (1, 1, 1, 1)),
-    "four pixels": (6, 7, 4, (3, 3), (2, 1), (1, 1, 1, 1)),
-    "valid": (6, 9, 16, (3, 3), (1, 1), (0, 0, 0, 0)),
-    "5x5": (7, 6, 16, (5, 5), (1, 1), (2, 2, 2, 2)),
-    "1x3": (1, 12, 48, (1, 3), (1, 2), (0, 1, 0, 1)),
-    "bands": (40, 24, 16, (3, 3), (1, 1), (1, 1, 1, 1)),
-}
 
 
 @needs_tools
@@ -221,7 +119,7 @@ def test_depthwise(case: str, tmp_path: Path, rng: np.random.Generator) -> None:
         [(1, height, width, depth)],
         params,
     )
-    assert_kernel(mod, "depthwise", tmp_path, rng)
+    assert_kernel(mod, "depthwise", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -239,7 +137,7 @@ def test_depthwise_that_another_kernel_takes(
         [(1, height, width, depth)],
         params,
     )
-    assert_kernel(mod, "", tmp_path, rng)
+    assert_kernel(mod, "", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -252,7 +150,7 @@ def test_dense(inputs: int, outputs: int, one_scale: bool, tmp_path: Path, rng: 
         params["multiplier"][:], params["shift"][:] = params["multiplier"][0], params["shift"][0]
     attrs = zero_points(rng, clipped=False)
     mod = module(lambda *args: ops.qdense(*args, **attrs), [(1, inputs)], params)
-    assert_kernel(mod, "dense", tmp_path, rng)
+    assert_kernel(mod, "dense", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -273,7 +171,7 @@ def test_sum_joins_the_convolution_before_it(
         operands = (made, x) if order else (x, made)
         return ops.qadd(*operands, **points, output_zero_point=-128 if order else 7, **scales)
 
-    assert_kernel(module(build, [(1, *size, 8)], params), "conv2d_add", tmp_path, rng)
+    assert_kernel(module(build, [(1, *size, 8)], params), "conv2d_add", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -287,7 +185,7 @@ def test_addition(scales: tuple[float, float, float], tmp_path: Path, rng: np.ra
         [(1, 3, 5, 4)] * 2,
         {},
     )
-    assert_kernel(mod, "add", tmp_path, rng)
+    assert_kernel(mod, "add", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -295,7 +193,7 @@ def test_addition(scales: tuple[float, float, float], tmp_path: Path, rng: np.ra
 @pytest.mark.parametrize("shape", [(5, 7, 12), (1, 2, 8), (15, 17, 16), (3, 3, 11)])
 def test_global_average(shape: tuple[int, int, int], tmp_path: Path, rng: np.random.Generator) -> None:
     mod = module(lambda x: ops.qavgpool(x, pool_size=shape[:2], strides=shape[:2]), [(1, *shape)], {})
-    assert_kernel(mod, "average", tmp_path, rng)
+    assert_kernel(mod, "average", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -310,7 +208,7 @@ def test_single_rounding(shared_shift: bool, tmp_path: Path, rng: np.random.Gene
     mod = module(
         lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), **points, rounding="single"), [(1, 6, 7, 16)], params
     )
-    assert_kernel(mod, "conv2d", tmp_path, rng)
+    assert_kernel(mod, "conv2d", tmp_path, rng, TARGET)
 
 
 @needs_tools
@@ -323,7 +221,7 @@ def test_large_scales_keep_another_kernel(tmp_path: Path, rng: np.random.Generat
     mod = module(lambda *args: ops.qconv2d(*args, input_zero_point=0, output_zero_point=0), [(1, 4, 4, 16)], params)
     with pytest.raises(NotRepresentable):
         HeliumEpilogue("double", 0).parameters(params["multiplier"], params["shift"])
-    assert_kernel(mod, "", tmp_path, rng)
+    assert_kernel(mod, "", tmp_path, rng, TARGET)
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,163 @@
+"""Replacing integer operators by this core's kernels; what no kernel takes keeps its generic definition."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from ....passes._tvm import Constant, relax, tvm
+from ....passes.graph.module_params import static_shape
+from ....passes.integer.registry import PREFIX
+from ...kernels.layers import (
+    ConvolutionShape,
+    NotRepresentable,
+    constant_values,
+    convolution_sizes,
+    depthwise_sizes,
+    folded_bias,
+)
+from ...kernels.sums import Operand
+from ...kernels.taps import group_taps
+from ...kernels.use_kernels import Kernel, Makers, use_kernels
+from ...kernels.vectors import VECTOR
+from .addition import Term, add
+from .convolution import ConvolutionKernel
+from .depthwise import DepthwiseKernel
+from .epilogue import Epilogue
+from .plans import plan_convolution
+from .products import Products
+
+_MOST_TAPS = 25
+"""Of the largest depthwise kernel; taps are unrolled."""
+
+
+@tvm.transform.module_pass(opt_level=0, name="UseNeonKernels")
+class UseNeonKernels:
+    """Use the kernels for 64-bit Cortex-A where they apply; parameters must be bound.
+
+    Args:
+        products: How the core multiplies bytes.
+    """
+
+    def __init__(self, products: Products) -> None:
+        self.products = products
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Rewrite `main`."""
+        return use_kernels(mod, _makers(self.products))
+
+
+def _makers(products: Products) -> Makers:
+    return {
+        f"{PREFIX}qconv2d": partial(_convolution, products),
+        f"{PREFIX}qdense": partial(_dense, products),
+        f"{PREFIX}qdepthwise": _depthwise,
+        f"{PREFIX}qadd": _add,
+    }
+
+
+def _check_sums(flat: np.ndarray, folded: np.ndarray) -> None:
+    """Sums of (O, K) weights must stay within 32 bits for every input."""
+    if (np.abs(folded.astype(np.int64)) + 128 * np.abs(flat.astype(np.int64)).sum(1)).max(initial=0) >= 1 << 31:
+        raise NotRepresentable("a sum that leaves 32 bits")
+
+
+def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
+    attrs = call.attrs
+    return Epilogue.of(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), shift)
+
+
+def _convolution(products: Products, call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
+    attrs = call.attrs
+    constants = constant_values(call)
+    if addition is not None or constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
+        return None
+    shape = ConvolutionShape(**convolution_sizes(call))
+    whole = shape.kernel == (shape.height, shape.width) and (shape.out_height, shape.out_width) == (1, 1)
+    if whole and not any(int(p) for p in attrs.padding):
+        weight, *rest = constants
+        return _tokens(products, call, 1, weight.reshape(len(weight), -1), *rest)
+    return _kernel("conv2d", products, call, shape, *constants)
+
+
+def _dense(products: Products, call: relax.Call) -> Kernel | None:
+    constants = constant_values(call)
+    if constants is None:
+        return None
+    return _tokens(products, call, int(np.prod(static_shape(call.args[0])[:-1])), *constants)
+
+
+def _tokens(
+    products: Products,
+    call: relax.Call,
+    count: int,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+) -> Kernel:
+    """A layer of (O, K) weights over `count` tokens, as the pointwise convolution of a row."""
+    outputs, inputs = weight.shape
+    sizes = {"height": 1, "width": count, "channels": inputs, "out_height": 1, "out_width": count, "out_channels": outputs}
+    zero_point = int(call.attrs.input_zero_point)
+    shape = ConvolutionShape(**sizes, kernel=(1, 1), strides=(1, 1), top=0, left=0, input_zero_point=zero_point)
+    return _kernel("dense", products, call, shape, weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
+
+
+def _kernel(
+    name: str,
+    products: Products,
+    call: relax.Call,
+    shape: ConvolutionShape,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+) -> Kernel:
+    flat = weight.reshape(len(weight), -1)
+    folded = folded_bias(call, flat, bias)
+    _check_sums(flat, folded)
+    products.check(flat)
+    epilogue = _epilogue(call, shift)
+    kernel = ConvolutionKernel(shape, epilogue, products, plan_convolution(shape, epilogue, products))
+    return Kernel(name, kernel.function(), [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)], options="")
+
+
+def _depthwise(call: relax.Call) -> Kernel | None:
+    constants = constant_values(call)
+    if constants is None or [int(d) for d in call.attrs.dilation] != [1, 1]:
+        return None
+    if static_shape(call)[3] != static_shape(call.args[0])[3]:
+        return None
+    weight, bias, multiplier, shift = constants
+    taps = weight.reshape(-1, weight.shape[3])
+    if len(taps) > _MOST_TAPS:
+        return None
+    folded = folded_bias(call, taps.T, bias)
+    _check_sums(taps.T, folded)
+    kernel = DepthwiseKernel(ConvolutionShape(**depthwise_sizes(call)), _epilogue(call, shift), group_taps(taps))
+    if not kernel.fits:
+        return None
+    packed = [kernel.weights(taps), kernel.parameters(folded, multiplier, shift)]
+    return Kernel("depthwise", kernel.function(), packed, options="")
+
+
+def _add(call: relax.Call) -> Kernel | None:
+    attrs = call.attrs
+    shapes = [static_shape(arg) for arg in call.args]
+    elements = int(np.prod(shapes[0]))
+    if shapes[0] != shapes[1] or any(isinstance(arg, Constant) for arg in call.args) or elements < VECTOR:
+        return None
+    rounding = str(attrs.rounding)
+    first, second = (
+        Term(
+            Operand(int(attrs[f"input{i}_zero_point"]), int(attrs[f"input{i}_multiplier"]), int(attrs[f"input{i}_shift"])),
+            int(attrs.left_shift),
+            rounding,
+        )
+        for i in (1, 2)
+    )
+    multiplier, shift = np.array([int(attrs.output_multiplier)]), np.array([int(attrs.output_shift)])
+    epilogue = _epilogue(call, shift)
+    return Kernel("add", add(elements, first, second, epilogue), [epilogue.parameters(multiplier, shift).ravel()], options="")

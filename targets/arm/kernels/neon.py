@@ -1,0 +1,134 @@
+"""Expressions that become single instructions of Armv8-A's vector unit (Advanced SIMD, "NEON").
+
+Names follow the Arm Architecture Reference Manual (DDI 0487, chapter C7). What LLVM has a pattern for is written in terms of
+simpler operations: SMLAL is a sum with SMULL, SADALP one with SADDLP, SSRA one with a shift, and the forms that read the upper
+halves of their operands (SMULL2, SQXTN2) follow from `high` and `joined`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from tvm import tirx
+from tvm.target import codegen
+
+from ...kernels.vectors import i32
+
+
+@functools.cache
+def _intrinsic(name: str) -> int:
+    return int(codegen.llvm_lookup_intrinsic_id(f"llvm.aarch64.neon.{name}"))
+
+
+def _call(dtype: str, name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
+    return tirx.call_llvm_pure_intrin(dtype, tirx.const(_intrinsic(name), "uint32"), *args)
+
+
+def shuffled(vectors: Sequence[tirx.PrimExpr], lanes: Sequence[int]) -> tirx.PrimExpr:
+    """The lanes of some vectors of one type, numbered one vector behind the other."""
+    return tirx.Shuffle(list(vectors), [i32(lane) for lane in lanes])
+
+
+def joined(low: tirx.PrimExpr, high: tirx.PrimExpr, lanes: int) -> tirx.PrimExpr:
+    """Two vectors of `lanes` lanes as one."""
+    return shuffled([low, high], range(2 * lanes))
+
+
+def low(vector: tirx.PrimExpr, lanes: int) -> tirx.PrimExpr:
+    """The first `lanes` lanes."""
+    return shuffled([vector], range(lanes))
+
+
+def high(vector: tirx.PrimExpr, lanes: int) -> tirx.PrimExpr:
+    """The last `lanes` of twice as many."""
+    return shuffled([vector], range(lanes, 2 * lanes))
+
+
+def quad(words: tirx.PrimExpr, lane: int) -> tirx.PrimExpr:
+    """Four bytes of an int32 vector four times over, int8x16: the operand "by element" of SDOT."""
+    return tirx.reinterpret("int8x16", shuffled([words], [lane] * 4))
+
+
+def sdot(acc: tirx.PrimExpr, a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """acc plus, by lane, the products of four bytes of a with four of b; int32x4."""
+    return tirx.call_llvm_pure_intrin(
+        "int32x4", tirx.const(int(codegen.llvm_lookup_intrinsic_id("llvm.aarch64.neon.sdot.v4i32.v16i8")), "uint32"), acc, a, b
+    )
+
+
+def smmla(acc: tirx.PrimExpr, a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """acc plus the 2 x 2 products of two rows of eight bytes of a with two of b; int32x4."""
+    return tirx.call_llvm_pure_intrin(
+        "int32x4", tirx.const(int(codegen.llvm_lookup_intrinsic_id("llvm.aarch64.neon.smmla.v4i32.v16i8")), "uint32"), acc, a, b
+    )
+
+
+def smull(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int16x8 products of int8x8."""
+    return _call("int16x8", "smull", a, b)
+
+
+def smull_words(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int32x4 products of int16x4."""
+    return _call("int32x4", "smull", a, b)
+
+
+def saddlp(halves: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int32x4 sums of neighbours of int16x8."""
+    return _call("int32x4", "saddlp", halves)
+
+
+def addp(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int32x4 sums of neighbours: those of a, then those of b."""
+    return _call("int32x4", "addp", a, b)
+
+
+def sqrdmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(2 * a * b + 2**31) >> 32 by lane, saturating."""
+    return _call("int32x4", "sqrdmulh", a, b)
+
+
+def sqdmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """(2 * a * b) >> 32 by lane, saturating."""
+    return _call("int32x4", "sqdmulh", a, b)
+
+
+def srshl(a: tirx.PrimExpr, shift: tirx.PrimExpr) -> tirx.PrimExpr:
+    """a << shift by lane; to the right, halves up, where shift is negative."""
+    return _call("int32x4", "srshl", a, shift)
+
+
+def sqshl(a: tirx.PrimExpr, shift: tirx.PrimExpr) -> tirx.PrimExpr:
+    """a << shift by lane, saturating."""
+    return _call("int32x4", "sqshl", a, shift)
+
+
+def sqadd_halves(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int16x8 sums, saturating."""
+    return _call("int16x8", "sqadd", a, b)
+
+
+def halves(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Two int32x4 as int16x8, saturated (SQXTN, SQXTN2)."""
+    return joined(_call("int16x4", "sqxtn", a), _call("int16x4", "sqxtn", b), 4)
+
+
+def narrow(value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int16x8 as int8x8, saturated."""
+    return _call("int8x8", "sqxtn", value)
+
+
+def splat_halves(value: int) -> tirx.PrimExpr:
+    """A constant in eight 16-bit lanes."""
+    return tirx.Broadcast(tirx.const(value, "int16"), 8)
+
+
+def splat_bytes(value: int, lanes: int) -> tirx.PrimExpr:
+    """A constant in 8-bit lanes."""
+    return tirx.Broadcast(tirx.const(value, "int8"), lanes)
+
+
+def ssubl(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int16x8 differences of int8x8."""
+    return a.astype("int16x8") - b.astype("int16x8")

@@ -1,0 +1,230 @@
+"""The kernels of Cortex-A against the NumPy reference of the operators, on the emulator, over shapes with every tail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tvmcompress
+from tests.targets.kernels.layers import CONVOLUTIONS, DEPTHWISE, assert_kernel, channels, module, weights, zero_points
+from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.integer import ops
+from tvmcompress.passes.integer.requantize import multiply
+from tvmcompress.passes.lowering.integer_core import IntegerCore
+from tvmcompress.targets import get_target
+from tvmcompress.targets.arm.kernels.addition import Term
+from tvmcompress.targets.arm.kernels.epilogue import Epilogue
+from tvmcompress.targets.kernels.layers import NotRepresentable
+from tvmcompress.targets.kernels.sums import Operand
+
+CORES = ["cortex-a72", "cortex-a76"]
+
+needs_tools = pytest.mark.skipif(bool(get_target(CORES[0]).missing_tools()), reason="needs the Cortex-A tool chain")
+on_cores = pytest.mark.parametrize("core", CORES)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that depend on the test only."""
+    return np.random.default_rng(list(request.node.name.encode()))
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution(case: str, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    height, width, depth, outputs, kernel, strides, padding = CONVOLUTIONS[case]
+    params = {"weight": weights(rng, outputs, *kernel, depth), **channels(rng, outputs, kernel[0] * kernel[1] * depth)}
+    attrs = zero_points(rng, clipped=bool(rng.integers(2)))
+    mod = module(
+        lambda *args: ops.qconv2d(*args, strides=strides, padding=padding, **attrs), [(1, height, width, depth)], params
+    )
+    assert_kernel(mod, "conv2d", tmp_path, rng, core)
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize("seed", range(6))
+def test_any_convolution(seed: int, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    height, width = (int(n) for n in rng.integers(1, 14, 2))
+    depth, outputs = (int(n) for n in rng.choice([1, 2, 3, 4, 7, 8, 12, 16, 20, 28, 32, 48], 2))
+    kernel = tuple(int(rng.integers(1, min(6, size + 1))) for size in (height, width))
+    strides = tuple(int(n) for n in rng.integers(1, 3, 2))
+    padding = tuple(int(rng.integers(0, kernel[i % 2])) for i in range(4))
+    params = {"weight": weights(rng, outputs, *kernel, depth), **channels(rng, outputs, kernel[0] * kernel[1] * depth)}
+    attrs = zero_points(rng, clipped=bool(seed % 2))
+    mod = module(
+        lambda *args: ops.qconv2d(*args, strides=strides, padding=padding, **attrs), [(1, height, width, depth)], params
+    )
+    assert_kernel(mod, "", tmp_path, rng, core)
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize("case", DEPTHWISE)
+def test_depthwise(case: str, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    height, width, depth, kernel, strides, padding = DEPTHWISE[case]
+    params = {"weight": weights(rng, 1, *kernel, depth), **channels(rng, depth, kernel[0] * kernel[1])}
+    attrs = zero_points(rng, clipped=case == "5x5")
+    mod = module(
+        lambda *args: ops.qdepthwise(*args, strides=strides, padding=padding, **attrs),
+        [(1, height, width, depth)],
+        params,
+    )
+    assert_kernel(mod, "" if case == "four pixels" else "depthwise", tmp_path, rng, core)
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize(("shape", "outputs"), [((1, 64), 3), ((1, 49, 64), 64), ((1, 7, 12), 10), ((1, 3, 2, 130), 5)])
+def test_dense(shape: tuple[int, ...], outputs: int, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    params = {"weight": weights(rng, outputs, shape[-1]), **channels(rng, outputs, shape[-1])}
+    mod = module(lambda *args: ops.qdense(*args, **zero_points(rng, clipped=False)), [shape], params)
+    assert_kernel(mod, "dense", tmp_path, rng, core)
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize(
+    ("scales", "shape", "rounding"),
+    [
+        ((0.1, 0.07, 0.2), (4, 8, 3), "double"),
+        ((0.07, 0.1, 0.15), (3, 7, 5), "single"),
+        ((0.1, 0.1, 0.2), (4, 8, 5), "double"),
+        ((0.1, 0.0123, 0.2), (3, 7, 5), "double"),
+        ((0.1, 0.0123, 0.2), (3, 7, 5), "single"),
+    ],
+)
+def test_addition(
+    scales: tuple[float, float, float],
+    shape: tuple[int, ...],
+    rounding: str,
+    core: str,
+    tmp_path: Path,
+    rng: np.random.Generator,
+) -> None:
+    points = {"input1_zero_point": 5, "input2_zero_point": -128, "output_zero_point": -4}
+    mod = module(
+        lambda a, b: ops.qadd(a, b, **points, rounding=rounding, **ops.add_parameters(*scales, rounding)), [(1, *shape)] * 2, {}
+    )
+    assert_kernel(mod, "add", tmp_path, rng, core)
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize(
+    ("shifts", "rounding"),
+    [((0, 0), "double"), ((1, 0), "double"), ((2, -3), "double"), ((0, -6), "double"), ((0, 0), "single"), ((1, -3), "single")],
+)
+def test_shifts_of_both_directions(
+    shifts: tuple[int, int], rounding: str, core: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    params = {"weight": weights(rng, 8, 3, 3, 8), **channels(rng, 8, 72)}
+    params["multiplier"] = np.where(np.arange(8) % 2, *[params["multiplier"] >> max(0, 9 + s) for s in shifts]).astype("int32")
+    params["shift"] = np.where(np.arange(8) % 2, *shifts).astype("int32")
+    points = {"input_zero_point": 4, "output_zero_point": 9}
+    mod = module(
+        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), **points, rounding=rounding), [(1, 6, 7, 8)], params
+    )
+    generic = rounding == "single" and max(shifts) >= 0 and shifts != (0, 0)
+    assert_kernel(mod, "qconv2d" if generic else "conv2d", tmp_path, rng, core)
+
+
+@needs_tools
+def test_weights_of_which_two_products_leave_16_bits(tmp_path: Path, rng: np.random.Generator) -> None:
+    params = {"weight": np.full((4, 1, 1, 16), -128, "int8"), **channels(rng, 4, 16)}
+    build = lambda *args: ops.qconv2d(*args, input_zero_point=0, output_zero_point=0)  # noqa: E731
+    assert_kernel(module(build, [(1, 4, 4, 16)], params), "qconv2d", tmp_path / "a72", rng, "cortex-a72")
+    assert_kernel(module(build, [(1, 4, 4, 16)], params), "conv2d", tmp_path / "a76", rng, "cortex-a76")
+
+
+@needs_tools
+@on_cores
+def test_equal_layers_share_code(core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Layers of one shape and zero points, whatever their weights."""
+    params = {}
+    for i in range(3):
+        layer = {"weight": weights(rng, 16, 16), **channels(rng, 16, 16)}
+        params.update({f"{name}{i}": value for name, value in layer.items()})
+
+    def build(x: relax.Expr, *args: relax.Expr) -> relax.Call:
+        for i in range(0, 12, 4):
+            x = relax.BlockBuilder.current().emit(ops.qdense(x, *args[i : i + 4], input_zero_point=3, output_zero_point=3))
+        return x
+
+    artifact = get_target(core).build(module(build, [(1, 9, 16)], params), tmp_path)
+    assert [len(layers) for layers in artifact.info.layers.values()] == [3]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(-(1 << 26), 1 << 26),
+    st.integers(1 << 20, (1 << 31) - 1),
+    st.integers(-31, 4),
+    st.integers(-128, 127),
+    st.sampled_from(["double", "single"]),
+)
+def test_the_instructions_round_as_the_reference(acc: int, multiplier: int, shift: int, zero_point: int, rounding: str) -> None:
+    """SQSHL, SQRDMULH or SQDMULH, SSRA, SRSHL, in Python integers, on the words that the epilogue packs."""
+    try:
+        epilogue = Epilogue.of(rounding, zero_point, -128, 127, np.array([shift]))
+    except NotRepresentable:
+        assert rounding == "single"
+        return
+    q, *shifts = (int(word) for word in epilogue.parameters(np.array([multiplier]), np.array([shift]))[:, 0])
+    value = acc
+    if epilogue.left:
+        value = min(max(value << shifts[0], -(1 << 31)), (1 << 31) - 1)
+    halve = rounding == "single" and epilogue.right
+    value = (2 * value * q + (0 if halve else 1 << 31)) >> 32
+    if epilogue.right:
+        if rounding == "double" and epilogue.keeps_sign:
+            value += value >> 31
+        right = -shifts[-1]
+        value = (value + ((1 << right) >> 1)) >> right
+    expected = int(multiply(np.array([acc]), multiplier, shift, rounding)[0])
+    clipped, wanted = (min(max(v + zero_point, -128), 127) for v in (value, expected))
+    assert clipped == wanted
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(0.001, 1), st.integers(-128, 127), st.sampled_from(["double", "single"]))
+def test_an_operand_multiplied_once(ratio: float, zero_point: int, rounding: str) -> None:
+    parameters = ops.add_parameters(ratio, 1.0, 1.0, rounding)
+    operand = Operand(zero_point, parameters["input1_multiplier"], parameters["input1_shift"])
+    once = Term(operand, 20, rounding).once
+    values = (np.arange(-128, 128) - zero_point) << 20
+    if once is not None:
+        wanted = multiply(values, operand.multiplier, operand.shift, rounding)
+        np.testing.assert_array_equal((values * once + (1 << 30)) >> 31, wanted)
+
+
+@needs_tools
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("core", "name", "instructions"),
+    [
+        # The best of ONNX Runtime and LiteRT, executed instructions.
+        ("cortex-a72", "ic_resnet8", 4_322_000),
+        ("cortex-a72", "kws_dscnn", 1_389_000),
+        ("cortex-a72", "vww_mobilenetv1_025_96", 3_616_000),
+        ("cortex-a76", "ic_resnet8", 1_500_000),
+        ("cortex-a76", "kws_dscnn", 713_000),
+        ("cortex-a76", "vww_mobilenetv1_025_96", 1_928_000),
+    ],
+)
+def test_whole_models_take_four_fifths_of_the_best_peer(
+    core: str, name: str, instructions: int, shared: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """The official int8 models: the bytes of the reference kernels."""
+    model = tvmcompress.load(shared / "models" / f"{name}_int8.tflite")
+    artifact = get_target(core).build(model.module, tmp_path)
+    x = rng.integers(-128, 128, (2, *artifact.inputs[0].shape[1:])).astype("int8")
+    expected = np.concatenate([run(IntegerCore()(model.module), [x[i : i + 1]])[0] for i in range(2)])
+    np.testing.assert_array_equal(artifact.run([x])[0], expected)
+    assert (artifact.measure([x[:1]]).instructions or 0) <= 0.8 * instructions
