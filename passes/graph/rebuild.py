@@ -138,6 +138,11 @@ class Rebuilder:
         self._bindings.append(relax.VarBinding(var, normal))
         return var
 
+    @property
+    def emitted(self) -> list[relax.VarBinding]:
+        """What was bound so far, in order."""
+        return self._bindings
+
     def _unique(self, name: str) -> str:
         unique, count = name, 1
         while unique in self._names:
