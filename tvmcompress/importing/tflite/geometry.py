@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +27,13 @@ def activation_limits(importer: Importer, operator: TfliteOperator) -> tuple[flo
     return _ACTIVATIONS[number]
 
 
-def clip(importer: Importer, operator: TfliteOperator) -> dict[str, int]:
+def clip(importer: Importer, operator: TfliteOperator) -> dict[str, Any]:
     """The limits of a fused activation in the output's integers (`CalculateActivationRangeQuantized`)."""
     low, high = activation_limits(importer, operator)
     return clip_to(operator.output, low, high)
 
 
-def clip_to(output: TfliteTensor, low: float | None, high: float | None) -> dict[str, int]:
+def clip_to(output: TfliteTensor, low: float | None, high: float | None) -> dict[str, Any]:
     """Real limits in a tensor's integers."""
     smallest, largest = output.limits
 

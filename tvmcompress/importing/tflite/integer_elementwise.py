@@ -111,7 +111,7 @@ def _extreme(importer: Importer, operator: TfliteOperator) -> relax.Expr:
     return make(importer.value(a), importer.value(b))
 
 
-def _rescaled(importer: Importer, x: TfliteTensor, out: TfliteTensor, factor: float, limits: dict[str, int]) -> relax.Expr:
+def _rescaled(importer: Importer, x: TfliteTensor, out: TfliteTensor, factor: float, limits: dict[str, Any]) -> relax.Expr:
     multiplier, shift = quantize_multiplier(factor)
     return ops.qrequantize(
         importer.value(x),
