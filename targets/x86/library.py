@@ -32,7 +32,8 @@ def write_library(executable: Any, folder: Path) -> Path:
         UserError: The linker refused.
         OSError: A file cannot be written.
     """
-    modules = list(executable.mod._collect_dso_modules())
+    # Where functions come as objects, TVM adds an empty C source.
+    modules = [part for part in executable.mod._collect_dso_modules() if part.kind != "c"]
     target = next((str(part["_get_target_string"]()) for part in modules if part.kind == "llvm"), '{"kind": "llvm"}')
     modules.append(runtime.ModulePackImportsToLLVM(executable.mod, False, target, ""))
     library = folder / "model.so"
