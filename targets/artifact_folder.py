@@ -120,6 +120,9 @@ def whole(folder: Path, name: str) -> Path:
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     """A built model from the folder that `build` left, for whatever target, without the model it came from.
 
+    Args:
+        folder: The folder.
+
     Raises:
         UserError: There is none, it is damaged, or this machine cannot run it.
     """

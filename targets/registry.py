@@ -32,6 +32,9 @@ def list_targets() -> list[TargetDescription]:
 def get_target(name: str | Path) -> Target:
     """A target by name, or by the path of a description of one's own (a .toml file).
 
+    Args:
+        name: As `tvmcompress targets` lists it, or the path.
+
     Raises:
         UserError: There is no such target, or the description is faulty.
     """

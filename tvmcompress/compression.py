@@ -43,7 +43,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class CompressionResult:
-    """What came out.
+    """What `compress` gives: the model, and what was done to it.
 
     Attributes:
         model: The compressed model: integer where it was quantized.

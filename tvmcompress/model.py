@@ -84,7 +84,7 @@ class InputSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A model between two steps.
+    """A model with its weights: what every step takes and gives.
 
     Attributes:
         module: The IRModule; `main` takes the inputs, then one named parameter per weight, whose values are attached.

@@ -126,6 +126,8 @@ def _simplify(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr
         return _extreme_of_stack(build, value)
     if name == "relax.clip" and float(value.args[1].value) == 0 and float(value.args[2].value) >= 3.4e38:
         return relax.op.nn.relu(build.get(value.args[0]))
+    if name == "relax.nn.relu6":
+        return relax.op.clip(build.get(value.args[0]), 0.0, 6.0)
     if name in ("relax.reshape", "relax.broadcast_to", "relax.permute_dims") and _is_identity(value):
         return build.get(value.args[0])
     return None

@@ -24,6 +24,7 @@ _KEEPS_ZERO = [
     "nn.gelu_tanh",
     "nn.leakyrelu",
     "nn.relu",
+    "nn.relu6",
     "nn.selu",
     "nn.silu",
     "round",

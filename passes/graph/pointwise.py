@@ -21,6 +21,8 @@ add subtract multiply divide maximum minimum power less less_equal greater great
 logical_or where
 """
 _COMBINING = {f"relax.{name}" for name in _COMBINING_NAMES.split()}
+POINTWISE = _UNARY | _COMBINING | {"relax.astype"}
+"""The operators that act on every element by itself."""
 
 Source = Callable[[relax.Expr], "relax.Expr | None"]
 

@@ -9,13 +9,15 @@ import numpy as np
 
 from .._tvm import register_legalize, relax, tvm
 from ..graph.module_params import static_shape
+from ..plugins.registry import Registry
 
 PREFIX = "tvmcompress."
 NARROW, WIDE = PREFIX + "q", PREFIX + "w"
 InferType = Callable[[relax.Call], relax.TensorType]
 # Builds the output tensor of the operator's definition from the call and its argument tensors.
 Define = Callable[..., Any]
-_DEFINITIONS: dict[str, Define] = {}
+DEFINITIONS: Registry[Define] = Registry("integer operator")
+"""The definitions by full name."""
 
 
 def register_operator(name: str, arguments: int, doc: str, infer: InferType, define: Define) -> tvm.ir.Op:
@@ -30,7 +32,7 @@ def register_operator(name: str, arguments: int, doc: str, infer: InferType, def
             tensor.
     """
     full = PREFIX + name
-    _DEFINITIONS[full] = define
+    DEFINITIONS[full] = define
     tvm.ir._ffi_api.RegisterOp(full, doc)
     op = tvm.ir.Op.get(full)
     op.set_num_inputs(arguments)
@@ -78,7 +80,7 @@ def result_dtype(attrs: Any) -> str:
 
 def definition_of(name: str) -> Define:
     """The definition of one of our operators, by its full name."""
-    return _DEFINITIONS[name]
+    return DEFINITIONS[name]
 
 
 def make_call(op: tvm.ir.Op, args: list[relax.Expr], **attrs: Any) -> relax.Call:

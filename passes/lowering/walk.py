@@ -21,7 +21,7 @@ from ..layout.converter import to_first, to_last
 from ..layout.rules import with_attrs
 from ..numbers.affine import Affine
 from ..plugins.registry import Registry
-from ..quantization.kinds import TRANSPOSED, is_float
+from ..quantization.kinds import CLIPS, TRANSPOSED, is_float
 from .constants import Weights
 from .integers import CannotLowerError, Integers, KnownIntegers, Wanted, operand
 from .tables import pointwise_root, pointwise_table, pointwise_values
@@ -30,7 +30,6 @@ from .tables import pointwise_root, pointwise_table, pointwise_values
 __all__ = ["CannotLowerError", "Integers", "Lowering", "Rule", "Wanted", "Weights", "lowering_rule", "operand"]
 
 _INFINITE = float("inf")
-_STEPS = {"relax.nn.relu", "relax.nn.relu6", "relax.clip"}
 
 Rule = Callable[["Lowering", relax.Var, relax.Call, Wanted], relax.Expr]
 """Given the lowering, the operator's variable, its call and what is wanted; gives an integer expression that has the wanted
@@ -39,7 +38,8 @@ scale, zero point, dtype and clip, or raises `CannotLowerError` when it does not
 RULES: Registry[Rule] = Registry("lowering rule", prefix="relax.")
 """By the full name of the operator."""
 
-_WIDE: set[str] = set()
+WIDE: set[str] = set()
+"""Those whose operands and result may be int16."""
 
 
 def lowering_rule(*names: str, wide: bool = False) -> Callable[[Rule], Rule]:
@@ -50,7 +50,7 @@ def lowering_rule(*names: str, wide: bool = False) -> Callable[[Rule], Rule]:
         wide: Whether operands and result may be int16.
     """
     if wide:
-        _WIDE.update(f"relax.{name}" for name in names)
+        WIDE.update(f"relax.{name}" for name in names)
     return RULES.register(*names)
 
 
@@ -189,7 +189,7 @@ class Lowering(KnownIntegers):
             call = self.source(x)
             if (
                 not isinstance(call, relax.Call)
-                or call.op.name not in _STEPS
+                or call.op.name not in CLIPS
                 or not isinstance(call.args[0], relax.Var)
             ):
                 break
@@ -218,7 +218,7 @@ class Lowering(KnownIntegers):
         rule = RULES.get(name)
         if rule is None:
             return None
-        if name not in _WIDE:
+        if name not in WIDE:
             operands = [self._tensors[var] for var in relax.analysis.free_vars(call) if var in self._tensors]
             if "int16" in (wanted.affine.dtype, *(tensor.affine.dtype for tensor in operands)):
                 raise CannotLowerError("it has no form for int16")

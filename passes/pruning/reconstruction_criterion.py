@@ -25,7 +25,7 @@ _RIDGE = 1e-3
 
 
 class ReconstructionError:
-    """The criterion "reconstruction".
+    """What leaves less behind that the other units cannot make good by least squares matters less.
 
     Args:
         samples: Calibration samples, one array an input of the model, axis 0 the samples.

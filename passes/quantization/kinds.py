@@ -9,7 +9,7 @@ import numpy as np
 from .._tvm import Constant, relax
 from ..graph.einsum import matmul_form
 from ..graph.module_params import static_shape
-from ..graph.pointwise import scalar_value
+from ..graph.pointwise import POINTWISE, scalar_value
 from ..numbers.affine import Affine
 
 Params = Mapping[relax.Var, np.ndarray]
@@ -24,6 +24,10 @@ _SUMS = ("relax.add", "relax.subtract", "relax.multiply", "relax.divide")
 # Of two tensors; a constant is quantized like the result.
 _CHOICES = ("relax.maximum", "relax.minimum", "relax.where")
 _NORMALIZATIONS = tuple(f"relax.nn.{kind}_norm" for kind in ("layer", "rms", "group", "instance"))
+_REDUCTIONS = ("relax.mean", "relax.sum", "relax.nn.log_softmax")
+# At the scale of the input, or over the whole input with a scale of its own.
+_POOLS = (*(f"relax.nn.max_pool{rank}d" for rank in (1, 2, 3)), "relax.nn.avg_pool1d", "relax.nn.avg_pool2d")
+_GLOBAL_POOLS = tuple(f"relax.nn.{kind}_pool{rank}d" for kind in ("avg", "adaptive_avg") for rank in (1, 2, 3))
 # Of several tensors, each with its scale.
 _JOINS = ("relax.concat", "relax.stack")
 _MOVES = """
@@ -34,12 +38,31 @@ gather_elements gather_nd
 REARRANGING = tuple(f"relax.{name}" for name in ("reshape", "permute_dims", "squeeze", "expand_dims", "flatten", "flip"))
 # The result has the scale of the first operand.
 MOVES = tuple(f"relax.{name}" for name in _MOVES.split())
+# They move values in some of their modes.
+_OFTEN_MOVES = ("relax.nn.pad", "relax.image.resize2d")
 # Results in a known interval get the scale that TensorFlow Lite demands.
 FIXED = {
     "relax.nn.softmax": Affine(1.0 / 256.0, -128),
     "relax.sigmoid": Affine(1.0 / 256.0, -128),
     "relax.tanh": Affine(1.0 / 128.0, 0),
 }
+_NAMES = {
+    "function of one value": POINTWISE,
+    "clip": CLIPS,
+    "pool": (*_GLOBAL_POOLS, *_POOLS),
+    "move": (*MOVES, *_OFTEN_MOVES),
+    "join": _JOINS,
+    "fixed scale": FIXED,
+    "reduction": _REDUCTIONS,
+    "normalization": _NORMALIZATIONS,
+    "slope": ("relax.nn.prelu",),
+    "choice": _CHOICES,
+    "sum": _SUMS,
+    "product": ("relax.einsum",),
+    "layer": WEIGHTED,
+}
+KINDS = {name: kind for kind, names in _NAMES.items() for name in names}
+"""What each operator is to the quantizer at most; shapes, constants and attributes decide whether a call is."""
 
 
 def op_name(expr: relax.Expr | None) -> str:
@@ -112,7 +135,7 @@ def computes(call: relax.Call, params: Params) -> bool:
         return True
     if name in _SUMS or name in _CHOICES:
         return _of_tensors(call, params)
-    if name in ("relax.mean", "relax.sum", "relax.nn.log_softmax"):
+    if name in _REDUCTIONS:
         return True
     if name in _NORMALIZATIONS:
         return all(is_constant(arg, params) for arg in call.args[1:])
@@ -161,8 +184,7 @@ def is_global_pool(call: relax.Call) -> bool:
 
 def is_pool(call: relax.Call) -> bool:
     """Whether a call is a pooling at the scale of its input."""
-    kinds = ("relax.nn.max_pool1d", "relax.nn.max_pool2d", "relax.nn.max_pool3d")
-    if op_name(call) not in (*kinds, "relax.nn.avg_pool1d", "relax.nn.avg_pool2d"):
+    if op_name(call) not in _POOLS:
         return False
     return all(int(d) == 1 for d in call.attrs.dilation) and str(call.attrs.layout).startswith("NC")
 

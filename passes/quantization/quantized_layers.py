@@ -9,11 +9,10 @@ import numpy as np
 from .._tvm import relax, tvm
 from ..graph.module_params import get_params, param_vars
 from ..graph.rebuild import bindings, users
-from .kinds import TRANSPOSED, WEIGHTED
+from .kinds import CLIPS, TRANSPOSED, WEIGHTED
 from .weight_grid import WeightGrid, weight_grid
 
 _LAYERS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul")
-_CLIPS = ("relax.nn.relu", "relax.nn.relu6", "relax.clip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +114,7 @@ class _Finder:
     def _limits(self, added: relax.Var) -> tuple[float, float]:
         """The ends of the activation behind a layer."""
         follower = self._sole_reader(added)
-        if follower is None or follower[1].op.name not in _CLIPS:
+        if follower is None or follower[1].op.name not in CLIPS:
             return -np.inf, np.inf
         call = follower[1]
         if call.op.name == "relax.clip":

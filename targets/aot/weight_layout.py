@@ -22,6 +22,7 @@ from ...passes._tvm import Constant, relax, te, tvm
 from ...passes.graph.module_params import static_shape
 from ...passes.integer.conv import te_epilogue, te_pad, weight_as_oi
 from ...passes.integer.registry import PREFIX
+from ...passes.plugins.registry import Registry
 
 
 @tvm.transform.module_pass(opt_level=0, name="LayOutWeights")
@@ -56,7 +57,13 @@ class _Rewriter(PyExprMutator):
 
 Expression = Callable[..., Any]
 
+_DEFINITIONS: Registry[Callable[[relax.Call, np.ndarray], tuple[np.ndarray, Expression]]] = Registry(
+    "layout of weights", prefix=PREFIX
+)
+"""For each operator the weights as they lie, and the expression that reads them."""
 
+
+@_DEFINITIONS.register("qconv2d")
 def _convolution(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expression]:
     attrs = call.attrs
     shape = static_shape(call)
@@ -79,6 +86,7 @@ def _convolution(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expr
     return weight.transpose(1, 2, 3, 0), qconv2d
 
 
+@_DEFINITIONS.register("qdepthwise")
 def _depthwise(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expression]:
     attrs = call.attrs
     shape = static_shape(call)
@@ -100,6 +108,7 @@ def _depthwise(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expres
     return weight[0], qdepthwise
 
 
+@_DEFINITIONS.register("qdense")
 def _dense(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expression]:
     shape = static_shape(call)
 
@@ -113,10 +122,3 @@ def _dense(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expression
         return te_epilogue(te.compute(shape, element, name="dense"), bias, multiplier, shift, call.attrs)
 
     return weight.T, qdense
-
-
-_DEFINITIONS = {
-    f"{PREFIX}qconv2d": _convolution,
-    f"{PREFIX}qdepthwise": _depthwise,
-    f"{PREFIX}qdense": _dense,
-}

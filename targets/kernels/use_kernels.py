@@ -58,7 +58,8 @@ class Kernel:
     repeat: bool = False
 
 
-Makers = Mapping[str, Callable[..., Kernel | None]]
+Maker = Callable[..., Kernel | None]
+Makers = Mapping[str, Maker]
 
 
 @mutator

@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .compress import compress
 from .evaluate import evaluate
 from .inspect import inspect
+from .operators import operators
 from .package import package
 from .presets import presets
 from .run import run
@@ -54,6 +55,7 @@ app.command()(benchmark)
 app.command()(package)
 app.command()(targets)
 app.command()(presets)
+app.command()(operators)
 
 
 def main() -> None:

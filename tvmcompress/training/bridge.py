@@ -13,10 +13,22 @@ from ..passes._tvm import Constant, relax, tvm
 from ..passes.graph.interpreter import plain_value
 from ..passes.graph.module_params import input_vars, param_vars, static_shape
 from ..passes.graph.rebuild import bindings
+from ..passes.plugins.registry import Registry
 from .backend import Tensor, load_torch
-from .operators import Call, Value, find_operator
+from .operators import OPERATORS, Call, Operator, Value, find_operator
 
 _TABLE = ("torch_elementwise", "torch_layers", "torch_normalization", "torch_shapes")
+
+
+def load_operators() -> Registry[Operator]:
+    """The table of operators, filled.
+
+    Raises:
+        MissingToolError: PyTorch is not installed.
+    """
+    for name in _TABLE:
+        importlib.import_module(f".{name}", __package__)
+    return OPERATORS
 
 
 class TorchModel:
@@ -39,8 +51,7 @@ class TorchModel:
 
     def __init__(self, mod: tvm.IRModule) -> None:
         self._torch = load_torch()
-        for name in _TABLE:
-            importlib.import_module(f".{name}", __package__)
+        load_operators()
         self._main: relax.Function = mod["main"]
         self._program = list(bindings(self._main))
         self._constants: dict[Constant, Tensor] = {}

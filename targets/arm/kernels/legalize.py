@@ -9,6 +9,7 @@ import numpy as np
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
+from ....passes.plugins.registry import Registry
 from ...kernels.layers import (
     ConvolutionShape,
     NotRepresentable,
@@ -19,7 +20,7 @@ from ...kernels.layers import (
 )
 from ...kernels.sums import Operand
 from ...kernels.taps import group_taps
-from ...kernels.use_kernels import Kernel, Makers, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, use_kernels
 from ...kernels.vectors import VECTOR
 from .addition import Term, add
 from .convolution import ConvolutionKernel
@@ -30,6 +31,9 @@ from .products import Products
 
 _MOST_TAPS = 25
 """Of the largest depthwise kernel; taps are unrolled."""
+
+KERNELS: Registry[Maker] = Registry("NEON kernel", prefix=PREFIX)
+"""What makes the kernel of each operator, given how the core multiplies bytes, and the call."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="UseNeonKernels")
@@ -45,16 +49,7 @@ class UseNeonKernels:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return use_kernels(mod, _makers(self.products))
-
-
-def _makers(products: Products) -> Makers:
-    return {
-        f"{PREFIX}qconv2d": partial(_convolution, products),
-        f"{PREFIX}qdense": partial(_dense, products),
-        f"{PREFIX}qdepthwise": _depthwise,
-        f"{PREFIX}qadd": _add,
-    }
+        return use_kernels(mod, {name: partial(make, self.products) for name, make in KERNELS.items()})
 
 
 def _check_sums(flat: np.ndarray, folded: np.ndarray) -> None:
@@ -68,6 +63,7 @@ def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
     return Epilogue.of(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), shift)
 
 
+@KERNELS.register("qconv2d")
 def _convolution(products: Products, call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
@@ -81,6 +77,7 @@ def _convolution(products: Products, call: relax.Call, spare: int, addition: rel
     return _kernel("conv2d", products, call, shape, *constants)
 
 
+@KERNELS.register("qdense")
 def _dense(products: Products, call: relax.Call) -> Kernel | None:
     constants = constant_values(call)
     if constants is None:
@@ -124,7 +121,8 @@ def _kernel(
     return Kernel(name, kernel.function(), [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)], options="")
 
 
-def _depthwise(call: relax.Call) -> Kernel | None:
+@KERNELS.register("qdepthwise")
+def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or [int(d) for d in call.attrs.dilation] != [1, 1]:
         return None
@@ -143,7 +141,8 @@ def _depthwise(call: relax.Call) -> Kernel | None:
     return Kernel("depthwise", kernel.function(), packed, options="")
 
 
-def _add(call: relax.Call) -> Kernel | None:
+@KERNELS.register("qadd")
+def _add(products: Products, call: relax.Call) -> Kernel | None:
     attrs = call.attrs
     shapes = [static_shape(arg) for arg in call.args]
     elements = int(np.prod(shapes[0]))

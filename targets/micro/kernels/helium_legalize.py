@@ -9,10 +9,11 @@ import numpy as np
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
+from ....passes.plugins.registry import Registry
 from ...kernels.layers import NotRepresentable, constant_values, convolution_sizes, folded_bias
 from ...kernels.sums import Operand
 from ...kernels.taps import group_taps
-from ...kernels.use_kernels import NO_STRENGTH_REDUCTION, Kernel, Makers, use_kernels
+from ...kernels.use_kernels import NO_STRENGTH_REDUCTION, Kernel, Maker, use_kernels
 from . import helium_add, helium_conv, helium_depthwise, helium_pool
 from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_epilogue import HeliumEpilogue
@@ -23,6 +24,9 @@ _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 
 _REACH = 7
 """Vectors of four channels that loads reach from one pointer; beyond, strength reduction would keep many pointers."""
+
+KERNELS: Registry[Maker] = Registry("Helium kernel", prefix=PREFIX)
+"""What makes the kernel of each operator."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="UseHeliumKernels")
@@ -38,7 +42,7 @@ class UseHeliumKernels:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return use_kernels(mod, _MAKERS, self.spare)
+        return use_kernels(mod, KERNELS, self.spare)
 
 
 def _epilogue(call: relax.Call) -> HeliumEpilogue:
@@ -52,6 +56,7 @@ def _check_sums(flat: np.ndarray, folded: np.ndarray) -> None:
         raise NotRepresentable("a sum that leaves 32 bits")
 
 
+@KERNELS.register("qconv2d")
 def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
@@ -80,6 +85,7 @@ def _options(plan: HeliumPlan) -> str:
     return f"{_NO_LOW_OVERHEAD_LOOPS} {NO_STRENGTH_REDUCTION}" if long else _NO_LOW_OVERHEAD_LOOPS
 
 
+@KERNELS.register("qdense")
 def _dense(call: relax.Call) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
@@ -116,6 +122,7 @@ def _fully_connected(
     return Kernel("dense", kernel.function(), [packed], _options(plan), repeat=True)
 
 
+@KERNELS.register("qdepthwise")
 def _depthwise(call: relax.Call) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
@@ -165,6 +172,7 @@ def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:
     return total, total.constants(int(attrs.output_multiplier), int(attrs.output_shift))
 
 
+@KERNELS.register("qadd")
 def _add(call: relax.Call) -> Kernel | None:
     made = _sum(call)
     if made is None:
@@ -173,6 +181,7 @@ def _add(call: relax.Call) -> Kernel | None:
     return Kernel("add", helium_add.add(int(np.prod(static_shape(call))), total), [constants], options="")
 
 
+@KERNELS.register("qavgpool")
 def _average(call: relax.Call) -> Kernel | None:
     attrs = call.attrs
     _, height, width, channels = static_shape(call.args[0])
@@ -181,12 +190,3 @@ def _average(call: relax.Call) -> Kernel | None:
         return None
     func = helium_pool.global_average(height * width, channels, int(attrs.qmin), int(attrs.qmax))
     return Kernel("average", func, [], options="")
-
-
-_MAKERS: Makers = {
-    f"{PREFIX}qconv2d": _convolution,
-    f"{PREFIX}qdense": _dense,
-    f"{PREFIX}qdepthwise": _depthwise,
-    f"{PREFIX}qadd": _add,
-    f"{PREFIX}qavgpool": _average,
-}

@@ -11,8 +11,9 @@ import numpy as np
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
+from ....passes.plugins.registry import Registry
 from ...kernels.layers import constant_values, folded_bias
-from ...kernels.use_kernels import Kernel, Makers, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, use_kernels
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
 from .packing import planes_are_exact
@@ -22,6 +23,9 @@ from .wide_weights import choose_wide, convolution_shape, epilogue_of
 
 _SMALL_LAYER = 1536
 """Weights."""
+
+KERNELS: Registry[Maker] = Registry("DSP kernel", prefix=PREFIX)
+"""What makes the kernel of each operator."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="UseDspKernels")
@@ -44,7 +48,7 @@ class UseDspKernels:
             f"{PREFIX}qconv2d": partial(_convolution, wide=wide, sparse=sparse),
             f"{PREFIX}qdense": partial(_dense, sparse=sparse),
         }
-        return use_kernels(mod, {**_MAKERS, **{name: maker for name, maker in made.items() if name in _MAKERS}}, self.spare)
+        return use_kernels(mod, {**KERNELS, **{name: maker for name, maker in made.items() if name in KERNELS}}, self.spare)
 
 
 def _settled(
@@ -62,6 +66,7 @@ def _is_late(weight: np.ndarray, bias: np.ndarray) -> bool:
     return planes_are_exact(weight) and not planes_are_exact(weight, bias)
 
 
+@KERNELS.register("qconv2d")
 def _convolution(
     call: relax.Call,
     spare: int,
@@ -104,6 +109,7 @@ def _convolution(
     return Kernel("conv2d", kernel.function(), constants, repeat=True)
 
 
+@KERNELS.register("qdepthwise")
 def _depthwise(call: relax.Call) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
@@ -130,6 +136,7 @@ def _depthwise(call: relax.Call) -> Kernel | None:
     )
 
 
+@KERNELS.register("qdense")
 def _dense(call: relax.Call, *, sparse: Sequence[Constant] = ()) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
@@ -189,6 +196,7 @@ def _sum(call: relax.Call) -> tuple[elementwise.Sum, np.ndarray] | None:
     return total, total.constants(int(attrs.output_multiplier), int(attrs.output_shift))
 
 
+@KERNELS.register("qadd")
 def _add(call: relax.Call) -> Kernel | None:
     made = _sum(call)
     if made is None:
@@ -197,6 +205,7 @@ def _add(call: relax.Call) -> Kernel | None:
     return Kernel("add", elementwise.add(int(np.prod(static_shape(call))), total), [constants])
 
 
+@KERNELS.register("qavgpool")
 def _average(call: relax.Call) -> Kernel | None:
     attrs = call.attrs
     _, height, width, channels = static_shape(call.args[0])
@@ -204,12 +213,3 @@ def _average(call: relax.Call) -> Kernel | None:
     if not whole or channels % 4 or height * width > pool.MOST_PIXELS:
         return None
     return Kernel("average", pool.global_average(height * width, channels, int(attrs.qmin), int(attrs.qmax)), [])
-
-
-_MAKERS: Makers = {
-    f"{PREFIX}qconv2d": _convolution,
-    f"{PREFIX}qdepthwise": _depthwise,
-    f"{PREFIX}qdense": _dense,
-    f"{PREFIX}qadd": _add,
-    f"{PREFIX}qavgpool": _average,
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +12,20 @@ import numpy as np
 from ....passes._tvm import relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.graph.rebuild import Rebuilder, rebuild
-from ....passes.integer.registry import is_integer_op
+from ....passes.integer.registry import PREFIX
+from ....passes.plugins.registry import Registry
 from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
 from .intrinsics import Dot, best_dot, bytewise, fits_int16
 from .requantize import shifts_simply
+
+Use = Callable[[Rebuilder, relax.Var, relax.Call, frozenset[str]], "relax.Expr | None"]
+"""Given the instruction sets, gives a call of the kernel, or None where it does not fit."""
+
+KERNELS: Registry[Use] = Registry("x86 kernel")
+"""By the full name of the operator."""
 
 
 def select_kernels(mod: tvm.IRModule, features: frozenset[str]) -> tvm.IRModule:
@@ -29,18 +37,8 @@ def select_kernels(mod: tvm.IRModule, features: frozenset[str]) -> tvm.IRModule:
     """
 
     def rewrite(rebuilder: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-        if isinstance(value, relax.Call) and value.op == _CONV2D:
-            return _float_convolution(rebuilder, var, value)
-        if isinstance(value, relax.Call) and value.op == _MATMUL:
-            return _float_product(rebuilder, var, value)
-        if is_integer_op(value, "qconv2d"):
-            return _convolution(rebuilder, var, value, features)
-        if is_integer_op(value, "qadd") and adds_simply(value):
-            return x86_qadd(value, rebuilder.get(value.args[0]), rebuilder.get(value.args[1]))
-        if is_integer_op(value, "qdepthwise"):
-            return _depthwise(rebuilder, var, value, features)
-        if is_integer_op(value, "qdense"):
-            return _dense(rebuilder, var, value, features)
+        if isinstance(value, relax.Call) and (use := KERNELS.get(getattr(value.op, "name", ""))) is not None:
+            return use(rebuilder, var, value, features)
         return None
 
     return rebuild(mod, rewrite)
@@ -62,6 +60,7 @@ def _operands(rebuilder: Rebuilder, call: relax.Call) -> _Operands | None:
     return _Operands(*known) if len(known) == len(values) else None
 
 
+@KERNELS.register(f"{PREFIX}qconv2d")
 def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
     operands = _operands(rebuilder, call)
     if operands is None:
@@ -111,6 +110,12 @@ def _packed_convolution(
     return relax.op.strided_slice(rebuilder.emit(new, f"{name}.wide"), [3], [0], [o])
 
 
+@KERNELS.register(f"{PREFIX}qadd")
+def _add(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
+    return x86_qadd(call, rebuilder.get(call.args[0]), rebuilder.get(call.args[1])) if adds_simply(call) else None
+
+
+@KERNELS.register(f"{PREFIX}qdepthwise")
 def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
     operands = _operands(rebuilder, call)
     if operands is None:
@@ -134,6 +139,7 @@ def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features:
     )
 
 
+@KERNELS.register(f"{PREFIX}qdense")
 def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
     """A dense layer as a 1x1 convolution over a row of pixels, one for each sample."""
     operands = _operands(rebuilder, call)
@@ -150,7 +156,10 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
     return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (shape[0], o))
 
 
-def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call) -> relax.Expr | None:
+@KERNELS.register("relax.nn.conv2d")
+def _float_convolution(
+    rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]
+) -> relax.Expr | None:
     weight = rebuilder.param_value(call.args[1])
     attrs = call.attrs
     layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout)
@@ -163,7 +172,10 @@ def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call) -
     return x86_conv2d(rebuilder.get(call.args[0]), packed, attrs)
 
 
-def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call) -> relax.Expr | None:
+@KERNELS.register("relax.matmul")
+def _float_product(
+    rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]
+) -> relax.Expr | None:
     weight = rebuilder.param_value(call.args[1])
     if weight is None or weight.ndim != 2 or len(static_shape(call.args[0])) != 2 or weight.dtype != np.float32:
         return None
@@ -172,10 +184,6 @@ def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call) -> re
         return None
     packed = rebuilder.param(f"{var.name}.packed", pack_matmul(weight, block))
     return x86_matmul(rebuilder.get(call.args[0]), packed)
-
-
-_CONV2D = tvm.ir.Op.get("relax.nn.conv2d")
-_MATMUL = tvm.ir.Op.get("relax.matmul")
 
 
 def _padded(values: np.ndarray, channels: int) -> np.ndarray:

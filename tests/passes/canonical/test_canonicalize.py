@@ -310,3 +310,10 @@ def test_the_extreme_of_a_stack_is_that_of_its_tensors(kind: str) -> None:
     x, y = small_models.samples((2, 3), (2, 3), count=2)
     function = np.maximum if kind == "max" else np.minimum
     np.testing.assert_array_equal(run(mod, [x, y])[0], function(function(x, y), np.float32(0.25)))
+
+
+def test_relu6_becomes_a_clip() -> None:
+    mod = small_models.model(lambda x, w: relax.op.nn.relu6(x), (3, 4), params={})
+    assert operators(mod) == ["clip"]
+    x = np.linspace(-3, 9, 12, dtype="float32").reshape(3, 4)
+    np.testing.assert_array_equal(run(mod, [x])[0], np.clip(x, 0, 6))

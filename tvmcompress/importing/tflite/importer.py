@@ -6,7 +6,7 @@ permuted only where an operator needs the other; integer operators work in the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,41 +22,23 @@ from ...passes.graph.remarks import Remark, add_remarks
 from ...passes.integer.registry import is_integer_op
 from ...passes.layout.converter import to_first, to_last
 from ...passes.lowering.integer_core import IOQuantization, TensorQuantization, set_io_quantization
+from ...passes.plugins.registry import Registry
 from .file import TfliteFile, TfliteOperator, TfliteTensor
 
 DenseRounding = Literal["single", "double"]
 # A converter gives one expression a result, or binds them itself.
 Converter = Callable[["Importer", TfliteOperator], "relax.Expr | list[relax.Expr] | None"]
 
-_PLAIN: dict[str, Converter] = {}
-_FLOAT: dict[str, Converter] = {}
-_INTEGER: dict[str, Converter] = {}
+PLAIN: Registry[Converter] = Registry("operator of TFLite")
+"""How operators are imported that move values, whatever these are; the results are in the file's layout."""
 
+FLOAT: Registry[Converter] = Registry("operator of TFLite")
+"""How operators on real numbers, or on integers that stand for themselves, are imported."""
 
-def plain(*kinds: str) -> Callable[[Converter], Converter]:
-    """Register how operators are imported that move values, whatever these are.
+INTEGER: Registry[Converter] = Registry("operator of TFLite")
+"""How operators on quantized tensors are imported."""
 
-    A converter returns the results in the file's layout, or binds them itself and returns None.
-    """
-    return _register(_PLAIN, kinds)
-
-
-def real(*kinds: str) -> Callable[[Converter], Converter]:
-    """Register how operators on real numbers, or on integers that stand for themselves, are imported."""
-    return _register(_FLOAT, kinds)
-
-
-def integer(*kinds: str) -> Callable[[Converter], Converter]:
-    """Register how operators on quantized tensors are imported."""
-    return _register(_INTEGER, kinds)
-
-
-def _register(table: dict[str, Converter], kinds: Sequence[str]) -> Callable[[Converter], Converter]:
-    def register(converter: Converter) -> Converter:
-        table.update(dict.fromkeys(kinds, converter))
-        return converter
-
-    return register
+plain, real, integer = PLAIN.register, FLOAT.register, INTEGER.register
 
 
 def identifier(name: str) -> str:
@@ -188,14 +170,14 @@ class Importer:
     def _convert(self, operator: TfliteOperator) -> None:
         kind, main = operator.kind, operator.output
         quantized = main.is_quantized and not main.is_float
-        converter = _PLAIN.get(kind) or (_INTEGER if quantized else _FLOAT).get(kind)
-        if converter is None and quantized and kind in _FLOAT:
+        converter = PLAIN.get(kind) or (INTEGER if quantized else FLOAT).get(kind)
+        if converter is None and quantized and kind in FLOAT:
             converter = Importer.in_float
-        if converter is None and kind in _INTEGER:
+        if converter is None and kind in INTEGER:
             raise self.refuse(operator, f"it gives {main.dtype} here; only its quantized form is known")
         if converter is None:
             raise UnsupportedOperatorError(f"{operator.place}, of {self.source} cannot be imported")
-        if quantized and kind not in _PLAIN and main.dtype not in ("int8", "int16"):
+        if quantized and kind not in PLAIN and main.dtype not in ("int8", "int16"):
             raise self.refuse(operator, f"it computes in {main.dtype}; convert the model with int8 or int16 activations")
         self._bind(operator, converter(self, operator))
 
@@ -212,11 +194,11 @@ class Importer:
         Raises:
             UnsupportedOperatorError: It has no form in float either.
         """
-        if operator.kind not in _FLOAT:
+        if operator.kind not in FLOAT:
             raise self.refuse(operator, f"it has no form for {operator.operand(0).dtype}")
         shadows = tuple(self._dequantized(t) if t is not None and t.is_quantized else t for t in operator.inputs)
         in_real = replace(operator, inputs=shadows, outputs=tuple(self._shadow(t) for t in operator.outputs))
-        self._bind(in_real, _FLOAT[operator.kind](self, in_real))
+        self._bind(in_real, FLOAT[operator.kind](self, in_real))
         self.remark(operator, "has no integer form and is computed in float: single steps may differ from LiteRT's")
         return [quantized(self.value(shadow), tensor) for tensor, shadow in zip(operator.outputs, in_real.outputs, strict=True)]
 

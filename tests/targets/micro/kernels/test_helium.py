@@ -36,7 +36,7 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 @pytest.fixture
 def _only_helium(monkeypatch: pytest.MonkeyPatch) -> None:
     """No kernel of the DSP extension takes what Helium's do not."""
-    monkeypatch.setattr(legalize, "_MAKERS", {})
+    monkeypatch.setattr(legalize, "KERNELS", {})
 
 
 @needs_tools

@@ -1,0 +1,120 @@
+"""Write the pages of docs/ that are made from the code: operators.md and reference.md.
+
+Usage: python scripts/make_docs.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import tvmcompress
+from tvmcompress.passes.pipeline import PASSES
+from tvmcompress.passes.plugins.registry import Registry, first_sentence
+from tvmcompress.passes.pruning.importance import CRITERIA
+from tvmcompress.passes.quantization.observers import OBSERVERS
+from tvmcompress.passes.repair.repairs import REPAIRS
+from tvmcompress.recipe.presets import PRESETS
+from tvmcompress.report.operators import COLUMNS, GAPS, INTEGER_COLUMNS, integer_operators, operators, row, tflite_names
+from tvmcompress.targets.registry import FAMILIES
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOTE = "<!-- Made by scripts/make_docs.py from the code; do not edit. -->"
+
+
+def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    titles = list(titles)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def operators_page() -> str:
+    """What is known of each operator."""
+    relax = [[f"`{record.name.removeprefix('relax.')}`", *row(record, COLUMNS)] for record in operators()]
+    integer = [[f"`{record.name}`", *row(record, INTEGER_COLUMNS)] for record in integer_operators()]
+    gaps = [
+        [", ".join(COLUMNS[column] for column in gap.columns.split()), ", ".join(gap.operators.split()), gap.why]
+        for gap in GAPS
+    ]
+    several = ", ".join(kind for kind, name in tflite_names().items() if name is None)
+    return f"""{NOTE}
+
+# Operators
+
+What can be done with each operator of a model. `tvmcompress operators` prints the same, `--json` as data.
+
+- **NumPy**: it has a reference implementation, on which ranges are found and models are evaluated; without one it runs
+  compiled by TVM.
+- **channels**: pruning knows how its channels hang together; without a rule they stay.
+- **channels-last**: it is computed channels-last; without a rule it keeps its layout.
+- **quantized as**: what it is to the quantizer; what has no kind stays in float.
+- **integers**: the integers it is lowered to; a *table* of 256 entries, for functions of one value.
+- **PyTorch**: it can be trained through.
+- **ONNX**: it can be written as ONNX.
+- **from TFLite**: the operators of TFLite that are imported as it, or as its integer form. Imported as several operators:
+  {several}.
+
+## Operators of Relax
+
+{table(["operator", *COLUMNS.values()], relax)}
+
+## Integer operators
+
+Each has a definition that every target compiles; *kernels* names the targets that have more than that.
+
+{table(["operator", *INTEGER_COLUMNS.values()], integer)}
+
+## Why cells are empty
+
+Of several that fit, the first counts.
+
+{table(["columns", "operators", "reason"], gaps)}
+"""
+
+
+def reference_page() -> str:
+    """The public names, and everything that is chosen by name."""
+    public = [[f"`{name}`", summary_of(name)] for name in tvmcompress.__all__ if not name.startswith("__")]
+    tables: tuple[tuple[str, str, Registry, dict[str, str]], ...] = (
+        ("Importance criteria", "`importance`, `--importance`", CRITERIA, CRITERIA.summaries()),
+        ("Observers", "`observer`, `--observer`", OBSERVERS, OBSERVERS.summaries()),
+        ("Repairs of quantized models", "`repair`, `--quant-repair`", REPAIRS, {name: r.note for name, r in REPAIRS.items()}),
+        ("Presets", "`preset`, `--preset`", PRESETS, {name: preset.purpose for name, preset in PRESETS.items()}),
+        ("Families of targets", "`family` in the description of a target", FAMILIES, FAMILIES.summaries()),
+        ("Passes", "`tvmcompress.passes`", PASSES, PASSES.summaries()),
+    )
+    sections = []
+    for title, where, registry, summaries in tables:
+        more = f" Packages add theirs as entry points of `{registry.group}`." if registry.group else ""
+        rows = [[f"`{name}`", summary] for name, summary in summaries.items()]
+        sections.append(f"## {title}\n\nChosen in {where}.{more}\n\n{table(['name', 'what it is'], rows)}\n")
+    return f"""{NOTE}
+
+# Reference
+
+`import tvmcompress` gives these names. `help(tvmcompress.compress)` prints all of what is said of one: its arguments with
+shapes, dtypes and units, what it returns, and the errors it raises.
+
+{table(["name", "what it is"], public)}
+
+{chr(10).join(sections)}"""
+
+
+def summary_of(name: str) -> str:
+    """The first sentence on a public name."""
+    return first_sentence(getattr(tvmcompress, name))
+
+
+PAGES = {"operators.md": operators_page, "reference.md": reference_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    DOCS.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+
+
+if __name__ == "__main__":
+    main()
