@@ -224,7 +224,7 @@ def _build(k: ConvolutionKernel) -> tirx.PrimFunc:
         sums = products.finish([acc[j] for j in range(SUMS)], PIXELS, NV)
         for index, total in enumerate(sums):
             bias, *factors = words[index % NV]
-            T.buffer_store(result, ep.scaled(total + bias, factors), [index])
+            T.buffer_store(result, ep.scaled(total if products.by_channel else total + bias, factors), [index])
 
     def store(out, result, line, column, channel):
         """Stores the tile whose first pixel is (line, column)."""
@@ -266,7 +266,8 @@ def _build(k: ConvolutionKernel) -> tirx.PrimFunc:
 
     def tile(source, w, q, out, acc, result, n, at, line, column):
         for j in range(SUMS):
-            T.buffer_store(acc, tirx.Broadcast(i32(0), 4), [j])
+            bias = load_words(q, n * k.block_words + j % NV * 4) if products.by_channel else tirx.Broadcast(i32(0), 4)
+            T.buffer_store(acc, bias, [j])
         size = sum(phase.rounds * phase.nbytes for phase in k.phases)
         if k.runs == 1:
             run(source, w, acc, at, n * k.block_bytes)

@@ -18,7 +18,7 @@ from tvm import tirx
 
 from ...kernels.layers import NotRepresentable
 from ...kernels.vectors import splat
-from .neon import halves, joined, low, narrow, splat_bytes, splat_halves, sqadd_halves, sqdmulh, sqrdmulh, sqshl, srshl
+from .neon import halves, joined, low, narrow, narrow_unsigned, splat_bytes, splat_halves, sqadd_halves, sqdmulh, sqrdmulh, sqshl, srshl
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,20 @@ class Epilogue:
 
     def bytes(self, values: Sequence[tirx.PrimExpr]) -> tirx.PrimExpr:
         """One, two or four `scaled` vectors as int8x4, int8x8 or int8x16, with the zero point, in the limits."""
+        # From 0 to 255, then less 128.
+        lifted = self.zero_point == -128
         padded = [*values, values[-1]] if len(values) == 1 else list(values)
         parts = []
         for first, second in zip(padded[::2], padded[1::2]):
             value = halves(first, second)
-            parts.append(narrow(sqadd_halves(value, splat_halves(self.zero_point)) if self.zero_point else value))
+            if lifted:
+                parts.append(narrow_unsigned(value))
+            else:
+                parts.append(narrow(sqadd_halves(value, splat_halves(self.zero_point)) if self.zero_point else value))
         result = joined(parts[0], parts[1], 8) if len(parts) == 2 else parts[0]
         lanes = 8 * len(parts)
+        if lifted:
+            result = result ^ splat_bytes(-128, lanes)
         if self.qmin > -128:
             result = tirx.max(result, splat_bytes(self.qmin, lanes))
         if self.qmax < 127:

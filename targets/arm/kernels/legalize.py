@@ -29,6 +29,9 @@ from .epilogue import Epilogue
 from .plans import plan_convolution
 from .products import Products
 
+_NO_HOISTING = "-licm-mssa-optimization-cap:uint=0"
+"""LLVM would move loads of weights out of the loop over pixels, and spill them."""
+
 _MOST_TAPS = 25
 """Of the largest depthwise kernel; taps are unrolled."""
 
@@ -118,7 +121,8 @@ def _kernel(
     products.check(flat)
     epilogue = _epilogue(call, shift)
     kernel = ConvolutionKernel(shape, epilogue, products, plan_convolution(shape, epilogue, products))
-    return Kernel(name, kernel.function(), [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)], options="")
+    packed = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
+    return Kernel(name, kernel.function(), packed, options=_NO_HOISTING)
 
 
 @KERNELS.register("qdepthwise")
@@ -138,7 +142,7 @@ def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
     if not kernel.fits:
         return None
     packed = [kernel.weights(taps), kernel.parameters(folded, multiplier, shift)]
-    return Kernel("depthwise", kernel.function(), packed, options="")
+    return Kernel("depthwise", kernel.function(), packed, options=_NO_HOISTING)
 
 
 @KERNELS.register("qadd")

@@ -119,6 +119,11 @@ def narrow(value: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("int8x8", "sqxtn", value)
 
 
+def narrow_unsigned(value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int16x8 as bytes from 0 to 255, saturated; int8x8 by their bits."""
+    return _call("int8x8", "sqxtun", value)
+
+
 def splat_halves(value: int) -> tirx.PrimExpr:
     """A constant in eight 16-bit lanes."""
     return tirx.Broadcast(tirx.const(value, "int16"), 8)

@@ -16,8 +16,6 @@ from .products import Products
 
 _BAND_BYTES = 16384
 _COLUMNS_BYTES = 16384
-_UNROLLED = 4
-"""Steps in a round of the inner loop: a few hundred instructions."""
 _LOOP = 3
 """Instructions that a round of a loop takes besides its body."""
 _TILE = 12
@@ -38,7 +36,7 @@ def _plans(shape: ConvolutionShape, products: Products) -> Iterator[Plan]:
             for down in range(1, min(4, lines) + 1):
                 for across in range(1, min(16, walk) + 1):
                     if products.fits(down * across, vectors):
-                        yield Plan(source, (down, across), vectors, rows, _UNROLLED)
+                        yield Plan(source, (down, across), vectors, rows, products.unroll)
 
 
 def _sources(shape: ConvolutionShape, products: Products) -> list[str]:

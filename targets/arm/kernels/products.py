@@ -32,9 +32,17 @@ _MOST = 26
 
 
 class Products(ABC):
-    """A way to multiply; `granule` bytes of a receptive field at least are taken at a time."""
+    """A way to multiply.
+
+    Attributes:
+        granule: Bytes of a receptive field that are taken at a time, at least.
+        unroll: Steps in a round of the inner loop: a few hundred instructions.
+        by_channel: Whether a vector of sums holds four channels of a pixel, so that sums may start at the biases.
+    """
 
     granule: int
+    unroll = 4
+    by_channel = False
 
     @abstractmethod
     def sums(self, pixels: int, vectors: int) -> int:
@@ -81,12 +89,13 @@ class Dot(Products):
     """SDOT by element."""
 
     granule = 4
+    by_channel = True
 
     def sums(self, pixels: int, vectors: int) -> int:
         return pixels * vectors
 
     def fits(self, pixels: int, vectors: int) -> bool:
-        return pixels * vectors + pixels <= _MOST
+        return pixels * vectors + pixels <= _MOST and vectors * pixels <= 16
 
     def cost(self, pixels: int, vectors: int, size: int) -> float:
         return pixels + size / 4 * vectors * (pixels + 0.5)
@@ -112,6 +121,8 @@ class Pairs(Products):
     """SMULL, SMLAL2 and SADALP."""
 
     granule = 8
+    # In longer rounds LLVM adds up the products of all steps at the end, and spills them.
+    unroll = 2
 
     def sums(self, pixels: int, vectors: int) -> int:
         return pixels * vectors * 4
