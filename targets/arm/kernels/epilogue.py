@@ -18,7 +18,20 @@ from tvm import tirx
 
 from ...kernels.layers import NotRepresentable
 from ...kernels.vectors import splat
-from .neon import halves, joined, low, narrow, narrow_unsigned, splat_bytes, splat_halves, sqadd_halves, sqdmulh, sqrdmulh, sqshl, srshl
+from .neon import (
+    halves,
+    joined,
+    low,
+    narrow,
+    narrow_unsigned,
+    splat_bytes,
+    splat_halves,
+    sqadd_halves,
+    sqdmulh,
+    sqrdmulh,
+    sqshl,
+    srshl,
+)
 
 
 @dataclass(frozen=True)

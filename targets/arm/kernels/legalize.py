@@ -24,7 +24,7 @@ from ...kernels.use_kernels import Kernel, Maker, use_kernels
 from ...kernels.vectors import VECTOR
 from .addition import Term, add
 from .convolution import ConvolutionKernel
-from .depthwise import DepthwiseKernel
+from .depthwise import DepthwiseKernel, DotTaps, HalfwordTaps
 from .epilogue import Epilogue
 from .plans import plan_convolution
 from .products import Products
@@ -138,10 +138,13 @@ def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
         return None
     folded = folded_bias(call, taps.T, bias)
     _check_sums(taps.T, folded)
-    kernel = DepthwiseKernel(ConvolutionShape(**depthwise_sizes(call)), _epilogue(call, shift), group_taps(taps))
+    shape, epilogue = ConvolutionShape(**depthwise_sizes(call)), _epilogue(call, shift)
+    kernel = DepthwiseKernel(shape, epilogue, DotTaps() if products.dot else HalfwordTaps(group_taps(taps)))
+    if not kernel.fits:
+        kernel = DepthwiseKernel(shape, epilogue, HalfwordTaps(group_taps(taps)))
     if not kernel.fits:
         return None
-    packed = [kernel.weights(taps), kernel.parameters(folded, multiplier, shift)]
+    packed = [kernel.weights(weight[0]), kernel.parameters(folded, multiplier, shift)]
     return Kernel("depthwise", kernel.function(), packed, options=_NO_HOISTING)
 
 

@@ -137,3 +137,9 @@ def splat_bytes(value: int, lanes: int) -> tirx.PrimExpr:
 def ssubl(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """int16x8 differences of int8x8."""
     return a.astype("int16x8") - b.astype("int16x8")
+
+
+def zipped(a: tirx.PrimExpr, b: tirx.PrimExpr, part: int, lanes: int) -> tirx.PrimExpr:
+    """The lanes of two vectors in turn: those of the lower halves (ZIP1) or of the upper ones (ZIP2)."""
+    first = part * lanes // 2
+    return shuffled([a, b], [lane + side * lanes for lane in range(first, first + lanes // 2) for side in range(2)])

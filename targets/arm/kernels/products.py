@@ -37,11 +37,13 @@ class Products(ABC):
     Attributes:
         granule: Bytes of a receptive field that are taken at a time, at least.
         unroll: Steps in a round of the inner loop: a few hundred instructions.
+        dot: Whether the core has SDOT.
         by_channel: Whether a vector of sums holds four channels of a pixel, so that sums may start at the biases.
     """
 
     granule: int
     unroll = 4
+    dot = True
     by_channel = False
 
     @abstractmethod
@@ -121,6 +123,7 @@ class Pairs(Products):
     """SMULL, SMLAL2 and SADALP."""
 
     granule = 8
+    dot = False
     # In longer rounds LLVM adds up the products of all steps at the end, and spills them.
     unroll = 2
 
