@@ -36,12 +36,14 @@ class Registers:
         float_sums, integer_sums: Registers that the sums of a tile may take.
         rowwise_padding: Whether inputs are padded anew for each row of the output: a few copies more for much less
             memory.
+        unroll: Steps of a sum in one round of its innermost loop, where their number divides the steps.
     """
 
     lanes: int
     float_sums: int
     integer_sums: int
     rowwise_padding: bool = True
+    unroll: int = 1
 
 
 CORE_REGISTERS = Registers(lanes=1, float_sums=2, integer_sums=4)
@@ -49,7 +51,7 @@ CORE_REGISTERS = Registers(lanes=1, float_sums=2, integer_sums=4)
 FLOAT_REGISTERS = Registers(lanes=1, float_sums=12, integer_sums=4)
 """The same and 32 floating-point registers."""
 HELIUM = Registers(lanes=4, float_sums=4, integer_sums=4)
-NEON = Registers(lanes=4, float_sums=16, integer_sums=16, rowwise_padding=False)
+NEON = Registers(lanes=4, float_sums=16, integer_sums=16, rowwise_padding=False, unroll=4)
 
 
 def schedule(func: tirx.PrimFunc, registers: Registers) -> tirx.PrimFunc:
@@ -125,6 +127,10 @@ def _tile(made: Schedule, blocks: list[Any], index: int, registers: Registers) -
     made.compute_at(main, outer[-1], preserve_unit_loops=True)
     inner = made.get_loops(main)[len(outer) :]
     kept, reduction = list(inner[:-reduced]), list(inner[-reduced:])
+    rounds = _largest_divisor(_extent(made, reduction[-1]), registers.unroll)
+    if rounds > 1:
+        reduction[-1:] = made.split(reduction[-1], [None, rounds])
+        made.unroll(reduction[-1])
     made.reorder(*reduction, *kept)
     _finish_tile(made, kept, registers, lanes)
     start = made.decompose_reduction(main, reduction[0])
