@@ -3,7 +3,7 @@
 Used to calibrate, to evaluate and to fold constants. An operator that is not here still runs, compiled by TVM.
 """
 
-from . import convolution, elementwise, linear, normalization, pooling, quantized, reduction, resize, shape
+from . import convolution, elementwise, indexing, linear, normalization, pooling, quantized, reduction, resize, shape
 from .registry import REFERENCES, Context, Reference, reference_of, register_reference
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Reference",
     "convolution",
     "elementwise",
+    "indexing",
     "linear",
     "normalization",
     "pooling",

@@ -68,10 +68,10 @@ def default_schedule(mod: tvm.IRModule, parallel: bool = True) -> Schedule:
         NotScheduledError: No template fits; the message says why.
     """
     schedule = Schedule(mod)
-    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-    if not blocks:
-        raise NotScheduledError("the function has no blocks")
     try:
+        blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+        if not blocks:
+            raise NotScheduledError("the function has no blocks")
         if any(iv.iter_type == 2 for block in blocks for iv in schedule.get(block).iter_vars):
             tile_reduction(schedule, Defaults(), parallel)
         else:

@@ -67,7 +67,7 @@ def to_onnx(model: Model) -> onnx.ModelProto:
         outputs = [f"{name}.result{index}" for index, name in enumerate(outputs)]
     graph = Writer(module).write("tvmcompress", names, outputs)
     opset, version = OPSET, IR_VERSION
-    if any(tensor.data_type == onnx.TensorProto.INT16 for tensor in graph.initializer):
+    if any(tensor.data_type == onnx.TensorProto.INT16 for tensor in graph.initializer) or any(map(_is_new, graph.node)):
         opset, version = WIDE_OPSET, WIDE_IR_VERSION
         _raise_opset(graph)
     proto = helper.make_model(
@@ -76,6 +76,13 @@ def to_onnx(model: Model) -> onnx.ModelProto:
     if model.provenance:
         helper.set_model_props(proto, {"provenance": "; ".join(model.provenance)})
     return proto
+
+
+def _is_new(node: onnx.NodeProto) -> bool:
+    """Whether an operator, or what is asked of it, came after opset 17."""
+    options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    late = options.get("reduction") in (b"min", b"max") or (node.op_type == "AveragePool" and "dilations" in options)
+    return late or node.op_type.startswith("Bitwise") or node.op_type == "GridSample"
 
 
 def _raise_opset(graph: onnx.GraphProto) -> None:

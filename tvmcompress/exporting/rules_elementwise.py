@@ -45,6 +45,17 @@ _SAME = {
     "logical_or": "Or",
     "logical_xor": "Xor",
     "where": "Where",
+    "tan": "Tan",
+    "acos": "Acos",
+    "asin": "Asin",
+    "atan": "Atan",
+    "acosh": "Acosh",
+    "asinh": "Asinh",
+    "atanh": "Atanh",
+    "bitwise_and": "BitwiseAnd",
+    "bitwise_or": "BitwiseOr",
+    "bitwise_xor": "BitwiseXor",
+    "bitwise_not": "BitwiseNot",
 }
 
 
@@ -73,6 +84,31 @@ def _floor_divide(write: Writer, call: relax.Call) -> str:
     if not np.issubdtype(dtype_of(call), np.floating):
         raise CannotWriteError("it divides integers, and ONNX rounds their quotients towards zero")
     return write.emit("Floor", [write.emit("Div", [write.tensor(arg) for arg in call.args])])
+
+
+@onnx_rule("mod", "floor_mod")
+def _mod(write: Writer, call: relax.Call) -> str:
+    operands = [write.tensor(arg) for arg in call.args]
+    if call.op.name == "relax.mod":
+        return write.emit("Mod", operands, fmod=1)
+    if not np.issubdtype(dtype_of(call), np.floating):
+        return write.emit("Mod", operands)
+    floors = write.emit("Floor", [write.emit("Div", operands)])
+    return write.emit("Sub", [operands[0], write.emit("Mul", [floors, operands[1]])])
+
+
+@onnx_rule("left_shift", "right_shift")
+def _shift(write: Writer, call: relax.Call) -> str:
+    if not np.issubdtype(dtype_of(call), np.unsignedinteger):
+        raise CannotWriteError("it shifts integers with a sign")
+    direction = call.op.name.removeprefix("relax.").removesuffix("_shift").upper()
+    return write.emit("BitShift", [write.tensor(arg) for arg in call.args], direction=direction)
+
+
+@onnx_rule("trunc")
+def _trunc(write: Writer, call: relax.Call) -> str:
+    x = write.tensor(call.args[0])
+    return write.emit("Mul", [write.emit("Floor", [write.emit("Abs", [x])]), write.emit("Sign", [x])])
 
 
 @onnx_rule("square")

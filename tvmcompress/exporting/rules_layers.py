@@ -76,8 +76,8 @@ def _pool(write: Writer, call: relax.Call) -> str:
     _layouts(call, layout=f"NC{_axes_of_images(call)}")
     geometry, kernel = _geometry(call), ints(call.attrs.pool_size)
     if average:
-        if any(step != 1 for step in geometry.pop("dilations")):
-            raise CannotWriteError("its window is dilated")
+        if all(step == 1 for step in geometry["dilations"]):
+            del geometry["dilations"]
         geometry["count_include_pad"] = int(bool(call.attrs.count_include_pad))
     # A size that is rounded up is padding at the end.
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, geometry.get("dilations", [1] * len(kernel)))]

@@ -83,6 +83,85 @@ def _take(write: Writer, call: relax.Call) -> str:
     return write.emit("Gather", [x, indices], axis=int(call.attrs.axis))
 
 
+@onnx_rule("gather_elements")
+def _gather_elements(write: Writer, call: relax.Call) -> str:
+    return write.emit("GatherElements", [write.tensor(arg) for arg in call.args], axis=int(call.attrs.axis))
+
+
+def _wide(write: Writer, indices: relax.Expr) -> str:
+    """Indices in int64, the only integers that some operators take."""
+    from onnx import TensorProto
+
+    name = write.tensor(indices)
+    return name if dtype_of(indices) == np.int64 else write.emit("Cast", [name], to=TensorProto.INT64)
+
+
+@onnx_rule("gather_nd")
+def _gather_nd(write: Writer, call: relax.Call) -> str:
+    return write.emit("GatherND", [write.tensor(call.args[0]), _wide(write, call.args[1])], batch_dims=int(call.attrs.batch_dims))
+
+
+@onnx_rule("scatter_elements", "scatter_nd")
+def _scatter(write: Writer, call: relax.Call) -> str:
+    how, options = str(call.attrs.reduction), {}
+    if how != "update":
+        options["reduction"] = how
+    if call.op.name == "relax.scatter_nd":
+        x, updates = write.tensor(call.args[0]), write.tensor(call.args[2])
+        return write.emit("ScatterND", [x, _wide(write, call.args[1]), updates], **options)
+    return write.emit("ScatterElements", [write.tensor(arg) for arg in call.args], axis=int(call.attrs.axis), **options)
+
+
+@onnx_rule("topk")
+def _topk(write: Writer, call: relax.Call) -> list[str]:
+    attrs = call.attrs
+    if str(attrs.ret_type) != "both" or str(attrs.dtype) != "int64":
+        raise CannotWriteError("ONNX gives values and places together, in int64")
+    operands = [write.tensor(call.args[0]), write.constant([int(attrs.k)])]
+    return write.emit_all("TopK", operands, count=2, axis=int(attrs.axis), largest=int(bool(attrs.largest)))
+
+
+@onnx_rule("image.grid_sample")
+def _grid_sample(write: Writer, call: relax.Call) -> str:
+    attrs = call.attrs
+    if str(attrs.layout) not in ("NCHW", "NCDHW"):
+        raise CannotWriteError(f"its layout is {attrs.layout}")
+    x, grid = (write.tensor(arg) for arg in call.args)
+    # The axes of the grid stand behind its vectors here.
+    rank = len(static_shape(call))
+    grid = write.emit("Transpose", [grid], perm=[0, *range(2, rank), 1])
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(str(attrs.method), str(attrs.method))
+    options = {"padding_mode": str(attrs.padding_mode), "align_corners": int(bool(attrs.align_corners))}
+    return write.emit("GridSample", [x, grid], mode=mode, **options)
+
+
+@onnx_rule("vision.roi_align")
+def _roi_align(write: Writer, call: relax.Call) -> str:
+    from onnx import TensorProto
+
+    attrs = call.attrs
+    if str(attrs.layout) != "NCHW":
+        raise CannotWriteError(f"its layout is {attrs.layout}")
+    x, rows = (write.tensor(arg) for arg in call.args)
+    # The first column is the image, the others are the corners.
+    parts = write.emit_all("Split", [rows, write.constant([1, 4])], count=2, axis=1)
+    corners, scale = parts[1], float(attrs.spatial_scale)
+    if attrs.aligned:
+        # Relax takes the corners as they are, ONNX takes off half a pixel of the scaled image.
+        corners = write.emit("Add", [corners, write.constant(np.asarray(0.5 / scale, np.float32))])
+    images = write.emit("Cast", [write.emit("Squeeze", [parts[0], write.constant([1])])], to=TensorProto.INT64)
+    height, width = ints(attrs.pooled_size)
+    options = {"output_height": height, "output_width": width, "spatial_scale": scale}
+    return write.emit(
+        "RoiAlign",
+        [x, corners, images],
+        sampling_ratio=max(int(attrs.sample_ratio), 0),
+        coordinate_transformation_mode="half_pixel" if attrs.aligned else "output_half_pixel",
+        mode=str(attrs.mode),
+        **options,
+    )
+
+
 @onnx_rule("repeat")
 def _repeat(write: Writer, call: relax.Call) -> str:
     x, axis = write.tensor(call.args[0]), call.attrs.axis

@@ -5,24 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from tvm.relax.frontend.onnx import onnx_frontend
 
 from ..errors import UnsupportedOperatorError, UserError
 from ..model import InputSpec, Model
 from ..passes import Canonicalize, FoldBatchNorm, RestoreNormalizations, SplitProjections, attach_params
-from ..passes._tvm import Constant, relax, tvm
+from ..passes._tvm import tvm
 from .onnx_editing import GraphEditor
 from .onnx_graph import clean
-from .onnx_operators import convert
+from .onnx_importer import Importer, can_import
 from .onnx_qdq import canonical_qdq, is_quantized
 from .onnx_qoperator import expand_qoperators
-
-MIN_OPSET, MAX_OPSET = 9, 22
-_NO_BOUND = float(np.finfo(np.float32).max)
+from .onnx_versions import default_opset, modern
 
 
 def load_onnx(path: Path, *, shapes: Mapping[str, Sequence[int]] | None = None, batch: int = 1) -> Model:
@@ -49,7 +45,7 @@ def from_onnx(
     batch: int = 1,
     source: str = "onnx",
 ) -> Model:
-    """Import an ONNX model, opset 9 to 22; one that is quantized keeps its integers and scales.
+    """Import an ONNX model, opset 7 to 28; one that is quantized keeps its integers and scales.
 
     Quantized models in QDQ form, and those of integer operators (QLinearConv and the like), become what `Quantize` gives.
 
@@ -67,19 +63,18 @@ def from_onnx(
         UnsupportedOperatorError: A node uses an operator that cannot be imported; the message names both.
         UserError: The opset is out of range, a shape is open, a weight is NaN, or scales are missing or contradictory.
     """
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if not MIN_OPSET <= opset <= MAX_OPSET:
-        raise UserError(f"{source} uses ONNX opset {opset}; opsets {MIN_OPSET} to {MAX_OPSET} can be imported")
-    notes: list[str] = []
+    proto, notes = modern(proto, source)
+    opset = default_opset(proto)
     if is_quantized(proto.graph):
-        proto, notes = _as_qdq(proto, shapes or {}, batch, source)
-    _refuse_unsupported(proto.graph, source)
+        proto, more = _as_qdq(proto, shapes or {}, batch, source)
+        notes += more
+    _refuse_foreign(proto.graph, source)
     proto = clean(proto, shapes or {}, batch)
     _refuse_unsupported(proto.graph, source)
     _refuse_nan(proto.graph, source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        mod = _Importer(source).convert(proto.graph, opset)
+        mod = Importer(proto, source, opset).convert()
     main = mod["main"]
     count = int(main.attrs["num_input"])
     tensors = main.attrs.get("params", [])
@@ -119,118 +114,35 @@ def _as_qdq(
     return proto, notes
 
 
-class _Importer(onnx_frontend.ONNXGraphImporter):
-    """TVM's importer with our Clip, and with errors that name the node."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__({}, {}, keep_params_in_input=True, sanitize=False)
-        self._source = source
-
-    def convert(self, graph: onnx.GraphProto, opset: int) -> tvm.IRModule:
-        """The Relax module of a cleaned graph."""
-        try:
-            return self.from_onnx(graph, opset)
-        except UserError:
-            raise
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise UserError(f"{self._source} cannot be imported: {reason}") from error
-
-    def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
-        node = attrs.get("tvm_custom", {}).get("name", "")
-        try:
-            if op_name == "Clip":
-                clipped = self._clip(inputs, attrs)
-                if clipped is not None:
-                    return clipped
-            if op_name in ("QuantizeLinear", "DequantizeLinear"):
-                return self._affine(op_name, inputs, attrs)
-            if op_name == "Pad":
-                padded = self._pad(inputs, attrs)
-                if padded is not None:
-                    return padded
-            self._inline_indices(inputs)
-            converted = convert(self.bb, op_name, inputs, attrs)
-            return super()._convert_operator(op_name, inputs, attrs, opset) if converted is None else converted
-        except UserError:
-            raise
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _refuse_foreign(graph: onnx.GraphProto, source: str) -> None:
+    for index, node in enumerate(graph.node):
+        if node.domain not in ("", "ai.onnx"):
+            reason = (
+                "classical machine learning, not a neural network; run that part outside of the model"
+                if node.domain == "ai.onnx.ml"
+                else "not in the ONNX standard; export the model without custom operators"
+            )
             raise UnsupportedOperatorError(
-                f"node '{node}' ({op_name}) of {self._source} cannot be imported: {reason}"
-            ) from error
-
-    def _inline_indices(self, inputs: Any) -> None:
-        """Put the values of indices, shapes and masks into the graph: shapes that depend on parameters are not static."""
-        for index, given in enumerate(list(inputs)):
-            if isinstance(given, relax.Var) and str(getattr(given.ty, "dtype", "")) in ("int64", "bool"):
-                value = self._constant(given)
-                if value is not None:
-                    inputs[index] = relax.const(value, str(value.dtype))
-
-    def _clip(self, inputs: Any, attrs: dict[str, Any]) -> relax.Expr | None:
-        """A single `clip` where the bounds are constants; TVM's own gives four operators that no pass recognizes."""
-        bounds = []
-        for index, (name, default) in enumerate((("min", -_NO_BOUND), ("max", _NO_BOUND)), start=1):
-            given = inputs[index] if len(inputs) > index else None
-            value = self._constant(given) if given is not None else attrs.get(name, default)
-            if value is None:
-                return None
-            bounds.append(float(np.asarray(value).reshape(())))
-        return self.bb.normalize(relax.op.clip(inputs[0], *bounds))
-
-    def _pad(self, inputs: Any, attrs: dict[str, Any]) -> relax.Expr | None:
-        """Padding as the operator for it, where TVM's own gives a function that no pass recognizes."""
-        given = [inputs[index] if len(inputs) > index else None for index in range(1, 4)]
-        values = [self._constant(expr) if expr is not None else None for expr in given]
-        if any(expr is not None and value is None for expr, value in zip(given, values)):
-            return None
-        rank = len(inputs[0].ty.shape)
-        widths = np.asarray(attrs["pads"] if values[0] is None else values[0]).reshape(2, -1)
-        axes = range(rank) if values[2] is None else [int(axis) % rank for axis in values[2]]
-        pairs = np.zeros((rank, 2), np.int64)
-        pairs[list(axes)] = widths.T
-        mode = bytes(attrs.get("mode", b"constant")).decode()
-        if (pairs < 0).any():
-            return None
-        value = float(attrs.get("value", 0.0) if values[1] is None else values[1].reshape(-1)[0])
-        mode = {"edge": "replicate", "wrap": "circular"}.get(mode, mode)
-        return self.bb.normalize(relax.op.nn.pad(inputs[0], pairs.reshape(-1).tolist(), mode, value))
-
-    def _affine(self, op_name: str, inputs: Any, attrs: dict[str, Any]) -> relax.Expr:
-        """Quantize and dequantize with constants for scale and zero point, which TVM's own would make parameters."""
-        scale, zero = (self._constant(given) for given in list(inputs)[1:3])
-        if scale is None or zero is None:
-            raise UserError("its scale and zero point must be constant")
-        parameters = (relax.const(scale), relax.const(zero))
-        if op_name == "QuantizeLinear":
-            return self.bb.normalize(relax.op.quantize(inputs[0], *parameters, out_dtype=str(zero.dtype)))
-        axis = int(attrs.get("axis", -1))
-        return self.bb.normalize(relax.op.dequantize(inputs[0], *parameters, axis=axis))
-
-    def _constant(self, expr: relax.Expr) -> np.ndarray | None:
-        if isinstance(expr, Constant):
-            return expr.value.numpy()
-        if isinstance(expr, relax.Var) and expr.name in self._params:
-            value = self._params[expr.name][1]
-            return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
-        return None
+                f"node '{_name(node, index)}' of {source} uses operator {node.domain}::{node.op_type}, which is {reason}"
+            )
 
 
 def _refuse_unsupported(graph: onnx.GraphProto, source: str) -> None:
-    supported = set(onnx_frontend._get_convert_map()) | {"Constant"}
     for index, node in enumerate(graph.node):
-        name = node.name or f"number {index}"
-        if node.domain not in ("", "ai.onnx"):
+        if node.op_type in ("If", "Loop", "Scan"):
             raise UnsupportedOperatorError(
-                f"node '{name}' of {source} uses operator {node.domain}::{node.op_type}, which is not in the ONNX standard; "
-                "export the model without custom operators"
+                f"node '{_name(node, index)}' ({node.op_type}) of {source} depends on values that are computed at run time; "
+                "only branches and loops that constants and shapes decide can be imported"
             )
-        if node.op_type not in supported:
+        if not can_import(node.op_type):
             raise UnsupportedOperatorError(
-                f"node '{name}' of {source} uses operator {node.op_type}, which cannot be imported; "
+                f"node '{_name(node, index)}' of {source} uses operator {node.op_type}, which cannot be imported; "
                 "replace it in the model or export the part without it"
             )
+
+
+def _name(node: onnx.NodeProto, index: int) -> str:
+    return node.name or next((name for name in node.output if name), f"number {index}")
 
 
 def _refuse_nan(graph: onnx.GraphProto, source: str) -> None:

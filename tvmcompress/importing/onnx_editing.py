@@ -118,3 +118,9 @@ class GraphEditor:
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """The attributes of a node as plain values."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def node_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs inside a node: branches, bodies of loops."""
+    graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return graphs + [graph for attribute in node.attribute for graph in attribute.graphs]

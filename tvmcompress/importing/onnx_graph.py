@@ -15,6 +15,7 @@ from onnx import numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from ..errors import UserError
+from .onnx_control_flow import decide_control_flow
 from .onnx_names import name_weights
 
 # Dequantized weights must stay int8 with a DequantizeLinear: the exchange form of quantized models.
@@ -31,25 +32,18 @@ def clean(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
         UserError: An input's shape is open in more than its leading dimension, or `shapes` does not fit the graph.
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    _drop_initializer_inputs(model.graph)
     _fix_shapes(model.graph, shapes, batch)
     _constants_to_initializers(model.graph)
     name_weights(model.graph)
-    for _ in range(8):
+    for _ in range(16):
         model = _infer(model)
-        if not _fold_once(model):
+        folded = _fold_once(model)
+        if not decide_control_flow(model.graph, _static_shapes(model.graph)) and not folded:
             break
     _drop_empty_operands(model.graph)
     _drop_unused(model.graph)
     _unshare_vectors(model.graph)
     return model
-
-
-def _drop_initializer_inputs(graph: onnx.GraphProto) -> None:
-    known = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in known]
-    del graph.input[:]
-    graph.input.extend(inputs)
 
 
 def _fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], batch: int) -> None:
@@ -78,6 +72,8 @@ def _fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]], bat
                     )
                 dim.dim_value = int(size)
         for axis, dim in enumerate(dims):
+            if dim.HasField("dim_value") and dim.dim_value == 0:
+                raise UserError(f"input '{value.name}' has no elements; tensors without elements are not imported")
             if dim.dim_value <= 0:
                 if axis != 0:
                     raise UserError(
@@ -144,7 +140,7 @@ def _fold_once(model: onnx.ModelProto) -> bool:
             shape = shapes[node.input[0]][attrs.get("start", 0) : attrs.get("end")]
             results = [np.asarray(shape, np.int64)]
         elif node.op_type not in _NEVER_FOLDED and all(name in known or not name for name in node.input) and node.input:
-            results = _evaluate(node, {name: array(name) for name in node.input if name}, model)
+            results = evaluate(node, {name: array(name) for name in node.input if name}, model)
         if results is None or sum(result.nbytes for result in results) > _FOLD_LIMIT:
             kept.append(node)
             continue
@@ -167,9 +163,8 @@ def _static_shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
     return shapes
 
 
-def _evaluate(
-    node: onnx.NodeProto, inputs: dict[str, np.ndarray], model: onnx.ModelProto
-) -> list[np.ndarray] | None:
+def evaluate(node: onnx.NodeProto, inputs: dict[str, np.ndarray], model: onnx.ModelProto) -> list[np.ndarray] | None:
+    """What a node gives on constants; None where ONNX's reference implementation lacks it."""
     infos = [
         onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
         for name, value in inputs.items()
@@ -208,7 +203,8 @@ def _unshare_vectors(graph: onnx.GraphProto) -> None:
     """
     vectors = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 1 and tensor.dims[0] > 1}
     readers = Counter(name for node in graph.node for name in node.input if name in vectors)
-    taken = {tensor.name for tensor in graph.initializer}
+    taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    taken.update(name for node in graph.node for name in node.output)
     for node in graph.node:
         for index, name in enumerate(node.input):
             if readers.get(name, 0) <= 1:

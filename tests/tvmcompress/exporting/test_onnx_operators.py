@@ -70,13 +70,16 @@ def const(value: float) -> relax.Expr:
 
 
 _INTEGERS = relax.const(np.array([2, 0, 1]))
+_PLACES = relax.const(np.arange(32).reshape(2, 4, 2, 2)[..., :1] % 4, "int64")
+_REGIONS = relax.const(np.array([[0, 1, 1, 7, 9], [1, 0, 2, 8, 5]], "float32"))
 _VECTORS = [np.linspace(0.5, 1.5, 4, dtype="float32"), weight(4), weight(4), np.linspace(0.5, 1, 4, dtype="float32")]
 _UNARY = """
 nn.relu nn.silu nn.gelu nn.gelu_tanh nn.selu nn.leakyrelu nn.softplus sigmoid tanh exp log sqrt rsqrt erf abs
 negative floor ceil round sign sin cos square isnan isinf isfinite zeros_like ones_like
+tan acos asin atan acosh asinh atanh trunc
 """
 _BINARY = """
-add subtract multiply divide power maximum minimum floor_divide less less_equal greater greater_equal equal not_equal
+add subtract multiply divide power maximum minimum floor_divide mod floor_mod less less_equal greater greater_equal equal not_equal
 """
 
 
@@ -86,6 +89,10 @@ def _find(name: str) -> Callable[..., relax.Expr]:
 
 def _logic(name: str) -> Build:
     return lambda x: getattr(op, name)(op.less(x, const(0.5)), op.greater(x, const(-0.5)))
+
+
+def _integers(x: relax.Expr, dtype: str = "int32") -> relax.Expr:
+    return op.astype(op.multiply(op.abs(x), const(9)), dtype)
 
 
 CASES: dict[str, tuple[Build, list[tuple[int, ...]], list[np.ndarray]]] = {
@@ -128,6 +135,7 @@ CASES: dict[str, tuple[Build, list[tuple[int, ...]], list[np.ndarray]]] = {
     "nn.max_pool2d.ceil": (lambda x: nn.max_pool2d(x, (3, 3), (2, 2), ceil_mode=True), [_IMAGE], []),
     "nn.avg_pool2d": (lambda x: nn.avg_pool2d(x, (3, 3), (2, 2), (1, 1)), [_IMAGE], []),
     "nn.avg_pool2d.ceil": (lambda x: nn.avg_pool2d(x, (3, 3), (2, 2), ceil_mode=True), [_IMAGE], []),
+    "nn.avg_pool2d.dilated": (lambda x: nn.avg_pool2d(x, (2, 2), dilation=(2, 1)), [_IMAGE], []),
     "nn.adaptive_avg_pool1d": (lambda x: nn.adaptive_avg_pool1d(x, 4), [_SEQUENCE], []),
     "nn.adaptive_avg_pool2d": (lambda x: nn.adaptive_avg_pool2d(x, (4, 3)), [_IMAGE], []),
     "nn.adaptive_avg_pool2d.global": (lambda x: nn.adaptive_avg_pool2d(x, (1, 1)), [_IMAGE], []),
@@ -170,6 +178,25 @@ CASES: dict[str, tuple[Build, list[tuple[int, ...]], list[np.ndarray]]] = {
     "flip": (lambda x: op.flip(x, 2), [_IMAGE], []),
     "take": (lambda x: op.take(x, _INTEGERS, 1), [_IMAGE], []),
     "take.flat": (lambda x: op.take(op.reshape(x, (384,)), _INTEGERS), [_IMAGE], []),
+    "gather_elements": (lambda x: op.gather_elements(x, _PLACES, 1), [_IMAGE], []),
+    "gather_nd": (lambda x: op.gather_nd(x, _PLACES, 1), [_IMAGE], []),
+    "scatter_elements": (lambda x: op.scatter_elements(x, _PLACES, op.gather_elements(x, _PLACES, 1), 1), [_IMAGE], []),
+    "scatter_elements.max": (
+        lambda x: op.scatter_elements(x, _PLACES, op.negative(op.gather_elements(x, _PLACES, 1)), 1, "max"), [_IMAGE], []
+    ),
+    "scatter_nd": (lambda x, y: op.scatter_nd(x, relax.const(np.array([[1, 3], [0, 2]])), op.negative(y), "add"), [_IMAGE, (2, 8, 6)], []),
+    "topk": (lambda x: relax.TupleGetItem(op.topk(x, 3, 2, "both", True, "int64"), 1), [_IMAGE], []),
+    "image.grid_sample": (lambda x, g: op.image.grid_sample(x, op.tanh(g), align_corners=True), [_IMAGE, (2, 2, 3, 5)], []),
+    "vision.roi_align": (lambda x: op.vision.roi_align(x, _REGIONS, (2, 3), 0.5, 2, True), [_IMAGE], []),
+    **{
+        name: (lambda x, name=name: op.astype(getattr(op, name)(_integers(x), _integers(op.negative(x))), "float32"), [_IMAGE], [])
+        for name in ("bitwise_and", "bitwise_or", "bitwise_xor")
+    },
+    "bitwise_not": (lambda x: op.bitwise_not(_integers(x)), [_IMAGE], []),
+    **{
+        name: (lambda x, name=name: getattr(op, name)(_integers(x, "uint8"), relax.const(np.uint8(2))), [_IMAGE], [])
+        for name in ("left_shift", "right_shift")
+    },
     "repeat": (lambda x: op.repeat(x, 2, 1), [_IMAGE], []),
     "tile": (lambda x: op.tile(x, [2, 1, 1, 3]), [_SEQUENCE], []),
     "nn.pad": (lambda x: nn.pad(x, (0, 0, 0, 0, 1, 2, 0, 3), "constant", 0.5), [_IMAGE], []),
@@ -242,7 +269,6 @@ def test_ends_that_are_not_computed() -> None:
     [
         (lambda x: op.cumsum(x, 1), "uses operator cumsum, which cannot be written as ONNX"),
         (lambda x: nn.max_pool2d(x, (2, 2), layout="NHWC"), r"nn.max_pool2d\) cannot .*: its layout is NHWC"),
-        (lambda x: nn.avg_pool2d(x, (2, 2), dilation=(2, 2)), "its window is dilated"),
         (lambda x: nn.adaptive_avg_pool2d(x, (3, 3)), r"\[8, 6\] is no multiple of \[3, 3\]"),
         (lambda x: nn.pad(x, (0, 0, 0, 0, 1, 1, 1, 1), "circular"), "it pads by 'circular'"),
     ],
