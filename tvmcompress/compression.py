@@ -14,6 +14,7 @@ from .importing import load
 from .model import Model, Preprocessing
 from .passes import Remark, SurgeryReport, get_remarks, get_surgery
 from .passes.graph.rebuild import bindings
+from .passes.lowering.lower_qdq import is_lowered
 from .recipe.recipe import (
     FinetuneRecipe,
     PruneRecipe,
@@ -200,7 +201,7 @@ def limited_target(plan: Recipe, targets: Sequence[str]) -> str | None:
 def is_quantized(model: Model) -> bool:
     """Whether a model computes with integers: in QDQ form, or in integer operators."""
     names = {getattr(getattr(value, "op", None), "name", "") for _, value in bindings(model.module["main"])}
-    return any(name == "relax.quantize" or name.startswith("tvmcompress.q") for name in names)
+    return "relax.quantize" in names or is_lowered(model.module)
 
 
 def _plan(

@@ -20,6 +20,7 @@ from . import (
     rules_normalization,  # noqa: F401  (they register the rules)
     rules_reductions,  # noqa: F401  (they register the rules)
 )
+from .integer_core import IO_ATTR
 from .walk import Lowering
 
 SCALES_ATTR = "tvmcompress.scales"
@@ -47,8 +48,13 @@ class LowerQDQ:
         self.rounding = rounding
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        """Rewrite `main`; it must contain quantize operators, and parameters must be attached."""
-        return _lower(mod, self.rounding)
+        """Rewrite `main`; it must contain quantize operators, and parameters must be attached. One that is lowered stays."""
+        return mod if is_lowered(mod) else _lower(mod, self.rounding)
+
+
+def is_lowered(mod: tvm.IRModule) -> bool:
+    """Whether a module consists of integer operators already: `LowerQDQ` made it, or an importer of integer models."""
+    return mod.attrs is not None and (SCALES_ATTR in mod.attrs or IO_ATTR in mod.attrs)
 
 
 def get_scales(mod: tvm.IRModule) -> dict[str, Affine]:

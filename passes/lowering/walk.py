@@ -86,7 +86,7 @@ class Lowering(KnownIntegers):
             elif name == "relax.dequantize":
                 self._dequantize(var, value)
             elif self._is_integer(var) and all(self._known(arg) for arg in value.args):
-                args = [self._integers.get(arg, arg) if isinstance(arg, relax.Var) else arg for arg in value.args]
+                args = [self._in_integers(arg) for arg in value.args]
                 self._integers[var] = self.build.emit(relax.Call(value.op, args, value.attrs, value.ty_args), var.name)
         return self.build.finish(self._float(self.build.source.body.body))
 
@@ -134,7 +134,14 @@ class Lowering(KnownIntegers):
         return isinstance(var.ty, relax.TensorType) and str(var.ty.dtype) in ("int8", "uint8", "int16")
 
     def _known(self, expr: relax.Expr) -> bool:
+        if isinstance(expr, relax.Tuple):
+            return all(map(self._known, expr.fields))
         return not isinstance(expr, relax.Var) or expr in self._integers
+
+    def _in_integers(self, expr: relax.Expr) -> relax.Expr:
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self._in_integers(field) for field in expr.fields])
+        return self._integers.get(expr, expr) if isinstance(expr, relax.Var) else expr
 
     def _affine(self, call: relax.Call, dtype: str) -> Affine | None:
         """The scale and zero point of a quantize or dequantize, for int8 or int16; None when there are several."""

@@ -322,11 +322,13 @@ class _Quantizer:
 
     def _param(self, name: str, value: np.ndarray, reader: str) -> relax.Var:
         """A parameter; one that several layers share, but with other integers, is split by reader."""
-        known = self.taken.get(name)
-        if known is not None and not (known.dtype == value.dtype and np.array_equal(known, value)):
-            name = f"{name}.{reader}"
-        self.taken[name] = value
-        return self.build.param(name, value)
+        unique, stem, count = name, f"{name}.{reader}", 1
+        while unique in self.taken and not (
+            self.taken[unique].dtype == value.dtype and np.array_equal(self.taken[unique], value)
+        ):
+            unique, count = stem if count == 1 else f"{stem}.{count}", count + 1
+        self.taken[unique] = value
+        return self.build.param(unique, value)
 
 
 def _constants(affine: Affine) -> tuple[relax.Expr, relax.Expr]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from tvm.s_tir import Schedule
 
+from ...passes._tvm import tvm
 from .choices import Chooser
 from .kernels.intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, DOTS, Dot
 
@@ -293,6 +294,7 @@ def _weight_bytes(layer: _Layer, positions: int) -> int:
 
 def _unroll_and_vectorize(schedule: Schedule, loops: Sequence[Any]) -> None:
     for loop in loops[:-1]:
+        _extent(schedule, loop)
         schedule.unroll(loop)
     _vectorize(schedule, loops[-1])
 
@@ -331,7 +333,10 @@ def _stays(schedule: Schedule, block: Any) -> bool:
 
 
 def _extent(schedule: Schedule, loop: Any) -> int:
-    return int(schedule.get(loop).extent)
+    extent = schedule.get(loop).extent
+    if not isinstance(extent, int | tvm.tirx.IntImm):
+        raise NotScheduledError("how long a loop is changes from tile to tile")
+    return int(extent)
 
 
 def _product(values: Iterable[int]) -> int:
