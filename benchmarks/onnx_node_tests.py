@@ -149,7 +149,7 @@ def _compare(found: list[np.ndarray], case: Case, road: str) -> None:
 def work() -> None:
     """Judge the cases named on standard input; what native code writes goes nowhere."""
     answers = os.fdopen(os.dup(1), "w")
-    said = tempfile.TemporaryFile("w+")
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
     os.dup2(said.fileno(), 1)
     os.dup2(said.fileno(), 2)
     known = {case.name: case for case in cases()}

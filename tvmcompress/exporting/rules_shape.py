@@ -98,12 +98,15 @@ def _wide(write: Writer, indices: relax.Expr) -> str:
 
 @onnx_rule("gather_nd")
 def _gather_nd(write: Writer, call: relax.Call) -> str:
-    return write.emit("GatherND", [write.tensor(call.args[0]), _wide(write, call.args[1])], batch_dims=int(call.attrs.batch_dims))
+    return write.emit(
+        "GatherND", [write.tensor(call.args[0]), _wide(write, call.args[1])], batch_dims=int(call.attrs.batch_dims)
+    )
 
 
 @onnx_rule("scatter_elements", "scatter_nd")
 def _scatter(write: Writer, call: relax.Call) -> str:
-    how, options = str(call.attrs.reduction), {}
+    how = str(call.attrs.reduction)
+    options: dict[str, Any] = {}
     if how != "update":
         options["reduction"] = how
     if call.op.name == "relax.scatter_nd":
@@ -131,7 +134,7 @@ def _grid_sample(write: Writer, call: relax.Call) -> str:
     rank = len(static_shape(call))
     grid = write.emit("Transpose", [grid], perm=[0, *range(2, rank), 1])
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(str(attrs.method), str(attrs.method))
-    options = {"padding_mode": str(attrs.padding_mode), "align_corners": int(bool(attrs.align_corners))}
+    options: dict[str, Any] = {"padding_mode": str(attrs.padding_mode), "align_corners": int(bool(attrs.align_corners))}
     return write.emit("GridSample", [x, grid], mode=mode, **options)
 
 
@@ -151,7 +154,7 @@ def _roi_align(write: Writer, call: relax.Call) -> str:
         corners = write.emit("Add", [corners, write.constant(np.asarray(0.5 / scale, np.float32))])
     images = write.emit("Cast", [write.emit("Squeeze", [parts[0], write.constant([1])])], to=TensorProto.INT64)
     height, width = ints(attrs.pooled_size)
-    options = {"output_height": height, "output_width": width, "spatial_scale": scale}
+    options: dict[str, Any] = {"output_height": height, "output_width": width, "spatial_scale": scale}
     return write.emit(
         "RoiAlign",
         [x, corners, images],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -161,7 +162,7 @@ class _Unfolder:
         self._graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
-    def _emit(self, kind: str, inputs: Sequence[str], name: str, **options: int) -> str:
+    def _emit(self, kind: str, inputs: Sequence[str], name: str, **options: Any) -> str:
         output = f"{self._stem}.{name}"
         self._made.append(helper.make_node(kind, list(inputs), [output], name=output, **options))
         return output

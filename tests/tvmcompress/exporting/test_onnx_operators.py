@@ -71,6 +71,7 @@ def const(value: float) -> relax.Expr:
 
 _INTEGERS = relax.const(np.array([2, 0, 1]))
 _PLACES = relax.const(np.arange(32).reshape(2, 4, 2, 2)[..., :1] % 4, "int64")
+_PAIRS = relax.const(np.array([[1, 3], [0, 2]]), "int64")
 _REGIONS = relax.const(np.array([[0, 1, 1, 7, 9], [1, 0, 2, 8, 5]], "float32"))
 _VECTORS = [np.linspace(0.5, 1.5, 4, dtype="float32"), weight(4), weight(4), np.linspace(0.5, 1, 4, dtype="float32")]
 _UNARY = """
@@ -79,7 +80,8 @@ negative floor ceil round sign sin cos square isnan isinf isfinite zeros_like on
 tan acos asin atan acosh asinh atanh trunc
 """
 _BINARY = """
-add subtract multiply divide power maximum minimum floor_divide mod floor_mod less less_equal greater greater_equal equal not_equal
+add subtract multiply divide power maximum minimum floor_divide mod floor_mod
+less less_equal greater greater_equal equal not_equal
 """
 
 
@@ -184,12 +186,12 @@ CASES: dict[str, tuple[Build, list[tuple[int, ...]], list[np.ndarray]]] = {
     "scatter_elements.max": (
         lambda x: op.scatter_elements(x, _PLACES, op.negative(op.gather_elements(x, _PLACES, 1)), 1, "max"), [_IMAGE], []
     ),
-    "scatter_nd": (lambda x, y: op.scatter_nd(x, relax.const(np.array([[1, 3], [0, 2]])), op.negative(y), "add"), [_IMAGE, (2, 8, 6)], []),
+    "scatter_nd": (lambda x, y: op.scatter_nd(x, _PAIRS, op.negative(y), "add"), [_IMAGE, (2, 8, 6)], []),
     "topk": (lambda x: relax.TupleGetItem(op.topk(x, 3, 2, "both", True, "int64"), 1), [_IMAGE], []),
     "image.grid_sample": (lambda x, g: op.image.grid_sample(x, op.tanh(g), align_corners=True), [_IMAGE, (2, 2, 3, 5)], []),
     "vision.roi_align": (lambda x: op.vision.roi_align(x, _REGIONS, (2, 3), 0.5, 2, True), [_IMAGE], []),
     **{
-        name: (lambda x, name=name: op.astype(getattr(op, name)(_integers(x), _integers(op.negative(x))), "float32"), [_IMAGE], [])
+        name: (lambda x, y, name=name: getattr(op, name)(_integers(x), _integers(y)), [_IMAGE, _IMAGE], [])
         for name in ("bitwise_and", "bitwise_or", "bitwise_xor")
     },
     "bitwise_not": (lambda x: op.bitwise_not(_integers(x)), [_IMAGE], []),

@@ -109,4 +109,4 @@ def _shape(node: Node) -> Result:
 
 @onnx_op("Size")
 def _size(node: Node) -> Result:
-    return constant(np.prod(node.shape(), dtype=np.int64))
+    return constant(np.asarray(np.prod(node.shape(), dtype=np.int64)))

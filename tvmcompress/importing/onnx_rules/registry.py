@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -118,7 +118,7 @@ class Node:
         return constant(np.asarray(value, dtype or self.dtype()))
 
 
-Result = relax.Expr | Sequence[relax.Expr] | None
+Result: TypeAlias = relax.Expr | Sequence[relax.Expr] | None
 Rule = Callable[[Node], Result]
 RULES: dict[str, Rule] = {}
 
