@@ -141,7 +141,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"repair": ["prayer"]}, "repair.0: input should be 'equalize'"),
+            ({"repair": ["prayer"]}, "there is no repair 'prayer'; choose one of equalize"),
             ({"repair_options": {"prayer": {}}}, "there is no repair 'prayer'"),
             ({"repair": ["bias"], "repair_options": {"bias": {"zeal": 1}}}, "does not take the options zeal"),
         ],
