@@ -34,6 +34,7 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
     mod = relax.transform.BindParams("main", params)(mod)
     passes = [
         relax.transform.DecomposeOpsForInference(),
+        relax.backend.DispatchSortScan(),
         relax.transform.LegalizeOps(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),

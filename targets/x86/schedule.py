@@ -67,8 +67,8 @@ def default_schedule(mod: tvm.IRModule, parallel: bool = True) -> Schedule:
     Raises:
         NotScheduledError: No template fits; the message says why.
     """
-    schedule = Schedule(mod)
     try:
+        schedule = Schedule(mod)
         blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
         if not blocks:
             raise NotScheduledError("the function has no blocks")

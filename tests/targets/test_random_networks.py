@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
+from tvmcompress.errors import UserError
 from tvmcompress.passes import LowerQDQ, PruneChannels, Quantize, calibrate, get_surgery, groups, zero_channels
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.lowering.integer_core import IntegerCore
@@ -56,7 +57,12 @@ def test_the_same_bytes_everywhere(data) -> None:
     expected = None
     for name in TARGETS:
         with tempfile.TemporaryDirectory() as folder:
-            artifact = get_target(name).build(lowered, Path(folder))
+            try:
+                artifact = get_target(name).build(lowered, Path(folder))
+            except UserError as error:
+                # Running sums and the like have no plain C function.
+                assert "cannot be compiled ahead of time" in str(error)
+                continue
             (spec,) = artifact.inputs
             x = samples[:2] if spec.dtype == "float32" else spec.quantize(samples[:2])
             if expected is None:
