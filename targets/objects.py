@@ -13,17 +13,16 @@ import faulthandler
 import hashlib
 import multiprocessing
 import os
-import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from ..passes._tvm import TVM_VERSION, tirx, tvm
 from ..passes.errors import UserError
+from .object_code import object_code
 
 CACHE_VARIABLE = "TVMCOMPRESS_CACHE"
 """Where compiled functions are kept; empty for nowhere."""
@@ -56,8 +55,31 @@ class _Job:
     alternatives: Sequence[tirx.PrimFunc]
     index: int = 0
     reason: str | None = None
-    process: BaseProcess | None = None
-    deadline: float = 0.0
+
+    def start(self, target: tvm.target.Target, limit: float) -> None:
+        last = self.index + 1 == len(self.alternatives)
+        fork = multiprocessing.get_context("fork")  # a forked child has TVM loaded, and the function at hand
+        self.result, sender = fork.Pipe(duplex=False)
+        self.process = fork.Process(target=_compile, args=(self.alternatives[self.index], target, sender), daemon=True)
+        self.deadline = time.monotonic() + (_LAST_LIMIT if last else limit)
+        self.process.start()
+        sender.close()
+
+    def outcome(self) -> bytes | str:
+        """The object, or what happened instead, as half a sentence."""
+        if not self.result.poll():
+            self.kill()
+            return "it takes too long to compile"
+        try:
+            made: bytes | str = self.result.recv()
+        except EOFError:
+            made = ""
+        self.process.join()
+        return made or f"the compiler ended with signal {-(self.process.exitcode or 0)}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
 
 
 class _Objects:
@@ -75,19 +97,18 @@ class _Objects:
             return None
         return self.folder / hashlib.sha256(self._salt + tvm.ir.save_json(func).encode()).hexdigest()
 
-    def take(self, func: tirx.PrimFunc, path: Path) -> bool:
-        """Copy the object of a function to `path`, where there is one."""
+    def take(self, func: tirx.PrimFunc) -> bytes | None:
+        """The object of a function, where there is one."""
         place = self.place(func)
         try:
             if place is None or not place.exists():
-                return False
-            shutil.copyfile(place, path)
+                return None
             os.utime(place)
+            return place.read_bytes()
         except OSError:
-            return False
-        return True
+            return None
 
-    def keep(self, func: tirx.PrimFunc, path: Path) -> None:
+    def keep(self, func: tirx.PrimFunc, content: bytes) -> None:
         """Keep an object. A cache that cannot be written is none."""
         place = self.place(func)
         if place is None:
@@ -95,7 +116,7 @@ class _Objects:
         partial = place.with_name(f".{place.name}.{os.getpid()}")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, partial)
+            partial.write_bytes(content)
             partial.replace(place)
         except OSError:
             with contextlib.suppress(OSError):
@@ -128,6 +149,7 @@ def compile_functions(
 
     Raises:
         UserError: A function cannot be compiled from any alternative.
+        OSError: An object cannot be written.
     """
     objects = _Objects(target)
     paths = {name: folder / f"f{index}.o" for index, name in enumerate(functions)}
@@ -135,29 +157,35 @@ def compile_functions(
     waiting = deque(_Job(name, alternatives) for name, alternatives in functions.items())
     running: list[_Job] = []
     fresh = False
+
+    def finish(job: _Job, content: bytes) -> None:
+        paths[job.name].write_bytes(content)
+        done[job.name] = CompiledFunction(paths[job.name], job.index, job.reason)
+
     try:
         while waiting or running:
             while waiting and len(running) < _workers():
                 job = waiting.popleft()
-                if objects.take(job.alternatives[job.index], paths[job.name]):
-                    done[job.name] = CompiledFunction(paths[job.name], job.index, job.reason)
+                known = objects.take(job.alternatives[job.index])
+                if known is not None:
+                    finish(job, known)
                 else:
-                    _start(job, target, paths[job.name], limit)
+                    job.start(target, limit)
                     running.append(job)
-            for job in list(_ended(running)):
+            for job in _ended(running):
                 running.remove(job)
-                failure = _outcome(job, paths[job.name])
-                if failure is None:
+                made = job.outcome()
+                if isinstance(made, bytes):
                     fresh = True
-                    objects.keep(job.alternatives[job.index], paths[job.name])
-                    done[job.name] = CompiledFunction(paths[job.name], job.index, job.reason)
+                    objects.keep(job.alternatives[job.index], made)
+                    finish(job, made)
                 elif job.index + 1 < len(job.alternatives):
-                    waiting.appendleft(_Job(job.name, job.alternatives, job.index + 1, job.reason or failure))
+                    waiting.appendleft(_Job(job.name, job.alternatives, job.index + 1, job.reason or made))
                 else:
-                    raise UserError(f"{job.name} cannot be compiled: {failure}")
+                    raise UserError(f"{job.name} cannot be compiled: {made}")
     finally:
         for job in running:
-            _kill(job)
+            job.kill()
     if fresh:
         objects.shrink()
     return done
@@ -167,62 +195,24 @@ def _workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(job: _Job, target: tvm.target.Target, path: Path, limit: float) -> None:
-    last = job.index + 1 == len(job.alternatives)
-    # A forked child has TVM loaded, and the function at hand.
-    arguments = (job.alternatives[job.index], target, path)
-    job.process = multiprocessing.get_context("fork").Process(target=_compile, args=arguments, daemon=True)
-    job.deadline = time.monotonic() + (_LAST_LIMIT if last else limit)
-    job.process.start()
-
-
-def _compile(func: tirx.PrimFunc, target: tvm.target.Target, path: Path) -> None:
-    """In the child: write the object, or beside it what was wrong."""
+def _compile(func: tirx.PrimFunc, target: tvm.target.Target, result: Connection) -> None:
+    """In the child: send the object, or what was wrong."""
     faulthandler.disable()
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     try:
         name = str(func.attrs["global_symbol"])
-        tvm.tirx.build(tvm.IRModule({name: func}), target=target).write_to_file(str(path))
+        result.send(object_code(tvm.tirx.build(tvm.IRModule({name: func}), target=target)))
     except BaseException as error:
-        _complaint(path).write_text(next(iter(str(error).strip().splitlines()[::-1]), type(error).__name__))
-        os._exit(1)
+        lines = str(error).strip().splitlines()
+        result.send(lines[-1].strip() if lines else type(error).__name__)
+    # Not what a process does at its end: it would be done twice.
     os._exit(0)
 
 
-def _complaint(path: Path) -> Path:
-    return path.with_suffix(".txt")
-
-
-def _ended(running: Sequence[_Job]) -> Iterator[_Job]:
+def _ended(running: Sequence[_Job]) -> list[_Job]:
     """Those that have ended, or are out of time; waits for the first."""
     first = min((job.deadline for job in running), default=0.0)
-    sentinels = [job.process.sentinel for job in running if job.process is not None]
-    wait(sentinels, max(0.0, first - time.monotonic()))
-    for job in running:
-        assert job.process is not None
-        if not job.process.is_alive() or time.monotonic() >= job.deadline:
-            yield job
-
-
-def _outcome(job: _Job, path: Path) -> str | None:
-    """None where the object is there; otherwise what happened, as half a sentence."""
-    assert job.process is not None
-    if job.process.is_alive():
-        _kill(job)
-        return "it takes too long to compile"
-    job.process.join()
-    code = job.process.exitcode
-    if code == 0 and path.exists():
-        return None
-    complaint = _complaint(path)
-    if complaint.exists():
-        return complaint.read_text() or "the compiler failed"
-    return f"the compiler ended with signal {-code}" if code is not None and code < 0 else "its object cannot be written"
-
-
-def _kill(job: _Job) -> None:
-    if job.process is not None:
-        job.process.kill()
-        job.process.join()
+    ready = wait([job.result for job in running], max(0.0, first - time.monotonic()))
+    return [job for job in running if job.result in ready or time.monotonic() >= job.deadline]

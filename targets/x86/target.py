@@ -79,8 +79,8 @@ class X86Target(Target):
         logs = [] if tuning_log is False else default_logs("x86", directory)
         mod = integer_core(mod)
         inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
-        compiled = compile_module(mod, name, logs, threads)
         with staged(output) as work:
+            compiled = compile_module(mod, name, logs, threads)
             library = write_library(compiled.executable, work)
             write_artifact(
                 work,

@@ -83,7 +83,7 @@ def test_the_next_alternative(mark: str, reason: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("misbehaving")
 def test_no_alternative_left(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^f cannot be compiled: +it cannot be done$"):
+    with pytest.raises(UserError, match="^f cannot be compiled: it cannot be done$"):
         compile_functions({"f": [named("f", "raise")]}, tvm_target("x86-64-v3", 1), tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def start(*_: object) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(objects, "_start", start)
+    monkeypatch.setattr(objects._Job, "start", start)
     (tmp_path / "again").mkdir()
     assert compile_functions({"f": [named("f")]}, target, tmp_path / "again")["f"].path.read_bytes() == first
     for other, name in ((tvm_target("x86-64-v2", 1), "f"), (target, "g")):

@@ -61,8 +61,9 @@ def test_the_same_bytes_everywhere(data) -> None:
                 artifact = get_target(name).build(lowered, Path(folder))
             except UserError as error:
                 # Running sums and the like have no plain C function.
-                assert "cannot be compiled ahead of time" in str(error)
-                continue
+                if "cannot be compiled ahead of time" in str(error):
+                    continue
+                raise
             (spec,) = artifact.inputs
             x = samples[:2] if spec.dtype == "float32" else spec.quantize(samples[:2])
             if expected is None:
