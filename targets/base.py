@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..passes._tvm import tvm
 from ..passes.errors import MissingToolError
@@ -161,6 +161,13 @@ class Measurement(BaseModel):
     notes: tuple[str, ...] = ()
 
 
+_FLAGS = "-g|-ffast-math|-fno-math-errno|-ffp-contract=off|-fno-strict-aliasing|-fshort-enums|-fno-common"
+"""Flags of the compiler besides those that choose the machine. What writes or runs files is none of them."""
+
+CompilerFlag = Annotated[str, Field(pattern=rf"^(-m[A-Za-z0-9][A-Za-z0-9.,+=_-]*|{_FLAGS})$")]
+Address = Annotated[int, Field(ge=0, lt=1 << 32, strict=True)]
+
+
 class TargetDescription(BaseModel):
     """What is known of a target before anything is built; one TOML file each in `targets/descriptions`.
 
@@ -187,31 +194,56 @@ class TargetDescription(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    title: str
+    # It becomes the name of a folder, and stands in generated files.
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")
+    title: str = Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")
     family: str
     core: str
     tvm: dict[str, Any]
-    compiler_flags: tuple[str, ...] = ()
+    compiler_flags: tuple[CompilerFlag, ...] = ()
     emulator_machine: str | None = None
     emulator_cpu: str | None = None
     emulator_note: str | None = None
-    flash_origin: int = 0
-    flash_bytes: int = 0
-    ram_origin: int = 0
-    ram_bytes: int = 0
-    emulated_flash_origin: int = 0
-    emulated_ram_origin: int = 0x20000000
-    emulated_flash_bytes: int = 4 << 20
-    emulated_ram_bytes: int = 4 << 20
-    clock_mhz: int | None = None
+    flash_origin: Address = 0
+    flash_bytes: Address = 0
+    ram_origin: Address = 0
+    ram_bytes: Address = 0
+    emulated_flash_origin: Address = 0
+    emulated_ram_origin: Address = 0x20000000
+    emulated_flash_bytes: Address = Field(4 << 20, gt=0)
+    emulated_ram_bytes: Address = Field(4 << 20, gt=0)
+    clock_mhz: int | None = Field(None, gt=0, le=100_000)
     dsp: bool = False
     helium: bool = False
     fpu: bool = False
     dotprod: bool = False
     i8mm: bool = False
-    channel_multiple: int = 1
+    channel_multiple: int = Field(1, ge=1, le=1024)
     source: Literal["hardware", "qemu"] = "qemu"
+
+    @field_validator("name")
+    @classmethod
+    def _no_other_file(cls, value: str) -> str:
+        if value.lower().endswith((".json", ".onnx", ".toml", ".tvmc")):
+            raise ValueError(f"{value} is no name for a target: builds go into a folder of that name, beside such files")
+        return value
+
+    @field_validator("tvm")
+    @classmethod
+    def _known_to_tvm(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            tvm.target.Target(value)
+        except Exception as error:  # TVM raises errors of several kinds, over many lines
+            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+            raise ValueError(f"TVM knows no such target ({reason.strip()})") from None
+        return value
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        for kind in ("flash", "ram", "emulated_flash", "emulated_ram"):
+            if getattr(self, f"{kind}_origin") + getattr(self, f"{kind}_bytes") > 1 << 32:
+                raise ValueError(f"{kind}_origin and {kind}_bytes reach beyond 4 GB")
+        return self
 
 
 class Artifact(ABC):
@@ -265,6 +297,11 @@ class Target(ABC):
 
     def __init__(self, description: TargetDescription) -> None:
         self.description = description
+
+    @classmethod
+    def problem(cls, description: TargetDescription) -> str | None:
+        """What is wrong with a description of this family, starting with the field; None where nothing is."""
+        return None
 
     @abstractmethod
     def missing_tools(self) -> list[str]:

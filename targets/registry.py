@@ -40,27 +40,31 @@ def get_target(name: str | Path) -> Target:
     """
     if str(name).endswith(".toml"):
         return target_of(read_description(Path(name)))
-    path = Target.descriptions / f"{name}.toml"
-    if not path.exists():
+    known = _files(Target.descriptions)
+    if name not in known:
         known = _files()
-        if name not in known:
-            raise no_such("target", str(name), sorted(known))
-        path = known[str(name)]
-    return target_of(read_description(path))
+    if name not in known:
+        raise no_such("target", str(name), sorted(known))
+    return target_of(read_description(known[str(name)]))
 
 
 def target_of(description: TargetDescription) -> Target:
     """The target that a description describes.
 
     Raises:
-        UserError: There is no family of its name.
+        UserError: There is no family of its name, or there can be no such board.
     """
-    return FAMILIES[description.family](description)
+    family = FAMILIES[description.family]
+    why = family.problem(description)
+    if why is not None:
+        raise UserError(f"the description of target {description.name} is faulty at {why}")
+    return family(description)
 
 
-def _files() -> dict[str, Path]:
-    """The files of all descriptions, by the names of their targets; ours come first."""
-    folders = dict.fromkeys((Target.descriptions, *(family.descriptions for family in FAMILIES.values())))
+def _files(*folders: Path) -> dict[str, Path]:
+    """The files of the descriptions in folders, by default all, by the names of their targets; ours come first."""
+    if not folders:
+        folders = tuple(dict.fromkeys((Target.descriptions, *(family.descriptions for family in FAMILIES.values()))))
     return {path.stem: path for folder in reversed(folders) for path in folder.glob("*.toml")}
 
 
@@ -74,12 +78,12 @@ def read_description(path: Path) -> TargetDescription:
         description = TargetDescription(**tomllib.loads(path.read_text()))
     except OSError as error:
         raise UserError(f"the target description {path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"the target description {path} is not valid TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"the target description {path} is faulty at '{field}': {first['msg']}") from error
+        field = f" at '{'.'.join(str(part) for part in first['loc'])}'" if first["loc"] else ""
+        raise UserError(f"the target description {path} is faulty{field}: {first['msg']}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"the target description {path} is not valid TOML: {error}") from error
     if description.family not in FAMILIES:
         why = no_such(FAMILIES.kind, description.family, FAMILIES)
         raise UserError(f"the target description {path} is faulty at 'family': {why}")

@@ -23,6 +23,8 @@ def staged(output: Path) -> Iterator[Path]:
     Raises:
         UserError: `output` cannot be written, or a file that no build has left is in the way.
     """
+    # Absolute: a compiler takes a path that starts with "-" or "@" for something else.
+    output = output.absolute()
     make_folder(output)
     try:
         with staging_folder(output, ".build-") as folder:

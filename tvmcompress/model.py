@@ -20,7 +20,7 @@ from .passes import attach_params, detach_params, get_params
 from .passes._tvm import TVM_VERSION, tvm
 from .passes.graph.interpreter import run
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Preprocessing(BaseModel):
@@ -146,14 +146,16 @@ class Model:
             "inputs": [spec.model_dump() for spec in self.inputs],
             "outputs": self.outputs,
             "provenance": self.provenance,
+            # Names of weights are whatever an exporter wrote; as names of files some are not the same when read back.
+            "params": list(params),
         }
         with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("model.json", json.dumps(meta, indent=1))
             archive.writestr("module.json", tvm.ir.save_json(bare))
-            for name, value in params.items():
+            for index, value in enumerate(params.values()):
                 buffer = io.BytesIO()
                 np.save(buffer, value, allow_pickle=False)
-                archive.writestr(f"params/{name}.npy", buffer.getvalue())
+                archive.writestr(f"params/{index}.npy", buffer.getvalue())
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Model:
@@ -173,9 +175,8 @@ class Model:
                     )
                 module = tvm.ir.load_json(archive.read("module.json").decode())
                 params = {
-                    name.removeprefix("params/").removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)))
-                    for name in archive.namelist()
-                    if name.startswith("params/")
+                    name: np.load(io.BytesIO(archive.read(f"params/{index}.npy")))
+                    for index, name in enumerate(meta["params"])
                 }
         except UserError:
             raise

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...passes.errors import UserError
 from ..artifact_folder import read_artifact, write_artifact
 from ..base import Patches, TargetDescription, TensorSpec
+
+PREFIX = "^[a-z_][a-z0-9_]*$"
+"""What may start the names of symbols and files."""
 
 
 class BuildInfo(BaseModel):
@@ -29,7 +32,7 @@ class BuildInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    prefix: str
+    prefix: str = Field(pattern=PREFIX)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     program: str

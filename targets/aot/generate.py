@@ -17,9 +17,11 @@ from ...passes.errors import UserError
 from ...passes.graph.decode_weights import DecodeWeights
 from ..base import TensorSpec
 from ..channels_last import channels_last
+from ..escaping import comment, string
 from ..integer_io import core_and_specs, is_integer
 from ..object_code import object_code
 from .arena import Arena
+from .build_info import PREFIX
 from .compiled import Compiled, compile_program
 from .lower import LLVM_OPTIONS_ATTR
 from .patches import Patches, choose_patches
@@ -30,6 +32,7 @@ from .schedule import Registers
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
 )
+_TEMPLATES.filters.update(comment=comment, string=string)
 _C_TYPES = {
     "int8": "int8_t",
     "int16": "int16_t",
@@ -49,6 +52,9 @@ LARGEST_TEXT = 2 << 20
 
 EMITTED = ("object", "c")
 """What kernels are written as."""
+
+_TAKEN = ("all", "c", "clean", "example", "help", "install", "m", "package", "runner", "serial", "startup", "test")
+"""What CMake, the linker or the files around a library are called."""
 
 _C_SCALARS = ("INT8", "INT16", "INT32", "UINT8", "FLOAT32")
 
@@ -111,7 +117,7 @@ def generate(
     Raises:
         UserError: The prefix is no identifier, or the model cannot be compiled.
     """
-    if not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
+    if not re.match(PREFIX, prefix) or prefix.endswith("\n") or prefix in _TAKEN:
         raise UserError(f"'{prefix}' cannot start C names; use lower-case letters, digits and underscores")
     core, inputs, outputs = core_and_specs(mod)
     if emit not in EMITTED:
@@ -278,8 +284,6 @@ def _portable(source: str) -> str:
     source = re.sub(r"#include [^\n]*\n|// tvm target: .*\n|void\* __tvm_ffi__library_ctx.*\n", "", source)
     source = source.replace("#define TVM_EXPORTS\n", "").replace("TVM_DLL ", "")
     source = source.replace('#ifdef __cplusplus\nextern "C"\n#endif\n', "")
-    # Layers may be named by numbers, which no name in C starts with.
-    source = re.sub(r"(?<![\w.])(?=\d\w*_)", "v", source)
     # Written in the first round of a loop, which compilers do not see.
     source = re.sub(r"^( +\w+ \w+\[1\]);$", r"\1 = {0};", source, flags=re.MULTILINE)
     return "".join(f"#include <{name}.h>\n" for name in _HEADERS) + source

@@ -16,6 +16,7 @@ from ...passes.graph.rebuild import bindings
 from ...passes.patching.patch_execution import STRIP
 from .inplace import inplace_argument
 from .permutations import PermutationsToReshapes
+from .plain_names import with_plain_names
 from .schedule import Registers, schedule
 from .slices import JOIN, PART, SlicesToViews
 from .stored_weights import FuseStoredWeights
@@ -134,7 +135,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
     """
     bare, params = detach_params(mod)
     tensors = {name: tvm.runtime.tensor(value) for name, value in params.items()}
-    bound = relax.transform.BindParams("main", tensors)(bare)
+    bound, originals = with_plain_names(relax.transform.BindParams("main", tensors)(bare))
     passes = [
         *legalize,
         FuseStoredWeights(),
@@ -153,7 +154,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
         grouped = tvm.transform.Sequential(passes)(bound)
         lowered = relax.transform.FuseTIR()(grouped)
         lowered = relax.transform.DeadCodeElimination(["main"])(lowered)
-    return _Builder(lowered, prefix, registers, _layer_names(grouped)).build()
+    return _Builder(lowered, prefix, registers, _layer_names(grouped), originals).build()
 
 
 def _layer_names(mod: tvm.IRModule) -> dict[str, str]:
@@ -168,10 +169,13 @@ def _layer_names(mod: tvm.IRModule) -> dict[str, str]:
 
 
 class _Builder:
-    def __init__(self, mod: tvm.IRModule, prefix: str, registers: Registers, layers: Mapping[str, str]) -> None:
+    def __init__(
+        self, mod: tvm.IRModule, prefix: str, registers: Registers, layers: Mapping[str, str], originals: Mapping[str, str]
+    ) -> None:
         self._mod = mod
         self._registers = registers
         self._layers = layers
+        self._originals = originals
         self._unscheduled: dict[str, tirx.PrimFunc] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._main: relax.Function = mod["main"]
@@ -239,7 +243,7 @@ class _Builder:
                 function=called,
                 arguments=tuple(arguments),
                 results=results,
-                layer=_whole_layer(self._layers.get(function.name_hint, var.name)),
+                layer=self._layer(self._layers.get(function.name_hint, var.name)),
                 inplace=arguments[index] if index is not None else None,
             )
         )
@@ -304,9 +308,8 @@ class _Builder:
         """Kernels compute flat tensors; it is the view of the result that bears the layer's name."""
         steps = self._program.steps
         if steps and source in steps[-1].results and _UNNAMED.fullmatch(steps[-1].layer):
-            steps[-1] = replace(steps[-1], layer=_whole_layer(name))
+            steps[-1] = replace(steps[-1], layer=self._layer(name))
 
-
-def _whole_layer(name: str) -> str:
-    """The layer that a strip belongs to."""
-    return _STRIP.sub("", name)
+    def _layer(self, name: str) -> str:
+        """The layer of a variable, as the model calls it; of a strip that which it belongs to."""
+        return _STRIP.sub("", self._originals.get(name, name))

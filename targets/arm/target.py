@@ -14,10 +14,11 @@ from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
 from ..aot.schedule import NEON
 from ..aot.toolchain import Toolchain
-from ..base import Target
+from ..base import Target, TargetDescription
 from ..emulators.tools import missing, package_version, require
 from ..staging import staged
 from .artifact import CortexAArtifact
+from .cores import problem
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
@@ -29,6 +30,11 @@ _PROGRAM = "runner"
 
 class CortexATarget(Target):
     """Builds for one 64-bit Cortex-A core."""
+
+    @classmethod
+    def problem(cls, description: TargetDescription) -> str | None:
+        """What a board of this family cannot be."""
+        return problem(description)
 
     def missing_tools(self) -> list[str]:
         """The cross compiler, the emulator, and a compiler for the counting plugin."""

@@ -59,7 +59,7 @@ def plugin_argument(
     Args:
         elf: The program.
         nm: The symbol lister of its tool chain.
-        folder: Where to put the list of symbols and the results.
+        folder: Where to put the list of symbols and the results, and where the emulator is to run.
         thumb: Whether bit 0 of a code address is the mark of Thumb code.
         calls: Functions whose calls are told apart; `driver` calls them one after the other.
         driver: The function that does.
@@ -71,17 +71,17 @@ def plugin_argument(
             address = int(fields[0], 16) & (~1 if thumb else ~0)
             lines.append(f"{address:x} {int(fields[1], 16):x} {fields[3]}")
             marks[fields[3]] = address
-    symbols, results = folder / "symbols.txt", folder / "counts.txt"
-    symbols.write_text("\n".join(lines) + "\n")
-    options = [f"symbols={symbols}", f"begin={marks[BEGIN]:x}", f"end={marks[END]:x}", f"out={results}"]
+    # The emulator runs in the folder: a comma in its path would start another option.
+    (folder / "symbols.txt").write_text("\n".join(lines) + "\n")
+    options = ["symbols=symbols.txt", f"begin={marks[BEGIN]:x}", f"end={marks[END]:x}", "out=counts.txt"]
     if calls:
-        listed = folder / "calls.txt"
-        listed.write_text("\n".join(calls) + "\n")
+        (folder / "calls.txt").write_text("\n".join(calls) + "\n")
         # Behind the symbols: the plugin reads its arguments in order.
-        options += [f"calls={listed}", f"driver={driver}"]
+        options += ["calls=calls.txt", f"driver={driver}"]
     if not thumb:
         options.append("classes=aarch64")
-    return f"{plugin_path()},{','.join(options)}", results
+    plugin = str(plugin_path()).replace(",", ",,")
+    return f"{plugin},{','.join(options)}", folder / "counts.txt"
 
 
 def read_counts(path: Path) -> Counts:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..aot.generate import Generated
 from ..base import TargetDescription
+from ..escaping import comment
 from .serial import CHUNK, MOST_RUNS, PROTOCOL
 
 STACK_BYTES = 4096
@@ -18,6 +19,8 @@ STACK_BYTES = 4096
 _EMULATOR_STACK_BYTES = 16384
 _RUNTIME = Path(__file__).parent / "runtime"
 _TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
+
+_TEMPLATES.filters["comment"] = comment
 
 
 def write_firmware(generated: Generated, description: TargetDescription) -> list[Path]:

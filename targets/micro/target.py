@@ -17,6 +17,7 @@ from ..base import Target, TargetDescription
 from ..emulators.tools import missing, package_version, require
 from ..staging import staged
 from .artifact import CortexMArtifact
+from .cores import problem
 from .fit import check_fit
 from .project import library_identity, write_firmware, write_project
 from .soft_float import refuse_floats, use_arm_names
@@ -29,6 +30,11 @@ _PROGRAM = "firmware/model.elf"
 
 class CortexMTarget(Target):
     """Builds for one Cortex-M core or board."""
+
+    @classmethod
+    def problem(cls, description: TargetDescription) -> str | None:
+        """What a board of this family cannot be."""
+        return problem(description)
 
     def missing_tools(self) -> list[str]:
         """The cross compiler, the emulator, and a compiler for the counting plugin."""

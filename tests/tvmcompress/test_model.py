@@ -39,6 +39,21 @@ def test_exact_round_trip(small: Model, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.tvmc"]
 
 
+def test_names_of_weights_are_no_names_of_files(tmp_path: Path) -> None:
+    names = ["../../x", "a\0b", "a\0c", "a//b", "\N{ZERO WIDTH SPACE}", "C:\\x"]
+    values = {name: np.full((1, 3), index, np.float32) for index, name in enumerate(names)}
+    sums = ["x", "s1", "s2", "s3", "s4", "s5", "y"]
+    nodes = [helper.make_node("Add", [sums[index], name], [sums[index + 1]]) for index, name in enumerate(names)]
+    made = from_onnx(model(nodes, values, shape=[1, 3]))
+    made.save(tmp_path / "model.tvmc")
+    again = tvmcompress.load(tmp_path / "model.tvmc")
+    assert list(again.params) == list(made.params)
+    for name, value in made.params.items():
+        np.testing.assert_array_equal(again.params[name], value)
+    with zipfile.ZipFile(tmp_path / "model.tvmc") as archive:
+        assert {name.removeprefix("params/").removesuffix(".npy") for name in archive.namelist()[2:]} <= set("0123456")
+
+
 @pytest.mark.parametrize("damage", ["truncate", "version", "text"])
 def test_damaged_files(small: Model, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "model.tvmc"
@@ -50,7 +65,7 @@ def test_damaged_files(small: Model, tmp_path: Path, damage: str) -> None:
     else:
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}
-        entries["model.json"] = entries["model.json"].replace(b'"format": 1', b'"format": 99')
+        entries["model.json"] = entries["model.json"].replace(b'"format": 2', b'"format": 99')
         with zipfile.ZipFile(path, "w") as archive:
             for name, data in entries.items():
                 archive.writestr(name, data)

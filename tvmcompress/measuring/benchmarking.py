@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 from ..compression import CompressionResult, compress
 from ..data.dataset import DataLike, Dataset
 from ..errors import DiskFullError, MissingToolError, UserError
+from ..files.manifest import MANIFEST
 from ..model import Model
 from ..recipe.recipe import Recipe
 from ..targets.base import Artifact
+from ..targets.escaping import file_names
 from ..targets.registry import get_target
 from .building import build, executable
 from .record import BuildRecord
@@ -59,6 +62,7 @@ def benchmark(
         MissingToolError: A tool of a target is missing.
     """
     chosen = {name: get_target(name) for name in targets}
+    folders = _folders(models, {name: target.description.name for name, target in chosen.items()})
     missing = {name: target.missing_tools() for name, target in chosen.items()}
     if not skip_missing:
         for target in chosen.values():
@@ -72,7 +76,7 @@ def benchmark(
                 records.append(BuildRecord(model=model_name, target=target_name, problem=problem))
                 continue
             tell = _teller(on_build, model_name, target_name)
-            with _folder(output, model_name if len(models) > 1 else None, target_name) as folder:
+            with _folder(output, folders[model_name, target_name]) as folder:
                 records.append(
                     _measure(
                         model_name,
@@ -219,17 +223,25 @@ def _teller(on_build: OnBuild | None, model: str, target: str) -> Callable[[str]
     return tell
 
 
+def _folders(models: Collection[str], targets: Mapping[str, str]) -> Mapping[tuple[str, str], Path]:
+    """Where each build goes, by the names of model and target.
+
+    Raises:
+        UserError: Two targets have the same name.
+    """
+    for name, same in itertools.combinations(targets, 2):
+        if targets[name] == targets[same]:
+            raise UserError(f"{name} and {same} describe targets of the same name, {targets[name]}; rename one")
+    taken = ["report.json", MANIFEST]
+    named = file_names([*taken, *(model.replace(" + ", "-") for model in models)])
+    places = {model: Path(named[model.replace(" + ", "-")]) if len(models) > 1 else Path() for model in models}
+    return {(model, name): places[model] / folder for model in models for name, folder in targets.items()}
+
+
 @contextmanager
-def _folder(output: Path | None, model: str | None, target: str) -> Iterator[Path]:
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="tvmcompress-") as scratch:
-            yield Path(scratch) / "build"
+def _folder(output: Path | None, name: Path) -> Iterator[Path]:
+    if output is not None:
+        yield output / name
         return
-    name = Path(target).stem if target.endswith(".toml") else target
-    yield (output / _file_name(model) if model is not None else output) / name
-
-
-def _file_name(model: str) -> str:
-    return "".join(
-        character if character.isalnum() or character in "._-" else "-" for character in model.replace(" + ", "-")
-    )
+    with tempfile.TemporaryDirectory(prefix="tvmcompress-") as scratch:
+        yield Path(scratch) / "build"

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..model import Model
 from ..targets.artifact_folder import FILE, read_artifact
+from ..targets.registry import get_target
 
 MODEL_FILE = "model" + Model.SUFFIX
 
@@ -21,7 +22,7 @@ def find_build(folder: Path, target: str | None = None) -> Path:
     Raises:
         UserError: There is no such build, or there are several to choose from.
     """
-    wanted = Path(target).stem if target is not None and target.endswith(".toml") else target
+    wanted = get_target(target).description.name if target is not None and target.endswith(".toml") else target
     if (folder / FILE).exists():
         found = read_artifact(folder)["target"].name
         if wanted not in (None, found, folder.name):

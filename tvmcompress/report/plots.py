@@ -23,6 +23,11 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
+def label(name: str) -> str:
+    """A name of the model as text in a figure, where what stands between dollars would be a formula."""
+    return name.replace("$", r"\$")
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG.
 

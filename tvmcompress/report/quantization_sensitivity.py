@@ -10,7 +10,7 @@ from rich.text import Text
 from ..evaluation.output_comparison import OutputQuality
 from ..search.quantization_sensitivity import QuantizationSensitivity
 from .console import plain_table
-from .plots import new_figure, save_figure
+from .plots import label, new_figure, save_figure
 from .units import percent
 
 
@@ -59,7 +59,7 @@ def plot_quantization_sensitivity(found: QuantizationSensitivity, path: Path) ->
         [min(layer.without.snr, highest) for layer in found.layers], places, "o", color="C1", label="all others, not it"
     )
     axes.axvline(found.whole.snr, color="C3", linestyle="--", label="all layers")
-    axes.set_yticks(places, [layer.name for layer in found.layers], fontsize=7)
+    axes.set_yticks(places, [label(layer.name) for layer in found.layers], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("signal-to-noise ratio of the output, dB")
     axes.set_title(f"Quantized to {found.precision}, {found.samples} samples")

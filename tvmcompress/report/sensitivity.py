@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..sensitivity.channels import GroupSensitivity, Sensitivity, SensitivityPoint
 from .console import plain_table
-from .plots import new_figure, save_figure
+from .plots import label, new_figure, save_figure
 from .units import percent
 
 
@@ -38,8 +38,8 @@ def plot_sensitivity(found: Sensitivity, path: Path) -> None:
     styles = ("-", "--", ":", "-.")
     for index, group in enumerate(found.groups):
         fractions, values = _curve(found, group)
-        label = f"{group.name} ({group.size})"
-        axes.plot(fractions, values, styles[index // 10 % 4], marker="o", markersize=3, color=f"C{index % 10}", label=label)
+        words = f"{label(group.name)} ({group.size})"
+        axes.plot(fractions, values, styles[index // 10 % 4], marker="o", markersize=3, color=f"C{index % 10}", label=words)
     axes.set_xlabel("channels of the group removed, %")
     axes.set_ylabel("accuracy, %" if scored else "signal-to-noise ratio of the output, dB")
     axes.set_title(f"Each group pruned alone by {found.importance}, {found.samples} samples")

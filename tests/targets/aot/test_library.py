@@ -15,6 +15,7 @@ import pytest
 from tvmcompress.passes import LowerQDQ, UserError, attach_params
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.graph.rebuild import bindings
 from tvmcompress.passes.integer import ops
 from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets.aot import generate as generating
@@ -152,17 +153,31 @@ def test_integer_operators_of_transformers_do_nothing_undefined(rounding, attent
         np.testing.assert_array_equal(strict.run(x), run(core, [x])[0])
 
 
-def test_names_that_start_with_a_digit_are_names_in_c(tmp_path) -> None:
-    x = relax.Var("0.image", relax.TensorType((1, 8), "float32"))
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0.image", "1.softmax", "2"),
+        ("input:0", "model/conv2d/Conv2D/ReadVariableOp:0", "model/conv2d/Conv2D/ReadVariableOp:1"),
+        ("*/ int evil(void); /*", "a\n#error b", "int"),
+        ('"); }', "\u202e\u2066 ??/", "\\"),
+        ("a/b", "a:b", "a_b"),
+        ("lv", "gv", "\U0010ffff\0x"),
+    ],
+)
+def test_names_stay_names_in_c(names, tmp_path) -> None:
+    x = relax.Var(names[0], relax.TensorType((1, 8), "float32"))
     builder = relax.BlockBuilder()
     with builder.function("main", [x], attrs={"num_input": 1}):
         with builder.dataflow():
-            shares = builder.emit(relax.op.nn.softmax(x), "1.softmax")
-            out = builder.emit_output(relax.op.nn.log_softmax(shares))
+            shares = builder.emit(relax.op.nn.softmax(x), names[1])
+            out = builder.emit_output(relax.op.nn.log_softmax(shares), names[2])
         builder.emit_func_output(out)
     mod = attach_params(builder.get(), {})
     value = np.linspace(-2, 2, 8, dtype=np.float32)[None]
-    np.testing.assert_allclose(Strict(mod, tmp_path).run(value), run(mod, [value])[0], rtol=1e-5)
+    strict = Strict(mod, tmp_path)
+    np.testing.assert_allclose(strict.run(value), run(mod, [value])[0], rtol=1e-5)
+    # Reports have the names as they are.
+    assert next(bindings(mod["main"]))[0].name == strict.made.program.steps[0].layer
 
 
 _MAIN = """
@@ -303,7 +318,7 @@ def test_chains_of_integer_operators_do_not_multiply(tmp_path) -> None:
     np.testing.assert_array_equal(infer(library, *inputs)[0], run(mod, inputs)[0])
 
 
-@pytest.mark.parametrize("prefix", ["Net", "1net", "ne-t", ""])
+@pytest.mark.parametrize("prefix", ["Net", "1net", "ne-t", "", "net\n", "../net", "m", "example"])
 def test_a_prefix_that_cannot_start_a_name_is_refused(float_net, tmp_path, prefix) -> None:
     with pytest.raises(UserError, match="cannot start C names"):
         generate(float_net, HOST, tmp_path, registers=NEON, prefix=prefix)

@@ -44,6 +44,26 @@ def test_a_wrong_build_is_not_measured(digits_model: Model) -> None:
         benchmarking.check(digits_model, _Wrong(digits_model, float("nan")), inputs, "it")
 
 
+def test_names_of_models_and_targets_are_no_paths(digits_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = []
+
+    def build(model: Model, target: str, folder: Path, **options: Any) -> Artifact:
+        places.append(str(folder.relative_to(tmp_path)))
+        raise UserError("not today")
+
+    monkeypatch.setattr(benchmarking, "build", build)
+    names = ["..", "../x", "pruned + int8", "report.json", "a b", "a-b", "/etc/passwd"]
+    benchmarking.benchmark(dict.fromkeys(names, digits_model), ["x86"], output=tmp_path)
+    assert places == ["unnamed/x86", "x/x86", "pruned-int8/x86", "report.json-2/x86", "a-b/x86", "a-b-2/x86", "etc-passwd/x86"]
+    text = (Path(benchmarking.get_target.__code__.co_filename).parent / "descriptions" / "x86.toml").read_text()
+    (tmp_path / "..toml").write_text(text.replace('name = "x86"', 'name = "mine"'))
+    benchmarking.benchmark({"one": digits_model}, [str(tmp_path / "..toml")], output=tmp_path)
+    assert places[-1] == "mine"
+    (tmp_path / "..toml").write_text(text)
+    with pytest.raises(UserError, match="describe targets of the same name, x86"):
+        benchmarking.benchmark({"one": digits_model}, ["x86", str(tmp_path / "..toml")], output=tmp_path)
+
+
 def test_ablation_is_each_step_alone_and_together(digits: Path, digits_model: Model) -> None:
     data = tvmcompress.load_data(digits / "digits_calib.npz", digits_model.inputs, limit=40)
     recipe = Recipe.of({"prune": {"ratio": 0.25}, "quantize": {}})

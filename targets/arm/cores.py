@@ -1,0 +1,26 @@
+"""What can be said of the description of a 64-bit Cortex-A before anything is built."""
+
+from __future__ import annotations
+
+from ..base import TargetDescription
+
+CORES = ("cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76")
+EMULATED = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "max")
+"""CPUs of qemu-aarch64 from version 7.2 on."""
+
+_DOT_PRODUCTS = ("cortex-a55", "cortex-a75", "cortex-a76")
+_TRIPLE = "aarch64-linux-gnu"
+
+
+def problem(description: TargetDescription) -> str | None:
+    """What is wrong with the description of a board, with the field; None where nothing is."""
+    if description.core not in CORES:
+        return f"'core': there is no {description.core}; there are {', '.join(CORES)}"
+    if description.tvm.get("mcpu") not in CORES or description.tvm.get("mtriple") != _TRIPLE:
+        return f"'tvm': it must have one of these cores as mcpu, and the mtriple {_TRIPLE}"
+    if description.emulator_cpu not in EMULATED:
+        return f"'emulator_cpu': there is no {description.emulator_cpu}; there are {', '.join(EMULATED)}"
+    for name, having in (("helium", ()), ("dotprod", _DOT_PRODUCTS), ("i8mm", ())):
+        if getattr(description, name) and description.core not in having:
+            return f"'{name}': a {description.core} has none"
+    return None
