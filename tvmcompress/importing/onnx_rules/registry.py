@@ -10,6 +10,7 @@ import numpy as np
 
 from ...passes._tvm import Constant, relax
 from ...passes.graph.module_params import static_shape
+from ...passes.plugins.registry import Registry
 
 
 def constant(value: np.ndarray) -> relax.Expr:
@@ -120,19 +121,9 @@ class Node:
 
 Result: TypeAlias = relax.Expr | Sequence[relax.Expr] | None
 Rule = Callable[[Node], Result]
-RULES: dict[str, Rule] = {}
+"""Gives the call for the node, a list where it has several results, None where TVM's own conversion serves, and raises
+`CannotImportError` where nothing does."""
 
+RULES: Registry[Rule] = Registry("operator of ONNX")
 
-def onnx_op(*kinds: str) -> Callable[[Rule], Rule]:
-    """Register how operators are imported.
-
-    The rule returns the call for the node, a list where it has several results, None where TVM's own conversion serves, and
-    raises `CannotImportError` where nothing does.
-    """
-
-    def register(rule: Rule) -> Rule:
-        for kind in kinds:
-            RULES[kind] = rule
-        return rule
-
-    return register
+onnx_op = RULES.register
