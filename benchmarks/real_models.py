@@ -1,4 +1,4 @@
-"""The whole road on trained models: accuracy, instructions, flash and RAM of the original, int8, pruned, and both.
+"""Trained models from end to end: accuracy, instructions, flash and RAM of the original, int8, pruned, and both.
 
 Usage: python benchmarks/real_models.py [--models ic,resnet20,kws,vww,ad] [--macs 0.7,0.5]
 

@@ -1,10 +1,10 @@
-"""The road from a model to a smaller one: prune, repair, fine-tune, calibrate, quantize."""
+"""Compression, from a recipe and a model to a smaller one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -24,22 +24,16 @@ from .recipe.recipe import (
     as_prune_recipe,
     as_quantize_recipe,
 )
-from .search.mixed_precision import choose_precisions, chosen_recipe, search_samples
+from .search.mixed_precision import search_samples
 from .search.precision_choice import PrecisionChoice
-from .search.precision_trials import stays_float
-from .steps.progress import Progress, Road, Step
-from .steps.pruning import prune as prune_model
-from .steps.pruning import sparsify
-from .steps.quantization import find_ranges, quantize_model
-from .steps.repair import repair_float
+from .steps.base import Context, Data, State
+from .steps.cache import StepCache
+from .steps.plan import check_needs, planned
+from .steps.progress import FinishedStep, Progress, ProgressReporter
 from .targets.registry import get_target
-from .training import finetune as train
-from .training.backend import load_torch
 
 DEFAULT_SAMPLES = 512
 """Samples of the calibration data used where the recipe does not say; more hardly change ranges and repairs."""
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class CompressionResult:
         qdq_model: The quantized model in QDQ form; None where it was not quantized.
         surgery: What was pruned; None where nothing was.
         ranges: The ranges of the activations by tensor; empty where it was not quantized.
-        steps: What was done, in order, with times.
+        steps: What was done, in order, with times; those of what was in the cache are 0.
         remarks: What the passes had to say.
         recipe: What was asked for, and the precisions that were chosen.
         precisions: How they were; None where none was to be.
@@ -65,7 +59,7 @@ class CompressionResult:
     qdq_model: Model | None
     surgery: SurgeryReport | None
     ranges: dict[str, Any]
-    steps: tuple[Step, ...]
+    steps: tuple[FinishedStep, ...]
     remarks: tuple[Remark, ...]
     recipe: Recipe
     precisions: PrecisionChoice | None = None
@@ -86,6 +80,7 @@ def compress(
     target: str | Sequence[str] | None = None,
     search_data: DataLike | Dataset | None = None,
     search_log: str | PathLike[str] | None = None,
+    cache: str | PathLike[str] | None = None,
     on_progress: Progress | None = None,
 ) -> CompressionResult:
     """Compress a model.
@@ -99,7 +94,8 @@ def compress(
         train_data: What fine-tuning learns from, labelled or not; see `tvmcompress.finetune`.
         checkpoint: A folder in which fine-tuning keeps its state after every epoch, and goes on where it was.
         quantize: "int8" or another precision, or a table of `QuantizeRecipe`'s fields.
-        recipe: All as one, or the path of its TOML file; `prune`, `finetune` and `quantize` replace its tables.
+        recipe: All as one, or the path of its TOML file; `prune`, `finetune` and `quantize` replace its tables. A list of steps
+            in it has any order, see `recipe.recipe`.
         calibration_samples: Samples to use at most; by default the recipe's, or `DEFAULT_SAMPLES`.
         preprocessing: How raw data becomes the input; by default what the model says.
         target: What the model is compressed for: pruning keeps to numbers of channels that suit its kernels, and limits of
@@ -107,6 +103,8 @@ def compress(
         search_data: Samples on which the precision of layers is chosen where the recipe limits what quantization may cost;
             those that are calibrated on too are left out.
         search_log: A file that keeps what the search has tried; one that was interrupted goes on with it.
+        cache: A folder in which the result of every step is kept: steps that were done before, with the same model, data and
+            options, are not done again. It takes at most `steps.cache.LIMIT` bytes.
         on_progress: Told how far each step is.
 
     Raises:
@@ -115,70 +113,52 @@ def compress(
     """
     targets = [target] if isinstance(target, str) else list(target or [])
     plan = _plan(recipe, prune, finetune, quantize, calibration_samples)
-    road = Road(on_progress)
+    steps = planned(plan)
+    given: dict[Data, Any] = {"calibration": calibration, "training": train_data, "search": search_data}
+    check_needs(steps, {name for name, data in given.items() if data is not None})
     original = model if isinstance(model, Model) else load(model)
-    if is_quantized(original):
+    if is_quantized(original) and not all(step.takes_integers for step in steps):
         raise UserError("the model is quantized already; compress the float model that it was made from")
-    data = None
-    if calibration is not None:
-        limit = plan.calibration_samples or DEFAULT_SAMPLES
-        data = load_data(calibration, original.inputs, preprocessing=preprocessing, limit=limit)
-    elif plan.quantize is not None and plan.quantize.needs_ranges:
-        raise UserError("quantization needs calibration data; give samples of what the model will see (--calib data.npz)")
+    limit = plan.calibration_samples or DEFAULT_SAMPLES
+    read = {name for step in steps for name in step.reads if given[name] is not None}
+    data, training, search = (
+        load_data(given[name], original.inputs, preprocessing=preprocessing, limit=limit if name == "calibration" else None)
+        if name in read
+        else None
+        for name in ("calibration", "training", "search")
+    )
     if preprocessing is not None:
         original = original.with_preprocessing(preprocessing)
-    samples = None if plan.finetune is None else _training_data(train_data, original)
-
-    tried_on: Dataset | None = None
-    if plan.quantize is not None and plan.quantize.searches:
-        if search_data is None:
-            raise UserError("precisions are chosen on samples that are not calibrated on; give some (--search-data or --eval)")
-        tried_on = search_samples(load_data(search_data, original.inputs, preprocessing=preprocessing), data)
-
-    current = original
-    if plan.prune is not None:
-        current = prune_model(
-            road,
-            original,
-            data,
-            plan.prune,
-            target=limited_target(plan, targets),
-            multiple=math.lcm(*(get_target(name).description.channel_multiple for name in targets)),
-            precision="float32" if plan.quantize is None else "int8",
-            finish=None if plan.quantize is None or data is None else _draft(data, plan.quantize),
-        )
-    if plan.sparsify is not None:
-        current = sparsify(road, current, original, data, plan.sparsify)
-    if plan.finetune is not None and samples is not None:
-        current = _finetune(road, current, original, samples, plan.finetune, checkpoint)
-    float_model = current
-    qdq: Model | None = None
-    ranges: dict[str, Any] = {}
-    choice: PrecisionChoice | None = None
-    if plan.quantize is not None:
-        options = plan.quantize
-        current = repair_float(road, float_model, data, options)
-        ranges = find_ranges(road, current, data, options) if data is not None else {}
-        if tried_on is not None:
-            with road.step("choose precisions") as say:
-                choice = choose_precisions(
-                    current, ranges, tried_on, options, calibration=data, save=search_log, on_progress=road.tell
-                )
-                say(choice.summary())
-            options = chosen_recipe(options, current, choice)
-            plan = plan.model_copy(update={"quantize": options})
-        if choice is None or not stays_float(current, options):
-            current, qdq = quantize_model(road, current, ranges, options, data)
+    context = Context(
+        calibration=data,
+        training=training,
+        search=None if search is None else search_samples(search, data),
+        target=limited_target(plan, targets),
+        multiple=math.lcm(*(get_target(name).description.channel_multiple for name in targets)),
+        checkpoint=checkpoint,
+        search_log=search_log,
+        progress=ProgressReporter(on_progress),
+    )
+    state, done = State.of(original), 0
+    kept = None if cache is None else StepCache(cache, original, steps, context)
+    if kept is not None:
+        done, state, context.progress.finished[:] = kept.load(state)
+    for number, step in enumerate(steps[done:], start=done + 1):
+        state = step.run(state, replace(context, ahead=steps[number:]))
+        if kept is not None:
+            kept.store(number, state, context.progress.finished)
+    found = state.records.get("precisions")
+    choice = None if found is None else PrecisionChoice.model_validate(found)
     return CompressionResult(
-        model=current,
+        model=state.model,
         original=original,
-        float_model=float_model,
-        qdq_model=qdq,
-        surgery=get_surgery(current.module),
-        ranges=ranges,
-        steps=tuple(road.steps),
-        remarks=(*get_remarks(current.module), *(choice.remarks() if choice is not None else ())),
-        recipe=plan,
+        float_model=state.float_model,
+        qdq_model=state.qdq_model,
+        surgery=get_surgery(state.model.module),
+        ranges=dict(state.ranges),
+        steps=tuple(context.progress.finished),
+        remarks=(*get_remarks(state.model.module), *(choice.remarks() if choice is not None else ())),
+        recipe=plan if state.chosen is None else _repeatable(plan, state.chosen),
         precisions=choice,
     )
 
@@ -189,8 +169,8 @@ def limited_target(plan: Recipe, targets: Sequence[str]) -> str | None:
     Raises:
         UserError: Flash is limited, and there is none among the targets.
     """
-    limits = plan.prune.budgets if plan.prune is not None else {}
-    if not {"max_flash", "max_ram"} & set(limits):
+    limits = {name for _, table in plan.entries() if isinstance(table, PruneRecipe) for name in table.budgets}
+    if not {"max_flash", "max_ram"} & limits:
         return None
     found = next((name for name in targets if get_target(name).description.family == "cortex-m"), None)
     if found is None and "max_flash" in limits:
@@ -217,48 +197,12 @@ def _plan(
         changes["quantize"] = as_quantize_recipe(quantize)
     if calibration_samples is not None:
         changes["calibration_samples"] = calibration_samples
-    plan = base.model_copy(update=changes)
-    if all(step is None for step in (plan.prune, plan.quantize, plan.sparsify, plan.finetune)):
+    plan = Recipe.of({**dict(base), **changes})
+    if not plan.entries():
         raise UserError("there is nothing to do: ask for pruning (--prune 0.5), quantization (--quantize int8) or both")
     return plan
 
 
-def _training_data(given: DataLike | Dataset | None, model: Model) -> Dataset:
-    """What fine-tuning learns from; what it lacks is said before anything is done."""
-    load_torch()
-    if given is None:
-        raise UserError("fine-tuning needs samples to learn from; give them (--train-data train.npz)")
-    return load_data(given, model.inputs)
-
-
-def _finetune(
-    road: Road,
-    model: Model,
-    original: Model,
-    data: Dataset,
-    options: FinetuneRecipe,
-    checkpoint: str | PathLike[str] | None,
-) -> Model:
-    with road.step("fine-tune") as say:
-        teacher = original if options.distill or data.labels is None else None
-        tuned = train(
-            model,
-            data,
-            teacher=teacher,
-            checkpoint=checkpoint,
-            on_progress=lambda done, total: road.tell("fine-tune", done, total),
-            **options.model_dump(),
-        )
-        say(tuned.provenance[-1].removeprefix("fine-tuned: "))
-    return tuned
-
-
-def _draft(data: Dataset, options: QuantizeRecipe) -> Callable[[Model], Model]:
-    """Quantization from few samples: the figures of what is built hardly depend on the ranges."""
-    few = data.first(_BATCH)
-
-    def quantize(model: Model) -> Model:
-        road = Road(None)
-        return quantize_model(road, model, find_ranges(road, model, few, options), options)[0]
-
-    return quantize
+def _repeatable(plan: Recipe, chosen: QuantizeRecipe) -> Recipe:
+    """The recipe that gives what was chosen without searching."""
+    return plan.only(lambda name: name != "choose_precisions").changed("quantize", lambda _: chosen)

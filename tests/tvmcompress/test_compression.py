@@ -1,4 +1,4 @@
-"""The whole road on the digits example: what it costs in accuracy, what it saves, and what it refuses."""
+"""Compression of the digits example from end to end: what it costs in accuracy, what it saves, and what it refuses."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_saved_and_loaded_it_computes_the_same(both: CompressionResult, digits: 
     assert len(noise) >= 10, "surgery and scales travel with the file"
 
 
-def test_progress_is_told(digits: Path, digits_model: Model) -> None:
+def test_progress_is_reported(digits: Path, digits_model: Model) -> None:
     seen: list[tuple[str, int, int]] = []
     compress(digits_model, digits / "digits_calib.npz", prune=0.5, quantize="int8", calibration_samples=40,
              on_progress=lambda *at: seen.append(at))  # fmt: skip

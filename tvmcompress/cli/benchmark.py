@@ -74,7 +74,7 @@ def benchmark(
         samples = given.load(plan, first.inputs, read)
         remarks: tuple[RemarkRecord, ...] = ()
         if compressing:
-            loaded = _versions(first, samples, plan, targets, search_log=given.search_log)
+            loaded = _versions(first, samples, plan, targets, search_log=given.search_log, cache=given.cache)
             if samples.optimistic:
                 remarks = (RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC),)
         records = _records(loaded, samples.evaluation)
@@ -109,7 +109,7 @@ def _name(path: Path, all_paths: list[Path]) -> str:
     return path.stem if sum(other.stem == path.stem for other in all_paths) == 1 else str(path.with_suffix(""))
 
 
-def _versions(original: Model, samples: Samples, plan: Recipe, targets: list[str], search_log: Path | None) -> dict[str, Model]:
+def _versions(original: Model, samples: Samples, plan: Recipe, targets: list[str], **kept: Path | None) -> dict[str, Model]:
     from ..measuring.benchmarking import ablation
 
     with bars() as bar:
@@ -120,8 +120,8 @@ def _versions(original: Model, samples: Samples, plan: Recipe, targets: list[str
             target=targets,
             train_data=samples.training,
             search_data=samples.search,
-            search_log=search_log,
             on_progress=bar,
+            **kept,
         )
     return {"original": original, **{name: result.model for name, result in results.items()}}
 
@@ -136,7 +136,7 @@ def _records(models: dict[str, Model], samples: Dataset | None) -> list[ModelRec
     records = []
     with bars() as bar:
         for name, model in models.items():
-            tell = functools.partial(bar, f"evaluate {name}")
-            evaluation = evaluate(model, samples, reference=first, on_progress=tell)
+            report = functools.partial(bar, f"evaluate {name}")
+            evaluation = evaluate(model, samples, reference=first, on_progress=report)
             records.append(model_record(name, model, evaluation))
     return records

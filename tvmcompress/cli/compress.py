@@ -1,4 +1,4 @@
-"""`tvmcompress compress`: the whole road, from a model file to a folder with what came out."""
+"""`tvmcompress compress`: everything, from a model file to a folder with what came out."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def compress(
 
     plan = asked.recipe()
     given.check(plan)
-    if plan.finetune is None and checkpoint is not None:
+    if not plan.has("finetune") and checkpoint is not None:
         raise UserError("--checkpoint says nothing without --finetune EPOCHS")
     targets = build.target or []
     options = build.by_family(targets)
@@ -88,6 +88,7 @@ def compress(
                 target=targets,
                 search_data=samples.search,
                 search_log=given.search_log,
+                cache=given.cache,
                 on_progress=bar,
             )
             models = _records(result, samples.evaluation, bar)

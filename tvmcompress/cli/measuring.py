@@ -38,7 +38,7 @@ def measure_all(
     with bars() as bar:
         done = 0
 
-        def tell(model: str, target: str, what: str) -> None:
+        def report(model: str, target: str, what: str) -> None:
             nonlocal done
             bar(f"{target}: {model}, {what}", 0, 1)
             if what == "build":
@@ -53,7 +53,7 @@ def measure_all(
             skip_missing=skip_missing,
             build_options=options,
             measure_options={"x86": measuring},
-            on_build=tell,
+            on_build=report,
         )
 
 
@@ -63,7 +63,7 @@ def _tune(name: str, model: Model, trials: int) -> None:
 
     with bars() as bar:
 
-        def tell(progress: TuningProgress) -> None:
+        def report(progress: TuningProgress) -> None:
             bar(f"tune {name}", progress.total_trial, progress.total_trials)
 
-        tune(model.module, "x86", trials, on_progress=tell)
+        tune(model.module, "x86", trials, on_progress=report)

@@ -17,7 +17,7 @@ from ..data.dataset import DataLike, Dataset
 from ..errors import DiskFullError, MissingToolError, UserError
 from ..files.manifest import MANIFEST
 from ..model import Model
-from ..recipe.recipe import Recipe
+from ..recipe.recipe import QuantizeRecipe, Recipe
 from ..targets.base import Artifact
 from ..targets.escaping import file_names
 from ..targets.registry import get_target
@@ -29,6 +29,9 @@ CHECKED_SAMPLES = 8
 
 FLOAT_TOLERANCE = 1e-3
 """Allowed error of a float build, relative to the largest output; sums are taken in another order there."""
+
+_QUANTIZING = ("calibrate", "choose_precisions", "quantize")
+"""Steps that belong to quantization."""
 
 OnBuild = Callable[[str, str, str], None]
 """Told the model, the target, and what is being done."""
@@ -75,7 +78,7 @@ def benchmark(
                 problem = " ".join(missing[target_name])
                 records.append(BuildRecord(model=model_name, target=target_name, problem=problem))
                 continue
-            tell = _teller(on_build, model_name, target_name)
+            report = _reporter(on_build, model_name, target_name)
             with _folder(output, folders[model_name, target_name]) as folder:
                 records.append(
                     _measure(
@@ -86,7 +89,7 @@ def benchmark(
                         samples,
                         dict((build_options or {}).get(family, {})),
                         dict((measure_options or {}).get(family, {})),
-                        tell,
+                        report,
                     )
                 )
     return records
@@ -107,19 +110,17 @@ def ablation(
         Results by name: "pruned" ("sparse", "tuned"), the precision ("int8"), and both ("pruned + int8"), as far as the recipe
         asks. What is fine-tuned is what has been pruned.
     """
-    found: dict[str, CompressionResult] = {}
-    steps = {"pruned": recipe.prune, "sparse": recipe.sparsify, "tuned": recipe.finetune}
-    smaller = next((name for name, step in steps.items() if step is not None), "")
-    precision = recipe.quantize.precision if recipe.quantize is not None else ""
-    if smaller:
-        only = recipe.model_copy(update={"quantize": None})
-        found[smaller] = compress(model, calibration, recipe=only, **options)
-    if precision:
-        only = recipe.model_copy(update={"prune": None, "sparsify": None, "finetune": None})
-        found[precision] = compress(model, calibration, recipe=only, **options)
-    if smaller and precision:
-        found[f"{smaller} + {precision}"] = compress(model, calibration, recipe=recipe, **options)
-    return found
+    names = {"prune": "pruned", "sparsify": "sparse", "finetune": "tuned"}
+    smaller = next((name for step, name in names.items() if recipe.has(step)), "changed")
+    tables = [table for _, table in recipe.entries() if isinstance(table, QuantizeRecipe)]
+    parts: dict[str, Recipe] = {smaller: recipe.only(lambda name: name not in _QUANTIZING)}
+    if tables:
+        parts[tables[0].precision] = recipe.only(lambda name: name in _QUANTIZING)
+        parts[f"{smaller} + {tables[0].precision}"] = recipe
+    wanted = {name: part for name, part in parts.items() if part.entries()}
+    if len(wanted) == 2:  # without one of the halves, the whole is the other
+        wanted.popitem()
+    return {name: compress(model, calibration, recipe=part, **options) for name, part in wanted.items()}
 
 
 def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: str) -> float:
@@ -181,12 +182,12 @@ def _measure(
     samples: Dataset | None,
     build_options: dict[str, Any],
     measure_options: dict[str, Any],
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> BuildRecord:
     what = f"'{model_name}' built for {target}"
     model = executable(model)
     start = time.perf_counter()
-    tell("build")
+    report("build")
     try:
         artifact = build(model, target, folder, **build_options)
     except (DiskFullError, MissingToolError):
@@ -194,14 +195,14 @@ def _measure(
     except UserError as error:
         return BuildRecord(model=model_name, target=target, problem=str(error))
     seconds = time.perf_counter() - start
-    tell("check")
+    report("check")
     inputs = (
         random_samples(model, CHECKED_SAMPLES)
         if samples is None
         else samples.read(0, min(CHECKED_SAMPLES, len(samples)))
     )
     worst = check(model, artifact, inputs, what)
-    tell("measure")
+    report("measure")
     one = [value[: spec.shape[0]] for value, spec in zip(inputs, model.inputs)]
     quantized = one if _is_integer(one) else [spec.quantize(value) for spec, value in zip(artifact.inputs, one)]
     measurement = artifact.measure(quantized, **measure_options)
@@ -215,12 +216,12 @@ def _measure(
     )
 
 
-def _teller(on_build: OnBuild | None, model: str, target: str) -> Callable[[str], None]:
-    def tell(what: str) -> None:
+def _reporter(on_build: OnBuild | None, model: str, target: str) -> Callable[[str], None]:
+    def report(what: str) -> None:
         if on_build is not None:
             on_build(model, target, what)
 
-    return tell
+    return report
 
 
 def _folders(models: Collection[str], targets: Mapping[str, str]) -> Mapping[tuple[str, str], Path]:

@@ -95,7 +95,7 @@ def run_built(
         MissingToolError: The emulator is missing.
     """
 
-    def tell(what: str, done: int, total: int) -> None:
+    def report(what: str, done: int, total: int) -> None:
         if on_progress is not None:
             on_progress(what, done, total)
 
@@ -106,10 +106,10 @@ def run_built(
     for inputs in [first] if data is None else data.batches(_BATCH):
         collected.append(artifact.run_float(inputs))
         done += len(inputs[0])
-        tell("run", done, done if data is None else len(data))
+        report("run", done, done if data is None else len(data))
     outputs = [np.concatenate(parts) for parts in zip(*collected)]
     evaluation = None if data is None or data.labels is None else _evaluated(outputs, data)
-    tell("measure", 0, 1)
+    report("measure", 0, 1)
     measurement = artifact.measure([spec.quantize(value) for spec, value in zip(artifact.inputs, first)])
     record = RunRecord(
         target=artifact.target.name,

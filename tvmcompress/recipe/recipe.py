@@ -10,24 +10,50 @@
     [quantize]
     observer = "percentile"
 
-A table that is missing is a step that is left out.
+A table that is missing is a step that is left out; those there run in the order prune, sparsify, finetune, quantize. A list of
+steps in the place of the tables has any order, any step as often as wanted, and steps of other packages:
+
+    [[steps]]
+    step = "prune"
+    ratio = 0.3
+
+    [[steps]]
+    step = "finetune"
+    epochs = 2
+
+    [[steps]]
+    step = "prune"
+    ratio = 0.3
+
+    [[steps]]
+    step = "quantize"
+    layers = { "features.0*" = { precision = "int16x8" } }
+
+An entry means the same as the table of its name, and takes the same options: "prune" and "sparsify" repair what is left if
+there is calibration data, "quantize" first finds ranges, and chooses precisions where there is a limit. What stands beside it
+as an entry of its own is not done twice: "repair" behind pruning, "calibrate" and "choose_precisions" before "quantize" (their
+options are in `recipe.steps`). Ratios are of what the steps before have left, budgets of the original. Quantization comes last.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+import tomli_w
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ..errors import UserError
 from ..files.whole_file import whole_file
 from .finetune import FinetuneRecipe
+from .prune import BUDGETS, PruneRecipe
 from .quantize import LayerRecipe, QuantizeRecipe
-from .table import Table
+from .sparsify import SparsifyRecipe
+from .steps import StepEntry
+from .table import Table, read_table
 
 __all__ = [
     "BUDGETS",
@@ -42,144 +68,8 @@ __all__ = [
     "as_quantize_recipe",
 ]
 
-
-class PruneRecipe(Table):
-    """Removal of blocks, heads and channels.
-
-    How many channels go is a ratio, or follows from budgets; without either, and without blocks or heads, it is half.
-
-    Attributes:
-        ratio: Fraction of the channels to remove.
-        target_macs: Fraction of the multiply-accumulates that may be left.
-        target_params: Fraction of the parameters that may be left.
-        max_ram: Bytes that the activations may take at once.
-        max_flash: Bytes of code and constants on the microcontroller that is compressed for.
-        blocks: Residual blocks or layers to remove before, at most.
-        heads: Fraction of the attention heads to remove before.
-        scope: Whether the ratio leaves every group ("local"), all groups together ("global"), or all that are built alike
-            ("isomorphic").
-        importance: Criterion by which channels are ranked; by default "output_energy" with calibration data and "l2"
-            without.
-        normalization: What scores are divided by before those of different groups are compared.
-        threshold: Remove the channels that score below this, in the place of a ratio.
-        sensitivity: A file of `tvmcompress sensitivity`: groups are compared by what was measured.
-        round_to: Channels kept are a multiple of this; by default what suits the kernels of the targets compressed for.
-        min_channels: Channels that every group keeps at least.
-        rounds: Steps in which a budget is reached, each ranking anew what is left; by default one where weights are repaired
-            afterwards, and two where they are not, which is what pays.
-        exclude: Patterns of layers whose outputs stay; what they read is the business of the layers before.
-        ratios: Ratio by pattern, where it shall differ.
-        reconstruct: Whether the remaining weights are repaired from the calibration data.
-    """
-
-    ratio: float | None = Field(default=None, gt=0, lt=1)
-    target_macs: float | None = Field(default=None, gt=0, lt=1)
-    target_params: float | None = Field(default=None, gt=0, lt=1)
-    max_ram: int | None = Field(default=None, gt=0)
-    max_flash: int | None = Field(default=None, gt=0)
-    blocks: int = Field(default=0, ge=0)
-    heads: float | None = Field(default=None, gt=0, lt=1)
-    scope: Literal["local", "global", "isomorphic"] = "local"
-    importance: str | None = None
-    normalization: Literal["mean", "max", "sum", "norm", "none"] | None = None
-    threshold: float | None = None
-    sensitivity: str | None = None
-    round_to: int | None = Field(default=None, ge=1)
-    min_channels: int = Field(default=1, ge=1)
-    rounds: int | None = Field(default=None, ge=1)
-    exclude: tuple[str, ...] = ()
-    ratios: dict[str, float] = Field(default={})
-    reconstruct: bool = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _half_by_default(cls, values: Any) -> Any:
-        asked = ("ratio", *BUDGETS, "heads", "threshold")
-        if isinstance(values, dict) and not values.get("blocks") and all(values.get(name) is None for name in asked):
-            return {**values, "ratio": 0.5}
-        return values
-
-    @model_validator(mode="after")
-    def _one_way(self) -> PruneRecipe:
-        ways = [name for name in ("ratio", "threshold") if getattr(self, name) is not None]
-        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
-        if ways and budgets:
-            raise ValueError(f"give either {ways[0]} or {budgets[0]}, not both")
-        if (self.rounds or 1) > 1 and not budgets:
-            raise ValueError("rounds are those in which a budget is reached; give one, such as target_macs")
-        given = [name for name in ("scope", "ratios") if name in self.model_fields_set]
-        if budgets and given and any(getattr(self, name) != type(self).model_fields[name].default for name in given):
-            raise ValueError(f"{given[0]} says nothing beside {budgets[0]}, which spreads the removal itself")
-        return self
-
-    @property
-    def budgets(self) -> dict[str, float]:
-        """The budgets given, by name."""
-        return {name: value for name in BUDGETS if (value := getattr(self, name)) is not None}
-
-    @property
-    def channels(self) -> bool:
-        """Whether channels are removed at all."""
-        return self.ratio is not None or self.threshold is not None or bool(self.budgets)
-
-    def describe(self) -> str:
-        """What is removed, in a few words."""
-        parts = [f"{self.blocks} blocks"] if self.blocks else []
-        if self.heads is not None:
-            parts.append(f"{self.heads:g} of the heads")
-        if self.ratio is not None:
-            parts.append(f"{self.ratio:g} of the channels, {self.scope}")
-        elif self.threshold is not None:
-            parts.append(f"channels that score below {self.threshold:g}")
-        parts += [f"{name.replace('_', ' ')} {value:g}" for name, value in self.budgets.items()]
-        return "; ".join(parts)
-
-
-BUDGETS = ("target_macs", "target_params", "max_ram", "max_flash")
-
-
-class SparsifyRecipe(Table):
-    """Zeroing of single weights; shapes stay.
-
-    Attributes:
-        sparsity: Fraction of the weights to zero.
-        threshold: Zero the weights of smaller magnitude, in the place of a fraction.
-        pattern: "2:4" keeps the two largest of every four successive weights, in the place of a fraction.
-        method: How weights are chosen.
-        scope: Whether the fraction leaves every weight or all together.
-        exclude: Patterns of layers to leave alone.
-        reconstruct: Whether the weights that stay are repaired from the calibration data.
-    """
-
-    sparsity: float = Field(default=0.5, gt=0, lt=1)
-    threshold: float | None = Field(default=None, gt=0)
-    pattern: str | None = Field(default=None, pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")
-    method: Literal["magnitude", "random"] = "magnitude"
-    scope: Literal["local", "global"] = "local"
-    exclude: tuple[str, ...] = ()
-    reconstruct: bool = True
-
-    @model_validator(mode="after")
-    def _one_way(self) -> SparsifyRecipe:
-        if self.threshold is not None and (self.pattern is not None or "sparsity" in self.model_fields_set):
-            raise ValueError("give either a threshold, a sparsity or a pattern")
-        if self.threshold is not None and self.method != "magnitude":
-            raise ValueError("a threshold is one of magnitude")
-        return self
-
-    def describe(self) -> str:
-        """What becomes zero, in a few words."""
-        if self.threshold is not None:
-            return f"weights below {self.threshold:g}"
-        return f"{self.pattern or f'{self.sparsity:g} of the weights'}, by {self.method}"
-
-    @property
-    def kept_of(self) -> tuple[int, int] | None:
-        """The pattern as numbers: (weights kept, of so many)."""
-        if self.pattern is None:
-            return None
-        kept, _, of = self.pattern.partition(":")
-        return int(kept), int(of)
+_TABLES = ("prune", "sparsify", "finetune", "quantize")
+"""The tables that stand for steps, in the order in which those run."""
 
 
 class Recipe(Table):
@@ -191,6 +81,7 @@ class Recipe(Table):
         finetune: None trains nothing.
         quantize: None leaves the model float.
         calibration_samples: Samples of the calibration data to use at most.
+        steps: A list of steps in the place of those four.
     """
 
     prune: PruneRecipe | None = None
@@ -198,6 +89,45 @@ class Recipe(Table):
     finetune: FinetuneRecipe | None = None
     quantize: QuantizeRecipe | None = None
     calibration_samples: int | None = Field(default=None, ge=1)
+    steps: tuple[StepEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Recipe:
+        tables = [name for name in _TABLES if getattr(self, name) is not None]
+        if self.steps and tables:
+            raise ValueError(f"the list [[steps]] takes the place of the table [{tables[0]}]; make that an entry of the list")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_list(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Versions that know no list read recipes and reports that have none.
+        return {name: value for name, value in dump(self).items() if name != "steps" or value}
+
+    def entries(self) -> tuple[tuple[str, Table | dict[str, Any]], ...]:
+        """The steps in order: names, and options as tables; as plain values for steps of other packages."""
+        if self.steps:
+            return tuple((entry.step, entry.options) for entry in self.steps)
+        return tuple((name, table) for name in _TABLES if (table := getattr(self, name)) is not None)
+
+    def has(self, step: str) -> bool:
+        """Whether there is such a step."""
+        return any(name == step for name, _ in self.entries())
+
+    @property
+    def searches(self) -> bool:
+        """Whether precisions are to be chosen under a limit."""
+        return any(isinstance(options, QuantizeRecipe) and options.searches for _, options in self.entries())
+
+    def changed(self, step: str, change: Callable[[Any], Table]) -> Recipe:
+        """The recipe with other options in all steps of a name."""
+        steps = tuple(StepEntry.of(step, change(e.options)) if e.step == step else e for e in self.steps)
+        tables = {step: change(getattr(self, step))} if not self.steps and self.has(step) else {}
+        return self.model_copy(update={"steps": steps, **tables})
+
+    def only(self, wanted: Callable[[str], bool]) -> Recipe:
+        """The recipe with the steps alone whose names are wanted."""
+        tables = {name: None for name in _TABLES if not wanted(name)}
+        return self.model_copy(update={"steps": tuple(entry for entry in self.steps if wanted(entry.step)), **tables})
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Recipe:
@@ -206,10 +136,7 @@ class Recipe(Table):
         Raises:
             UserError: A name is unknown or a value out of range.
         """
-        try:
-            return Recipe.model_validate(dict(values))
-        except ValidationError as error:
-            raise UserError(f"the recipe is wrong: {_sentence(error)}") from None
+        return read_table(Recipe, values)
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Recipe:
@@ -226,7 +153,7 @@ class Recipe(Table):
         except OSError as error:
             raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
         try:
-            return Recipe.of(_parse(text))
+            return Recipe.of(tomllib.loads(text))
         except ValueError as error:
             raise UserError(f"{place}: {error}") from None
 
@@ -240,8 +167,13 @@ class Recipe(Table):
             partial.write_text(self.to_toml(), encoding="utf-8")
 
     def to_toml(self) -> str:
-        """The recipe as TOML; what is None is left out."""
-        return _toml(self.model_dump(mode="json", exclude_none=True))
+        """The recipe as TOML; what is None or an empty table is left out."""
+        return tomli_w.dumps(_without_empty(self.model_dump(mode="json", exclude_none=True)))
+
+
+def _without_empty(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables without those that are empty."""
+    return {name: _without_empty(value) if isinstance(value, dict) else value for name, value in table.items() if value != {}}
 
 
 def as_prune_recipe(value: PruneRecipe | float | Mapping[str, Any] | None) -> PruneRecipe | None:
@@ -289,56 +221,3 @@ def _number(value: object) -> float | None:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, for people."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the whole"
-    if first["type"] == "extra_forbidden":
-        return f"{place} is unknown"
-    message = first["msg"][0].lower() + first["msg"][1:]
-    given = first.get("input")
-    shown = f", not {given!r}" if isinstance(given, (str, int, float, bool)) else ""
-    return f"{place}: {message.removeprefix('value error, ')}{shown}"
-
-
-def _parse(text: str) -> dict[str, Any]:
-    """TOML to plain values."""
-    return tomllib.loads(text)
-
-
-def _toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
-    """TOML of nested tables of plain values."""
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
-    if path and lines:
-        lines.insert(0, f"[{'.'.join(map(_key, path))}]")
-    blocks = ["\n".join(lines)] if lines or path == () else []
-    if path and not lines:
-        blocks = [f"[{'.'.join(map(_key, path))}]"] if not any(isinstance(v, Mapping) for v in table.values()) else []
-    for key, value in table.items():
-        if isinstance(value, Mapping) and (value or path == ()):
-            blocks.append(_toml(value, (*path, key)).rstrip("\n"))
-    return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def _key(name: str) -> str:
-    plain = name.replace("_", "a").replace("-", "a")
-    return name if plain.isascii() and plain.isalnum() else _value(name)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, str):
-        escaped = "".join(_escape(character) for character in value)
-        return f'"{escaped}"'
-    return "[" + ", ".join(_value(entry) for entry in value) + "]"
-
-
-def _escape(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    return f"\\u{ord(character):04x}" if ord(character) < 32 or ord(character) == 127 else character

@@ -12,8 +12,7 @@ from ..model import Model
 from ..passes import Range
 from ..passes.quantization.units import QuantizationUnit, quantization_units
 from ..recipe.quantize import LayerRecipe, Precision, QuantizeRecipe
-from ..steps.progress import Road
-from ..steps.quantization import quantize_model
+from ..steps.quantize import quantize_model, stays_float
 
 
 def free_units(model: Model, options: QuantizeRecipe) -> list[QuantizationUnit]:
@@ -51,11 +50,6 @@ def with_precisions(
     return options.model_copy(update={"layers": {**layers, **options.layers}})
 
 
-def stays_float(model: Model, options: QuantizeRecipe) -> bool:
-    """Whether a recipe leaves all layers in float."""
-    return all(options.precision_of(unit.name) == "float32" for unit in quantization_units(model.module))
-
-
 def quantized(
     model: Model,
     ranges: Mapping[str, Range],
@@ -77,7 +71,7 @@ def quantized(
     recipe = with_precisions(options, units, precisions)
     if stays_float(model, recipe):
         return model
-    return quantize_model(Road(None), model, ranges, recipe, calibration)[0]
+    return quantize_model(model, ranges, recipe, calibration)[0]
 
 
 def _values(layer: LayerRecipe) -> dict[str, Any]:

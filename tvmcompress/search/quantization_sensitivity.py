@@ -20,8 +20,7 @@ from ..model import Model
 from ..recipe.quantize import Precision, QuantizeRecipe
 from ..recipe.recipe import as_quantize_recipe
 from ..sensitivity.record import AnalysisRecord
-from ..steps.progress import Road
-from ..steps.quantization import find_ranges
+from ..steps.calibrate import find_ranges
 from .precision_trials import free_units, quantized
 
 
@@ -100,7 +99,7 @@ def measure_quantization_sensitivity(
     units = free_units(model, recipe)
     compare = OutputComparison(model, data)
     # Any layer may stay in float: the ranges must serve that as they serve a search.
-    ranges = find_ranges(Road(None), model, calibration, recipe.model_copy(update={"max_drop": 0.0}))
+    ranges = find_ranges(model, calibration, recipe.model_copy(update={"max_drop": 0.0}))
     everywhere: dict[str, Precision] = dict.fromkeys((unit.name for unit in units), recipe.precision)
     nowhere: dict[str, Precision] = dict.fromkeys(everywhere, "float32")
 

@@ -1,4 +1,4 @@
-"""The steps of a compression: their times, what came of them, and how far they are."""
+"""How far a compression is: which steps were finished, how long they took, and what came of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Step:
+class FinishedStep:
     """One thing that was done.
 
     Attributes:
@@ -27,30 +27,34 @@ class Step:
 
 
 @dataclass
-class Road:
-    """Keeps the time, and tells how far the work is.
+class ProgressReporter:
+    """Times steps, and passes on how far they are.
 
     Attributes:
-        on_progress: Who is told.
-        steps: What was done so far, in order.
+        on_progress: Called with every change.
+        finished: What was done so far, in order.
     """
 
-    on_progress: Progress | None
-    steps: list[Step] = field(default_factory=list)
+    on_progress: Progress | None = None
+    finished: list[FinishedStep] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:
         """Time what stands inside; the callable takes what came of it."""
-        said: list[str] = []
-        self.tell(name, 0, 1)
+        messages: list[str] = []
+        self.update(name, 0, 1)
         start = time.perf_counter()
         try:
-            yield said.append
+            yield messages.append
         finally:
-            self.steps.append(Step(name, time.perf_counter() - start, " ".join(said)))
-        self.tell(name, 1, 1)
+            self.finished.append(FinishedStep(name, time.perf_counter() - start, " ".join(messages)))
+        self.update(name, 1, 1)
 
-    def tell(self, name: str, done: int, total: int) -> None:
-        """How much of a step is done."""
+    def update(self, name: str, done: int, total: int) -> None:
+        """Report how much of a step is done."""
         if self.on_progress is not None:
             self.on_progress(name, done, total)
+
+    def counter(self, name: str) -> Callable[[int, int, str], None]:
+        """The progress callback of a pass, which reports for the step of this name."""
+        return lambda done, total, _: self.update(name, done, total)

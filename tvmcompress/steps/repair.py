@@ -1,44 +1,108 @@
-"""Repair of a quantized model from calibration data alone, as a recipe asks for it.
+"""Repair from calibration data alone, as a recipe asks for it.
 
-Some repairs change the float model so that it quantizes better, its results unchanged; the others choose integers anew in the
-quantized one. Each kind is applied in the order of the recipe.
+Some repairs change the float model: they solve for the weights that pruning has left, or make the model quantize better, its
+results unchanged. The others choose integers anew in the quantized one. Each kind is applied in the order of the recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from ..data.dataset import Dataset
+from ..errors import UserError
 from ..model import Model
+from ..passes import Reconstruct
+from ..passes.graph.analysis import layers
 from ..passes.repair.repairs import REPAIRS, make_repair
 from ..recipe.quantize import QuantizeRecipe
-from .progress import Road
-from .pruning import repair_samples
+from ..recipe.steps import RepairRecipe
+from .base import Context, Need, State, Step
+from .progress import ProgressReporter
 
-_Tell = Callable[[int, int, str], None]
-
-
-def repair_float(road: Road, model: Model, data: Dataset | None, options: QuantizeRecipe) -> Model:
-    """The float model after the repairs that come before quantization; it computes the same."""
-    names = [name for name in options.repairs if REPAIRS[name].of_float]
-    inputs = data.first(repair_samples(model)).inputs() if names and data is not None else None
-    for name in names:
-        with road.step(name) as say:
-            made = make_repair(name, None, inputs, options.repair_options.get(name), _teller(road, name))
-            model = model.apply(made, note=REPAIRS[name].note)
-            say(REPAIRS[name].note)
-    return model
+_REPAIR_BYTES = 1 << 28
+"""The largest tensor of a repair, which runs on all its samples at once, takes at most this."""
 
 
-def repair_integers(road: Road, qdq: Model, reference: Model, data: Dataset | None, options: QuantizeRecipe) -> Model:
+class Repair(Step[RepairRecipe]):
+    """Repairs a float model.
+
+    Args:
+        options: See `RepairRecipe`.
+        optional: Whether it is left out where there is no calibration data.
+
+    Raises:
+        UserError: There is no such repair, it is one of quantized models, or it does not take the options.
+    """
+
+    name, activity, Options = "repair", "repair", RepairRecipe
+    reads = frozenset({"calibration"})
+
+    def __init__(self, options: RepairRecipe, optional: bool = False) -> None:
+        super().__init__(options)
+        self._optional = optional
+        method = options.method
+        if method == "reconstruct" and set(options.options) - {"ridge"}:
+            raise UserError(f"the repair does not take the options {', '.join(options.options)}; 'reconstruct' has ridge alone")
+        if method != "reconstruct" and not REPAIRS[method].of_float:
+            raise UserError(f"'{method}' repairs quantized models; give it to 'quantize', as repair = [\"{method}\"]")
+
+    @classmethod
+    def planned(cls, options: RepairRecipe, before: Sequence[Step[Any]], following: str) -> list[Step[Any]]:
+        """As it stands; at the beginning there is nothing that least squares could make good."""
+        if not before and options.method == "reconstruct":
+            raise UserError("nothing is to be repaired before the first step; put 'repair' behind 'prune' or 'sparsify'")
+        return [cls(options)]
+
+    @classmethod
+    def of_the_rest(cls, wanted: bool, following: str) -> list[Step[Any]]:
+        """The repair that belongs to a removal, unless it is the entry behind it or not wanted."""
+        return [cls(RepairRecipe(), optional=True)] if wanted and following != cls.name else []
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Calibration data, but for what can go without."""
+        return frozenset() if self._optional or self.options.method == "equalize" else frozenset({"calibration"})
+
+    def run(self, state: State, context: Context) -> State:
+        """Repair the model."""
+        method, data, model = self.options.method, context.calibration, state.model
+        if method != "reconstruct":
+            samples = None if data is None else data.first(repair_samples(model)).inputs()
+            with context.progress.step(method) as describe:
+                made = make_repair(method, None, samples, self.options.options, context.progress.counter(method))
+                note = REPAIRS[method].note
+                # What is computed stays the same, so the model before quantization is the one before this repair.
+                state = replace(state, model=model.apply(made, note=note), ranges={}, chosen=None)
+                describe(note)
+            return state
+        with context.progress.step("repair") as describe:
+            if data is None:
+                describe("left out: it needs calibration data")
+                return state
+            few = data.first(repair_samples(state.original))
+            counter, ridge = context.progress.counter("repair"), self.options.options.get("ridge")
+            repair = Reconstruct(state.original.module, few.inputs(), ridge=ridge, on_progress=counter)
+            model = model.apply(repair, note=f"weights repaired by least squares on {len(few)} samples")
+            describe(f"by least squares on {len(few)} samples")
+        return state.with_model(model)
+
+
+def repair_integers(
+    qdq: Model, reference: Model, data: Dataset | None, options: QuantizeRecipe, progress: ProgressReporter
+) -> Model:
     """A model in QDQ form after the repairs that choose integers anew.
 
     Args:
-        road: Keeps the time.
         qdq: The quantized model.
         reference: The float model that it was made from.
         data: Calibration samples; without them nothing is repaired.
         options: What is wanted.
+        progress: Told what is done.
     """
     names = [name for name in options.repairs if not REPAIRS[name].of_float]
     if data is None or not names:
@@ -46,13 +110,16 @@ def repair_integers(road: Road, qdq: Model, reference: Model, data: Dataset | No
     samples = data.first(repair_samples(reference))
     inputs = samples.inputs()
     for name in names:
-        with road.step(name) as say:
+        with progress.step(name) as describe:
             given = options.repair_options.get(name)
-            made = make_repair(name, reference.module, inputs, given, _teller(road, name))
-            qdq = qdq.apply(made, note=f"{REPAIRS[name].note} on {len(samples)} samples")
-            say(f"{REPAIRS[name].note} on {len(samples)} samples")
+            made = make_repair(name, reference.module, inputs, given, progress.counter(name))
+            note = f"{REPAIRS[name].note} on {len(samples)} samples"
+            qdq = qdq.apply(made, note=note)
+            describe(note)
     return qdq
 
 
-def _teller(road: Road, name: str) -> Callable[[int, int, str], None]:
-    return lambda done, total, _: road.tell(name, done, total)
+def repair_samples(model: Model) -> int:
+    """How many samples a repair may use."""
+    largest = max(math.prod(layer.output_shape) for layer in layers(model.module)) * np.dtype(np.float32).itemsize
+    return max(1, _REPAIR_BYTES // largest) * model.inputs[0].shape[0]

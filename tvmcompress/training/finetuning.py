@@ -98,7 +98,7 @@ class _Training:
         self._model, self._data, self._recipe = model, data, recipe
         self._network = TorchModel(model.module)
         self._teacher = None if teacher is None else TorchModel(teacher.module)
-        self._told: list[Tensor] | None = None
+        self._teacher_outputs: list[Tensor] | None = None
         if recipe.augment and any(len(spec.shape) != 4 or spec.layout == "NHWC" for spec in model.inputs[:1]):
             raise UserError("flips and crops are for images, channels first; leave augment empty for this model")
         self._weights = {
@@ -227,14 +227,14 @@ class _Training:
     def _taught(self, indices: np.ndarray) -> list[Tensor]:
         """The teacher's outputs for samples as they are, computed once."""
         assert self._teacher is not None
-        if self._told is None:
+        if self._teacher_outputs is None:
             parts = [self._teacher(*self._inputs(part)) for part in self._parts(np.arange(len(self._data)))]
-            self._told = [self._torch.cat(values) for values in zip(*parts)]
+            self._teacher_outputs = [self._torch.cat(values) for values in zip(*parts)]
         rows = self._torch.from_numpy(indices)
-        per_sample = [len(value) // len(self._data) for value in self._told]
+        per_sample = [len(value) // len(self._data) for value in self._teacher_outputs]
         if any(count != 1 for count in per_sample):
             return self._teacher(*self._inputs(indices))
-        return [value[rows] for value in self._told]
+        return [value[rows] for value in self._teacher_outputs]
 
     def _score(self) -> Score:
         loss, right = 0.0, 0

@@ -92,3 +92,16 @@ def test_what_is_not_given_sets_nothing() -> None:
 @pytest.mark.parametrize("command", ["benchmark", "compress"])
 def test_options_without_their_step(command: str, options: tuple[str, ...], name: str, digits: Path) -> None:
     assert f"{name} says nothing without" in refused(command, digits / "digits.onnx", *options)
+
+
+def test_a_list_of_steps_and_a_cache(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('[[steps]]\nstep = "prune"\nratio = 0.3\n\n[[steps]]\nstep = "prune"\nratio = 0.3\n')
+    common = (digits / "digits.onnx", "--recipe", tmp_path / "r.toml", "--cache", tmp_path / "cache", "--json")
+    first, again = (run("compress", *common, "-o", tmp_path / "out").json for _ in range(2))
+    assert [step["name"] for step in first["steps"]] == ["prune", "repair", "prune", "repair"]
+    assert any(step["seconds"] for step in first["steps"])
+    assert not any(step["seconds"] for step in again["steps"])
+    assert Recipe.load(tmp_path / "out" / "recipe.toml") == Recipe.load(tmp_path / "r.toml")
+    assert "make that an entry of the list" in refused("compress", *common, "--quantize", "int8")
+    assert "--train-data says nothing" in refused("compress", *common, "--train-data", digits / "digits_calib.npz")
+    assert "--cache says nothing" in refused("benchmark", digits / "digits.onnx", "--cache", tmp_path / "cache")

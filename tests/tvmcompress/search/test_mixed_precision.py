@@ -125,7 +125,7 @@ def test_what_is_calibrated_on_is_not_measured_on(digits_model: Model, calibrati
     assert result.precisions.samples == 20
     with pytest.raises(UserError, match="all samples of .* are calibrated on"):
         compress(digits_model, calibration, quantize={"max_drop": 1}, search_data=calibration)
-    with pytest.raises(UserError, match="precisions are chosen on samples"):
+    with pytest.raises(UserError, match="choosing precisions needs samples that are not calibrated on"):
         compress(digits_model, calibration, quantize={"max_drop": 1})
 
 

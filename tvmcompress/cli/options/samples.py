@@ -71,6 +71,10 @@ class SampleOptions:
         ),
     ] = None
 
+    cache: Annotated[
+        Path | None, _data("--cache", help="Keep the result of every step in this folder; the same again is not computed.")
+    ] = None
+
     def check(self, plan: Recipe) -> None:
         """Refuse options that say nothing for a recipe, before anything is read.
 
@@ -79,22 +83,25 @@ class SampleOptions:
         """
         from ...errors import UserError
         from ...recipe.recipe import Recipe
+        from ...steps.plan import planned
 
-        searches = plan.quantize is not None and plan.quantize.searches
+        reads = {data for step in planned(plan) for data in step.reads}
         compresses = plan != Recipe(calibration_samples=plan.calibration_samples)
         for value, option, needed, need in (
             (self.calib, "--calib", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
-            (self.train_data, "--train-data", plan.finetune is not None, "--finetune EPOCHS"),
+            (self.train_data, "--train-data", "training" in reads, "--finetune EPOCHS"),
             (self.eval_skip or None, "--eval-skip", self.eval_data is not None, "--eval FILE"),
-            (self.search_data, "--search-data", searches, _SEARCH),
-            (self.search_split, "--search-split", searches, _SEARCH),
-            (self.search_log, "--search-log", searches, _SEARCH),
+            (self.search_data, "--search-data", "search" in reads, _SEARCH),
+            (self.search_split, "--search-split", "search" in reads, _SEARCH),
+            (self.search_split, "--search-split", self.eval_data is not None, "--eval FILE"),
+            (self.search_log, "--search-log", plan.searches, _SEARCH),
+            (self.cache, "--cache", compresses, "a step whose result is kept (--prune 0.5, --quantize int8)"),
         ):
             if value is not None and not needed:
                 raise UserError(f"{option} says nothing without {need}")
         if self.search_data is not None and self.search_split is not None:
             raise UserError("give either --search-data or --search-split, not both")
-        if searches and self.search_data is None and self.eval_data is None:
+        if plan.searches and self.search_data is None and self.eval_data is None:
             raise UserError(
                 "precisions are chosen on samples that are not calibrated on; give some with --search-data or --eval"
             )
@@ -123,7 +130,7 @@ class SampleOptions:
             evaluation = skipping(evaluation, self.eval_skip, "--eval-skip")
         search = samples(self.search_data)
         optimistic = False
-        if search is None and plan.quantize is not None and plan.quantize.searches:
+        if search is None and (plan.searches or self.search_split is not None):
             if self.search_split is not None and evaluation is not None:
                 search, evaluation = split(evaluation, self.search_split)
             else:

@@ -1,10 +1,10 @@
-"""The first half of the road: remove blocks, heads and channels as a recipe asks, and repair what stays."""
+"""Removing blocks, heads and channels as a recipe asks."""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,38 +14,30 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..errors import LimitError, ToolError, UserError
 from ..model import Model
-from ..passes import (
-    PruneBlocks,
-    PruneChannels,
-    PruneHeads,
-    PruneToBudget,
-    Reconstruct,
-    Sparsify,
-    get_remarks,
-    get_surgery,
-)
+from ..passes import PruneBlocks, PruneChannels, PruneHeads, PruneToBudget, get_remarks, get_surgery
 from ..passes._tvm import tvm
-from ..passes.graph.analysis import count_macs, count_params, layers
+from ..passes.graph.analysis import count_macs, count_params
 from ..passes.graph.peak_memory import peak_activations
 from ..passes.graph.remarks import Remark, add_remarks
 from ..passes.pruning.cost_model import CostModel, Precision
 from ..passes.pruning.importance import Prepared
-from ..passes.pruning.sparsify import get_masks
-from ..recipe.recipe import PruneRecipe, SparsifyRecipe
+from ..recipe.prune import PruneRecipe
+from ..recipe.quantize import QuantizeRecipe
 from ..sensitivity.channels import Sensitivity
 from ..targets.emulators.artifact import EmulatedArtifact
 from ..targets.registry import get_target
 from ..training import GRADIENT_CRITERIA
-from .progress import Road
+from .base import Context, Need, State, Step
+from .calibrate import find_ranges
+from .progress import ProgressReporter
+from .quantize import quantize_model
+from .repair import Repair
 
 CRITERION_SAMPLES = 200
 """Samples on which criteria that run the network look at activations; more hardly change a ranking."""
 
 _ROUNDS_UNREPAIRED = 2
 """Rounds in which a budget is reached where nothing repairs the weights; after repair one is better."""
-
-_REPAIR_BYTES = 1 << 28
-"""The largest tensor of a repair, which runs on all its samples at once, takes at most this."""
 
 _FITTING_ROUNDS = 6
 _FITTED = 0.98
@@ -54,7 +46,10 @@ _FITTED = 0.98
 _ENOUGH = 0.5
 """A multiple of channels that nobody asked for stays where at least this share of what was asked to go goes."""
 
-Finish = Callable[[Model], Model]
+_DRAFT_SAMPLES = 32
+"""Calibration samples of a model that is built for its size, which hardly depends on the ranges."""
+
+_Finish = Callable[[Model], Model]
 
 
 def default_importance(data: Dataset | None) -> str:
@@ -62,90 +57,73 @@ def default_importance(data: Dataset | None) -> str:
     return "l2" if data is None else "output_energy"
 
 
-def prune(
-    road: Road,
-    original: Model,
-    data: Dataset | None,
-    options: PruneRecipe,
-    *,
-    target: str | None = None,
-    multiple: int = 1,
-    precision: Precision = "float32",
-    finish: Finish | None = None,
-) -> Model:
-    """Prune and repair.
+class Prune(Step[PruneRecipe]):
+    """Removes blocks, heads and channels."""
 
-    Args:
-        road: Keeps the time.
-        original: The float model.
-        data: Calibration samples; without them nothing is repaired and criteria see the weights alone.
-        options: What is wanted.
-        target: What the model is compressed for, whose flash and RAM the limits mean.
-        multiple: Channels kept are a multiple of this where the options do not say; a smaller one where it keeps most of what
-            was asked to go.
-        precision: What the model will be in.
-        finish: What is done to the pruned model before it is built, for measuring it on the target.
+    name, activity, Options = "prune", "pruning", PruneRecipe
+    reads = frozenset({"calibration"})
 
-    Raises:
-        UserError: Nothing can be removed, a budget cannot be met, or calibration data is missing.
-    """
-    with road.step("prune") as say:
-        pruned = _remove_blocks(road, original, data, options)
-        pruned = _remove_heads(pruned, data, options)
-        if options.channels:
-            pruned = _Channels(original, data, options, multiple, precision, target, finish).remove(pruned)
-        if get_surgery(pruned.module) is None:
-            raise UserError(_nothing_removed(pruned, options))
-        say(
-            f"{count_macs(original.module):,} to {count_macs(pruned.module):,} multiply-accumulates, "
-            f"{count_params(original.module):,} to {count_params(pruned.module):,} parameters"
-        )
-    return repair(road, pruned, original, data) if options.reconstruct else pruned
+    @classmethod
+    def planned(cls, options: PruneRecipe, before: Sequence[Step[Any]], following: str) -> list[Step[Any]]:
+        """What is left is repaired, unless a step behind it does."""
+        return [cls(options), *Repair.of_the_rest(options.reconstruct, following)]
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Calibration data to rank blocks and for gradients, and for these PyTorch."""
+        gradients = self.options.importance in GRADIENT_CRITERIA and self.options.sensitivity is None
+        needed: set[Need] = {"calibration"} if self.options.blocks or gradients else set()
+        return frozenset(needed | {"torch"} if gradients else needed)
 
-def repair(road: Road, model: Model, original: Model, data: Dataset | None) -> Model:
-    """Solve for the weights that stay, where there is calibration data."""
-    with road.step("repair") as say:
-        if data is None:
-            say("left out: it needs calibration data")
-            return model
-        samples = data.first(repair_samples(original))
-        reconstruct = Reconstruct(
-            original.module, samples.inputs(), on_progress=lambda done, total, _: road.tell("repair", done, total)
-        )
-        repaired = model.apply(reconstruct, note=f"weights repaired by least squares on {len(samples)} samples")
-        say(f"by least squares on {len(samples)} samples")
-    return repaired
+    def key(self, context: Context) -> dict[str, Any]:
+        """The options, what was measured before, and what the model is to become where it is fitted to a target."""
+        path, quantize = self.options.sensitivity, _quantization_ahead(context)
+        measured = None if path is None else Sensitivity.load(path).model_dump(mode="json")
+        draft = None if context.target is None or quantize is None else quantize.model_dump(mode="json")
+        found = {"measured": measured, "integers": quantize is not None, "target": context.target, "draft": draft}
+        return {**super().key(context), **found, "multiple": context.multiple}
+
+    def run(self, state: State, context: Context) -> State:
+        """Prune the model.
+
+        Raises:
+            UserError: Nothing can be removed, or a budget cannot be met.
+        """
+        options, data = self.options, context.calibration
+        with context.progress.step("prune") as describe:
+            pruned = _remove_blocks(state.model, data, options, context.progress)
+            pruned = _remove_heads(pruned, data, options)
+            if options.channels:
+                pruned = _Channels(state.original, options, context).remove(pruned)
+            if _removals(pruned) == _removals(state.model):
+                raise UserError(_nothing_removed(pruned, options))
+            describe(
+                f"{count_macs(state.model.module):,} to {count_macs(pruned.module):,} multiply-accumulates, "
+                f"{count_params(state.model.module):,} to {count_params(pruned.module):,} parameters"
+            )
+        return state.with_model(pruned)
 
 
-def sparsify(road: Road, model: Model, original: Model, data: Dataset | None, options: SparsifyRecipe) -> Model:
-    """Zero single weights, and repair the others where there is calibration data."""
-    with road.step("sparsify") as say:
-        removal = Sparsify(
-            options.sparsity,
-            method=options.method,
-            scope=options.scope,
-            threshold=options.threshold,
-            pattern=options.kept_of,
-            exclude=options.exclude,
-        )
-        sparse = model.apply(removal, note=f"sparsified: {options.describe()}, {options.scope}")
-        masks = get_masks(sparse.module).values()
-        zeros, weights = (sum(count(mask) for mask in masks) for count in (lambda mask: int((~mask).sum()), np.size))
-        say(f"{options.describe()}: {zeros:,} of {weights:,} weights are zero")
-    return repair(road, sparse, original, data) if options.reconstruct and data is not None else sparse
+def _quantization_ahead(context: Context) -> QuantizeRecipe | None:
+    """How the model will be quantized; None where it will not."""
+    return next((step.options for step in context.ahead if step.name in ("choose_precisions", "quantize")), None)
 
 
-def _remove_blocks(road: Road, model: Model, data: Dataset | None, options: PruneRecipe) -> Model:
+def _removals(model: Model) -> int:
+    """How many groups and blocks have lost something so far."""
+    surgery = get_surgery(model.module)
+    return 0 if surgery is None else len(surgery.groups) + len(surgery.blocks)
+
+
+def _remove_blocks(model: Model, data: Dataset | None, options: PruneRecipe, progress: ProgressReporter) -> Model:
     if not options.blocks:
         return model
-    if data is None:
-        raise UserError("blocks are ranked on calibration data; give samples of what the model will see (--calib data.npz)")
+    assert data is not None
     removal = PruneBlocks(
         data.first(CRITERION_SAMPLES).inputs(),
         options.blocks,
         exclude=options.exclude,
-        on_progress=lambda done, total, _: road.tell("rank blocks", done, total),
+        on_progress=progress.counter("rank blocks"),
     )
     return model.apply(removal, note=f"pruned: up to {options.blocks} blocks")
 
@@ -165,21 +143,11 @@ def _remove_heads(model: Model, data: Dataset | None, options: PruneRecipe) -> M
 class _Channels:
     """The removal of channels; where the target's flash or RAM is limited, until the built model fits it."""
 
-    def __init__(
-        self,
-        original: Model,
-        data: Dataset | None,
-        options: PruneRecipe,
-        multiple: int,
-        precision: Precision,
-        target: str | None,
-        finish: Finish | None,
-    ) -> None:
-        self._original = original
-        self._options = options
-        self._precision: Precision = precision
-        self._target = target
-        self._finish = finish
+    def __init__(self, original: Model, options: PruneRecipe, context: Context) -> None:
+        self._original, self._options, self._target = original, options, context.target
+        data, quantize = context.calibration, _quantization_ahead(context)
+        self._precision: Precision = "float32" if quantize is None else "int8"
+        self._finish: _Finish | None = None if quantize is None or data is None else _draft(data, quantize)
         self._name = options.importance or default_importance(data)
         self._normalization = options.normalization
         # Measured damages are those of the whole network: they do not rank what a first round has left.
@@ -194,7 +162,7 @@ class _Channels:
         self._common: dict[str, Any] = {
             "importance": importance,
             "samples": _samples(data),
-            "round_to": options.round_to or multiple,
+            "round_to": options.round_to or context.multiple,
             "min_channels": options.min_channels,
             "exclude": options.exclude,
         }
@@ -282,7 +250,7 @@ class _Channels:
             if (max_flash is None or flash <= max_flash) and (max_ram is None or arena <= max_ram):
                 fitting = trial
                 flash_used = flash >= _FITTED * (max_flash or math.inf)
-                if flash_used or arena >= _FITTED * (max_ram or math.inf) or get_surgery(trial.module) is None:
+                if flash_used or arena >= _FITTED * (max_ram or math.inf) or _removals(trial) == _removals(model):
                     return trial
             if max_flash is not None:
                 constants = max_flash - (flash - predicted["constants"])
@@ -345,7 +313,7 @@ def _nothing_removed(model: Model, options: PruneRecipe) -> str:
     return "no channel could be removed" + (f" ({reasons[0]})" if reasons and not options.budgets else f"; {hint}")
 
 
-def repair_samples(model: Model) -> int:
-    """How many samples a repair may use."""
-    largest = max(math.prod(layer.output_shape) for layer in layers(model.module)) * np.dtype(np.float32).itemsize
-    return max(1, _REPAIR_BYTES // largest) * model.inputs[0].shape[0]
+def _draft(data: Dataset, options: QuantizeRecipe) -> _Finish:
+    """Quantization from few samples."""
+    few = data.first(_DRAFT_SAMPLES)
+    return lambda model: quantize_model(model, find_ranges(model, few, options), options)[0]

@@ -1,0 +1,95 @@
+"""The list `[[steps]]` of a recipe: its entries, and the tables of steps that have none of their own beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from .finetune import FinetuneRecipe
+from .prune import PruneRecipe
+from .quantize import LayerRecipe, QuantizeRecipe
+from .sparsify import SparsifyRecipe
+from .table import Table, sentence
+
+
+class RepairRecipe(Table):
+    """Repair of a float model from calibration data.
+
+    Attributes:
+        method: "reconstruct" solves for the weights that pruning has left by least squares, against the original;
+            "equalize" and "smooth" prepare for quantization, see `QuantizeRecipe.repair`.
+        options: Those of the method's pass.
+    """
+
+    method: str = "reconstruct"
+    options: dict[str, bool | int | float] = Field(default={})
+
+
+class CalibrateRecipe(Table):
+    """Ranges of activations, which a step "quantize" behind it then need not find.
+
+    Attributes:
+        observer: How the range of an activation is found.
+        observer_options: Its options.
+        layers: Other observers, by patterns of layers.
+    """
+
+    observer: str = "mse"
+    observer_options: dict[str, float] = Field(default={})
+    layers: dict[str, LayerRecipe] = Field(default={})
+
+    @model_validator(mode="after")
+    def _observers_alone(self) -> CalibrateRecipe:
+        for layer in self.layers.values():
+            other = sorted(layer.model_fields_set - {"observer", "observer_options"})
+            if other:
+                raise ValueError(f"{other[0]} says nothing of how ranges are found; give it to the step quantize")
+        return self
+
+    def for_any_precision(self) -> QuantizeRecipe:
+        """The table of quantization that asks for the ranges that any precision of any layer needs."""
+        return QuantizeRecipe(max_drop=0.0, **dict(self))
+
+
+TABLES: dict[str, type[Table]] = {
+    "prune": PruneRecipe,
+    "sparsify": SparsifyRecipe,
+    "finetune": FinetuneRecipe,
+    "repair": RepairRecipe,
+    "calibrate": CalibrateRecipe,
+    "choose_precisions": QuantizeRecipe,
+    "quantize": QuantizeRecipe,
+}
+"""The options of our own steps, by name."""
+
+
+class StepEntry(Table):
+    """One entry of `[[steps]]`; what stands beside its name are the options of that step.
+
+    Attributes:
+        step: Its name, one of ours or of another package's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    step: str
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> StepEntry:
+        try:
+            self.options  # noqa: B018  (read for its check)
+        except ValidationError as error:
+            raise ValueError(f"{self.step}.{sentence(error)}") from None
+        return self
+
+    @staticmethod
+    def of(step: str, options: Table) -> StepEntry:
+        """The entry of a step with these options."""
+        return StepEntry(step=step, **options.model_dump(mode="json", exclude_unset=True, exclude_none=True))
+
+    @property
+    def options(self) -> Table | dict[str, Any]:
+        """The table of options; plain values for a step of another package."""
+        values = dict(self.model_extra or {})
+        return TABLES[self.step].model_validate(values) if self.step in TABLES else values

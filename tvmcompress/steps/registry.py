@@ -1,0 +1,24 @@
+"""The steps by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..passes.plugins.registry import Registry
+from .base import Step
+
+STEPS: Registry[type[Step[Any]]] = Registry(
+    "step",
+    "tvmcompress.steps",
+    of=Step,
+    lazy={
+        "prune": "tvmcompress.steps.prune:Prune",
+        "sparsify": "tvmcompress.steps.sparsify:SparsifyWeights",
+        "finetune": "tvmcompress.steps.finetune:Finetune",
+        "repair": "tvmcompress.steps.repair:Repair",
+        "calibrate": "tvmcompress.steps.calibrate:Calibrate",
+        "choose_precisions": "tvmcompress.search.choose_precisions:ChoosePrecisions",
+        "quantize": "tvmcompress.steps.quantize:QuantizeModel",
+    },
+)
+"""What the list `[[steps]]` of a recipe may name."""
