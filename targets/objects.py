@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ..passes._tvm import TVM_VERSION, tirx, tvm
 from ..passes.errors import UserError
+from .children import die_with_parent
 from .object_code import object_code
 
 CACHE_VARIABLE = "TVMCOMPRESS_CACHE"
@@ -30,6 +31,7 @@ CACHE_VARIABLE = "TVMCOMPRESS_CACHE"
 LIMIT = 60.0
 """Seconds that a function may take before its next alternative is tried."""
 _LAST_LIMIT = 600.0
+_DIGEST = hashlib.sha256().digest_size
 _MOST_BYTES = 256 << 20
 """Kept objects take at most so much; those not used for longest go first."""
 
@@ -60,7 +62,8 @@ class _Job:
         last = self.index + 1 == len(self.alternatives)
         fork = multiprocessing.get_context("fork")  # a forked child has TVM loaded, and the function at hand
         self.result, sender = fork.Pipe(duplex=False)
-        self.process = fork.Process(target=_compile, args=(self.alternatives[self.index], target, sender), daemon=True)
+        arguments = (self.alternatives[self.index], target, sender, os.getpid())
+        self.process = fork.Process(target=_compile, args=arguments, daemon=True)
         self.deadline = time.monotonic() + (_LAST_LIMIT if last else limit)
         self.process.start()
         sender.close()
@@ -104,7 +107,8 @@ class _Objects:
             if place is None or not place.exists():
                 return None
             os.utime(place)
-            return place.read_bytes()
+            data = place.read_bytes()
+            return data[:-_DIGEST] if hashlib.sha256(data[:-_DIGEST]).digest() == data[-_DIGEST:] else None
         except OSError:
             return None
 
@@ -116,7 +120,8 @@ class _Objects:
         partial = place.with_name(f".{place.name}.{os.getpid()}")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
+            # A damaged object would be linked without a word.
+            partial.write_bytes(content + hashlib.sha256(content).digest())
             partial.replace(place)
         except OSError:
             with contextlib.suppress(OSError):
@@ -195,8 +200,9 @@ def _workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _compile(func: tirx.PrimFunc, target: tvm.target.Target, result: Connection) -> None:
+def _compile(func: tirx.PrimFunc, target: tvm.target.Target, result: Connection, parent: int) -> None:
     """In the child: send the object, or what was wrong."""
+    die_with_parent(parent)
     faulthandler.disable()
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)

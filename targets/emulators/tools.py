@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from ...passes.errors import DiskFullError, MissingToolError, ToolError
+from ..children import die_with_parent
 
 # Program: the Debian package that brings it.
 PACKAGES = {
@@ -63,29 +68,38 @@ def run(command: Sequence[str | Path], *, what: str, timeout: float, log: Path |
     program = str(command[0])
     if not shutil.which(program):
         raise MissingToolError(f"{what} needs {program}; run: apt-get install {PACKAGES.get(program, program)}")
-    try:
-        done = subprocess.run(
-            [str(part) for part in command],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(f"{what} was stopped after {timeout:g} seconds: {program} did not come to an end") from error
-    if done.returncode != 0:
-        output = (done.stdout + done.stderr).strip()
+    with subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=cwd,
+        # A group of its own: what it has started itself is stopped with it.
+        process_group=0,
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                reason = f"{what} was stopped after {timeout:g} seconds: {program} did not come to an end"
+                raise ToolError(reason) from error
+            raise
+    if process.returncode != 0:
+        output = (stdout + stderr).strip()
         if log is not None:
             log.write_text(" ".join(str(part) for part in command) + "\n" + output + "\n")
-        lines = output.splitlines() or [f"exit code {done.returncode}"]
+        lines = output.splitlines() or [f"exit code {process.returncode}"]
         telling = [line for mark in ("no space left", "error") for line in lines if mark in line.lower()]
         last = telling[0] if telling else lines[-1]
         if "no space left" in last.lower():
             raise DiskFullError(f"{what} failed: {program}: {last}")
         raise ToolError(f"{what} failed: {program}: {last}", log)
-    return done.stdout
+    return stdout
 
 
 def package_version() -> str:

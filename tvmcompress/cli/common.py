@@ -108,7 +108,7 @@ def _escape(text: str) -> str:
 
 
 class _Stopping:
-    """Lets Ctrl-C and SIGTERM unwind the stack alike, so that nothing half-written stays.
+    """Lets Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) unwind the stack alike, so that nothing half-written stays.
 
     Attributes:
         stopped: Whether one of them came. An interrupt inside a pass comes back from TVM as another error.
@@ -119,7 +119,10 @@ class _Stopping:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> _Stopping:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # nohup ignores the end of the terminal, and so do we then.
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             with contextlib.suppress(ValueError):  # not in the main thread
                 self._old[number] = signal.signal(number, self._stop)
         return self

@@ -73,7 +73,7 @@ class Worker:
         if self._process is None:
             environment = {**os.environ, "TVM_NUM_THREADS": str(self._threads), "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tvmcompress.tuning.worker"],
+                [sys.executable, "-m", "tvmcompress.tuning.worker", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

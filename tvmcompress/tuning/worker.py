@@ -177,7 +177,11 @@ def _outcome(status: int, limit_signal: int = signal.SIGALRM) -> Reply:
 
 
 def main() -> None:
-    """Serve until the requests end."""
+    """Serve until the requests, or the process that was named as the argument, end."""
+    from tvmcompress.targets.children import die_with_parent
+
+    die_with_parent(int(sys.argv[1]))
+    own = os.getpid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever a library prints must not get between the replies.
     replies = os.fdopen(os.dup(1), "wb")
@@ -190,6 +194,7 @@ def main() -> None:
     while True:
         child = os.fork()
         if child == 0:
+            die_with_parent(own)
             _serve(_Whole(requests), replies)
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -257,7 +257,7 @@ class TestOutput:
             subprocess.run(["umount", disk], check=True)
         assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_interrupted(self, number: signal.Signals, network: Path, digits: Path, tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "tvmcompress.cli.main", "benchmark", network, "--calib", digits / "digits_calib.npz",
