@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 from ..errors import UserError
 from ..model import Model
@@ -14,30 +15,39 @@ __all__ = ["from_onnx", "load", "load_onnx"]
 
 
 def load(
-    path: str | PathLike[str], *, shapes: Mapping[str, Sequence[int]] | None = None, batch: int = 1
+    path: str | PathLike[str],
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int = 1,
+    dense_rounding: Literal["single", "double"] | None = None,
 ) -> Model:
-    """Load a model by the kind of its file: ONNX (.onnx), integer TFLite (.tflite) or one that `Model.save` wrote (.tvmc).
+    """Load a model by the kind of its file: ONNX (.onnx), TFLite (.tflite) or one that `Model.save` wrote (.tvmc).
 
     Args:
         path: The file.
         shapes: Input shapes by input name, for inputs whose shape the file leaves open.
         batch: The size of a leading dimension that the file leaves open.
+        dense_rounding: Of a quantized TFLite file: whether fully connected layers round once ("single", the default), as
+            LiteRT's reference kernel, or twice ("double"), as TFLite up to 2.14, TFLite Micro and CMSIS-NN.
 
     Returns:
         The model in canonical form, batch normalization folded.
 
     Raises:
-        UserError: The file is missing, unreadable, of unknown kind, or uses what cannot be imported.
+        UserError: The file is missing, unreadable, of unknown kind, or uses what cannot be imported; or an option says
+            nothing about its kind.
     """
     place = Path(path)
     if not place.exists():
         raise UserError(f"{place} does not exist; give the path of an .onnx, .tflite or .tvmc file")
+    if dense_rounding is not None and place.suffix != ".tflite":
+        raise UserError(f"{place} is no TFLite file, of which alone the rounding of fully connected layers is chosen")
     if place.suffix == ".onnx":
         return load_onnx(place, shapes=shapes, batch=batch)
     if place.suffix == ".tflite":
         from .tflite import load_tflite
 
-        return load_tflite(place)
+        return load_tflite(place, dense_rounding=dense_rounding or "single")
     if place.suffix == Model.SUFFIX:
         return Model.load(place)
     raise UserError(f"{place} is of unknown kind '{place.suffix}'; give an .onnx, .tflite or {Model.SUFFIX} file")

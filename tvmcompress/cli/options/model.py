@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,7 +15,19 @@ if TYPE_CHECKING:
 
 _model = partial(typer.Option, rich_help_panel="Model")
 
-ModelArgument = Annotated[Path, typer.Argument(help="An .onnx or .tflite file, or a .tvmc file of ours.", show_default=False)]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="An .onnx or .tflite file, float or quantized; or a .tvmc file, which compress writes.", show_default=False
+    ),
+]
+
+
+class DenseRounding(StrEnum):
+    """How fully connected layers of a quantized TFLite file round."""
+
+    single = "single"
+    double = "double"
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,15 @@ class ModelOptions:
         _model("--shape", metavar="NAME:DIMS", help="Shape of an input that the file leaves open: image:1,3,224,224."),
     ] = None
     batch: Annotated[int, _model("--batch", min=1, help="Size of an open leading dimension.")] = 1
+    dense_rounding: Annotated[
+        DenseRounding | None,
+        _model(
+            "--dense-rounding",
+            help="Fully connected layers of quantized TFLite files round once, as LiteRT (single), or twice, as "
+            "TFLite Micro and CMSIS-NN (double).",
+            show_default="single",
+        ),
+    ] = None
 
     def load(self, path: Path) -> Model:
         """The model of a file.
@@ -35,7 +57,10 @@ class ModelOptions:
         """
         from ...importing import load
 
-        return load(path, shapes=_shapes(self.shape), batch=self.batch)
+        rounding: Literal["single", "double"] | None = None
+        if self.dense_rounding is not None:
+            rounding = "single" if self.dense_rounding is DenseRounding.single else "double"
+        return load(path, shapes=_shapes(self.shape), batch=self.batch, dense_rounding=rounding)
 
 
 def _shapes(entries: list[str] | None) -> dict[str, tuple[int, ...]]:
