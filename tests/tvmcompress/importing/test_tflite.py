@@ -272,3 +272,19 @@ def test_truncated(tmp_path: Path) -> None:
     path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
     with pytest.raises(UserError, match="not a whole TFLite file|subgraphs"):
         tvmcompress.load(path)
+
+
+def test_rounding_of_fully_connected_layers_is_chosen_in_python_and_on_the_command_line(tmp_path: Path) -> None:
+    """Ties: an input of 0.05 and a weight of 0.01 onto 0.5 give halves."""
+    file = File()
+    x, out = file.input([1, 2], "int8", 0.05), file.tensor([1, 1], "int8", 0.5)
+    weight = file.tensor([1, 2], "int8", 0.01, data=np.array([[100, 25]], np.int8))
+    file.operator("FULLY_CONNECTED", [x, weight, -1], [out], "FullyConnectedOptions")
+    path = saved(tmp_path, file.bytes(out))
+    pairs = np.stack(np.meshgrid(np.arange(-128, 128), np.arange(-128, 128)), -1).reshape(-1, 2).astype(np.int8)
+    once, twice = (tvmcompress.load(path, dense_rounding=r).run(pairs)[0] for r in ("single", "double"))
+    assert (once != twice).any()
+    np.testing.assert_array_equal(once[::97], reference(path, pairs[::97]))
+    assert run("inspect", path, "--dense-rounding", "double", "--json").code == 0
+    (tmp_path / "other.onnx").write_bytes(b"")
+    assert "is no TFLite file" in refused("inspect", tmp_path / "other.onnx", "--dense-rounding", "double")
