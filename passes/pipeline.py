@@ -19,6 +19,9 @@ import numpy as np
 from ._tvm import relax, tvm
 from .canonical.canonicalize import Canonicalize
 from .canonical.fold_batch_norm import FoldBatchNorm
+from .canonical.restore_normalizations import RestoreNormalizations
+from .canonical.split_projections import SplitProjections
+from .graph.adopt_module import model_pass
 from .lowering.lower_qdq import LowerQDQ
 from .plugins.registry import Registry
 from .pruning.prune_channels import PruneChannels
@@ -44,15 +47,13 @@ PASSES: Registry[Callable[..., tvm.transform.Pass]] = Registry(
 @relax.register_pipeline("tvmcompress.canonical")
 def canonical() -> tvm.transform.Pass:
     """The form that the other passes expect, batch normalization folded."""
-    return tvm.transform.Sequential(
-        [
-            Canonicalize(),
-            FoldBatchNorm(),
-            # Folding leaves biases where there were none.
-            Canonicalize(),
-        ],
-        name="tvmcompress.canonical",
-    )
+    return tvm.transform.Sequential(canonical_passes(), name="tvmcompress.canonical")
+
+
+def canonical_passes() -> list[tvm.transform.Pass]:
+    """What brings an imported module into canonical form."""
+    # Folding leaves biases where there were none.
+    return [Canonicalize(), RestoreNormalizations(), SplitProjections(), FoldBatchNorm(), Canonicalize()]
 
 
 @relax.register_pipeline("tvmcompress.prune")
@@ -114,7 +115,7 @@ def compress(samples: Samples, ratio: float = 0.5, **options: Any) -> tvm.transf
     )
 
 
-@tvm.transform.module_pass(opt_level=0, name="PruneAndRepair")
+@model_pass("PruneAndRepair")
 class PruneAndRepair:
     """Prune a module, and repair it towards what it was.
 
@@ -133,7 +134,7 @@ class PruneAndRepair:
         return pruned if self.samples is None else tvm.transform.Sequential([Reconstruct(mod, self.samples)])(pruned)
 
 
-@tvm.transform.module_pass(opt_level=0, name="CalibrateAndQuantize")
+@model_pass("CalibrateAndQuantize")
 class CalibrateAndQuantize:
     """Find the ranges of a module's activations on samples, quantize it, and repair it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -17,8 +17,11 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from .errors import UserError
 from .files.whole_file import whole_file
 from .passes import attach_params, detach_params, get_params
-from .passes._tvm import TVM_VERSION, tvm
+from .passes._tvm import TVM_VERSION, relax, tvm
+from .passes.graph.adopt_module import with_named_params
 from .passes.graph.interpreter import run
+from .passes.graph.module_params import input_vars, static_shape
+from .passes.pipeline import canonical_passes
 
 _FORMAT = 2
 
@@ -99,6 +102,46 @@ class Model:
     inputs: tuple[InputSpec, ...]
     outputs: tuple[str, ...] = ("output",)
     provenance: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_module(
+        module: tvm.IRModule,
+        params: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        outputs: Sequence[str] | None = None,
+        note: str = "made from a Relax module",
+    ) -> Model:
+        """A model from any Relax module of one straight-line function `main` with fixed shapes.
+
+        Args:
+            module: Its weights are parameters with values (attached, or as TVM's importers leave them), parameters whose
+                values are given, or constants, which become named parameters.
+            params: The values, by name, or in the order of the parameters behind the inputs, as
+                `tvm.relax.frontend.detach_params` gives them.
+            outputs: Names of the outputs; "output" and a number by default.
+            note: The first sentence of the provenance.
+
+        Returns:
+            The model in canonical form, batch normalization folded.
+
+        Raises:
+            UserError: Values are missing, a shape is open, or `main` is no straight-line Relax function.
+        """
+        mod = tvm.transform.Sequential(canonical_passes())(with_named_params(module, params))
+        main = mod["main"]
+        result = main.ret_ty
+        count = len(result.fields) if isinstance(result, relax.TupleType) else 1
+        names = ["output"] if count == 1 else [f"output{index}" for index in range(count)]
+        specs = tuple(
+            InputSpec(
+                name=var.name,
+                shape=static_shape(var),
+                dtype=str(var.ty.dtype),
+                layout="NCHW" if len(static_shape(var)) == 4 else None,
+            )
+            for var in input_vars(main)
+        )
+        return Model(mod, specs, tuple(outputs or names), (note,))
 
     @property
     def params(self) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ import re
 import numpy as np
 
 from .._tvm import Constant, relax, tvm
+from ..graph.adopt_module import model_pass
 from ..graph.interpreter import evaluate_call, plain_value
 from ..graph.module_params import get_params, param_vars, static_shape
 from ..graph.rebuild import DROP, Drop, Rebuilder, bindings, rebuild
@@ -32,7 +33,7 @@ _WEIGHTED = {f"relax.nn.conv{rank}d{kind}" for rank in (1, 2, 3) for kind in (""
 _SUFFIXES = re.compile(r"[._/](weight|bias|kernel|w|b|gamma|beta|scale|quantized)$", re.IGNORECASE)
 
 
-@tvm.transform.module_pass(opt_level=0, name="Canonicalize")
+@model_pass("Canonicalize")
 class Canonicalize:
     """Bring `main` into canonical form; parameters must be attached."""
 

@@ -12,6 +12,7 @@ from typing import TypeGuard
 import numpy as np
 
 from .._tvm import relax, tvm
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import static_shape
 from ..graph.normalization_statistics import Moments, record_statistics
 from ..graph.rebuild import Rebuilder, bindings, rebuild, users
@@ -30,7 +31,7 @@ class _Producer:
     bias_name: str | None
 
 
-@tvm.transform.module_pass(opt_level=0, name="FoldBatchNorm")
+@model_pass("FoldBatchNorm")
 class FoldBatchNorm:
     """Fold inference-mode batch normalization into the weights and bias of its producer.
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from .._tvm import Constant, relax, tvm
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import static_shape
 from ..graph.rebuild import Rebuilder, rebuild, users
 
 _NORMS = ("relax.nn.layer_norm", "relax.nn.group_norm")
 
 
-@tvm.transform.module_pass(opt_level=0, name="RestoreNormalizations")
+@model_pass("RestoreNormalizations")
 class RestoreNormalizations:
     """Recognize group normalization and layer normalization, with their scales and shifts.
 

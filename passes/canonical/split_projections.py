@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .._tvm import Constant, relax, tvm
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import static_shape
 from ..graph.rebuild import DROP, Drop, Rebuilder, bindings, rebuild, users
 
 
-@tvm.transform.module_pass(opt_level=0, name="SplitProjections")
+@model_pass("SplitProjections")
 class SplitProjections:
     """Move splits in front of the reshape and transposition before them, where they cut the outermost part of one axis."""
 

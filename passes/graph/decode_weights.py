@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any, TypeGuard
 
 from .._tvm import relax, tvm
+from .adopt_module import model_pass
 from .interpreter import evaluate_call
 from .rebuild import Rebuilder, rebuild
 
@@ -27,7 +28,7 @@ def is_stored_weight(value: relax.Expr | None) -> TypeGuard[Any]:
     )
 
 
-@tvm.transform.module_pass(opt_level=0, name="DecodeWeights")
+@model_pass("DecodeWeights")
 class DecodeWeights:
     """Replace what makes weights from stored parameters by parameters of the weights' values and the stored names.
 

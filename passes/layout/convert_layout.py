@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from .._tvm import tvm
+from ..graph.adopt_module import model_pass
 from . import rules as layout_rules  # noqa: F401  (registers the rules)
 from .converter import Converter
 
 
-@tvm.transform.module_pass(opt_level=0, name="ConvertLayout")
+@model_pass("ConvertLayout")
 class ConvertLayout:
     """Make images channels-last between the inputs and the outputs; parameters must be attached.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._tvm import relax, tvm
+from ..graph.adopt_module import model_pass
 from ..graph.rebuild import Rebuilder, bindings, rebuild, users
 from ..graph.remarks import Remark, add_remarks
 from ..integer.registry import is_integer_op
@@ -10,7 +11,7 @@ from ..integer.sparse_weights import sparse_weight
 from ..numbers.two_of_four import is_2of4, pack_2of4
 
 
-@tvm.transform.module_pass(opt_level=0, name="CompressSparse")
+@model_pass("CompressSparse")
 class CompressSparse:
     """Replace the weights of `qconv2d` and `qdense` by `unpack_2of4` of 2.5 bytes for four weights; the results stay the same.
 

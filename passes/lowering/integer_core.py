@@ -10,6 +10,7 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import input_vars, static_shape
 from ..graph.rebuild import Rebuilder, bindings, users
 from ..graph.remarks import Remark, add_remarks
@@ -62,7 +63,7 @@ class IOQuantization:
     outputs: tuple[TensorQuantization, ...]
 
 
-@tvm.transform.module_pass(opt_level=0, name="IntegerCore")
+@model_pass("IntegerCore")
 class IntegerCore:
     """Strip the quantization of the inputs and the dequantization of the outputs from a module made by `LowerQDQ`.
 

@@ -6,6 +6,7 @@ import json
 
 from .._tvm import relax, tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.decode_weights import DecodeWeights
 from ..graph.module_params import get_params
 from ..graph.rebuild import bindings
@@ -26,7 +27,7 @@ from .walk import Lowering
 SCALES_ATTR = "tvmcompress.scales"
 
 
-@tvm.transform.module_pass(opt_level=0, name="LowerQDQ")
+@model_pass("LowerQDQ")
 class LowerQDQ:
     """From quantize and dequantize around float operators (QDQ) to integer operators.
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._tvm import relax, tvm
+from ..graph.adopt_module import model_pass
 from ..graph.analysis import call_macs
 from ..graph.module_params import static_shape
 from ..graph.rebuild import Rebuilder, bindings, users
@@ -108,7 +109,7 @@ def prefixes(func: relax.Function) -> Iterator[Prefix]:
             yield found
 
 
-@tvm.transform.module_pass(opt_level=0, name="PatchExecution")
+@model_pass("PatchExecution")
 class PatchExecution:
     """Compute the layers up to a tensor strip by strip; every byte of the result stays.
 

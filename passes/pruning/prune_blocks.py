@@ -15,6 +15,7 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.analysis import count_macs, count_params
 from ..graph.interpreter import Interpreter
 from ..graph.module_params import input_vars, param_vars, static_shape
@@ -42,7 +43,7 @@ class Block:
     layers: tuple[str, ...]
 
 
-@tvm.transform.module_pass(opt_level=0, name="PruneBlocks")
+@model_pass("PruneBlocks")
 class PruneBlocks:
     """Remove the blocks that change the output least.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from .._tvm import tvm
 from ..channels import ChannelGraph, Group, analyze, remove_units
+from ..graph.adopt_module import model_pass
 from ..graph.analysis import count_macs, count_params
 from ..graph.module_params import get_params
 from ..graph.remarks import Remark, add_remarks
@@ -26,7 +27,7 @@ from .allocation import Allocation, allocate
 from .importance import Criterion, Prepared, criterion_name, get_criterion, prepare, score
 
 
-@tvm.transform.module_pass(opt_level=0, name="PruneChannels")
+@model_pass("PruneChannels")
 class PruneChannels:
     """Remove the channels that matter least.
 

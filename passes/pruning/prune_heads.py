@@ -14,6 +14,7 @@ import numpy as np
 from .._tvm import relax, tvm
 from ..channels import ChannelGraph, Group, analyze
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import get_params, input_vars, param_vars, static_shape
 from ..graph.rebuild import bindings
 from ..graph.remarks import Remark, add_remarks
@@ -28,7 +29,7 @@ from .prune_channels import prune
 _NO_HEADS = "there are no attention heads that could be removed"
 
 
-@tvm.transform.module_pass(opt_level=0, name="PruneHeads")
+@model_pass("PruneHeads")
 class PruneHeads:
     """Remove the attention heads that matter least.
 

@@ -15,6 +15,7 @@ import numpy as np
 from .._tvm import tvm
 from ..channels import ChannelGraph, analyze
 from ..errors import LimitError, UserError
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import get_params
 from .allocation import Allocation, check_patterns, matches, normalize
 from .cost_model import CostModel, Precision
@@ -251,7 +252,7 @@ def _unreachable(model: CostModel, removed: np.ndarray, limits: Mapping[str, flo
     )
 
 
-@tvm.transform.module_pass(opt_level=0, name="PruneToBudget")
+@model_pass("PruneToBudget")
 class PruneToBudget:
     """Remove channels until a budget is met, those first that do least damage for what they save.
 

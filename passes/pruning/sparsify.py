@@ -16,6 +16,7 @@ import numpy as np
 from .._tvm import relax, tvm
 from ..channels import stem
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import attach_params, detach_params, param_vars
 from ..graph.rebuild import bindings
 from ..graph.remarks import Remark, add_remarks
@@ -34,7 +35,7 @@ class _Weight:
     grouped: bool
 
 
-@tvm.transform.module_pass(opt_level=0, name="Sparsify")
+@model_pass("Sparsify")
 class Sparsify:
     """Zero the weights of convolutions and dense layers that matter least.
 

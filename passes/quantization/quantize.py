@@ -18,6 +18,7 @@ import numpy as np
 
 from .._tvm import Constant, relax, tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.module_params import input_vars, static_shape
 from ..graph.rebuild import Rebuilder, bindings
 from ..graph.remarks import Remark, add_remarks
@@ -38,7 +39,7 @@ _LARGEST_BIAS = 2.0**28
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
-@tvm.transform.module_pass(opt_level=0, name="Quantize")
+@model_pass("Quantize")
 class Quantize:
     """Insert quantization.
 

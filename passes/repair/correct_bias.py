@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .._tvm import relax, tvm
+from ..graph.adopt_module import model_pass
 from ..graph.float_reference import FloatReference, start, why_not_together
 from ..graph.module_params import attach_params, detach_params, get_params
 from ..graph.rebuild import bindings
@@ -25,7 +26,7 @@ from .expected_values import expected_values
 Progress = Callable[[int, int, str], None]
 
 
-@tvm.transform.module_pass(opt_level=0, name="CorrectBias")
+@model_pass("CorrectBias")
 class CorrectBias:
     """Correct the int32 biases of a module in QDQ form.
 

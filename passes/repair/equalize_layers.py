@@ -14,6 +14,7 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.channel_scales import ChannelScale, record_channel_scales
 from ..graph.module_params import attach_params, detach_params, get_params, param_vars, static_shape
 from ..graph.normalization_statistics import Moments, get_statistics, record_statistics
@@ -78,7 +79,7 @@ class _Pair:
     between: tuple[tuple[str, int], ...]
 
 
-@tvm.transform.module_pass(opt_level=0, name="EqualizeLayers")
+@model_pass("EqualizeLayers")
 class EqualizeLayers:
     """Equalize the channel ranges of layers that follow each other; the float result stays.
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass, with_named_params
 from ..graph.float_reference import FloatReference, start
 from ..graph.interpreter import Execution, plain_value
 from ..graph.module_params import attach_params, detach_params, get_params
@@ -58,7 +59,7 @@ class _Layer:
     clip: tuple[float, float]
 
 
-@tvm.transform.module_pass(opt_level=0, name="Reconstruct")
+@model_pass("Reconstruct")
 class Reconstruct:
     """Repair the weights of a pruned or sparse module from calibration samples; what `Sparsify` has zeroed stays zero.
 
@@ -84,7 +85,7 @@ class Reconstruct:
         ridge: float | None = None,
         on_progress: Progress | None = None,
     ) -> None:
-        self.original = original
+        self.original = with_named_params(original)
         self.inputs = list(inputs)
         self.kept = dict(kept) if kept is not None else None
         self.ridge = ridge

@@ -15,6 +15,7 @@ import numpy as np
 
 from .._tvm import tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from .im2col import folded_weight, unfolded_weight
 from .layerwise import NO_SOLUTION, LayerProblem, Solution, repair_layers
 
@@ -25,7 +26,7 @@ _BLOCK = 4096
 _COLUMNS = 128
 
 
-@tvm.transform.module_pass(opt_level=0, name="RoundByHessian")
+@model_pass("RoundByHessian")
 class RoundByHessian:
     """Round the weights of convolutions and matrix products in a module in QDQ form, second-order errors made good.
 

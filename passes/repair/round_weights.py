@@ -15,6 +15,7 @@ import numpy as np
 
 from .._tvm import tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from .im2col import folded_weight, unfolded_weight
 from .layerwise import NO_SOLUTION, LayerProblem, Solution, repair_layers
 
@@ -26,7 +27,7 @@ _WARMUP = 0.2
 _EXPONENTS = (20.0, 2.0)
 
 
-@tvm.transform.module_pass(opt_level=0, name="RoundWeights")
+@model_pass("RoundWeights")
 class RoundWeights:
     """Learn how the weights of a module in QDQ form are rounded.
 

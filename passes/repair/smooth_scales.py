@@ -16,6 +16,7 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..errors import UserError
+from ..graph.adopt_module import model_pass
 from ..graph.channel_scales import ChannelScale, record_channel_scales
 from ..graph.interpreter import Interpreter
 from ..graph.module_params import attach_params, detach_params, get_params, param_vars, static_shape
@@ -42,7 +43,7 @@ class _Place:
     weights: tuple[str, ...]
 
 
-@tvm.transform.module_pass(opt_level=0, name="SmoothScales")
+@model_pass("SmoothScales")
 class SmoothScales:
     """Move scale from activations to weights behind normalizations; the float result stays.
 

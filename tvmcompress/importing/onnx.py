@@ -11,8 +11,9 @@ import onnx
 
 from ..errors import UnsupportedOperatorError, UserError
 from ..model import InputSpec, Model
-from ..passes import Canonicalize, FoldBatchNorm, RestoreNormalizations, SplitProjections, attach_params
+from ..passes import attach_params
 from ..passes._tvm import tvm
+from ..passes.pipeline import canonical_passes
 from .onnx_editing import GraphEditor
 from .onnx_graph import clean
 from .onnx_importer import Importer, can_import
@@ -81,8 +82,7 @@ def from_onnx(
     params = {var.name: tensor.numpy() for var, tensor in zip(list(main.params)[count:], tensors)}
     mod["main"] = main.without_attr("params") if "params" in main.attrs else main
     mod = attach_params(mod, params)
-    passes = (Canonicalize(), RestoreNormalizations(), SplitProjections(), FoldBatchNorm(), Canonicalize())
-    mod = tvm.transform.Sequential(passes)(mod)
+    mod = tvm.transform.Sequential(canonical_passes())(mod)
     inputs = tuple(
         InputSpec(
             name=var.name,

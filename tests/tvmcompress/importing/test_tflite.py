@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tvmcompress
+from tests.tvmcompress.cli.running import refused, run
 from tvmcompress import UserError
 from tvmcompress.importing.tflite import load_tflite
 from tvmcompress.passes.integer.requantize import multiply

@@ -18,7 +18,8 @@ _model = partial(typer.Option, rich_help_panel="Model")
 ModelArgument = Annotated[
     Path,
     typer.Argument(
-        help="An .onnx or .tflite file, float or quantized; or a .tvmc file, which compress writes.", show_default=False
+        help="An .onnx or .tflite file, float or quantized; a .pt2 file of torch.export; a .tvmc file of ours.",
+        show_default=False,
     ),
 ]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import UnsupportedOperatorError, UserError
 from ...model import InputSpec, Model
-from ...passes import Canonicalize, FoldBatchNorm, RestoreNormalizations, SplitProjections, attach_params
+from ...passes import attach_params
 from ...passes._tvm import relax, tvm
 from ...passes.graph.interpreter import evaluate_call, plain_value
 from ...passes.graph.rebuild import Rebuilder, bindings
@@ -22,6 +22,7 @@ from ...passes.graph.remarks import Remark, add_remarks
 from ...passes.integer.registry import is_integer_op
 from ...passes.layout.converter import to_first, to_last
 from ...passes.lowering.integer_core import IOQuantization, TensorQuantization, set_io_quantization
+from ...passes.pipeline import canonical_passes
 from ...passes.plugins.registry import Registry
 from .file import TfliteFile, TfliteOperator, TfliteTensor
 
@@ -147,8 +148,7 @@ class Importer:
         if integers:
             mod = self._with_io(mod)
         else:
-            passes = (Canonicalize(), RestoreNormalizations(), SplitProjections(), FoldBatchNorm(), Canonicalize())
-            mod = tvm.transform.Sequential(passes)(mod)
+            mod = tvm.transform.Sequential(canonical_passes())(mod)
         specs = tuple(
             InputSpec(name=var.name, shape=t.shape, dtype=t.dtype, layout="NHWC" if len(t.shape) == 4 else None)
             for var, t in zip(self.build.inputs, self._file.inputs)
