@@ -241,7 +241,7 @@ def test_dense_normalization_folds() -> None:
 def test_missing_values_are_named() -> None:
     with pytest.raises(ValueError, match="parameter conv_weight of main has no value"):
         attach_params(Imported, {})
-    with pytest.raises(ValueError, match="no parameter values"):
+    with pytest.raises(ValueError, match="without values; give them"):
         Canonicalize()(Imported)
 
 

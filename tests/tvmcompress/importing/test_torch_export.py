@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from tests.passes import torch_zoo  # noqa: E402
 
 # Each of another kind.
-SAMPLE = ["mobilenet_v2", "attention_module", "shufflenet_v2", "Siamese", "VisionTransformer", "Bert"]
+SAMPLE = ["mobilenet_v2", "attention_module", "shufflenet_v2", "Siamese", "MlpMixer", "Bert"]
 BY_NAME = {entry.name: entry for entry in torch_zoo.ARCHITECTURES}
 
 
