@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
-from .registry import activation_dtypes, check_tensor, register_typed, result_dtype, tensor_type, typed_call
+from .registry import activation_dtypes, check_tensor, register_typed, result_dtype, tensor_type
+from .requantization import LayerRequantization, requantized_call
 from .requantize import te_requantize
 
 
@@ -30,15 +31,9 @@ def qconv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
     input_zero_point: int,
-    output_zero_point: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    max_shift: int = 30,
-    out_dtype: str = "int8",
-    **wide: str,
+    **requantization: Unpack[LayerRequantization],
 ) -> relax.Call:
-    """Convolution: requantize(bias + sum((x - input_zero_point) * weight)), clipped to [qmin, qmax].
+    """Convolution: requantize(bias + sum((x - input_zero_point) * weight)).
 
     Args:
         x: int8 (N, H, W, C), padded with `input_zero_point`.
@@ -51,33 +46,13 @@ def qconv2d(
         dilation: Rows, columns.
         groups: Divides C and O; output channel o reads group o // (O / groups).
         input_zero_point: Of x.
-        output_zero_point: Of the result.
-        qmin: Lower limit of the result: the clip of a fused activation.
-        qmax: Upper limit.
-        rounding: "double" or "single".
-        max_shift: No shift is larger; at most 0 says that there is no left shift.
-        out_dtype: Of the result, "int8" or "int16".
-        wide: `accumulator`, "int32" or "int64": where products are added up, needed with int16.
+        requantization: From input scale * weight scale.
 
     Returns:
         A call of type int8 (N, OH, OW, O).
     """
-    return typed_call(
-        "conv2d",
-        [x, weight, bias, multiplier, shift],
-        out_dtype,
-        strides=strides,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        input_zero_point=input_zero_point,
-        output_zero_point=output_zero_point,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-        max_shift=max_shift,
-        **wide,
-    )
+    geometry = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+    return layer_call("conv2d", [x, weight, bias, multiplier, shift], requantization, input_zero_point, **geometry)
 
 
 def qdepthwise(
@@ -91,13 +66,7 @@ def qdepthwise(
     padding: Sequence[int] = (0, 0, 0, 0),
     dilation: Sequence[int] = (1, 1),
     input_zero_point: int,
-    output_zero_point: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    max_shift: int = 30,
-    out_dtype: str = "int8",
-    **wide: str,
+    **requantization: Unpack[LayerRequantization],
 ) -> relax.Call:
     """Depthwise convolution; as `qconv2d` but for the weight.
 
@@ -105,21 +74,16 @@ def qdepthwise(
         weight: int8 (1, KH, KW, O), where O is C times the depth multiplier; output channel o reads input channel
             o // multiplier.
     """
-    return typed_call(
-        "depthwise",
-        [x, weight, bias, multiplier, shift],
-        out_dtype,
-        strides=strides,
-        padding=padding,
-        dilation=dilation,
-        input_zero_point=input_zero_point,
-        output_zero_point=output_zero_point,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-        max_shift=max_shift,
-        **wide,
-    )
+    geometry = {"strides": strides, "padding": padding, "dilation": dilation}
+    return layer_call("depthwise", [x, weight, bias, multiplier, shift], requantization, input_zero_point, **geometry)
+
+
+def layer_call(
+    name: str, args: list[relax.Expr], requantization: LayerRequantization, input_zero_point: int, **geometry: Any
+) -> relax.Call:
+    """A call of a layer on (x, weight, bias, multiplier, shift)."""
+    record = {"max_shift": 30, **requantization}
+    return requantized_call(name, args, record, **geometry, input_zero_point=input_zero_point)
 
 
 def check_channels(op: str, call: relax.Call, channels: int, first: int = 2) -> None:
@@ -186,7 +150,7 @@ def te_epilogue(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) ->
     # The biased sum is a buffer of its own; see te_multiply.
     biased = te.compute(acc.shape, lambda *i: acc(*i) + bias[i[-1]].astype(acc.dtype), name="biased")
     return te.compute(
-        acc.shape, lambda *i: te_requantize(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs), name="requantized"
+        acc.shape, lambda *i: te_requantize(biased(*i), attrs, multiplier[i[-1]], shift[i[-1]]), name="requantized"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
-from .conv import accumulator_dtype, check_channels, te_epilogue
-from .registry import activation_dtypes, check_tensor, register_typed, result_dtype, tensor_type, typed_call
+from .conv import accumulator_dtype, check_channels, layer_call, te_epilogue
+from .registry import activation_dtypes, check_tensor, register_typed, result_dtype, tensor_type
+from .requantization import LayerRequantization
 
 
 def qdense(
@@ -18,15 +19,9 @@ def qdense(
     shift: relax.Expr,
     *,
     input_zero_point: int,
-    output_zero_point: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    max_shift: int = 30,
-    out_dtype: str = "int8",
-    **wide: str,
+    **requantization: Unpack[LayerRequantization],
 ) -> relax.Call:
-    """Fully connected layer: requantize(bias + (x - input_zero_point) @ weight.T), clipped to [qmin, qmax].
+    """Fully connected layer: requantize(bias + (x - input_zero_point) @ weight.T).
 
     Args:
         x: int8 (..., K).
@@ -35,27 +30,12 @@ def qdense(
         multiplier: int32 (O,).
         shift: int32 (O,).
         input_zero_point: Of x.
-        output_zero_point: Of the result.
-        qmin: Lower limit of the result.
-        qmax: Upper limit.
-        rounding: "double" or "single".
-        max_shift: No shift is larger.
+        requantization: From input scale * weight scale.
 
     Returns:
         A call of type int8 (..., O).
     """
-    return typed_call(
-        "dense",
-        [x, weight, bias, multiplier, shift],
-        out_dtype,
-        input_zero_point=input_zero_point,
-        output_zero_point=output_zero_point,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-        max_shift=max_shift,
-        **wide,
-    )
+    return layer_call("dense", [x, weight, bias, multiplier, shift], requantization, input_zero_point)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:

@@ -10,7 +10,7 @@ from .._tvm import relax, te, tirx
 from ..numbers.affine import Affine
 from .elementwise import broadcast_shape, infer_binary, read
 from .registry import check_tensor, make_call, register_operator, tensor_type
-from .requantize import te_saturate
+from .requantize import saturated, te_saturate
 
 # One step of the dividend times this saturates 8 bits, whatever else.
 _LARGEST_RECIPROCAL = 512.0
@@ -72,7 +72,7 @@ def divide(a: np.ndarray, b: np.ndarray, table: np.ndarray, attrs: Any) -> np.nd
     """The reference of `qdivide` in NumPy."""
     product = (a.astype(np.int64) - int(attrs.input1_zero_point)) * table[b.astype(np.int32) + 128]
     rounded = (product + (1 << (_BITS - 1))) >> _BITS
-    return np.clip(rounded + int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax)).astype(np.int8)
+    return saturated(rounded, attrs)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
@@ -89,7 +89,7 @@ def _define(call: relax.Call, a: Any, b: Any, table: Any) -> Any:
         factor = table[read(b, index, -128)].astype("int64")
         half = tirx.const(1 << (_BITS - 1), "int64")
         rounded = tirx.shift_right(value * factor + half, tirx.const(_BITS, "int64"))
-        return te_saturate(rounded, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), "int8")
+        return te_saturate(rounded, attrs)
 
     return te.compute(broadcast_shape(call), element, name="quotient")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from .registry import (
     tensor_type,
     typed_call,
 )
-from .requantize import quantize_multiplier, te_multiply, te_requantize, te_shift_left
+from .requantization import Requantization, ScalarRequantization, requantized_call
+from .requantize import quantize_multiplier, te_multiply, te_requantize, te_requantized, te_shift_left
 
 # Bits by which the operands of a sum are shifted up before they are brought to one scale, as in TensorFlow Lite.
 ADD_LEFT_SHIFT = 20
@@ -35,13 +36,9 @@ def qadd(
     input2_zero_point: int,
     input2_multiplier: int,
     input2_shift: int,
-    output_zero_point: int,
     output_multiplier: int,
     output_shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    out_dtype: str = "int8",
+    **requantization: Unpack[Requantization],
 ) -> relax.Call:
     """Sum of two tensors of different scales, TensorFlow Lite's arithmetic.
 
@@ -55,23 +52,19 @@ def qadd(
     Returns:
         A call of type int8.
     """
-    return typed_call(
+    return requantized_call(
         "add",
         [a, b],
-        out_dtype,
+        requantization,
         input1_zero_point=input1_zero_point,
         input1_multiplier=input1_multiplier,
         input1_shift=input1_shift,
         input2_zero_point=input2_zero_point,
         input2_multiplier=input2_multiplier,
         input2_shift=input2_shift,
-        output_zero_point=output_zero_point,
         output_multiplier=output_multiplier,
         output_shift=output_shift,
         left_shift=_left_shift(a, b),
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
     )
 
 
@@ -108,74 +101,36 @@ def qmul(
     *,
     input1_zero_point: int,
     input2_zero_point: int,
-    output_zero_point: int,
-    multiplier: int,
-    shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    out_dtype: str = "int8",
+    **requantization: Unpack[ScalarRequantization],
 ) -> relax.Call:
     """Product: requantize((a - input1_zero_point) * (b - input2_zero_point)).
 
     Args:
         a: int8; shapes broadcast as in NumPy.
         b: int8.
-        multiplier: Of scale1 * scale2 / output scale.
-        shift: Of the same.
+        input1_zero_point: Of a.
+        input2_zero_point: Of b.
+        requantization: By scale1 * scale2 / output scale.
 
     Returns:
         A call of type int8.
     """
-    return typed_call(
-        "mul",
-        [a, b],
-        out_dtype,
-        input1_zero_point=input1_zero_point,
-        input2_zero_point=input2_zero_point,
-        output_zero_point=output_zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-    )
+    zero_points = {"input1_zero_point": input1_zero_point, "input2_zero_point": input2_zero_point}
+    return requantized_call("mul", [a, b], requantization, **zero_points)
 
 
-def qrequantize(
-    x: relax.Expr,
-    *,
-    input_zero_point: int,
-    output_zero_point: int,
-    multiplier: int,
-    shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    out_dtype: str = "int8",
-) -> relax.Call:
+def qrequantize(x: relax.Expr, *, input_zero_point: int, **requantization: Unpack[ScalarRequantization]) -> relax.Call:
     """Change of scale and zero point, with a clip.
 
     Args:
         x: int8, any shape.
-        multiplier: Of input scale / output scale.
-        shift: Of the same.
+        input_zero_point: Of x.
+        requantization: By input scale / output scale.
 
     Returns:
         A call of type int8.
     """
-    return typed_call(
-        "requantize",
-        [x],
-        out_dtype,
-        input_zero_point=input_zero_point,
-        output_zero_point=output_zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-    )
+    return requantized_call("requantize", [x], requantization, input_zero_point=input_zero_point)
 
 
 def qlut(x: relax.Expr, table: relax.Expr) -> relax.Call:
@@ -263,37 +218,27 @@ def _define_sum(sign: int) -> Any:
             first, second = scaled(a, index, "input1"), scaled(b, index, "input2")
             return first + second if sign > 0 else first - second
 
-        shape = broadcast_shape(call)
-        raw = te.compute(shape, total, name="sum")
-        return te.compute(
-            shape,
-            lambda *i: te_requantize(
-                raw(*i), int(attrs.output_multiplier), int(attrs.output_shift), attrs, max_shift=int(attrs.output_shift)
-            ),
-            name="requantized",
-        )
+        raw = te.compute(broadcast_shape(call), total, name="sum")
+        factor = int(attrs.output_multiplier), int(attrs.output_shift)
+        return te.compute(raw.shape, lambda *i: te_requantize(raw(*i), attrs, *factor), name="requantized")
 
     return define
 
 
-def _scalar_requantize(value: Any, attrs: Any) -> Any:
-    return te_requantize(value, int(attrs.multiplier), int(attrs.shift), attrs, max_shift=int(attrs.shift))
-
-
 def _define_mul(call: relax.Call, a: Any, b: Any) -> Any:
-    attrs, shape = call.attrs, broadcast_shape(call)
+    attrs = call.attrs
     product = te.compute(
-        shape,
+        broadcast_shape(call),
         lambda *i: read(a, i, int(attrs.input1_zero_point)) * read(b, i, int(attrs.input2_zero_point)),
         name="product",
     )
-    return te.compute(shape, lambda *i: _scalar_requantize(product(*i), attrs), name="requantized")
+    return te_requantized(product, attrs)
 
 
 def _define_requantize(call: relax.Call, x: Any) -> Any:
     attrs = call.attrs
     zero = int(attrs.input_zero_point)
-    return te.compute(x.shape, lambda *i: _scalar_requantize(read(x, i, zero), attrs), name="requantized")
+    return te.compute(x.shape, lambda *i: te_requantize(read(x, i, zero), attrs), name="requantized")
 
 
 def _define_lut(call: relax.Call, x: Any, table: Any) -> Any:

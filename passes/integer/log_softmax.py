@@ -6,14 +6,15 @@ is interpolated in a table; everything is added up with 20 fraction bits.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
-from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
-from .requantize import requantize, te_requantize
+from .registry import check_tensor, dtype_of, register_operator, tensor_type
+from .requantization import ScalarRequantization, requantized_call
+from .requantize import requantized, te_requantized
 from .softmax import MAX_ELEMENTS, exponential_sum, sum_bits, te_sum
 
 FRACTION_BITS = 20
@@ -31,13 +32,7 @@ def qlogsoftmax(
     exponentials: relax.Expr,
     differences: relax.Expr,
     logarithms: relax.Expr,
-    *,
-    output_zero_point: int,
-    multiplier: int,
-    shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
+    **requantization: Unpack[ScalarRequantization],
 ) -> relax.Call:
     """Logarithm of the softmax over the last axis.
 
@@ -46,26 +41,12 @@ def qlogsoftmax(
         exponentials: int32 (256,): `exponentials` of x's scale.
         differences: int32 (256,): `differences` of x's scale.
         logarithms: int32 (257,): `LOGARITHMS`.
-        output_zero_point: Of the result.
-        multiplier: Of 2**-20 / output scale.
-        shift: Of the same.
-        qmin: Lower limit of the result.
-        qmax: Upper limit.
-        rounding: "double" or "single".
+        requantization: By 2**-20 / output scale.
 
     Returns:
         A call of type int8, the shape of x.
     """
-    return make_call(
-        _LOG_SOFTMAX,
-        [x, exponentials, differences, logarithms],
-        output_zero_point=output_zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-    )
+    return requantized_call("logsoftmax", [x, exponentials, differences, logarithms], requantization)
 
 
 def differences(scale: float) -> np.ndarray:
@@ -86,9 +67,7 @@ def log_softmax(
     low = logarithms.astype(np.int64)[index]
     step = ((logarithms.astype(np.int64)[index + 1] - low) * rest + (1 << (_REST_BITS - 1))) >> _REST_BITS
     logarithm = (power + sum_bits(x.shape[-1]) - 31) * _LOG_TWO + low + step
-    acc = -(differences.astype(np.int64)[largest - x] + logarithm)
-    limits = int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax)
-    return requantize(acc, int(attrs.multiplier), int(attrs.shift), *limits, str(attrs.rounding)).astype(np.int8)
+    return requantized(-(differences.astype(np.int64)[largest - x] + logarithm), attrs)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
@@ -131,11 +110,7 @@ def _define(call: relax.Call, x: Any, exponentials: Any, differences: Any, logar
         row = (*i[:-1], 0)
         return -(differences[summed.largest(*row) - x(*i).astype("int32")] + log(*row))
 
-    acc = te.compute(shape, total, name="negated")
-    multiplier, shift = int(attrs.multiplier), int(attrs.shift)
-    return te.compute(
-        shape, lambda *i: te_requantize(acc(*i), multiplier, shift, attrs, max_shift=shift), name="requantized"
-    )
+    return te_requantized(te.compute(shape, total, name="negated"), attrs)
 
 
-_LOG_SOFTMAX = register_operator("qlogsoftmax", 4, "Integer logarithm of the softmax", _infer, _define)
+register_operator("qlogsoftmax", 4, "Integer logarithm of the softmax", _infer, _define)

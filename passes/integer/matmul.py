@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
-from .registry import dtype_of, make_call, register_operator, tensor_type
-from .requantize import INT32_MAX, te_requantize
+from .registry import dtype_of, register_operator, tensor_type
+from .requantization import ScalarRequantization, requantized_call
+from .requantize import INT32_MAX, te_requantized
 
 
 def qmatmul(
@@ -18,12 +19,7 @@ def qmatmul(
     *,
     input1_zero_point: int,
     input2_zero_point: int,
-    output_zero_point: int,
-    multiplier: int,
-    shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
+    **requantization: Unpack[ScalarRequantization],
 ) -> relax.Call:
     """Matrix product: requantize((a - input1_zero_point) @ (b - input2_zero_point)), TensorFlow Lite's BATCH_MATMUL.
 
@@ -32,28 +28,13 @@ def qmatmul(
         b: int8 (..., K, N).
         input1_zero_point: Of a.
         input2_zero_point: Of b.
-        output_zero_point: Of the result.
-        multiplier: Of scale1 * scale2 / output scale.
-        shift: Of the same.
-        qmin: Lower limit of the result.
-        qmax: Upper limit.
-        rounding: "double" or "single".
+        requantization: By scale1 * scale2 / output scale.
 
     Returns:
         A call of type int8 (..., M, N).
     """
-    return make_call(
-        _MATMUL,
-        [a, b],
-        input1_zero_point=input1_zero_point,
-        input2_zero_point=input2_zero_point,
-        output_zero_point=output_zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-    )
+    zero_points = {"input1_zero_point": input1_zero_point, "input2_zero_point": input2_zero_point}
+    return requantized_call("matmul", [a, b], requantization, **zero_points)
 
 
 def largest_depth(zero_point1: int, zero_point2: int) -> int:
@@ -97,10 +78,7 @@ def _define(call: relax.Call, a: Any, b: Any) -> Any:
         return te.sum(first * second, axis=depth)
 
     acc = te.compute(shape, element, name="matmul")
-    multiplier, shift = int(attrs.multiplier), int(attrs.shift)
-    return te.compute(
-        shape, lambda *i: te_requantize(acc(*i), multiplier, shift, attrs, max_shift=shift), name="requantized"
-    )
+    return te_requantized(acc, attrs)
 
 
-_MATMUL = register_operator("qmatmul", 2, "Integer matrix product of two tensors", _infer, _define)
+register_operator("qmatmul", 2, "Integer matrix product of two tensors", _infer, _define)

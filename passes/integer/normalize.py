@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
 from .fixed_point import ROOT_A, ROOT_B, ROOT_STEPS, reciprocal_root
-from .registry import check_tensor, dtype_of, make_call, register_operator, tensor_type
-from .requantize import requantize, te_requantize
+from .registry import check_tensor, dtype_of, register_operator, tensor_type
+from .requantization import ScalarRequantization, requantized_call
+from .requantize import requantized, te_requantized
 
 # More elements than this in a row, and d could leave 32 bits.
 MAX_ELEMENTS = (1 << 31) // 255 - 1
@@ -43,12 +44,7 @@ def qnormalize(
     centred: bool,
     input_zero_point: int,
     epsilon: int,
-    output_zero_point: int,
-    multiplier: int,
-    shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
+    **requantization: Unpack[ScalarRequantization],
 ) -> relax.Call:
     """Normalization over axes: requantize(round(y * 2**F) * factor + offset), F being `fraction_bits` of K.
 
@@ -60,30 +56,13 @@ def qnormalize(
         centred: Whether the mean is subtracted; otherwise the zero point is, and sum(x) above counts as 0.
         input_zero_point: Of x.
         epsilon: E, see `integer_epsilon`.
-        output_zero_point: Of the result.
-        multiplier: Of the real value of one step of `factor` * 2**-F / output scale.
-        shift: Of the same.
-        qmin: Lower limit of the result.
-        qmax: Upper limit.
-        rounding: "double" or "single", of the last step; y is rounded half up.
+        requantization: By the real value of one step of `factor` * 2**-F / output scale; y is rounded half up before.
 
     Returns:
         A call of type int8, the shape of x.
     """
-    return make_call(
-        _NORMALIZE,
-        [x, factor, offset],
-        axes=axes,
-        centred=bool(centred),
-        input_zero_point=input_zero_point,
-        epsilon=epsilon,
-        output_zero_point=output_zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-    )
+    options = {"axes": axes, "centred": bool(centred), "input_zero_point": input_zero_point, "epsilon": epsilon}
+    return requantized_call("normalize", [x, factor, offset], requantization, **options)
 
 
 def fraction_bits(count: int) -> int:
@@ -109,9 +88,7 @@ def normalize(
     root, exponent = reciprocal_root(np.maximum(variance + int(attrs.epsilon), 1))
     bits = exponent - fraction_bits(count)
     y = ((count * wide - total) * root + (np.int64(1) << (bits - 1))) >> bits
-    limits = int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax)
-    acc = y * factor.astype(np.int64) + offset
-    return requantize(acc, int(attrs.multiplier), int(attrs.shift), *limits, str(attrs.rounding)).astype(np.int8)
+    return requantized(y * factor.astype(np.int64) + offset, attrs)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
@@ -183,10 +160,7 @@ def _define(call: relax.Call, x: Any, factor: Any, offset: Any) -> Any:
         return y(*i) * factor(*place).astype("int32") + offset(*place)
 
     acc = te.compute(shape, scaled, name="scaled")
-    multiplier, shift = int(attrs.multiplier), int(attrs.shift)
-    return te.compute(
-        shape, lambda *i: te_requantize(acc(*i), multiplier, shift, attrs, max_shift=shift), name="requantized"
-    )
+    return te_requantized(acc, attrs)
 
 
 def _te_reciprocal_root(w: Any, shape: Sequence[int]) -> tuple[Any, Any]:
@@ -233,4 +207,4 @@ def _newton(previous: Any, mantissa: Any, shape: Sequence[int], step: int, produ
     return te.compute(shape, lambda *i: product(previous(*i), error(*i), 30), name=f"newton{step}")
 
 
-_NORMALIZE = register_operator("qnormalize", 3, "Integer normalization", _infer, _define)
+register_operator("qnormalize", 3, "Integer normalization", _infer, _define)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
 from .conv import output_size
 from .registry import activation_dtypes, check_tensor, dtype_of, register_typed, result_dtype, tensor_type, typed_call
-from .requantize import te_requantize
+from .requantization import ScalarRequantization, requantized_call
+from .requantize import te_requantized, te_saturate
 
 
 def qavgpool(
@@ -59,13 +60,7 @@ def qmean(
     axes: Sequence[int],
     keepdims: bool,
     input_zero_point: int,
-    output_zero_point: int,
-    multiplier: int,
-    shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    out_dtype: str = "int8",
+    **requantization: Unpack[ScalarRequantization],
 ) -> relax.Call:
     """Mean over axes, onto a scale of its own: requantize(sum(x - input_zero_point)).
 
@@ -75,26 +70,14 @@ def qmean(
         x: int8, any shape.
         axes: Not negative.
         keepdims: Whether the axes stay with length 1.
-        multiplier: Of input scale / (output scale * number of elements).
-        shift: Of the same.
+        input_zero_point: Of x.
+        requantization: By input scale / (output scale * number of elements).
 
     Returns:
         A call of type int8.
     """
-    return typed_call(
-        "mean",
-        [x],
-        out_dtype,
-        axes=axes,
-        keepdims=keepdims,
-        input_zero_point=input_zero_point,
-        output_zero_point=output_zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-    )
+    reduction = {"axes": axes, "keepdims": keepdims, "input_zero_point": input_zero_point}
+    return requantized_call("mean", [x], requantization, **reduction)
 
 
 def _infer_pool(call: relax.Call) -> relax.TensorType:
@@ -148,11 +131,6 @@ def _element(call: relax.Call, x: Any, fill: int, rows: Any, cols: Any) -> Any:
     return read
 
 
-def _saturate(value: Any, attrs: Any) -> Any:
-    low, high = tirx.const(int(attrs.qmin), "int32"), tirx.const(int(attrs.qmax), "int32")
-    return tirx.max(tirx.min(value, high), low).astype(result_dtype(attrs))
-
-
 def _define_avg(call: relax.Call, x: Any) -> Any:
     attrs = call.attrs
     shape = _infer_pool(call).shape
@@ -173,7 +151,7 @@ def _define_avg(call: relax.Call, x: Any) -> Any:
         half = tirx.truncdiv(count, tirx.const(2, "int32"))
         value = total[n, i, j, k]
         away = tirx.Select(value > 0, value + half, value - half)
-        return _saturate(tirx.truncdiv(away, count), attrs)
+        return te_saturate(tirx.truncdiv(away, count), attrs)
 
     return te.compute(shape, mean, name="average")
 
@@ -183,7 +161,7 @@ def _define_max(call: relax.Call, x: Any) -> Any:
     rows, cols = _window(call)
     read = _element(call, x, int(np.iinfo(result_dtype(call.attrs)).min), rows, cols)
     largest = te.compute(shape, lambda *i: te.max(read(*i), axis=[rows, cols]), name="largest")
-    return te.compute(shape, lambda *i: _saturate(largest(*i), call.attrs), name="maximum")
+    return te.compute(shape, lambda *i: te_saturate(largest(*i), call.attrs), name="maximum")
 
 
 def _define_mean(call: relax.Call, x: Any) -> Any:
@@ -199,10 +177,7 @@ def _define_mean(call: relax.Call, x: Any) -> Any:
         return te.sum(x(*place).astype("int32") - zero, axis=list(reduced.values()))
 
     total = te.compute(out, element, name="sum")
-    multiplier, shift = int(attrs.multiplier), int(attrs.shift)
-    return te.compute(
-        out, lambda *i: te_requantize(total(*i), multiplier, shift, attrs, max_shift=shift), name="requantized"
-    )
+    return te_requantized(total, attrs)
 
 
 register_typed("avgpool", 1, "Integer average pooling", _infer_pool, _define_avg)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from .._tvm import relax, te, tirx
 from .elementwise import broadcast_shape, infer_binary, read
-from .registry import make_call, register_operator
-from .requantize import multiply, te_multiply, te_saturate
+from .registry import register_operator
+from .requantization import ScalarRequantization, requantized_call
+from .requantize import requantized, te_requantize
 
 
 def qprelu(
@@ -18,14 +19,9 @@ def qprelu(
     *,
     input_zero_point: int,
     slope_zero_point: int,
-    output_zero_point: int,
-    multiplier: int,
-    shift: int,
     negative_multiplier: int,
     negative_shift: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
+    **requantization: Unpack[ScalarRequantization],
 ) -> relax.Call:
     """x where it is positive, and x times a slope where it is not, onto the output's scale.
 
@@ -34,31 +30,21 @@ def qprelu(
         slope: int8, broadcast as in NumPy.
         input_zero_point: Of x.
         slope_zero_point: Of the slope.
-        output_zero_point: Of the result.
-        multiplier: Of input scale / output scale.
-        shift: Of the same.
         negative_multiplier: Of input scale * slope scale / output scale.
         negative_shift: Of the same.
-        qmin: Lower limit of the result.
-        qmax: Upper limit.
-        rounding: "double" or "single".
+        requantization: By input scale / output scale.
 
     Returns:
         A call of type int8.
     """
-    return make_call(
-        _PRELU,
+    return requantized_call(
+        "prelu",
         [x, slope],
+        requantization,
         input_zero_point=input_zero_point,
         slope_zero_point=slope_zero_point,
-        output_zero_point=output_zero_point,
-        multiplier=multiplier,
-        shift=shift,
         negative_multiplier=negative_multiplier,
         negative_shift=negative_shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
     )
 
 
@@ -66,29 +52,20 @@ def prelu(x: np.ndarray, slope: np.ndarray, attrs: Any) -> np.ndarray:
     """The reference of `qprelu` in NumPy."""
     value = x.astype(np.int64) - int(attrs.input_zero_point)
     sloped = value * (slope.astype(np.int64) - int(attrs.slope_zero_point))
-    rounding = str(attrs.rounding)
-    above = multiply(value, int(attrs.multiplier), int(attrs.shift), rounding)
-    below = multiply(sloped, int(attrs.negative_multiplier), int(attrs.negative_shift), rounding)
-    result = np.where(value >= 0, above, below) + int(attrs.output_zero_point)
-    return np.clip(result, int(attrs.qmin), int(attrs.qmax)).astype(np.int8)
+    below = requantized(sloped, attrs, int(attrs.negative_multiplier), int(attrs.negative_shift))
+    return np.where(value >= 0, requantized(value, attrs), below)
 
 
 def _define(call: relax.Call, x: Any, slope: Any) -> Any:
     attrs, shape = call.attrs, broadcast_shape(call)
-    rounding = str(attrs.rounding)
     value = te.compute(shape, lambda *i: read(x, i, int(attrs.input_zero_point)), name="value")
     sloped = te.compute(shape, lambda *i: value(*i) * read(slope, i, int(attrs.slope_zero_point)), name="sloped")
 
-    def scaled(raw: Any, multiplier: int, shift: int) -> Any:
-        factor = te_multiply(raw, multiplier, shift, rounding, shift)
-        return te_saturate(factor, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), "int8")
-
     def element(*i: Any) -> Any:
-        above = scaled(value(*i), int(attrs.multiplier), int(attrs.shift))
-        below = scaled(sloped(*i), int(attrs.negative_multiplier), int(attrs.negative_shift))
-        return tirx.Select(value(*i) >= 0, above, below)
+        below = te_requantize(sloped(*i), attrs, int(attrs.negative_multiplier), int(attrs.negative_shift))
+        return tirx.Select(value(*i) >= 0, te_requantize(value(*i), attrs), below)
 
     return te.compute(shape, element, name="rectified")
 
 
-_PRELU = register_operator("qprelu", 2, "Integer rectifier with slopes", infer_binary, _define)
+register_operator("qprelu", 2, "Integer rectifier with slopes", infer_binary, _define)

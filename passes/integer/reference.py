@@ -13,19 +13,13 @@ from .log_softmax import log_softmax
 from .normalize import normalize
 from .prelu import prelu
 from .registry import NARROW, PREFIX, WIDE, result_dtype
-from .requantize import multiply, requantize
+from .requantize import multiply, requantized, saturated
 from .shape import RESIZE_BITS
 from .softmax import softmax
 from .wide_softmax import wide_softmax
 
 # Bytes of unfolded windows held at a time.
 _UNFOLD_LIMIT = 48 << 20
-
-
-def _requantized(acc: np.ndarray, multiplier: Value, shift: Value, context: Context) -> np.ndarray:
-    attrs = context.attrs
-    limits = int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax)
-    return requantize(acc, multiplier, shift, *limits, str(attrs.rounding)).astype(result_dtype(attrs))
 
 
 def _padded(x: np.ndarray, padding: Sequence[int], value: int) -> np.ndarray:
@@ -66,7 +60,7 @@ def _qconv2d(args: Sequence[Value], context: Context) -> Value:
         part = windows[start : start + step]
         columns = part.reshape(-1, groups, depth, kh, kw).transpose(1, 0, 3, 4, 2).reshape(groups, -1, kh * kw * depth)
         acc = np.matmul(columns, matrix).transpose(1, 0, 2).reshape(len(part), oh, ow, o)
-        out[start : start + step] = _requantized(acc.astype(np.int64) + bias, multiplier, shift, context)
+        out[start : start + step] = requantized(acc.astype(np.int64) + bias, attrs, multiplier, shift)
     return out
 
 
@@ -83,7 +77,7 @@ def _qdepthwise(args: Sequence[Value], context: Context) -> Value:
     for row, column in np.ndindex(kh, kw):
         tap = windows[..., row, column]
         acc += (tap if factor == 1 else tap.repeat(factor, 3)) * weight[0, row, column].astype(kind)
-    return _requantized(acc.astype(np.int64) + bias, multiplier, shift, context)
+    return requantized(acc.astype(np.int64) + bias, attrs, multiplier, shift)
 
 
 @register_reference(NARROW + "dense", WIDE + "dense")
@@ -91,7 +85,7 @@ def _qdense(args: Sequence[Value], context: Context) -> Value:
     x, weight, bias, multiplier, shift = args
     kind = _exact_dtype(weight, x)
     acc = ((x.astype(kind) - kind(context.attrs.input_zero_point)) @ weight.T.astype(kind)).astype(np.int64)
-    return _requantized(acc + bias, multiplier, shift, context)
+    return requantized(acc + bias, context.attrs, multiplier, shift)
 
 
 def _operands(args: Sequence[Value], context: Context) -> tuple[np.ndarray, np.ndarray]:
@@ -109,20 +103,20 @@ def _qadd(args: Sequence[Value], context: Context) -> Value:
     first = multiply(a << left, int(attrs.input1_multiplier), int(attrs.input1_shift), rounding)
     second = multiply(b << left, int(attrs.input2_multiplier), int(attrs.input2_shift), rounding)
     total = first + second if context.call.op.name.endswith("add") else first - second
-    return _requantized(total, int(attrs.output_multiplier), int(attrs.output_shift), context)
+    return requantized(total, attrs, int(attrs.output_multiplier), int(attrs.output_shift))
 
 
 @register_reference(NARROW + "mul", WIDE + "mul")
 def _qmul(args: Sequence[Value], context: Context) -> Value:
     a, b = _operands(args, context)
-    return _requantized(a * b, int(context.attrs.multiplier), int(context.attrs.shift), context)
+    return requantized(a * b, context.attrs)
 
 
 @register_reference(PREFIX + "qmatmul")
 def _qmatmul(args: Sequence[Value], context: Context) -> Value:
     # Sums of products of 9-bit integers in 32 bits are exact in double precision.
     a, b = (operand.astype(np.float64) for operand in _operands(args, context))
-    return _requantized(np.matmul(a, b).astype(np.int64), int(context.attrs.multiplier), int(context.attrs.shift), context)
+    return requantized(np.matmul(a, b).astype(np.int64), context.attrs)
 
 
 @register_reference(PREFIX + "qdivide")
@@ -147,7 +141,7 @@ def _qnormalize(args: Sequence[Value], context: Context) -> Value:
 def _qrequantize(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
-    return _requantized(shifted, int(attrs.multiplier), int(attrs.shift), context)
+    return requantized(shifted, attrs)
 
 
 @register_reference(NARROW + "lut", WIDE + "lut")
@@ -188,22 +182,17 @@ def _pool_windows(x: np.ndarray, context: Context, fill: int) -> np.ndarray:
     return _windows(_padded(x, ints(attrs.padding), fill), ints(attrs.pool_size), ints(attrs.strides), (1, 1))
 
 
-def _limited(value: np.ndarray, context: Context) -> np.ndarray:
-    return np.clip(value, int(context.attrs.qmin), int(context.attrs.qmax)).astype(result_dtype(context.attrs))
-
-
 @register_reference(NARROW + "avgpool", WIDE + "avgpool")
 def _qavgpool(args: Sequence[Value], context: Context) -> Value:
     x = args[0]
     total = _pool_windows(x.astype(np.int64), context, 0).sum((4, 5))
     count = _pool_windows(np.ones((1, *x.shape[1:3], 1), np.int64), context, 0).sum((4, 5))
-    rounded = np.sign(total) * ((np.abs(total) + count // 2) // count)
-    return _limited(rounded, context)
+    return saturated(np.sign(total) * ((np.abs(total) + count // 2) // count), context.attrs)
 
 
 @register_reference(NARROW + "maxpool", WIDE + "maxpool")
 def _qmaxpool(args: Sequence[Value], context: Context) -> Value:
-    return _limited(_pool_windows(args[0], context, int(np.iinfo(args[0].dtype).min)).max((4, 5)), context)
+    return saturated(_pool_windows(args[0], context, int(np.iinfo(args[0].dtype).min)).max((4, 5)), context.attrs)
 
 
 @register_reference(NARROW + "mean", WIDE + "mean")
@@ -211,14 +200,14 @@ def _qmean(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     shifted = args[0].astype(np.int64) - int(attrs.input_zero_point)
     total = shifted.sum(tuple(ints(attrs.axes)), keepdims=bool(attrs.keepdims))
-    return _requantized(total, int(attrs.multiplier), int(attrs.shift), context)
+    return requantized(total, attrs)
 
 
 @register_reference(NARROW + "concat", WIDE + "concat")
 def _qconcat(args: Sequence[Value], context: Context) -> Value:
     attrs = context.attrs
     parts = [
-        _requantized(tensor.astype(np.int64) - zero, multiplier, shift, context)
+        requantized(tensor.astype(np.int64) - zero, attrs, multiplier, shift)
         for tensor, zero, multiplier, shift in zip(
             args[0], ints(attrs.input_zero_points), ints(attrs.multipliers), ints(attrs.shifts)
         )

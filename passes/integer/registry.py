@@ -60,10 +60,17 @@ def register_typed(name: str, arguments: int, doc: str, infer: InferType, define
 
 
 def typed_call(name: str, args: list[relax.Expr], out_dtype: str, **attrs: Any) -> relax.Call:
-    """A call of `q<name>` if all is int8, and of `w<name>` otherwise, or if attributes choose an accumulator."""
+    """A call of `q<name>` if all is int8, and of `w<name>`, if there is one, otherwise, or if attributes choose an accumulator.
+
+    Raises:
+        ValueError: The result is to be int16, and the operator is registered for int8 alone.
+    """
     operands = [part for arg in args for part in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
     dtypes = {out_dtype, *(str(getattr(operand.ty, "dtype", "")) for operand in operands)}
-    if "int16" not in dtypes and "accumulator" not in attrs:
+    is_typed = WIDE + name in _DEFINITIONS
+    if out_dtype != "int8" and not is_typed:
+        raise ValueError(f"q{name}: the result must be int8, not {out_dtype}")
+    if not is_typed or ("int16" not in dtypes and "accumulator" not in attrs):
         return make_call(tvm.ir.Op.get(NARROW + name), args, **attrs)
     return make_call(tvm.ir.Op.get(WIDE + name), args, out_dtype=out_dtype, **attrs)
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._tvm import tirx
+from .._tvm import te, tirx
 from .registry import result_dtype
 
 Rounding = Literal["double", "single"]
@@ -187,16 +187,41 @@ def _te_rounding_shift(x: Any, right: Any) -> Any:
     return tirx.shift_right(x, right) + (remainder > threshold).astype("int32")
 
 
-def te_saturate(x: Any, zero_point: int, qmin: int, qmax: int, dtype: str) -> Any:
-    """clip(x + zero_point, qmin, qmax), clipped before the addition so that it cannot overflow."""
-    low, high = tirx.const(qmin - zero_point, x.ty.dtype), tirx.const(qmax - zero_point, x.ty.dtype)
-    return (tirx.max(tirx.min(x, high), low) + tirx.const(zero_point, x.ty.dtype)).astype(dtype)
+def saturated(x: np.ndarray, attrs: Any) -> np.ndarray:
+    """clip(x + zero point, qmin, qmax) in the dtype of the result, by the attributes of the operator."""
+    shifted = x + int(getattr(attrs, "output_zero_point", 0))
+    return np.clip(shifted, int(attrs.qmin), int(attrs.qmax)).astype(result_dtype(attrs))
 
 
-def te_requantize(
-    acc: Any, multiplier: Any, shift: Any, attrs: Any, dtype: str | None = None, max_shift: int | None = None
-) -> Any:
-    """`requantize` as an expression; zero point, limits and rounding from the attributes of the operator."""
-    limit = int(attrs.max_shift) if max_shift is None else max_shift
-    value = te_multiply(acc, multiplier, shift, str(attrs.rounding), limit)
-    return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), dtype or result_dtype(attrs))
+def requantized(
+    acc: np.ndarray, attrs: Any, multiplier: np.ndarray | int | None = None, shift: np.ndarray | int | None = None
+) -> np.ndarray:
+    """`requantize` by the attributes of the operator, in the dtype of the result.
+
+    Args:
+        acc: As of `multiply`.
+        attrs: The operator's.
+        multiplier: Of a factor that is not the attributes `multiplier` and `shift`.
+        shift: The same.
+    """
+    multiplier, shift = (attrs.multiplier, attrs.shift) if multiplier is None or shift is None else (multiplier, shift)
+    return saturated(multiply(acc, multiplier, shift, str(attrs.rounding)), attrs)
+
+
+def te_saturate(x: Any, attrs: Any) -> Any:
+    """`saturated` as an expression, clipped before the addition so that it cannot overflow."""
+    zero, kind = int(getattr(attrs, "output_zero_point", 0)), x.ty.dtype
+    low, high = tirx.const(int(attrs.qmin) - zero, kind), tirx.const(int(attrs.qmax) - zero, kind)
+    return (tirx.max(tirx.min(x, high), low) + tirx.const(zero, kind)).astype(result_dtype(attrs))
+
+
+def te_requantize(acc: Any, attrs: Any, multiplier: Any = None, shift: Any = None) -> Any:
+    """`requantized` as an expression; arguments as of that and of `te_multiply`."""
+    multiplier, shift = (int(attrs.multiplier), int(attrs.shift)) if multiplier is None else (multiplier, shift)
+    limit = shift if isinstance(shift, int) else int(attrs.max_shift)
+    return te_saturate(te_multiply(acc, multiplier, shift, str(attrs.rounding), limit), attrs)
+
+
+def te_requantized(acc: Any, attrs: Any) -> Any:
+    """A tensor requantized by the attributes of its operator."""
+    return te.compute(acc.shape, lambda *i: te_requantize(acc(*i), attrs), name="requantized")

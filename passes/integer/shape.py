@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from .._tvm import relax, te, tirx
 from ..graph.module_params import static_shape
 from .registry import activation_dtypes, check_tensor, dtype_of, register_typed, result_dtype, tensor_type, typed_call
-from .requantize import te_multiply, te_saturate
+from .requantization import Requantization, requantized_call
+from .requantize import te_requantize, te_saturate
 
 # Weights of linear interpolation are multiples of 1 / 1024, as in TensorFlow Lite.
 RESIZE_BITS = 10
@@ -23,11 +24,7 @@ def qconcat(
     input_zero_points: Sequence[int],
     multipliers: Sequence[int],
     shifts: Sequence[int],
-    output_zero_point: int,
-    qmin: int = -128,
-    qmax: int = 127,
-    rounding: str = "double",
-    out_dtype: str = "int8",
+    **requantization: Unpack[Requantization],
 ) -> relax.Call:
     """Concatenation, every input brought to the output's scale and zero point as `qrequantize` does it.
 
@@ -41,19 +38,8 @@ def qconcat(
     Returns:
         A call of type int8.
     """
-    return typed_call(
-        "concat",
-        [relax.Tuple(list(tensors))],
-        out_dtype,
-        axis=axis,
-        input_zero_points=input_zero_points,
-        multipliers=multipliers,
-        shifts=shifts,
-        output_zero_point=output_zero_point,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=rounding,
-    )
+    factors = {"input_zero_points": input_zero_points, "multipliers": multipliers, "shifts": shifts}
+    return requantized_call("concat", [relax.Tuple(list(tensors))], requantization, axis=axis, **factors)
 
 
 # The factor 1: multiplier and shift. Exact under both roundings.
@@ -145,14 +131,12 @@ def _infer_resize(call: relax.Call) -> relax.TensorType:
 def _define_concat(call: relax.Call, tensors: list[Any]) -> Any:
     attrs, axis = call.attrs, int(call.attrs.axis)
     shape = _infer_concat(call).shape
-    rounding = str(attrs.rounding)
 
     def rescaled(tensor: Any, zero: int, multiplier: int, shift: int) -> Any:
         def element(*i: Any) -> Any:
             value = tensor(*i).astype("int32") - tirx.const(zero, "int32")
-            if (multiplier, shift) != IDENTITY:
-                value = te_multiply(value, multiplier, shift, rounding, shift)
-            return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), result_dtype(attrs))
+            is_same = (multiplier, shift) == IDENTITY
+            return te_saturate(value, attrs) if is_same else te_requantize(value, attrs, multiplier, shift)
 
         return te.compute(tensor.shape, element, name="part")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..integer.ops import qrequantize
+from ..integer.requantization import Requantization, ScalarRequantization
 from ..integer.requantize import quantize_multiplier
 from ..numbers.affine import Affine, Range, affine_of_range
 from ..quantization.kinds import REARRANGING, is_float, op_name
@@ -99,27 +100,36 @@ class KnownIntegers(Constants):
 
     def rescaled(self, tensor: Integers, wanted: Wanted) -> relax.Expr:
         """Integers as they are wanted: the same ones, or requantized and clipped."""
-        qmin, qmax = wanted.limits
-        if tensor.affine == wanted.affine and (qmin, qmax) == wanted.affine.limits:
+        if tensor.affine == wanted.affine and wanted.limits == wanted.affine.limits:
             return tensor.expr
-        multiplier, shift = self.factor(tensor.affine.scale / wanted.affine.scale)
-        return qrequantize(
-            tensor.expr,
-            input_zero_point=tensor.affine.zero_point,
-            output_zero_point=wanted.affine.zero_point,
-            multiplier=multiplier,
-            shift=shift,
-            qmin=qmin,
-            qmax=qmax,
-            rounding=self.rounding,
-            out_dtype=wanted.affine.dtype,
-        )
+        requantization = self.requantization(wanted, tensor.affine.scale)
+        return qrequantize(tensor.expr, input_zero_point=tensor.affine.zero_point, **requantization)
 
     def then_rescaled(self, expr: relax.Expr, affine: Affine, wanted: Wanted) -> relax.Expr:
         """An operator that keeps the scale of its input, and the change to the scale that is wanted, if it is another."""
         if affine == wanted.affine and wanted.limits == wanted.affine.limits:
             return expr
         return self.rescaled(Integers(self.emit(expr, f"{wanted.name}.unscaled"), affine), wanted)
+
+    def result(self, wanted: Wanted) -> Requantization:
+        """How an operator with factors of its own gives what is wanted."""
+        qmin, qmax = wanted.limits
+        return {
+            "output_zero_point": wanted.affine.zero_point,
+            "qmin": qmin,
+            "qmax": qmax,
+            "rounding": self.rounding,
+            "out_dtype": wanted.affine.dtype,
+        }
+
+    def requantization(self, wanted: Wanted, scale: float) -> ScalarRequantization:
+        """How accumulators, one step of which is worth `scale`, become what is wanted.
+
+        Raises:
+            CannotLowerError: The factor is out of range.
+        """
+        multiplier, shift = self.factor(scale / wanted.affine.scale)
+        return {**self.result(wanted), "multiplier": multiplier, "shift": shift}
 
     def factor(self, factor: float) -> tuple[int, int]:
         """A requantization factor as (multiplier, shift).

@@ -44,33 +44,24 @@ def _sum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -> r
     if scaled is not None and not lower.is_integers(scaled[0]):
         return lower.scaled(*scaled, wanted)
     a, b = (operand(lower, arg) for arg in call.args)
-    qmin, qmax = wanted.limits
     wide = "int16" in (a.affine.dtype, b.affine.dtype)
     if call.op.name == "relax.divide":
         if wide or wanted.affine.dtype == "int16":
             raise CannotLowerError("it has no form for int16")
         table = lower.param(f"{wanted.name}.reciprocals", ops.reciprocals(a.affine.scale, b.affine, wanted.affine.scale))
         zeros = {"input1_zero_point": a.affine.zero_point, "output_zero_point": wanted.affine.zero_point}
+        qmin, qmax = wanted.limits
         return ops.qdivide(a.expr, b.expr, table, qmin=qmin, qmax=qmax, **zeros)
-    common: dict[str, Any] = {
-        "input1_zero_point": a.affine.zero_point,
-        "input2_zero_point": b.affine.zero_point,
-        "output_zero_point": wanted.affine.zero_point,
-        "qmin": qmin,
-        "qmax": qmax,
-        "rounding": lower.rounding,
-        "out_dtype": wanted.affine.dtype,
-    }
+    zero_points = {"input1_zero_point": a.affine.zero_point, "input2_zero_point": b.affine.zero_point}
     if call.op.name == "relax.multiply":
-        multiplier, shift = lower.factor(a.affine.scale * b.affine.scale / wanted.affine.scale)
-        return ops.qmul(a.expr, b.expr, multiplier=multiplier, shift=shift, **common)
+        return ops.qmul(a.expr, b.expr, **zero_points, **lower.requantization(wanted, a.affine.scale * b.affine.scale))
     try:
         left_shift = ops.WIDE_LEFT_SHIFT if wide else ops.ADD_LEFT_SHIFT
         factors = ops.add_parameters(a.affine.scale, b.affine.scale, wanted.affine.scale, lower.rounding, left_shift)
     except ValueError as error:
         raise CannotLowerError(f"its scales do not fit: {error}") from None
     make = ops.qadd if call.op.name == "relax.add" else ops.qsub
-    return make(a.expr, b.expr, **{**common, **factors})
+    return make(a.expr, b.expr, **zero_points, **factors, **lower.result(wanted))
 
 
 def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr | None, wanted: Wanted) -> relax.Expr:
@@ -119,17 +110,9 @@ def _layer(lower: Lowering, var: relax.Expr, call: relax.Call, bias: relax.Expr 
         lower.param(f"{stem}.multiplier", multiplier),
         lower.param(f"{stem}.shift", shift),
     )
-    qmin, qmax = wanted.limits
-    common: dict[str, Any] = {
-        "input_zero_point": x.affine.zero_point,
-        "output_zero_point": wanted.affine.zero_point,
-        "qmin": qmin,
-        "qmax": qmax,
-        "rounding": "reduced" if wide else lower.rounding,
-        "max_shift": int(shift.max()),
-        "out_dtype": wanted.affine.dtype,
-        **({"accumulator": "int32" if fits else "int64"} if wide else {}),
-    }
+    common: dict[str, Any] = {"input_zero_point": x.affine.zero_point, **lower.result(wanted), "max_shift": int(shift.max())}
+    if wide:
+        common |= {"rounding": "reduced", "accumulator": "int32" if fits else "int64"}
     if not convolution:
         return ops.qdense(x.expr, *arrays, **common)
     common |= {"strides": form.strides, "padding": form.padding, "dilation": form.dilation}

@@ -64,18 +64,13 @@ def _concat(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -
         ops.IDENTITY if equal else lower.factor(tensor.affine.scale / wanted.affine.scale)
         for equal, tensor in zip(same, tensors)
     ]
-    qmin, qmax = wanted.limits
     return ops.qconcat(
         [tensor.expr for tensor in tensors],
         axis=int(call.attrs.axis) % len(static_shape(call)),
         input_zero_points=[tensor.affine.zero_point for tensor in tensors],
         multipliers=[multiplier for multiplier, _ in factors],
         shifts=[shift for _, shift in factors],
-        output_zero_point=wanted.affine.zero_point,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=lower.rounding,
-        out_dtype=wanted.affine.dtype,
+        **lower.result(wanted),
     )
 
 

@@ -87,8 +87,6 @@ def _normalized(
     # The real value of one step of the factor, as large as the largest factor and the largest offset need it.
     fraction = 2.0 ** -ops.fraction_bits(count)
     step = max(np.abs(factor).max() / MAX_FACTOR, np.abs(offset).max() / (MAX_OFFSET * fraction), 1e-30)
-    multiplier, shift = lower.factor(step * fraction / wanted.affine.scale)
-    qmin, qmax = wanted.limits
     return ops.qnormalize(
         x.expr,
         lower.param(f"{wanted.name}.factor", np.rint(factor / step).astype(np.int16)),
@@ -97,12 +95,7 @@ def _normalized(
         centred=centred,
         input_zero_point=x.affine.zero_point,
         epsilon=ops.integer_epsilon(epsilon, x.affine.scale, count),
-        output_zero_point=wanted.affine.zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=lower.rounding,
+        **lower.requantization(wanted, step * fraction),
     )
 
 
@@ -112,8 +105,7 @@ def _log_softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Want
     axis, last = int(call.attrs.axis) % len(shape), len(shape) - 1
     if shape[axis] > MAX_ELEMENTS:
         raise CannotLowerError(f"it is over more than {MAX_ELEMENTS} elements")
-    multiplier, shift = lower.factor(2.0**-FRACTION_BITS / wanted.affine.scale)
-    qmin, qmax = wanted.limits
+    requantization = lower.requantization(wanted, 2.0**-FRACTION_BITS)
     tables = (
         lower.param(f"{wanted.name}.exponentials", ops.exponentials(x.affine.scale)),
         lower.param(f"{wanted.name}.differences", ops.differences(x.affine.scale)),
@@ -121,16 +113,7 @@ def _log_softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Want
     )
 
     def made(expr: relax.Expr) -> relax.Expr:
-        return ops.qlogsoftmax(
-            expr,
-            *tables,
-            output_zero_point=wanted.affine.zero_point,
-            multiplier=multiplier,
-            shift=shift,
-            qmin=qmin,
-            qmax=qmax,
-            rounding=lower.rounding,
-        )
+        return ops.qlogsoftmax(expr, *tables, **requantization)
 
     return made(x.expr) if axis == last else _along_last(lower, x.expr, axis, made, wanted.name)
 
@@ -202,20 +185,13 @@ def _prelu(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) ->
     shape = [1] * len(static_shape(call))
     shape[int(call.attrs.axis)] = -1
     affine = affine_of_range(Range(float(slopes.min()), float(slopes.max())))
-    multiplier, shift = lower.factor(x.affine.scale / wanted.affine.scale)
     negative = lower.factor(x.affine.scale * affine.scale / wanted.affine.scale)
-    qmin, qmax = wanted.limits
     return ops.qprelu(
         x.expr,
         lower.param(name, affine.quantize(slopes).reshape(shape)),
         input_zero_point=x.affine.zero_point,
         slope_zero_point=affine.zero_point,
-        output_zero_point=wanted.affine.zero_point,
-        multiplier=multiplier,
-        shift=shift,
         negative_multiplier=negative[0],
         negative_shift=negative[1],
-        qmin=qmin,
-        qmax=qmax,
-        rounding=lower.rounding,
+        **lower.requantization(wanted, x.affine.scale),
     )

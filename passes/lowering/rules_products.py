@@ -23,19 +23,12 @@ def _qmatmul(lower: Lowering, a: Integers, b: Integers, wanted: Wanted) -> relax
     depth = static_shape(a.expr)[-1]
     if depth > ops.largest_depth(a.affine.zero_point, b.affine.zero_point):
         raise CannotLowerError(f"sums of {depth} products could leave 32 bits")
-    multiplier, shift = lower.factor(a.affine.scale * b.affine.scale / wanted.affine.scale)
-    qmin, qmax = wanted.limits
     return ops.qmatmul(
         a.expr,
         b.expr,
         input1_zero_point=a.affine.zero_point,
         input2_zero_point=b.affine.zero_point,
-        output_zero_point=wanted.affine.zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=lower.rounding,
+        **lower.requantization(wanted, a.affine.scale * b.affine.scale),
     )
 
 

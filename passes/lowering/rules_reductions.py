@@ -43,19 +43,14 @@ def _integer_mean(
         multiplier, shift = mean_multiplier(multiplier, shift, count)
     elif divided:
         multiplier, shift = lower.factor(x.affine.scale / wanted.affine.scale / count)
-    qmin, qmax = wanted.limits
     return ops.qmean(
         x.expr,
         axes=list(axes),
         keepdims=keepdims,
         input_zero_point=x.affine.zero_point,
-        output_zero_point=wanted.affine.zero_point,
         multiplier=multiplier,
         shift=shift,
-        qmin=qmin,
-        qmax=qmax,
-        rounding=lower.rounding,
-        out_dtype=wanted.affine.dtype,
+        **lower.result(wanted),
     )
 
 

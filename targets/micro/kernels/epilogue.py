@@ -12,10 +12,12 @@ h = (acc * q) >> 31 = SMMUL(2 acc, q), whatever the sign. Where all channels hav
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from tvm import tirx
 
+from ....passes.integer.requantization import requantization_of
 from ...kernels.layers import NotRepresentable
 from ...kernels.vectors import i32
 from .words import multiply_high, multiply_high_add_rounded, multiply_high_rounded, qadd, ssat8
@@ -38,6 +40,12 @@ class Epilogue:
     qmin: int = -128
     qmax: int = 127
     shared_shift: bool = True
+
+    @classmethod
+    def of(cls, attrs: Any, shared_shift: bool = True) -> Self:
+        """That of an operator, from its attributes."""
+        record = requantization_of(attrs)
+        return cls(record["rounding"], record["output_zero_point"], record["qmin"], record["qmax"], shared_shift)
 
     @property
     def two_steps(self) -> bool:

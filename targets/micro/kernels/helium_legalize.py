@@ -46,8 +46,7 @@ class UseHeliumKernels:
 
 
 def _epilogue(call: relax.Call) -> HeliumEpilogue:
-    attrs = call.attrs
-    return HeliumEpilogue(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax))
+    return HeliumEpilogue.of(call.attrs)
 
 
 def _check_sums(flat: np.ndarray, folded: np.ndarray) -> None:

@@ -72,7 +72,6 @@ def constant_shifts(call: relax.Call) -> list[int]:
 
 def epilogue_of(call: relax.Call) -> Epilogue:
     """How the accumulators of an operator become outputs."""
-    attrs = call.attrs
-    shifts = [int(attrs["output_shift"])] if is_integer_op(call, "qadd") else constant_shifts(call)
+    shifts = [int(call.attrs["output_shift"])] if is_integer_op(call, "qadd") else constant_shifts(call)
     shared = all(shift == -1 for shift in shifts)
-    return Epilogue(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), shared)
+    return Epilogue.of(call.attrs, shared)

@@ -59,7 +59,7 @@ def _define(call: relax.Call, a: Any, b: Any) -> Any:
 
     def result(*i: Any) -> Any:
         value = te_multiply_small(total(*i), int(attrs.output_multiplier), -int(attrs.output_shift))
-        return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), "int8")
+        return te_saturate(value, attrs)
 
     return te.compute(first.shape, result, name="requantized")
 

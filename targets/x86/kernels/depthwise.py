@@ -16,6 +16,7 @@ from ....passes._tvm import relax, te, tirx
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.conv import output_size
 from ....passes.integer.registry import make_call, register_operator, tensor_type
+from ....passes.integer.requantization import requantization_of
 from .intrinsics import DOT_ANNOTATION, DOTS, Dot, packed_product
 from .requantize import requantized
 
@@ -73,10 +74,7 @@ def x86_qdepthwise(
         kernel=kernel,
         simple=simple,
         input_zero_point=attrs.input_zero_point,
-        output_zero_point=attrs.output_zero_point,
-        qmin=attrs.qmin,
-        qmax=attrs.qmax,
-        rounding=str(attrs.rounding),
+        **requantization_of(attrs),
         max_shift=attrs.max_shift,
         dot=DOTS.index(dot),
     )

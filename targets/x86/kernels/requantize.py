@@ -63,7 +63,7 @@ def requantized(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) ->
 
     def element(*i: Any) -> Any:
         if not bool(attrs.simple):
-            return te_requantize(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs)
+            return te_requantize(biased(*i), attrs, multiplier[i[-1]], shift[i[-1]])
         product = biased(*i).astype("int64") * multiplier[i[-1]].astype("int64")
         rounded = product + tirx.const(1 << 30, "int64")
         high = tirx.shift_right(rounded, tirx.const(31, "int64")).astype("int32")
@@ -71,6 +71,6 @@ def requantized(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) ->
         half = tirx.shift_left(tirx.const(1, "int32"), right - tirx.const(1, "int32"))
         sign = tirx.shift_right(high, tirx.const(31, "int32"))
         value = tirx.shift_right(high + half + sign, right)
-        return te_saturate(value, int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), "int8")
+        return te_saturate(value, attrs)
 
     return te.compute(acc.shape, element, name="requantized")
