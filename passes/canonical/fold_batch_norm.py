@@ -15,8 +15,9 @@ from .._tvm import relax, tvm
 from ..graph.adopt_module import model_pass
 from ..graph.module_params import static_shape
 from ..graph.normalization_statistics import Moments, record_statistics
-from ..graph.rebuild import Rebuilder, bindings, rebuild, users
+from ..graph.rebuild import Rebuilder, rebuild
 from ..graph.remarks import Remark, add_remarks
+from ..graph.view import GraphView
 
 # Operator of the producer: the axis of its weight that counts output channels.
 _WEIGHT_CHANNEL = {"relax.nn.conv1d": 0, "relax.nn.conv2d": 0, "relax.matmul": -1}
@@ -46,15 +47,13 @@ class FoldBatchNorm:
 
 
 def _fold(mod: tvm.IRModule) -> tvm.IRModule:
-    main = mod["main"]
-    values = dict(bindings(main))
-    readers = users(main)
+    graph = GraphView(mod)
     remarks: list[Remark] = []
-    shared_params = {var for var in main.params if len(readers.get(var, [])) > 1}
+    shared_params = {var for var in graph.main.params if len(graph.readers.get(var, [])) > 1}
 
     def sole_value(expr: relax.Expr) -> relax.Expr | None:
         """What is bound to a variable with a single reader."""
-        return values.get(expr) if isinstance(expr, relax.Var) and len(readers.get(expr, [])) == 1 else None
+        return graph.values.get(expr) if graph.is_alone(expr) else None
 
     def producer(build: Rebuilder, expr: relax.Expr) -> _Producer | None:
         value = sole_value(expr)
@@ -75,12 +74,12 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
     moments: dict[str, Moments] = {}
 
     def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-        if isinstance(value, relax.TupleGetItem) and _is_call(values.get(value.tuple_value), "relax.nn.batch_norm"):
+        if isinstance(value, relax.TupleGetItem) and _is_call(graph.values.get(value.tuple_value), "relax.nn.batch_norm"):
             if value.tuple_value in left:
                 return None
             if int(value.index) == 0:
                 return build.get(value.tuple_value)
-            return build.get(values[value.tuple_value].args[2 + int(value.index)])
+            return build.get(graph.values[value.tuple_value].args[2 + int(value.index)])
         if not _is_call(value, "relax.nn.batch_norm"):
             return None
         statistics = [build.param_value(arg) for arg in value.args[1:]]

@@ -11,7 +11,6 @@ values, and queries with keys, have widths of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +18,8 @@ import numpy as np
 from .._tvm import Constant, relax, tvm
 from ..graph.adopt_module import model_pass
 from ..graph.module_params import static_shape
-from ..graph.rebuild import DROP, Drop, Rebuilder, bindings, rebuild, users
+from ..graph.rebuild import DROP, Drop, Rebuilder, rebuild
+from ..graph.view import GraphView
 
 
 @model_pass("SplitProjections")
@@ -28,8 +28,7 @@ class SplitProjections:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        main = mod["main"]
-        found = _find(main)
+        found = _find(GraphView(mod))
         heads = {fused.reshape: fused for fused in found}
         inner = {var for fused in found for var in fused.inner}
         selections = {var: (fused, selection) for fused in found for var, selection in fused.selections.items()}
@@ -105,25 +104,22 @@ def _single(shape: tuple[int, ...], axis: int) -> list[int]:
     return [1 if index == axis else size for index, size in enumerate(shape)]
 
 
-def _find(main: relax.Function) -> list[_Fused]:
-    values = dict(bindings(main))
-    readers = users(main)
+def _find(graph: GraphView) -> list[_Fused]:
     found = []
-    for var, value in values.items():
+    for var, value in graph.values.items():
         fused = _splitting_reshape(var, value)
         if fused is None:
             continue
         last, fused.place = var, fused.axis
-        while len(readers.get(last, [])) == 1:
-            follower = readers[last][0]
-            call = values.get(follower)
-            place = _moved(call, fused.place) if isinstance(call, relax.Call) and follower != last else None
+        while (reader := graph.sole_reader(last)) is not None:
+            follower, call = reader
+            place = _moved(call, fused.place)
             if place is None:
                 break
             fused.moves.append((call, place))
             fused.inner.append(follower)
             last, fused.place = follower, place
-        if _select(fused, last, values, readers):
+        if _select(fused, last, graph):
             found.append(fused)
     return found
 
@@ -166,24 +162,19 @@ def _moved(call: relax.Call, place: int) -> int | None:
     return moved[wide.index(place)]
 
 
-def _select(
-    fused: _Fused,
-    last: relax.Var,
-    values: Mapping[relax.Var, relax.Expr],
-    readers: Mapping[relax.Var, list[relax.Var]],
-) -> bool:
+def _select(fused: _Fused, last: relax.Var, graph: GraphView) -> bool:
     """Whether everything that reads the tensor selects parts; records what does."""
-    reading = readers.get(last, [])
+    reading = graph.readers.get(last, [])
     for var in reading:
-        call = values.get(var)
-        if not isinstance(call, relax.Call):
+        call = graph.call(var)
+        if call is None:
             return False
         if call.op.name == "relax.take" and _is_index(call, fused.place):
             fused.selections[var] = _Selection(int(call.args[1].value.numpy()), keeps_axis=False)
         elif call.op.name == "relax.split" and len(reading) == 1 and _splits_all(call, fused):
             fused.inner.append(var)
-            for item in readers.get(var, []):
-                field_of = values.get(item)
+            for item in graph.readers.get(var, []):
+                field_of = graph.values.get(item)
                 if not isinstance(field_of, relax.TupleGetItem):
                     return False
                 fused.selections[item] = _Selection(int(field_of.index), keeps_axis=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._tvm import relax, tvm
-from ..graph.module_params import param_vars
-from ..graph.rebuild import Rebuilder, bindings
+from ..graph.rebuild import Rebuilder
+from ..graph.view import GraphView
 from ..integer.stored_weights import unpacked
 from ..numbers.int4_weights import pack_int4, spread
 
@@ -50,8 +50,8 @@ class Constants:
     def __init__(self, mod: tvm.IRModule, packed: Mapping[str, tuple[np.ndarray, int]] | None = None) -> None:
         self.build = Rebuilder(mod)
         self.packed = dict(packed or {})
-        self.values = dict(bindings(self.build.source))
-        self.params = {var: self.build.old_params[var.name] for var in param_vars(self.build.source)}
+        graph = GraphView(mod)
+        self.values, self.params = graph.values, graph.params
         self._taken: dict[str, np.ndarray] = {}
 
     def source(self, expr: relax.Expr) -> relax.Expr | None:

@@ -7,7 +7,7 @@ smaller network, since blocks make up for each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -19,9 +19,10 @@ from ..graph.adopt_module import model_pass
 from ..graph.analysis import count_macs, count_params
 from ..graph.interpreter import Interpreter
 from ..graph.module_params import input_vars, param_vars, static_shape
-from ..graph.rebuild import Rebuilder, bindings, rebuild, users
+from ..graph.rebuild import Rebuilder, bindings, rebuild
 from ..graph.remarks import Remark, add_remarks
 from ..graph.surgery import SurgeryReport, add_surgery
+from ..graph.view import GraphView
 
 Progress = Callable[[int, int, str], None]
 
@@ -123,11 +124,9 @@ def relative_error(outputs: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) 
 
 def find_blocks(mod: tvm.IRModule) -> list[Block]:
     """The blocks of a module that can be left out, in order of their results."""
-    main = mod["main"]
-    program = dict(bindings(main))
-    params = set(param_vars(main))
-    readers = users(main)
-    ancestors = _ancestors(program, params, set(input_vars(main)))
+    graph = GraphView(mod)
+    program, params = graph.values, set(param_vars(graph.main))
+    ancestors = _ancestors(program, params, set(input_vars(graph.main)))
     found = []
     for var, call in program.items():
         if not isinstance(call, relax.Call):
@@ -141,10 +140,10 @@ def find_blocks(mod: tvm.IRModule) -> list[Block]:
             kind = "layer"
         else:
             continue
-        result = var if kind == "residual" else _end_of_layer(var, program, readers, params)
+        result = var if kind == "residual" else _end_of_layer(var, graph, params)
         for source in sources:
             if source not in params and _same_type(source, result):
-                layers = _computed_for(result, source, program, readers)
+                layers = _computed_for(result, source, graph)
                 if any(_is_weighted(program[layer], params) for layer in layers):
                     found.append(Block(result.name, source.name, kind, tuple(layer.name for layer in layers)))
     return found
@@ -186,36 +185,25 @@ _ELEMENTWISE = {
 }
 
 
-def _end_of_layer(
-    var: relax.Var,
-    program: dict[relax.Var, relax.Expr],
-    readers: Mapping[relax.Var, list[relax.Var]],
-    params: set[relax.Var],
-) -> relax.Var:
+def _end_of_layer(var: relax.Var, graph: GraphView, params: set[relax.Var]) -> relax.Var:
     """Behind the bias, normalization and activation that belong to a convolution or matrix product."""
-    while len(readers.get(var, [])) == 1:
-        follower = readers[var][0]
-        value = program.get(follower)
-        if follower == var or not isinstance(value, relax.Call) or getattr(value.op, "name", "") not in _ELEMENTWISE:
+    while (follower := graph.sole_reader(var)) is not None:
+        call = follower[1]
+        if getattr(call.op, "name", "") not in _ELEMENTWISE:
             break
-        if any(isinstance(arg, relax.Var) and arg not in params and arg != var for arg in value.args):
+        if any(isinstance(arg, relax.Var) and arg not in params and arg != var for arg in call.args):
             break
-        var = follower
+        var = follower[0]
     return var
 
 
-def _computed_for(
-    result: relax.Var,
-    source: relax.Var,
-    program: dict[relax.Var, relax.Expr],
-    readers: Mapping[relax.Var, list[relax.Var]],
-) -> list[relax.Var]:
+def _computed_for(result: relax.Var, source: relax.Var, graph: GraphView) -> list[relax.Var]:
     """The variables that nothing needs any more once `source` stands in the place of `result`."""
     dead = {result: None}
-    for var in reversed(list(program)):
-        if var == source or var in dead or not readers.get(var):
+    for var in reversed(graph.values):
+        if var == source or var in dead or not graph.readers.get(var):
             continue
-        if all(reader in dead and reader != var for reader in readers[var]):
+        if all(reader in dead and reader != var for reader in graph.readers[var]):
             dead[var] = None
     return list(dead)[::-1]
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from .._tvm import Constant, relax, tvm
 from ..graph.attention_mask import masked_scores
-from ..graph.module_params import get_params, input_vars, param_vars, static_shape
+from ..graph.module_params import input_vars, static_shape
 from ..graph.pointwise import pointwise_operands
-from ..graph.rebuild import bindings, users
+from ..graph.view import GraphView
 from ..numbers.affine import Affine
 from .kinds import (
     CLIPS,
@@ -99,14 +99,9 @@ def plan_quantization(mod: tvm.IRModule, exclude: Collection[str] | Callable[[st
     return _Planner(mod, lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)).run()
 
 
-class _Planner:
+class _Planner(GraphView):
     def __init__(self, mod: tvm.IRModule, exclude: Callable[[str], bool]) -> None:
-        self.main = mod["main"]
-        self.program = list(bindings(self.main))
-        self.values = dict(self.program)
-        self.readers = users(self.main)
-        values = get_params(mod)
-        self.params = {var: values[var.name] for var in param_vars(self.main)}
+        super().__init__(mod)
         self.exclude = exclude
         self.plan = Plan()
         # Members of units other than the last, which are not quantized.
@@ -126,33 +121,25 @@ class _Planner:
         for var in input_vars(self.main):
             if var in self.wanted:
                 self._add(var, Point())
-        for var, value in self.program:
+        for var, value in self.values.items():
             if isinstance(value, relax.Call):
                 self._visit(var, value)
             elif isinstance(value, relax.TupleGetItem):
-                split = self.values.get(value.tuple_value)
-                if isinstance(split, relax.Call) and split.args[0] in self.plan.points and is_move(split, self.params):
+                split = self.call(value.tuple_value)
+                if split is not None and split.args[0] in self.plan.points and is_move(split, self.params):
                     self._add(var, Point(same_as=split.args[0]))
         return self.plan
 
     # What belongs together
 
-    def _sole_reader(self, var: relax.Var) -> tuple[relax.Var, relax.Call] | None:
-        readers = self.readers.get(var, [])
-        if len(readers) != 1 or readers[0].same_as(var):
-            return None
-        value = self.values.get(readers[0])
-        return (readers[0], value) if isinstance(value, relax.Call) else None
-
     def _find_masks(self) -> None:
         """Masks of attention, which are part of the softmax behind them."""
-        for var, value in self.program:
+        for var, value in self.values.items():
             if op_name(value) != "relax.nn.softmax" or not is_float(value):
                 continue
             operand = value.args[0]
-            readers = self.readers.get(operand, []) if isinstance(operand, relax.Var) else []
             found = masked_scores(value, self.values.get, self._constant)
-            if found is not None and len(readers) == 1:
+            if found is not None and self.is_alone(operand):
                 self.masked[var] = found.scores
                 self.inside.update((operand, *(part for part in found.made if isinstance(part, relax.Var))))
 
@@ -163,7 +150,7 @@ class _Planner:
 
     def _find_units(self) -> None:
         """Units, and chains of pointwise operators on one tensor: their roots, and which members are inside."""
-        for var, value in self.program:
+        for var, value in self.values.items():
             if self._excluded(var):
                 self._exclude_unit(var, value)
             if var in self.inside or var in self.unit_of or self._excluded(var):
@@ -183,7 +170,7 @@ class _Planner:
         if not isinstance(value, relax.Call) or not is_layer(value, self.params):
             return
         for belongs in (lambda call, end: self._is_bias(call, end), lambda call, end: call.op.name in CLIPS):
-            follower = self._sole_reader(var)
+            follower = self.sole_reader(var)
             if follower is not None and belongs(follower[1], var):
                 var = follower[0]
                 self.floating.add(var)
@@ -192,17 +179,17 @@ class _Planner:
         end = var
         if is_layer(value, self.params):
             bias = None
-            follower = self._sole_reader(end)
+            follower = self.sole_reader(end)
             if follower is not None and self._is_bias(follower[1], end):
                 self.inside.add(end)
                 bias = end = follower[0]
             self.plan.layers[var] = bias
         elif is_product(value, self.params):
-            follower = self._sole_reader(end)
+            follower = self.sole_reader(end)
             if follower is not None and scaled_by(follower[1], self.params) and not self._excluded(follower[0]):
                 self.inside.add(end)
                 end = follower[0]
-        follower = self._sole_reader(end)
+        follower = self.sole_reader(end)
         if follower is not None and follower[1].op.name in CLIPS and not self._excluded(follower[0]):
             self.inside.add(end)
             end = follower[0]
@@ -235,7 +222,7 @@ class _Planner:
     # What is wanted as an integer by some reader
 
     def _find_wanted(self) -> None:
-        for var, value in reversed(self.program):
+        for var, value in reversed(self.values.items()):
             if not isinstance(value, relax.Call):
                 if isinstance(value, relax.TupleGetItem) and var in self.wanted:
                     self.wanted.add(value.tuple_value)

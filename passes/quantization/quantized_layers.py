@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._tvm import relax, tvm
-from ..graph.module_params import get_params, param_vars
-from ..graph.rebuild import bindings, users
+from ..graph.view import GraphView
 from .kinds import CLIPS, TRANSPOSED, WEIGHTED
 from .weight_grid import WeightGrid, weight_grid
 
@@ -53,14 +52,7 @@ def quantized_layers(mod: tvm.IRModule) -> tuple[dict[relax.Var, QuantizedLayer]
     return _Finder(mod).run()
 
 
-class _Finder:
-    def __init__(self, mod: tvm.IRModule) -> None:
-        main = mod["main"]
-        named = get_params(mod)
-        self.values = dict(bindings(main))
-        self.params = {var: named[var.name] for var in param_vars(main)}
-        self.readers = users(main)
-
+class _Finder(GraphView):
     def run(self) -> tuple[dict[relax.Var, QuantizedLayer], dict[str, str]]:
         found: dict[relax.Var, QuantizedLayer] = {}
         declined: dict[str, str] = {}
@@ -83,7 +75,7 @@ class _Finder:
         if call.op.name not in _LAYERS:
             kind = "transposed" if call.op.name in TRANSPOSED else "three-dimensional"
             return f"{kind} convolutions keep the integers that they were quantized to"
-        if any(len(self.readers[var]) != 1 for var in grid.path):
+        if not all(map(self.is_alone, grid.path)):
             return "its weights are read by others too"
         if call.op.name == "relax.matmul":
             return None if grid.integers.ndim == 2 else "its weights are not a matrix"
@@ -91,20 +83,15 @@ class _Finder:
         first = layouts[0].startswith("NC") and layouts[1].startswith("OI")
         return None if first else f"its layout is {', '.join(layouts)}, not channels-first"
 
-    def _sole_reader(self, var: relax.Var) -> tuple[relax.Var, relax.Call] | None:
-        readers = self.readers.get(var, [])
-        value = self.values.get(readers[0]) if len(readers) == 1 and not readers[0].same_as(var) else None
-        return (readers[0], value) if isinstance(value, relax.Call) else None
-
     def _bias(self, var: relax.Var, call: relax.Call) -> tuple[WeightGrid | None, relax.Var]:
         """The bias behind a layer, and the sum."""
-        follower = self._sole_reader(var)
+        follower = self.sole_reader(var)
         if follower is None or follower[1].op.name != "relax.add":
             return None, var
         added, addition = follower
         operand = addition.args[1] if addition.args[0].same_as(var) else addition.args[0]
         grid = weight_grid(operand, self.values, self.params)
-        if grid is None or any(len(self.readers[step]) != 1 for step in grid.path):
+        if grid is None or not all(map(self.is_alone, grid.path)):
             return None, var
         rank, axis = len(var.ty.shape), 1 if call.op.name != "relax.matmul" else len(var.ty.shape) - 1
         shape = (1,) * (rank - grid.integers.ndim) + grid.integers.shape
@@ -113,7 +100,7 @@ class _Finder:
 
     def _limits(self, added: relax.Var) -> tuple[float, float]:
         """The ends of the activation behind a layer."""
-        follower = self._sole_reader(added)
+        follower = self.sole_reader(added)
         if follower is None or follower[1].op.name not in CLIPS:
             return -np.inf, np.inf
         call = follower[1]

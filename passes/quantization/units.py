@@ -13,9 +13,9 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..graph.analysis import call_macs
-from ..graph.module_params import get_params, param_vars, static_shape
+from ..graph.module_params import static_shape
 from ..graph.pointwise import pointwise_operands
-from ..graph.rebuild import bindings
+from ..graph.view import GraphView
 from .kinds import joins
 from .plan import plan_quantization
 
@@ -49,11 +49,9 @@ class QuantizationUnit:
 
 def quantization_units(mod: tvm.IRModule) -> list[QuantizationUnit]:
     """The units of a float module in canonical form, parameters attached, in order of computation."""
-    main = mod["main"]
-    plan = plan_quantization(mod)
-    calls = {var: value for var, value in bindings(main) if isinstance(value, relax.Call)}
-    values = get_params(mod)
-    params = {var: values[var.name] for var in param_vars(main)}
+    plan, graph = plan_quantization(mod), GraphView(mod)
+    calls = {var: value for var, value in graph.values.items() if isinstance(value, relax.Call)}
+    params = graph.params
     found = []
     for end in plan.points:
         if end not in calls:

@@ -16,10 +16,10 @@ from .._tvm import relax, tvm
 from ..errors import UserError
 from ..graph.adopt_module import model_pass
 from ..graph.channel_scales import ChannelScale, record_channel_scales
-from ..graph.module_params import attach_params, detach_params, get_params, param_vars, static_shape
+from ..graph.module_params import attach_params, detach_params, static_shape
 from ..graph.normalization_statistics import Moments, get_statistics, record_statistics
-from ..graph.rebuild import bindings, users
 from ..graph.remarks import Remark, add_remarks
+from ..graph.view import GraphView
 
 _CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d")
 _LAYERS = (*_CONVOLUTIONS, "relax.matmul")
@@ -174,15 +174,11 @@ def _along_inputs(pair: _Pair, scale: np.ndarray, weight: np.ndarray) -> np.ndar
     return by_group.reshape(weight.shape[:2] + (1,) * (weight.ndim - 2))
 
 
-class _Finder:
+class _Finder(GraphView):
     """Finds pairs, and says where an activation stands in the way."""
 
     def __init__(self, mod: tvm.IRModule) -> None:
-        main = mod["main"]
-        self.values = dict(bindings(main))
-        self.readers = users(main)
-        named = get_params(mod)
-        self.params = {var: named[var.name] for var in param_vars(main)}
+        super().__init__(mod)
         self.remarks: list[Remark] = []
         self.layers = {var: layer for var, value in self.values.items() if (layer := self._layer(var, value)) is not None}
 
@@ -193,13 +189,7 @@ class _Finder:
 
     def _own(self, expr: relax.Expr) -> bool:
         """Whether an operand is a float parameter that nothing else reads."""
-        known = isinstance(expr, relax.Var) and expr in self.params and len(self.readers[expr]) == 1
-        return known and self.params[expr].dtype.kind == "f"
-
-    def _sole_reader(self, var: relax.Var) -> tuple[relax.Var, relax.Call] | None:
-        readers = self.readers.get(var, [])
-        value = self.values.get(readers[0]) if len(readers) == 1 and not readers[0].same_as(var) else None
-        return (readers[0], value) if isinstance(value, relax.Call) else None
+        return self.is_alone(expr) and expr in self.params and self.params[expr].dtype.kind == "f"
 
     def _layer(self, var: relax.Var, value: relax.Expr) -> _Layer | None:
         if not isinstance(value, relax.Call) or value.op.name not in _LAYERS or not self._own(value.args[1]):
@@ -210,7 +200,7 @@ class _Finder:
         elif not str(value.attrs.data_layout).startswith("NC") or not str(value.attrs.kernel_layout).startswith("OI"):
             return None
         bias, end = None, var
-        follower = self._sole_reader(var)
+        follower = self.sole_reader(var)
         if follower is not None and follower[1].op.name == "relax.add" and self._own(follower[1].args[1]):
             size = self.params[value.args[1]].shape[1 if value.op.name == "relax.matmul" else 0]
             if self.params[follower[1].args[1]].size == size:
@@ -221,7 +211,7 @@ class _Finder:
         """The pair that a layer begins."""
         at, repeats = layer.end, 1
         between = [(layer.name, 1), (layer.end.name, 1)]
-        while (follower := self._sole_reader(at)) is not None:
+        while (follower := self.sole_reader(at)) is not None:
             var, call = follower
             if var in self.layers:
                 dense = call.op.name == "relax.matmul"

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.special import ndtr
 
 from .._tvm import relax, tvm
-from ..graph.module_params import get_params, param_vars, static_shape
+from ..graph.module_params import static_shape
 from ..graph.normalization_statistics import Moments, get_statistics
-from ..graph.rebuild import bindings
+from ..graph.view import GraphView
 
 _LAYERS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul")
 _MEANS = ("relax.mean", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d")
@@ -46,30 +46,22 @@ def expected_values(mod: tvm.IRModule) -> dict[str, Moments]:
     Args:
         mod: A float module in canonical form, parameters attached, with recorded statistics.
     """
-    main = mod["main"]
-    named = get_params(mod)
-    params = {var: named[var.name] for var in param_vars(main)}
-    statistics = get_statistics(mod)
-    values = dict(bindings(main))
+    graph, statistics = GraphView(mod), get_statistics(mod)
     known: dict[relax.Var, Moments] = {}
-    for var, value in values.items():
+    for var, value in graph.values.items():
         if isinstance(value, relax.Call):
-            found = _moments(value, values, params, statistics, known)
+            found = _moments(value, graph, statistics, known)
             if found is not None:
                 known[var] = found
     return {var.name: moments for var, moments in known.items()}
 
 
 def _moments(
-    call: relax.Call,
-    values: dict[relax.Var, relax.Expr],
-    params: dict[relax.Var, np.ndarray],
-    statistics: dict[str, Moments],
-    known: dict[relax.Var, Moments],
+    call: relax.Call, graph: GraphView, statistics: dict[str, Moments], known: dict[relax.Var, Moments]
 ) -> Moments | None:
     name = call.op.name
     if name == "relax.add":
-        return _sum(call, values, params, statistics, known)
+        return _sum(call, graph, statistics, known)
     moments = known.get(call.args[0]) if call.args and isinstance(call.args[0], relax.Var) else None
     if moments is None:
         return None
@@ -87,18 +79,14 @@ def _moments(
 
 
 def _sum(
-    call: relax.Call,
-    values: dict[relax.Var, relax.Expr],
-    params: dict[relax.Var, np.ndarray],
-    statistics: dict[str, Moments],
-    known: dict[relax.Var, Moments],
+    call: relax.Call, graph: GraphView, statistics: dict[str, Moments], known: dict[relax.Var, Moments]
 ) -> Moments | None:
     first, second = call.args
-    layer = values.get(first) if isinstance(first, relax.Var) else None
-    if isinstance(layer, relax.Call) and layer.op.name in _LAYERS and second in params:
+    layer = graph.call(first)
+    if layer is not None and layer.op.name in _LAYERS and second in graph.params:
         weight = layer.args[1]
         found = statistics.get(weight.name) if isinstance(weight, relax.Var) else None
-        return found if found is not None and found.mean.size == params[second].size else None
+        return found if found is not None and found.mean.size == graph.params[second].size else None
     if first in known and second in known and static_shape(first) == static_shape(second):
         a, b = known[first], known[second]
         return Moments(a.mean + b.mean, np.hypot(a.deviation, b.deviation))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,10 @@ from ..errors import UserError
 from ..graph.adopt_module import model_pass, with_named_params
 from ..graph.float_reference import FloatReference, start
 from ..graph.interpreter import Execution, plain_value
-from ..graph.module_params import attach_params, detach_params, get_params
-from ..graph.rebuild import bindings, users
+from ..graph.module_params import attach_params, detach_params
 from ..graph.remarks import Remark, add_remarks
 from ..graph.surgery import get_surgery
+from ..graph.view import GraphView
 from ..pruning.sparsify import get_masks
 from .im2col import LayerGeometry
 from .least_squares import solve
@@ -210,43 +210,39 @@ def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:
 
 def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
     """The layers with a weight and a bias of their own, by the variable of the bare operation."""
-    main = mod["main"]
-    program = list(bindings(main))
-    values = dict(program)
-    order = {var: index for index, (var, _) in enumerate(program)}
-    readers = users(main)
-    params = {var for var in main.params if var.name in get_params(mod)}
+    graph = GraphView(mod)
+    params = graph.params
+    order = {var: index for index, var in enumerate(graph.values)}
     found: dict[relax.Var, _Layer] = {}
-    for var, value in program:
+    for var, value in graph.values.items():
         if not isinstance(value, relax.Call) or value.op.name not in _LAYERS:
             continue
         weight = value.args[1]
-        if weight not in params or len(readers[weight]) != 1 or value.args[0] in params:
+        if weight not in params or not graph.is_alone(weight) or value.args[0] in params:
             continue
-        behind = readers.get(var, [])
-        if len(behind) != 1 or not _adds(values.get(behind[0]), var, params):
+        behind = graph.sole_reader(var)
+        if behind is None or not _adds(behind[1], var, params):
             continue
-        added = behind[0]
-        bias = values[added].args[1]
-        if len(readers[bias]) != 1:
+        added, bias = behind[0], behind[1].args[1]
+        if not graph.is_alone(bias):
             continue
         output, other = added, None
-        after = readers.get(added, [])
-        if len(after) == 1 and isinstance(values.get(after[0]), relax.Call):
-            addition = values[after[0]]
+        after = graph.sole_reader(added)
+        if after is not None:
+            addition = after[1]
             if addition.op.name == "relax.add" and all(arg not in params for arg in addition.args):
                 operand = addition.args[1] if addition.args[0] is added else addition.args[0]
                 if operand is not added and operand.ty == added.ty and order.get(operand, -1) < order[var]:
                     output, other = after[0], operand
-        found[var] = _Layer(var, value, weight, bias, output.name, other, _clip(readers.get(output, []), values))
+        found[var] = _Layer(var, value, weight, bias, output.name, other, _clip(graph.sole_reader(output)))
     return found
 
 
-def _clip(behind: Sequence[relax.Var], values: Mapping[relax.Var, relax.Expr]) -> tuple[float, float]:
+def _clip(behind: tuple[relax.Var, relax.Call] | None) -> tuple[float, float]:
     """The limits of an activation that is the only reader of a tensor; infinite where there is none."""
-    call = values.get(behind[0]) if len(behind) == 1 else None
-    if not isinstance(call, relax.Call):
+    if behind is None:
         return -math.inf, math.inf
+    call = behind[1]
     name = getattr(call.op, "name", "")
     if name == "relax.nn.relu":
         return 0.0, math.inf
@@ -260,25 +256,18 @@ def _clip(behind: Sequence[relax.Var], values: Mapping[relax.Var, relax.Expr]) -
 
 def _find_norms(mod: tvm.IRModule) -> dict[relax.Var, relax.Call]:
     """The batch normalizations with statistics of their own, by the variable of their result."""
-    main = mod["main"]
-    readers = users(main)
-    params = {var for var in main.params if var.name in get_params(mod)}
+    graph = GraphView(mod)
     return {
         var: value
-        for var, value in bindings(main)
+        for var, value in graph.values.items()
         if isinstance(value, relax.Call)
         and value.op.name == "relax.nn.batch_norm"
         and isinstance(value.args[0], relax.Var)
-        and value.args[0] not in main.params
-        and all(arg in params and len(readers[arg]) == 1 for arg in value.args[3:5])
+        and value.args[0] not in graph.main.params
+        and all(arg in graph.params and graph.is_alone(arg) for arg in value.args[3:5])
     }
 
 
-def _adds(value: relax.Expr | None, var: relax.Var, params: set[relax.Var]) -> bool:
+def _adds(value: relax.Call, var: relax.Var, params: Container[relax.Var]) -> bool:
     """Whether `value` adds a parameter to `var`."""
-    return (
-        isinstance(value, relax.Call)
-        and value.op.name == "relax.add"
-        and value.args[0].same_as(var)
-        and value.args[1] in params
-    )
+    return value.op.name == "relax.add" and value.args[0].same_as(var) and value.args[1] in params

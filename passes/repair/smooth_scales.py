@@ -19,9 +19,9 @@ from ..errors import UserError
 from ..graph.adopt_module import model_pass
 from ..graph.channel_scales import ChannelScale, record_channel_scales
 from ..graph.interpreter import Interpreter
-from ..graph.module_params import attach_params, detach_params, get_params, param_vars, static_shape
-from ..graph.rebuild import bindings, users
+from ..graph.module_params import attach_params, detach_params, static_shape
 from ..graph.remarks import Remark, add_remarks
+from ..graph.view import GraphView
 
 Progress = Callable[[int, int, str], None]
 _CHUNK = 32
@@ -128,15 +128,8 @@ def _largest(
     return found
 
 
-class _Finder:
+class _Finder(GraphView):
     """Finds places."""
-
-    def __init__(self, mod: tvm.IRModule) -> None:
-        main = mod["main"]
-        self.values = dict(bindings(main))
-        self.readers = users(main)
-        named = get_params(mod)
-        self.params = {var: named[var.name] for var in param_vars(main)}
 
     def places(self) -> list[_Place]:
         """All places, in order."""
@@ -150,8 +143,8 @@ class _Finder:
 
     def _own(self, expr: relax.Expr, channels: int) -> bool:
         """Whether an operand is a parameter along the last axis that nothing else reads."""
-        value = self.params.get(expr) if isinstance(expr, relax.Var) else None
-        return value is not None and value.shape[-1:] == (channels,) == (value.size,) and len(self.readers[expr]) == 1
+        value = self.params.get(expr) if self.is_alone(expr) else None
+        return value is not None and value.shape[-1:] == (channels,) == (value.size,)
 
     def _makers(self, call: relax.Call) -> tuple[str, ...] | None:
         """The parameters that scale a result by channel of its last axis; None where it is not made so."""
@@ -167,9 +160,8 @@ class _Finder:
         if name == "relax.multiply" and self._own(call.args[1], channels):
             return (call.args[1].name,)
         if name == "relax.add" and self._own(call.args[1], channels):
-            scaled = self.values.get(call.args[0])
-            alone = len(self.readers.get(call.args[0], [])) == 1
-            if alone and isinstance(scaled, relax.Call) and scaled.op.name == "relax.multiply":
+            scaled = self.call(call.args[0]) if self.is_alone(call.args[0]) else None
+            if scaled is not None and scaled.op.name == "relax.multiply":
                 inner = self._makers(scaled)
                 return (*inner, call.args[1].name) if inner is not None else None
         return None
@@ -178,13 +170,13 @@ class _Finder:
         """The weights of the matrix products that alone read a tensor; None where something else does."""
         found: list[str] = []
         for reader in self.readers.get(var, []):
-            call = self.values.get(reader)
-            if reader.same_as(var) or not isinstance(call, relax.Call):
+            call = self.call(reader)
+            if reader.same_as(var) or call is None:
                 return None
             if call.op.name == "relax.matmul" and call.args[0].same_as(var):
                 weight = call.args[1]
-                value = self.params.get(weight) if isinstance(weight, relax.Var) else None
-                if value is None or value.ndim != 2 or len(self.readers[weight]) != 1:
+                value = self.params.get(weight) if self.is_alone(weight) else None
+                if value is None or value.ndim != 2:
                     return None
                 found.append(weight.name)
             elif call.op.name == "relax.reshape" and static_shape(call)[-1:] == static_shape(var)[-1:]:

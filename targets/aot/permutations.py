@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ...passes._tvm import relax, tvm
+from .rewrite import rewrite_main
 
 
 @tvm.transform.module_pass(opt_level=0, name="PermutationsToReshapes")
@@ -13,9 +14,7 @@ class PermutationsToReshapes:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        rewriter = _Rewriter(mod)
-        rewriter.builder_.update_func(mod.get_global_var("main"), rewriter.visit_expr(mod["main"]))
-        return rewriter.builder_.get()
+        return rewrite_main(mod, _Rewriter(mod))
 
 
 @mutator

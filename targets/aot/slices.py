@@ -16,6 +16,7 @@ from ...passes._tvm import Constant, relax, tvm
 from ...passes.graph.module_params import static_shape
 from ...passes.graph.rebuild import bindings
 from .plan import ALIGNMENT
+from .rewrite import rewrite_main
 
 PART, JOIN = "tvmcompress.part", "tvmcompress.join"
 _RESHAPES = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"}
@@ -52,9 +53,7 @@ class SlicesToViews:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        rewriter = _Rewriter(mod)
-        rewriter.builder_.update_func(mod.get_global_var("main"), rewriter.visit_expr(mod["main"]))
-        return rewriter.builder_.get()
+        return rewrite_main(mod, _Rewriter(mod))
 
 
 @mutator

@@ -18,6 +18,7 @@ from ...passes.integer.conv import te_pad
 from ...passes.integer.registry import PREFIX, definition_of, is_integer_op
 from ...passes.integer.stored_weights import te_unpacked
 from ...passes.reference.registry import ints
+from .rewrite import rewrite_main
 from .sparse_layers import te_sparse_layer
 
 
@@ -27,9 +28,7 @@ class FuseStoredWeights:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        rewriter = _Rewriter(mod)
-        rewriter.builder_.update_func(mod.get_global_var("main"), rewriter.visit_expr(mod["main"]))
-        return relax.transform.DeadCodeElimination(["main"])(rewriter.builder_.get())
+        return relax.transform.DeadCodeElimination(["main"])(rewrite_main(mod, _Rewriter(mod)))
 
 
 @mutator

@@ -23,6 +23,7 @@ from ...passes.graph.module_params import static_shape
 from ...passes.integer.conv import te_epilogue, te_pad, weight_as_oi
 from ...passes.integer.registry import PREFIX
 from ...passes.plugins.registry import Registry
+from .rewrite import rewrite_main
 
 
 @tvm.transform.module_pass(opt_level=0, name="LayOutWeights")
@@ -31,9 +32,7 @@ class LayOutWeights:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        rewriter = _Rewriter(mod)
-        rewriter.builder_.update_func(mod.get_global_var("main"), rewriter.visit_expr(mod["main"]))
-        return rewriter.builder_.get()
+        return rewrite_main(mod, _Rewriter(mod))
 
 
 @mutator

@@ -13,6 +13,7 @@ from ...passes.graph.module_params import static_shape
 from ...passes.graph.rebuild import bindings, users
 from ...passes.integer.registry import PREFIX, dtype_of
 from ..aot.lower import LLVM_OPTIONS_ATTR
+from ..aot.rewrite import rewrite_main
 from .layers import NotRepresentable
 from .spare_memory import spare_memory
 
@@ -33,10 +34,7 @@ def use_kernels(mod: tvm.IRModule, makers: Makers, spare: bool = True) -> tvm.IR
         makers: By the name of the operator.
         spare: Whether kernels may take workspace for speed alone, see `spare_memory`.
     """
-    rewriter = _Rewriter(mod, makers, spare)
-    main = mod.get_global_var("main")
-    rewriter.builder_.update_func(main, rewriter.visit_expr(mod["main"]))
-    return rewriter.builder_.get()
+    return rewrite_main(mod, _Rewriter(mod, makers, spare))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 
 from ..errors import UnsupportedOperatorError, UserError
 from ..passes._tvm import Constant, relax, tirx, tvm
-from ..passes.graph.module_params import get_params, input_vars, param_vars, static_shape
-from ..passes.graph.rebuild import bindings, users
+from ..passes.graph.module_params import input_vars, static_shape
+from ..passes.graph.view import GraphView
 from ..passes.plugins.registry import Registry
 
 OPSET, IR_VERSION = 17, 8
@@ -43,11 +43,8 @@ class Writer:
     """
 
     def __init__(self, mod: tvm.IRModule) -> None:
-        self._main = mod["main"]
-        values = get_params(mod)
-        self._params = {var: values[var.name] for var in param_vars(self._main)}
-        self._values = dict(bindings(self._main))
-        self._readers = users(self._main)
+        self._graph = GraphView(mod)
+        self._main, self._values = self._graph.main, self._graph.values
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, np.ndarray] = {}
         self._known: dict[tuple[str, str, tuple[int, ...], bytes], str] = {}
@@ -148,14 +145,14 @@ class Writer:
     def _layer(self, call: relax.Call) -> relax.Call | None:
         """The convolution or matrix product whose bias `call`, an addition, adds."""
         first, second = call.args
-        layer = self._values.get(first) if isinstance(first, relax.Var) else None
-        if not isinstance(layer, relax.Call) or getattr(layer.op, "name", "") not in _BIASED:
+        layer = self._graph.call(first)
+        if layer is None or getattr(layer.op, "name", "") not in _BIASED:
             return None
         stored = self.call_of(second)
         value = self.value(stored.args[0] if stored is not None and self._is_stored(stored) else second)
         shape = static_shape(first)
         matrix = layer.op.name == "relax.matmul"
-        if value is None or len(self._readers.get(first, [])) != 1 or (matrix and not self._is_dense(layer)):
+        if value is None or not self._graph.is_alone(first) or (matrix and not self._is_dense(layer)):
             return None
         wanted = (shape[-1],) if matrix else (1, shape[1]) + (1,) * (len(shape) - 2)
         return layer if value.shape == wanted else None
@@ -167,18 +164,17 @@ class Writer:
         """Whether the one reader of a layer is the addition of its bias, with which it is written."""
         if getattr(value.op, "name", "") not in _BIASED:
             return False
-        readers = self._readers.get(var, [])
-        addition = self._values.get(readers[0]) if len(readers) == 1 else None
-        if not isinstance(addition, relax.Call) or getattr(addition.op, "name", "") != "relax.add":
+        reader = self._graph.sole_reader(var)
+        if reader is None or getattr(reader[1].op, "name", "") != "relax.add":
             return False
-        return addition.args[0].same_as(var) and self._layer(addition) is not None
+        return reader[1].args[0].same_as(var) and self._layer(reader[1]) is not None
 
     def value(self, expr: relax.Expr) -> np.ndarray | None:
         """The value of a parameter or constant; None for what is computed."""
         expr = self._source(expr)
         if isinstance(expr, Constant):
             return expr.value.numpy()
-        return self._params.get(expr) if isinstance(expr, relax.Var) else None
+        return self._graph.params.get(expr) if isinstance(expr, relax.Var) else None
 
     # What rules use
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
+from ....passes.integer.requantization import requantization_of
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
 from ...kernels.layers import (
@@ -62,8 +63,8 @@ def _check_sums(flat: np.ndarray, folded: np.ndarray) -> None:
 
 
 def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
-    attrs = call.attrs
-    return Epilogue.of(str(attrs.rounding), int(attrs.output_zero_point), int(attrs.qmin), int(attrs.qmax), shift)
+    record = requantization_of(call.attrs)
+    return Epilogue.of(record["rounding"], record["output_zero_point"], record["qmin"], record["qmax"], shift)
 
 
 @KERNELS.register("qconv2d")

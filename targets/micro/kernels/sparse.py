@@ -20,6 +20,7 @@ from ....passes.graph.interpreter import evaluate_call
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import is_integer_op
 from ....passes.numbers.two_of_four import GROUP, places_2of4
+from ...aot.rewrite import rewrite_main
 from ...kernels.use_kernels import is_covered
 from ...kernels.vectors import i32
 from .panel import Convolution
@@ -246,9 +247,7 @@ def decode_sparse(mod: tvm.IRModule) -> tuple[tvm.IRModule, list[Constant]]:
         The module, and the constants, which kernels store as two of every four again.
     """
     rewriter = _Decoder(mod)
-    main = mod.get_global_var("main")
-    rewriter.builder_.update_func(main, rewriter.visit_expr(mod["main"]))
-    return rewriter.builder_.get(), list(rewriter.made.values())
+    return rewrite_main(mod, rewriter), list(rewriter.made.values())
 
 
 @mutator
