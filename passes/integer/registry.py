@@ -67,7 +67,7 @@ def typed_call(name: str, args: list[relax.Expr], out_dtype: str, **attrs: Any) 
     """
     operands = [part for arg in args for part in (arg.fields if isinstance(arg, relax.Tuple) else [arg])]
     dtypes = {out_dtype, *(str(getattr(operand.ty, "dtype", "")) for operand in operands)}
-    is_typed = WIDE + name in _DEFINITIONS
+    is_typed = WIDE + name in DEFINITIONS
     if out_dtype != "int8" and not is_typed:
         raise ValueError(f"q{name}: the result must be int8, not {out_dtype}")
     if not is_typed or ("int16" not in dtypes and "accumulator" not in attrs):

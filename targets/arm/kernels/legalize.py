@@ -8,8 +8,8 @@ import numpy as np
 
 from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
-from ....passes.integer.requantization import requantization_of
 from ....passes.integer.registry import PREFIX
+from ....passes.integer.requantization import requantization_of
 from ....passes.plugins.registry import Registry
 from ...kernels.layers import (
     ConvolutionShape,
