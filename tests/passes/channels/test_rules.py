@@ -9,11 +9,13 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcompress.passes import groups
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.channels import RULES
+from tvmcompress.passes.channels import RULES, rules_shape
 
 op, nn = relax.op, relax.op.nn
 CASES = {}
@@ -458,3 +460,15 @@ def test_every_operator_of_the_onnx_front_end_has_a_rule():
     known = {name for name in names if name in tvm.ir.Op.list_op_names()}
     assert len(known) > 100
     assert sorted(known - set(RULES)) == []
+
+
+@given(
+    size=st.integers(1, 6),
+    begin=st.integers(-9, 9),
+    end=st.integers(-9, 9),
+    stride=st.integers(-3, 3).filter(bool),
+)
+def test_slices_take_what_numpy_takes(size: int, begin: int, end: int, stride: int) -> None:
+    x = relax.Var("x", relax.TensorType((size,), "float32"))
+    call = op.strided_slice(x, [0], [begin], [end], [stride])
+    assert rules_shape._slices(call, (size,))[0].tolist() == list(range(size))[begin:end:stride]

@@ -14,6 +14,7 @@ from tvmcompress.passes.integer.requantize import (
     multiply,
     quantize_multiplier,
     quantize_multipliers,
+    reduce_multiplier,
     requantize,
     te_multiply,
 )
@@ -100,3 +101,32 @@ def test_compiled_equals_python(rounding: str, max_shift: int) -> None:
     found = running.compiled(running.module(build, inputs), inputs)[0]
     expected = [exact.multiply(int(a), int(q), int(s), rounding) for a, q, s in zip(*inputs)]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shift", range(-6, 1))
+def test_halves_round_away_from_zero_in_the_second_step(shift: int) -> None:
+    """Of small sums every second is a half after the first step, and every few of these one again."""
+    x = np.arange(-600, 601)
+    wanted = [exact.multiply(int(value), 2**30, shift, "double") for value in x]
+    assert multiply(x, 2**30, shift, "double").tolist() == wanted
+    if shift < -1:
+        # The first step rounds half up, the second away from zero: -5 / 2 is -2, and -2 / 4 is -1.
+        assert multiply(np.array([-5, 4]), 2**30, -2, "double").tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "reduced"),
+    [(0x40000000, 0x4000), (0x40007FFF, 0x4000), (0x40008000, 0x4001), (0x40017FFF, 0x4001), (0x7FFEFFFF, 0x7FFF),
+     (0x7FFF0000, 0x7FFF), (0x7FFFFFFF, 0x7FFF), (0, 0)],
+)  # fmt: skip
+def test_reduced_multipliers_are_rounded(multiplier: int, reduced: int) -> None:
+    """TensorFlow Lite: (q + 2**15) >> 16, and 0x7FFF where that would leave int16."""
+    assert reduce_multiplier(multiplier, -3) == (reduced, -3)
+
+
+def test_reduced_products_are_rounded_half_up() -> None:
+    x = np.array([-3, -2, -1, 0, 1, 2, 3, 2**47, -(2**47)])
+    assert multiply(x, 2**14, 0, "reduced").tolist() == [-1, -1, 0, 0, 1, 1, 2, 2**46, -(2**46)]
+    assert reduce_multiplier(2**30, 14) == (2**14, 14)
+    with pytest.raises(ValueError, match="below"):
+        reduce_multiplier(2**30, 15)

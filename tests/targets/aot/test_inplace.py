@@ -7,7 +7,9 @@ from __future__ import annotations
 import pytest
 from tvm.script import tirx as T
 
+from tvmcompress.targets.aot.arena import plan_arena
 from tvmcompress.targets.aot.inplace import inplace_argument
+from tvmcompress.targets.aot.program import Program, Step, Tensor
 
 
 @T.prim_func(s_tir=True)
@@ -65,3 +67,21 @@ def accumulated(a: T.Buffer((8, 3), "int32"), b: T.Buffer((8,), "int32"), out: T
 )
 def test_inplace_argument(func, expected) -> None:
     assert inplace_argument(func) == expected
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_only_what_takes_all_of_its_memory_is_written_in_place(whole) -> None:
+    """A part does not start where the result would: an element would be written over another that is still to be read."""
+    program = Program(inputs=["x"], outputs=["y"])
+    for name, size in {"x": 128, "both": 128, "a": 96, "y": 96}.items():
+        program.tensors[name] = Tensor(name, (size,), "int8")
+    if not whole:
+        program.views["a"] = ("both", 32)
+    program.steps = [
+        Step("first", ("x",), ("a" if whole else "both",), "first"),
+        Step("second", ("a",), ("y",), "second", inplace="a"),
+    ]
+    arena = plan_arena(program, {})
+    argument, result = (range(arena.offset(name), arena.offset(name) + 96) for name in ("a", "y"))
+    assert (argument == result) == whole
+    assert whole or not set(argument) & set(result)

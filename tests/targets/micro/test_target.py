@@ -138,6 +138,16 @@ def _board(**sizes):
     return target_of(get_target("cortex-m4").description.model_copy(update={"name": "board", **sizes}))
 
 
+def test_code_counts_as_flash(integer_net, integer_artifact, tmp_path) -> None:
+    """Where the constants fit, and code and constants do not; the same to the byte where they do."""
+    info = integer_artifact.info
+    needed = info.code_bytes + info.constant_bytes
+    assert info.code_bytes > 100
+    _board(flash_bytes=needed).build(integer_net, tmp_path / "fits")
+    with pytest.raises(UserError, match=rf"needs {needed:,} bytes of flash .*: 1 too many"):
+        _board(flash_bytes=needed - 1).build(integer_net, tmp_path / "out")
+
+
 def test_a_model_that_does_not_fit_is_refused_with_figures(float_net, tmp_path) -> None:
     output = tmp_path / "out"
     with pytest.raises(UserError) as refused:

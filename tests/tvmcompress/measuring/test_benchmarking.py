@@ -12,7 +12,7 @@ import pytest
 import tvmcompress
 from tvmcompress import MissingToolError, Model, Recipe, UserError
 from tvmcompress.measuring import benchmarking
-from tvmcompress.targets.base import Artifact, Measurement, Target
+from tvmcompress.targets.base import Artifact, Measurement, Target, TensorSpec
 from tvmcompress.targets.registry import get_target
 
 
@@ -42,6 +42,22 @@ def test_a_wrong_build_is_not_measured(digits_model: Model) -> None:
         benchmarking.check(digits_model, _Wrong(digits_model, 0.5), inputs, "it")
     with pytest.raises(UserError, match="computes something else"):
         benchmarking.check(digits_model, _Wrong(digits_model, float("nan")), inputs, "it")
+
+
+@pytest.mark.parametrize("kind", ["int8", "float32"])
+def test_a_wrong_integer_build_is_not_measured(kind: str, digits_model: Model) -> None:
+    """Its bytes must be equal: one step of one output, far within what a float build may be off by, is one too many."""
+    inputs = benchmarking.random_samples(digits_model, 2)
+    quantized = {} if kind == "float32" else {"scale": 2.0**-12, "zero_point": 0}
+    built = _Wrong(digits_model, 2.0**-12)
+    built.outputs = (TensorSpec(name="output", shape=(1, 10), dtype=kind, **quantized),)
+    if kind == "float32":
+        assert benchmarking.check(digits_model, built, inputs, "it") == pytest.approx(2.0**-12, rel=0.01)
+        return
+    with pytest.raises(UserError, match="it computes something else than the model"):
+        benchmarking.check(digits_model, built, inputs, "it")
+    built.error = 0.0
+    assert benchmarking.check(digits_model, built, inputs, "it") == 0.0
 
 
 def test_names_of_models_and_targets_are_no_paths(digits_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from tvmcompress.targets.x86.kernels.intrinsics import (
 )
 from tvmcompress.targets.x86.kernels.requantize import shifts_simply
 from tvmcompress.targets.x86.kernels.select import select_kernels
-from tvmcompress.targets.x86.lower import call_sites, constant_arguments, prim_funcs, workload
+from tvmcompress.targets.x86.lower import call_sites, constant_arguments, lower, prim_funcs, workload
 from tvmcompress.targets.x86.space import X86Tuning, candidate, points
 
 NATIVE = host.cpu_features(host.host_cpu())
@@ -132,6 +132,24 @@ def test_convolution(cpu, case) -> None:
         max_shift=max_shift,
     )
     check(layer, layer.finish(call), cpu)
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "alderlake", "znver4"])
+@pytest.mark.parametrize("zero", [-128, 5, 127])
+def test_borders_of_depthwise_whatever_this_machine_has(cpu, zero) -> None:
+    """What kernels of each instruction set mean, computed without their instructions."""
+    layer = Layer((1, 4, 5, 16), 0)
+    operands, max_shift = layer.operands((1, 3, 3, 16), 16, 9, "double")
+    call = ops.qdepthwise(
+        layer.x, *operands, padding=(1, 2, 2, 1), input_zero_point=zero, output_zero_point=-7, max_shift=max_shift
+    )
+    mod, x = layer.finish(call), layer.sample()
+    features = host.cpu_features(cpu)
+    assert kernel_names(mod, features) == ["x86_qdepthwise"]
+    target = host.tvm_target("x86-64")
+    with target:
+        machine = relax.VirtualMachine(relax.build(lower(mod, features), target), tvm.cpu())
+    np.testing.assert_array_equal(machine["main"](tvm.runtime.tensor(x)).numpy(), run(mod, [x])[0])
 
 
 @pytest.mark.parametrize("cpu", CPUS)
