@@ -117,6 +117,11 @@ def compress(
     given: dict[Data, Any] = {"calibration": calibration, "training": train_data, "search": search_data}
     check_needs(steps, {name for name, data in given.items() if data is not None})
     original = model if isinstance(model, Model) else load(model)
+    if not steps and not (targets and is_quantized(original)):
+        raise UserError(
+            "there is nothing to do: ask for pruning (--prune 0.5), quantization (--quantize int8) or both; a model that is "
+            "quantized already is built as it is for --target"
+        )
     if is_quantized(original) and not all(step.takes_integers for step in steps):
         raise UserError("the model is quantized already; compress the float model that it was made from")
     limit = plan.calibration_samples or DEFAULT_SAMPLES
@@ -197,10 +202,7 @@ def _plan(
         changes["quantize"] = as_quantize_recipe(quantize)
     if calibration_samples is not None:
         changes["calibration_samples"] = calibration_samples
-    plan = Recipe.of({**dict(base), **changes})
-    if not plan.entries():
-        raise UserError("there is nothing to do: ask for pruning (--prune 0.5), quantization (--quantize int8) or both")
-    return plan
+    return Recipe.of({**dict(base), **changes})
 
 
 def _repeatable(plan: Recipe, chosen: QuantizeRecipe) -> Recipe:

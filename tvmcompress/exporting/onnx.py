@@ -34,8 +34,9 @@ def export_onnx(model: Model, path: str | PathLike[str]) -> None:
         UnsupportedOperatorError: An operator has no form in ONNX, or the model consists of integer operators.
         UserError: The file cannot be written.
     """
+    proto = to_onnx(model)
     try:
-        data = to_onnx(model).SerializeToString()
+        data = proto.SerializeToString()
     except ValueError as error:  # protobuf's limit
         raise UserError(f"{path} would be larger than 2 GB, the limit of an ONNX file") from error
     with whole_file(path) as partial:

@@ -67,7 +67,9 @@ def _by_table(
 ) -> Converter:
     def convert(importer: Importer, operator: TfliteOperator) -> relax.Expr | list[relax.Expr]:
         x, out = operator.operand(0), operator.output
-        if (x.dtype, out.dtype) not in (("int8", "int8"), ("int16", "int16")):
+        # In 16 bits TFLite has arithmetic of its own for these two, which is nearer to float than to a coarse table.
+        own = x.dtype == "int16" and operator.kind in ("LOGISTIC", "TANH")
+        if own or (x.dtype, out.dtype) not in (("int8", "int8"), ("int16", "int16")):
             return importer.in_float(operator)
         make = table if x.dtype == "int8" else interpolated
         return _looked_up(importer, operator, make(function(operator), x, out))
@@ -81,7 +83,8 @@ def _looked_up(importer: Importer, operator: TfliteOperator, entries: np.ndarray
 
 def _half_away(x: np.ndarray) -> np.ndarray:
     whole = np.trunc(x)
-    return whole + np.where(np.abs(x - whole) >= 0.5, np.sign(x), np.float32(0))
+    with np.errstate(invalid="ignore"):
+        return whole + np.where(np.abs(x - whole) >= 0.5, np.sign(x), np.float32(0))
 
 
 def table(function: Function, x: TfliteTensor, out: TfliteTensor) -> np.ndarray:
