@@ -75,7 +75,7 @@ def read_description(path: Path) -> TargetDescription:
         UserError: The file cannot be read, or a field is missing, unknown or of the wrong type.
     """
     try:
-        description = TargetDescription(**tomllib.loads(path.read_text()))
+        description = TargetDescription(**tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"the target description {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

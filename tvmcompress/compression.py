@@ -28,6 +28,7 @@ from .search.mixed_precision import search_samples
 from .search.precision_choice import PrecisionChoice
 from .steps.base import Context, Data, State
 from .steps.cache import StepCache
+from .steps.patterns import check_patterns
 from .steps.plan import check_needs, planned
 from .steps.progress import FinishedStep, Progress, ProgressReporter
 from .targets.registry import get_target
@@ -124,6 +125,9 @@ def compress(
         )
     if is_quantized(original) and not all(step.takes_integers for step in steps):
         raise UserError("the model is quantized already; compress the float model that it was made from")
+    for step in steps:
+        if isinstance(step.options, QuantizeRecipe):
+            check_patterns(original, step.options)
     limit = plan.calibration_samples or DEFAULT_SAMPLES
     read = {name for step in steps for name in step.reads if given[name] is not None}
     data, training, search = (

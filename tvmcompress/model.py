@@ -35,7 +35,7 @@ class Preprocessing(BaseModel):
         std: Divided by at last: one value, or one a channel.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)

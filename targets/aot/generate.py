@@ -56,6 +56,13 @@ EMITTED = ("object", "c")
 _TAKEN = ("all", "c", "clean", "example", "help", "install", "m", "package", "runner", "serial", "startup", "test")
 """What CMake, the linker or the files around a library are called."""
 
+_HIDDEN = (
+    *("assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math", "semihosting"),
+    *("setjmp", "signal", "stdalign", "stdarg", "stdatomic", "stdbool", "stddef", "stdint", "stdio", "stdlib", "stdnoreturn"),
+    *("string", "tgmath", "threads", "time", "uchar", "wchar", "wctype"),
+)
+"""Headers that one of ours must not hide."""
+
 _C_SCALARS = ("INT8", "INT16", "INT32", "UINT8", "FLOAT32")
 
 
@@ -87,6 +94,18 @@ class Generated:
     patches: Patches | None = None
 
 
+def check_prefix(prefix: str) -> None:
+    """Refuse what cannot start C names and file names.
+
+    Raises:
+        UserError: It is no short lower-case identifier, or the name of something else.
+    """
+    if not re.match(PREFIX, prefix) or prefix.endswith("\n") or len(prefix) > 63:
+        raise UserError(f"'{prefix}' cannot start C names; use at most 63 lower-case letters, digits and underscores")
+    if prefix in (*_TAKEN, *_HIDDEN):
+        raise UserError(f"'{prefix}' is the name of something else in a C project; choose another prefix")
+
+
 def generate(
     mod: tvm.IRModule,
     target: dict[str, Any],
@@ -115,10 +134,9 @@ def generate(
         patch_wise: Compute the first layers strip by strip where that makes the arena smaller.
 
     Raises:
-        UserError: The prefix is no identifier, or the model cannot be compiled.
+        UserError: The prefix cannot be one, or the model cannot be compiled.
     """
-    if not re.match(PREFIX, prefix) or prefix.endswith("\n") or prefix in _TAKEN:
-        raise UserError(f"'{prefix}' cannot start C names; use lower-case letters, digits and underscores")
+    check_prefix(prefix)
     core, inputs, outputs = core_and_specs(mod)
     if emit not in EMITTED:
         raise UserError(f"emit must be {' or '.join(EMITTED)}, not '{emit}'")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
-from .common import command
 from .measuring import measure_all
 from .options.data import ReadOptions
+from .options.groups import with_groups
 from .options.model import ModelOptions
 from .options.recipe import RecipeOptions
 from .options.samples import OPTIMISTIC, SampleOptions, Samples
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..model import Model
     from ..recipe.recipe import Recipe
-    from ..report.record import ModelRecord
+    from ..report.record import ModelRecord, Report
 
 
-@command
+@with_groups
 def benchmark(
     models: Annotated[
         list[Path],
@@ -61,7 +61,7 @@ def benchmark(
     from ..report.record import Host, RemarkRecord, Report
 
     plan = asked.recipe()
-    given.check(plan)
+    given.check(plan, asked)
     compressing = plan != Recipe(calibration_samples=plan.calibration_samples)
     targets = build.target or ["x86"]
     if compressing and len(models) > 1:
@@ -92,8 +92,13 @@ def benchmark(
         if folder is not None:
             report.save(folder / "report.json")
     if json:
-        print(report.model_dump_json(indent=1))
-        return
+        common.print_json(report)
+    else:
+        _show(report)
+    common.conclude(report, save)
+
+
+def _show(report: Report) -> None:
     from ..report.console import remarks_list, report_tables
     from ..report.memory import memory_map
 

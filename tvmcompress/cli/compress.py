@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
-from .common import command
 from .measuring import measure_all
 from .options.data import ReadOptions
+from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .options.recipe import RecipeOptions
 from .options.samples import OPTIMISTIC, SampleOptions
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DEFAULT_OUTPUT = Path("out")
 
 
-@command
+@with_groups
 def compress(
     model: ModelArgument,
     *,
@@ -66,7 +66,7 @@ def compress(
     from ..files.output_folder import output_folder
 
     plan = asked.recipe()
-    given.check(plan)
+    given.check(plan, asked)
     if not plan.has("finetune") and checkpoint is not None:
         raise UserError("--checkpoint says nothing without --finetune EPOCHS")
     targets = build.target or []
@@ -103,9 +103,10 @@ def compress(
         report = report.model_copy(update={"files": (*files, "report.json")})
         report.save(folder / "report.json")
     if json:
-        print(report.model_dump_json(indent=1))
-        return
-    _show(report, output, groups)
+        common.print_json(report)
+    else:
+        _show(report, output, groups)
+    common.conclude(report, output)
 
 
 def _write_onnx(result: CompressionResult, path: Path, required: bool) -> None:

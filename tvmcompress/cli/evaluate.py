@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from . import common
-from .common import command
 from .options.data import PartOptions, ReadOptions
+from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .progress import bars
 
 
-@command
+@with_groups
 def evaluate(
     model: ModelArgument,
     data: Annotated[Path, typer.Argument(help="Data: .npz, .npy, or a folder of .npy.", show_default=False)],
@@ -42,7 +42,7 @@ def evaluate(
     noise = tuple(layer_noise(reference, subject, samples)) if layers and reference is not None else ()
     record = model_record(model.name, subject, evaluation, noise)
     if json:
-        print(record.model_dump_json(indent=1))
+        common.print_json(record)
         return
     from ..report.console import evaluation_table, noise_table
 

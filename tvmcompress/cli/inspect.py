@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, command, output
+from .common import JsonOption, output, print_json
+from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 
 
-@command
+@with_groups
 def inspect(
     model: ModelArgument,
     *,
@@ -24,7 +25,7 @@ def inspect(
 
     record = inspection(model.name, subject)
     if json:
-        print(record.model_dump_json(indent=1))
+        print_json(record)
         return
     from ..report.console import groups_table, layers_table, model_header
 

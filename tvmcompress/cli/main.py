@@ -14,12 +14,14 @@ from .inspect import inspect
 from .operators import operators
 from .package import package
 from .presets import presets
+from .process import Commands
 from .run import run
 from .sensitivity import sensitivity
 from .targets import targets
 
 app = typer.Typer(
     name="tvmcompress",
+    cls=Commands,
     help="Compress trained neural networks for edge devices: prune, quantize, tune, compile and [bold]measure[/bold] "
     "on x86-64, Arm Cortex-A and Cortex-M. Built on Apache TVM.",
     epilog="First steps:  tvmcompress inspect model.onnx   ·   "

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, command, output
+from .common import JsonOption, output, print_json
 
 
-@command
 def operators(
     pattern: Annotated[str, typer.Argument(help="Only these, for instance 'nn.*'.", show_default=False)] = "*",
     json: JsonOption = False,
@@ -30,10 +29,8 @@ def operators(
     if not relax and not integer:
         raise UserError(f"no operator is called '{pattern}'; see them all with: tvmcompress operators")
     if json:
-        from json import dumps
-
         records = {"relax": [r.model_dump() for r in relax], "integer": [r.model_dump() for r in integer]}
-        print(dumps(records, indent=1))
+        print_json(records)
         return
     tables = (
         (COLUMNS, {record.name: row(record, COLUMNS) for record in relax}),

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, command, output
+from .common import JsonOption, output, print_json
 from .options.targets import WhichBuildOption
 
 _DEFAULT_FOLDER, _DEFAULT_TAR = Path("out"), Path("model.tar")
 
 
-@command
 def package(
     folder: Annotated[Path, typer.Argument(help="What compress or build wrote.")] = _DEFAULT_FOLDER,
     tarball: Annotated[Path, typer.Option("-o", "--output", help="The tarball to write.")] = _DEFAULT_TAR,
@@ -28,9 +27,7 @@ def package(
     with tarfile.open(export_model_library(folder, tarball, target=target)) as archive:
         files = {entry.name.removeprefix("./"): entry.size for entry in archive}
     if json:
-        from json import dumps
-
-        print(dumps({"path": str(tarball), "files": files}, indent=1))
+        print_json({"path": str(tarball), "files": files})
         return
     from rich.text import Text
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .common import command, output
+from .common import JsonOption, output, print_json
 
 
-@command
 def presets(
     name: Annotated[str | None, typer.Argument(help="Print this one as TOML, to be edited and given to --recipe.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """List the presets of quantization, or print one as a recipe."""
     from rich.table import Table
@@ -20,7 +20,14 @@ def presets(
     from ..recipe.recipe import Recipe
 
     if name is not None:
-        print(Recipe.of({"quantize": {"preset": name}}).to_toml(), end="")
+        recipe = Recipe.of({"quantize": {"preset": name}})
+        if json:
+            print_json(recipe)
+        else:
+            print(recipe.to_toml(), end="")
+        return
+    if json:
+        print_json([{"name": known, "purpose": preset.purpose, "values": preset.values} for known, preset in PRESETS.items()])
         return
     table = Table("preset", "what it is", box=None, pad_edge=False)
     for known, preset in PRESETS.items():

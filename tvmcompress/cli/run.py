@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
-from .common import command
 from .options.data import PartOptions, ReadOptions
+from .options.groups import with_groups
 from .options.targets import WhichBuildOption
 from .progress import bars
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DEFAULT_FOLDER = Path("out")
 
 
-@command
+@with_groups
 def run(
     folder: Annotated[Path, typer.Argument(help="What compress or build wrote.")] = _DEFAULT_FOLDER,
     data: Annotated[
@@ -59,7 +59,7 @@ def run(
     if save is not None:
         save_outputs(artifact, outputs, save)
     if json:
-        print(record.model_dump_json(indent=1))
+        common.print_json(record)
         return
     from ..report.running import instructions_tables, run_summary
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
-from .common import command
 from .options.data import ReadOptions
+from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .progress import bars
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from ..data.dataset import Dataset
     from ..model import Model
+    from ..recipe.quantize import QuantizeRecipe
     from ..sensitivity.record import AnalysisRecord
 
 _DEFAULT_OUTPUT = Path("sensitivity")
 
 
-@command
+@with_groups
 def sensitivity(
     model: ModelArgument,
     data: Annotated[Path, typer.Argument(help="Samples: .npz, .npy, or a folder of .npy.", show_default=False)],
@@ -61,29 +62,34 @@ def sensitivity(
     then spreads the removal by what was measured. With --quantize all layers but one are quantized, too.
     """
     from ..errors import UserError
+    from ..passes.pruning.importance import get_criterion
+    from ..recipe.recipe import as_quantize_recipe
 
+    if quantize is not None and (ratios or importance):
+        raise UserError(f"{'--ratios' if ratios else '--importance'} says nothing with --quantize; it is for pruning")
+    if calib is not None and quantize is None:
+        raise UserError("--calib says nothing without --quantize int8")
+    shares = _shares(ratios)
+    options = as_quantize_recipe(quantize)
+    if plot:
+        common.need_matplotlib()
     subject = reading.load(model)
     samples = read.load(data, subject.inputs)
     calibration = None if calib is None else read.load(calib, subject.inputs, limit=limit)
-    if quantize is not None and (ratios or importance):
-        raise UserError(f"{'--ratios' if ratios else '--importance'} says nothing with --quantize; it is for pruning")
-    shares = _shares(ratios)
-    if calibration is not None and quantize is None:
-        raise UserError("--calib says nothing without --quantize int8")
+    if importance is not None:
+        get_criterion(importance, samples.first(subject.inputs[0].shape[0]).inputs())
     try:
         save.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the output folder {save} cannot be written ({error.strerror}); give another one with -o") from error
-    if plot:
-        common.need_matplotlib()
     place = save / "sensitivity.json"
     picture = save / "sensitivity.png" if plot else None
-    if quantize is None:
+    if options is None:
         result, shown = _of_pruning(subject, samples.first(limit), shares, importance, place, picture)
     else:
-        result, shown = _of_quantization(subject, samples, calibration, quantize, limit, place, picture)
+        result, shown = _of_quantization(subject, samples, calibration, options, limit, place, picture)
     if json:
-        print(result.model_dump_json(indent=1))
+        common.print_json(result)
         return
     console = common.output()
     console.print(shown)
@@ -94,10 +100,15 @@ def _shares(ratios: str | None) -> list[float] | None:
     """Fractions from 0.25,0.5."""
     from ..errors import UserError
 
+    if ratios is None:
+        return None
     try:
-        return None if ratios is None else [float(part) for part in ratios.split(",")]
+        shares = [float(part) for part in ratios.split(",")]
+        if not all(0 < share < 1 for share in shares):
+            raise ValueError
     except ValueError:
         raise UserError(f"--ratios {ratios} is not a list of fractions with commas, such as 0.25,0.5") from None
+    return shares
 
 
 def _of_pruning(
@@ -133,20 +144,17 @@ def _of_quantization(
     subject: Model,
     samples: Dataset,
     calibration: Dataset | None,
-    precision: str,
+    options: QuantizeRecipe,
     limit: int,
     place: Path,
     picture: Path | None,
 ) -> tuple[AnalysisRecord, RenderableType]:
     """Measure, draw, and make the table; samples that are calibrated on are not measured on."""
     from ..data.splits import split, spread
-    from ..recipe.recipe import as_quantize_recipe
     from ..report.quantization_sensitivity import plot_quantization_sensitivity, quantization_sensitivity_table
     from ..search.mixed_precision import search_samples
     from ..search.quantization_sensitivity import measure_quantization_sensitivity
 
-    options = as_quantize_recipe(precision)
-    assert options is not None
     if calibration is None:
         half, samples = split(samples, 0.5)
         calibration = spread(half, limit)

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, command, output
+from .common import JsonOption, output, print_json
 
 
-@command
 def targets(
     name: Annotated[str | None, typer.Argument(help="One target, by name or by the path of its description.")] = None,
     json: JsonOption = False,
@@ -21,12 +20,10 @@ def targets(
     known = list_targets() if name is None else [get_target(name).description]
     rows = [(get_target(name or description.name), description) for description in known]
     if json:
-        from json import dumps
-
         records = [{**description.model_dump(mode="json"), "missing": target.missing_tools()} for target, description in rows]
         if name is not None:
             records[0]["details"] = rows[0][0].details()
-        print(dumps(records, indent=1))
+        print_json(records)
     elif name is None:
         output().print(targets_table([(description, target.missing_tools()) for target, description in rows]))
     else:

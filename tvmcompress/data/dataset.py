@@ -172,6 +172,8 @@ def load_data(
     for array in data.arrays:
         if isinstance(array, np.ndarray):
             _check_finite(array, name)
+    if not len(data):
+        raise UserError(f"{limit} samples are less than the model's batch of {inputs[0].shape[0]}; use at least one batch")
     return data
 
 
@@ -250,11 +252,18 @@ def _labels(given: Arrays, label_key: str | None, samples: int, needed: bool) ->
             )
         return None
     labels = np.asarray(given.arrays[name])
-    if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "fiub":
-        labels = labels.argmax(1)  # one-hot
-    labels = labels.reshape(-1) if labels.ndim == 2 else labels
-    if labels.ndim != 1 or labels.dtype.kind not in "iuf" or not np.array_equal(labels, np.rint(labels)):
-        raise UserError(f"the labels '{name}' of {given.source} must be one class number a sample")
+    wrong = f"the labels '{name}' of {given.source} must be one class number a sample"
+    if labels.dtype.kind not in "iufb" or labels.ndim not in (1, 2):
+        raise UserError(f"{wrong}; they are {labels.dtype}, shape {_shape(labels.shape)}")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        if not (((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
+            raise UserError(f"{wrong}, or one-hot; they have {labels.shape[1]} columns of other values")
+        labels = labels.argmax(1)
+    labels = labels.reshape(-1)
+    if labels.dtype.kind == "b" or not np.array_equal(labels, np.rint(labels)) or not (np.abs(labels) < 2**31).all():
+        raise UserError(wrong)
+    if (labels < 0).any():
+        raise UserError(f"{wrong}; that of sample {int(np.argmax(labels < 0))} is negative")
     if len(labels) != samples:
         raise UserError(
             f"{given.source} has {samples} samples but {len(labels)} labels in '{name}'; give one label a sample"
@@ -285,7 +294,8 @@ def _fit(array: Any, spec: InputSpec, layout: str | None, source: str) -> tuple[
     if layout is not None and layout.upper() in _CHANNELS_LAST and permutation is None:
         raise UserError(f"{source} has shape {_shape(shape)}, which cannot have layout {layout.upper()}")
     if permutation is not None and layout is not None:
-        if _same(tuple(shape[axis] for axis in permutation)[1:], wanted):
+        # Leaving out axes of size one would take any order of the others for the right one.
+        if tuple(shape[axis] for axis in permutation)[1:] == wanted:
             return permutation
     elif _same(shape[1:], wanted):
         return None

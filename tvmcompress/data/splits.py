@@ -28,8 +28,10 @@ def split(data: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
     """A fraction of the samples, spread evenly, and the others.
 
     Raises:
-        UserError: One of the parts is empty.
+        UserError: It is no fraction, or one of the parts is empty.
     """
+    if not 0 < fraction < 1:
+        raise UserError(f"{fraction:g} is no part of the samples; give a fraction between 0 and 1, both excluded")
     size = data.specs[0].shape[0]
     count = round(len(data) * fraction) // size * size
     if not 0 < count < len(data):

@@ -64,6 +64,8 @@ def from_onnx(
         UnsupportedOperatorError: A node uses an operator that cannot be imported; the message names both.
         UserError: The opset is out of range, a shape is open, a weight is NaN, or scales are missing or contradictory.
     """
+    if not proto.graph.output:
+        raise UserError(f"{source} has no output; export a model that has one")
     proto, notes = modern(proto, source)
     opset = default_opset(proto)
     if is_quantized(proto.graph):
@@ -147,6 +149,11 @@ def _name(node: onnx.NodeProto, index: int) -> str:
 
 def _refuse_nan(graph: onnx.GraphProto, source: str) -> None:
     for tensor in graph.initializer:
-        value = onnx.numpy_helper.to_array(tensor)
+        try:
+            value = onnx.numpy_helper.to_array(tensor)
+        except ValueError as error:
+            raise UserError(
+                f"weight '{tensor.name}' of {source} has not as many bytes as its shape needs; export the model again"
+            ) from error
         if value.dtype.kind == "f" and value.ndim > 0 and np.isnan(value).any():
             raise UserError(f"weight '{tensor.name}' of {source} contains NaN; train or export the model again")

@@ -63,6 +63,11 @@ class Importer(onnx_frontend.ONNXGraphImporter):
 
     def _construct_nodes(self, graph: onnx.GraphProto) -> None:
         for node in graph.node:
+            unknown = next((name for name in node.input if name and name not in self._nodes), None)
+            if unknown is not None:
+                raise UserError(
+                    f"{self._label(node)} reads '{unknown}', which is no input, no weight and no result of a node before it"
+                )
             try:
                 results = self._results(node)
             except CannotImportError as error:

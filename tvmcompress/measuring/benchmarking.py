@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..compression import CompressionResult, compress
 from ..data.dataset import DataLike, Dataset
-from ..errors import DiskFullError, MissingToolError, UserError
+from ..errors import DiskFullError, MissingToolError, ToolError, UserError
 from ..files.manifest import MANIFEST
 from ..model import Model
 from ..recipe.recipe import QuantizeRecipe, Recipe
@@ -22,6 +23,7 @@ from ..targets.base import Artifact
 from ..targets.escaping import file_names
 from ..targets.registry import get_target
 from .building import build, executable
+from .effects import without_effect
 from .record import BuildRecord
 
 CHECKED_SAMPLES = 8
@@ -32,6 +34,14 @@ FLOAT_TOLERANCE = 1e-3
 
 _QUANTIZING = ("calibrate", "choose_precisions", "quantize")
 """Steps that belong to quantization."""
+
+
+class WrongBuildError(UserError):
+    """A built model computes something else than the model."""
+
+    exit_code = 1
+
+
 
 OnBuild = Callable[[str, str, str], None]
 """Told the model, the target, and what is being done."""
@@ -60,8 +70,10 @@ def benchmark(
         build_options, measure_options: Options by the family of the target, see its `build` and `measure`.
         on_build: Told how far it is.
 
+    What cannot be built, does not fit, or computes something else than its model is recorded with the problem.
+
     Raises:
-        UserError: There is no such target, or a built model computes something else than the model.
+        UserError: There is no such target.
         MissingToolError: A tool of a target is missing.
     """
     chosen = {name: get_target(name) for name in targets}
@@ -86,6 +98,7 @@ def benchmark(
                         model,
                         target_name,
                         folder,
+                        output is not None,
                         samples,
                         dict((build_options or {}).get(family, {})),
                         dict((measure_options or {}).get(family, {})),
@@ -136,7 +149,7 @@ def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: 
         The largest difference of any output; 0 for an integer model.
 
     Raises:
-        UserError: It computes something else: any difference for an integer model, one beyond rounding for a float one.
+        WrongBuildError: It computes something else: any difference for an integer model, one beyond rounding for a float one.
     """
     wanted = model.run(*inputs)
     # A model that takes integers itself, as one from TensorFlow Lite, is built as it is.
@@ -147,7 +160,7 @@ def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: 
         error = float(np.abs(found.reshape(expected.shape).astype(np.float64) - expected).max(initial=0))
         limit = 0.0 if integer else FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0)))
         if not error <= limit:
-            raise UserError(
+            raise WrongBuildError(
                 f"{what} computes something else than the model (off by {error:.3g}); "
                 "this is a bug: please report it with the model"
             )
@@ -179,6 +192,41 @@ def _measure(
     model: Model,
     target: str,
     folder: Path,
+    kept: bool,
+    samples: Dataset | None,
+    build_options: dict[str, Any],
+    measure_options: dict[str, Any],
+    report: Callable[[str], None],
+) -> BuildRecord:
+    """Build, check and measure; what goes wrong is recorded, so that the other builds go on, and leaves only a log."""
+    log: Path | None = None
+    try:
+        return _measured(model_name, model, target, folder, samples, build_options, measure_options, report)
+    except (DiskFullError, MissingToolError, OSError):
+        raise
+    except ToolError as error:
+        code, problem = error.exit_code, str(error) if kept else error.sentence
+        log = error.log
+    except UserError as error:
+        code, problem = error.exit_code, str(error)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["without a message"]
+        code, problem = 1, f"this is a bug ({type(error).__name__}: {lines[-1]}); please report it with the model"
+    said = log.read_bytes() if log is not None else b""
+    shutil.rmtree(folder, ignore_errors=True)
+    if log is not None:
+        folder.mkdir(parents=True)
+        log.write_bytes(said)
+    # The folder is on its way to another place.
+    problem = problem.replace(str(folder), folder.name)
+    return BuildRecord(model=model_name, target=target, problem=problem, exit_code=code)
+
+
+def _measured(
+    model_name: str,
+    model: Model,
+    target: str,
+    folder: Path,
     samples: Dataset | None,
     build_options: dict[str, Any],
     measure_options: dict[str, Any],
@@ -188,12 +236,7 @@ def _measure(
     model = executable(model)
     start = time.perf_counter()
     report("build")
-    try:
-        artifact = build(model, target, folder, **build_options)
-    except (DiskFullError, MissingToolError):
-        raise
-    except UserError as error:
-        return BuildRecord(model=model_name, target=target, problem=str(error))
+    artifact = build(model, target, folder, **build_options)
     seconds = time.perf_counter() - start
     report("check")
     inputs = (
@@ -213,6 +256,7 @@ def _measure(
         build_seconds=round(seconds, 3),
         checked_samples=len(inputs[0]),
         largest_error=worst,
+        notes=without_effect(model, artifact.target, build_options, measurement),
     )
 
 

@@ -29,7 +29,8 @@ def find_build(folder: Path, target: str | None = None) -> Path:
             raise UserError(f"{folder} was built for {found}, not for {wanted}")
         return folder
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist; give a folder that tvmcompress compress or build has written")
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {what}; give a folder that tvmcompress compress or build has written")
     builds = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{FILE}"))}
     if not builds:
         raise UserError(f"there is no built model in {folder}; compress writes one with --target")

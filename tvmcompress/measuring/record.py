@@ -18,6 +18,9 @@ class BuildRecord(BaseModel):
         checked_samples: Samples on which the built model was compared with the model.
         largest_error: The largest difference found; 0 for an integer model, whose bytes are equal.
         problem: Why there is no measurement.
+        notes: Options of the build that changed nothing, a sentence each.
+        exit_code: What the command line makes of the problem: 0 where there is none or the target was to be left out, else
+            1 a bug, 2 the user's input, 3 a board that the model does not fit, 5 a tool that is missing or failed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,3 +32,5 @@ class BuildRecord(BaseModel):
     checked_samples: int = 0
     largest_error: float | None = None
     problem: str | None = None
+    notes: tuple[str, ...] = ()
+    exit_code: int = 0

@@ -105,6 +105,15 @@ class QuantizeRecipe(Table):
             REPAIRS[name]
         return self
 
+    @model_validator(mode="after")
+    def _groups_of_int4(self) -> QuantizeRecipe:
+        if self.searches:  # which may choose int4
+            return self
+        grouped = [scheme for scheme in self.schemes().values() if scheme["group_size"]]
+        if grouped and not any(scheme["precision"] == "int4" for scheme in grouped):
+            raise ValueError(f"group_size is of int4 weights and says nothing with {grouped[-1]['precision']}")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _with_preset(cls, values: Any) -> Any:

@@ -15,7 +15,7 @@ T = TypeVar("T", bound="Table")
 class Table(BaseModel):
     """A table of a recipe: immutable, unknown names refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def read_table(table: type[T], values: Mapping[str, Any], place: str = "") -> T:

@@ -182,7 +182,7 @@ def builds_table(report: Report, *, with_models: bool) -> RenderableType:
             last = index == len(builds) - 1 and len(report.targets) > 1
             table.add_row(*(own if index == 0 else [""] * len(own)), *shown, end_section=last)
     doubts = _doubts(report.models) if with_models else []
-    return Group(table, *doubts, *_problems(report.builds), Text(_SOURCES, style="dim"))
+    return Group(table, *doubts, *_problems(report.builds), *_sources(report))
 
 
 def _doubts(models: Sequence[ModelRecord]) -> list[Text]:
@@ -200,10 +200,19 @@ def _own_cells(record: ModelRecord, scored: bool) -> list[str]:
     return [*accuracy, count(record.params), count(record.macs), size(record.weight_bytes)]
 
 
-_SOURCES = (
-    "us, ms: median time on this machine.  instr: instructions executed under an emulator; exact, not a time.\n"
-    "Every build was run and compared with its model first; integer builds are equal byte for byte."
-)
+def _sources(report: Report) -> list[Text]:
+    """Where the figures are from, as far as there are any."""
+    measured = [build for build in report.builds if build.measurement is not None]
+    if not measured:
+        return []
+    compared = "Every build" if len(measured) == len(report.builds) else "Every build with figures"
+    return [
+        Text(
+            "us, ms: median time on this machine.  instr: instructions executed under an emulator; exact, not a time.\n"
+            f"{compared} was run and compared with its model first; integer builds are equal byte for byte.",
+            style="dim",
+        )
+    ]
 
 
 def _build_cells(build: BuildRecord, reference: Measurement | None) -> list[RenderableType]:
@@ -222,8 +231,8 @@ def _build_cells(build: BuildRecord, reference: Measurement | None) -> list[Rend
 def _problems(builds: Sequence[BuildRecord]) -> list[Text]:
     found: dict[str, list[str]] = {}
     for build in builds:
-        if build.problem is not None:
-            found.setdefault(build.problem, []).append(f"{build.model} on {build.target}")
+        for sentence in (*((build.problem,) if build.problem is not None else ()), *build.notes):
+            found.setdefault(sentence, []).append(f"{build.model} on {build.target}")
     return [Text.assemble((", ".join(names), "bold"), f": {problem}") for problem, names in found.items()]
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from .. import __version__
 from ..compression import CompressionResult, is_quantized
@@ -96,6 +96,18 @@ class Host(_Record):
         )
 
 
+class Verdict(_Record):
+    """Whether all that was asked for is there.
+
+    Attributes:
+        exit_code: That of the command line: 0 where it is, else that of the first build which failed.
+        sentence: What it comes to; empty where nothing was built.
+    """
+
+    exit_code: int
+    sentence: str
+
+
 class Report(_Record):
     """Everything that came out of one command.
 
@@ -122,6 +134,21 @@ class Report(_Record):
     precisions: PrecisionChoice | None = None
     remarks: tuple[RemarkRecord, ...] = ()
     files: tuple[str, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """Whether every build succeeded."""
+        failed = [build for build in self.builds if build.exit_code]
+        if failed:
+            first = failed[0]
+            count = "" if len(self.builds) == 1 else f"{len(failed)} of {len(self.builds)} builds failed: "
+            return Verdict(exit_code=first.exit_code, sentence=f"{count}{first.model} on {first.target}: {first.problem}")
+        checked = sum(build.checked_samples > 0 for build in self.builds)
+        if not checked:
+            return Verdict(exit_code=0, sentence="")
+        which = "every build" if checked == len(self.builds) else f"{checked} of {len(self.builds)} builds"
+        return Verdict(exit_code=0, sentence=f"{which} was run and compared with its model")
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UserError
 from ..passes import Sparsify
 from ..passes.pruning.sparsify import get_masks
 from ..recipe.sparsify import SparsifyRecipe
@@ -39,6 +40,8 @@ class SparsifyWeights(Step[SparsifyRecipe]):
             )
             sparse = state.model.apply(removal, note=f"sparsified: {options.describe()}, {options.scope}")
             masks = get_masks(sparse.module).values()
+            if not masks:
+                raise UserError(f"no layer can have {options.describe()}; exclude fewer layers or ask for another pattern")
             zeros, weights = (sum(count(mask) for mask in masks) for count in (lambda mask: int((~mask).sum()), np.size))
             describe(f"{options.describe()}: {zeros:,} of {weights:,} weights are zero")
         return state.with_model(sparse)

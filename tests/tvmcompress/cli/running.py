@@ -33,10 +33,10 @@ def run(*args: object) -> Ran:
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
-def refused(*args: object) -> str:
-    """Run a command that must be refused: exit code 2, nothing on standard output, one sentence of error."""
+def refused(*args: object, code: int = 2) -> str:
+    """Run a command that must be refused: its exit code, nothing on standard output, one sentence of error."""
     ran = run(*args)
-    assert ran.code == 2, (ran.out, ran.err)
+    assert ran.code == code, (ran.out, ran.err)
     assert ran.out == ""
     assert "Traceback" not in ran.err
     lines = ran.err.strip().splitlines()

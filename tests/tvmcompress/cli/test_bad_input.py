@@ -164,7 +164,6 @@ class TestOptions:
             (("--target-macs", 0.5, "--prune", 0.5), "not both"),
             (("--target-macs", 0.5, "--scope", "global"), "scope says nothing beside target_macs"),
             (("--max-ram", "many"), "--max-ram many is not a size"),
-            (("--max-ram", 100), "cannot be met by pruning"),
             (("--max-flash", "64K"), "--target cortex-m4"),
             (("--sparsify", "most"), "--sparsify most is neither"),
             (("--sparsify", "4:2"), "4 of 2"),

@@ -46,16 +46,12 @@ class ReadOptions:
 
         values: dict[str, Any] = {}
         if self.scale is not None:
-            values["scale"] = self.scale
+            values["scale"] = _finite("scale", self.scale)
         for name, text in (("mean", self.mean), ("std", self.std)):
-            if text is None:
-                continue
-            try:
-                values[name] = tuple(float(part) for part in text.split(","))
-            except ValueError:
-                raise UserError(f"--{name} {text} is not a number or a list of numbers with commas") from None
-        if 0.0 in values.get("std", ()):
-            raise UserError("--std must not be zero")
+            if text is not None:
+                values[name] = tuple(_finite(name, part) for part in text.split(","))
+        if not values.get("scale", 1.0) or 0.0 in values.get("std", ()):
+            raise UserError("--scale and --std must not be zero")
         steps = Preprocessing(**values)
         shape = inputs[0].shape
         channels = shape[1] if len(shape) > 1 else 1
@@ -88,6 +84,19 @@ class ReadOptions:
         )
 
 
+def _finite(name: str, text: str | float) -> float:
+    from ...errors import UserError
+
+    try:
+        value = float(text)
+    except ValueError:
+        what = "a number" if name == "scale" else "a number or a list of numbers with commas"
+        raise UserError(f"--{name} {text} is not {what}") from None
+    if not abs(value) < 3.4e38 or 0 < abs(value) < 1.2e-38:
+        raise UserError(f"--{name} {text} is no number of float32")
+    return value
+
+
 @dataclass(frozen=True)
 class PartOptions:
     """Which of the samples are used."""
@@ -106,7 +115,12 @@ class PartOptions:
         Raises:
             UserError: None is left.
         """
-        return skipping(samples, self.skip, "--skip").first(self.limit)
+        from ...errors import UserError
+
+        left = skipping(samples, self.skip, "--skip").first(self.limit)
+        if not len(left):
+            raise UserError(f"--limit {self.limit} is less than the model's batch of {samples.specs[0].shape[0]}")
+        return left
 
 
 def skipping(samples: Dataset, count: int, option: str) -> Dataset:

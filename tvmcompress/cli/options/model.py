@@ -56,12 +56,21 @@ class ModelOptions:
         Raises:
             UserError: It cannot be read, or a shape is of no form.
         """
+        from ...errors import UserError
         from ...importing import load
 
         rounding: Literal["single", "double"] | None = None
         if self.dense_rounding is not None:
             rounding = "single" if self.dense_rounding is DenseRounding.single else "double"
-        return load(path, shapes=_shapes(self.shape), batch=self.batch, dense_rounding=rounding)
+        shapes = _shapes(self.shape)
+        model = load(path, shapes=shapes, batch=self.batch, dense_rounding=rounding)
+        found = {spec.name: spec.shape for spec in model.inputs}
+        for name, shape in shapes.items():
+            if found.get(name, shape) != shape:
+                raise UserError(f"--shape {name} says nothing: {path} gives it the shape {'x'.join(map(str, found[name]))}")
+        if self.batch > 1 and all(not shape or shape[0] != self.batch for shape in found.values()):
+            raise UserError(f"--batch {self.batch} says nothing: {path} leaves no leading dimension open")
+        return model
 
 
 def _shapes(entries: list[str] | None) -> dict[str, tuple[int, ...]]:

@@ -93,11 +93,11 @@ def _ratio(text: str) -> tuple[str, float]:
         raise UserError(f"--ratio {text} is not a pattern and a fraction such as 'conv1*=0.3'") from None
 
 
-def size_of(name: str, text: str) -> int:
+def size_of(name: str, text: str, least: int = 1) -> int:
     """Bytes from 65536, 64K, 64KB or 0.5M.
 
     Raises:
-        UserError: It is no such size; the sentence names the option `name`.
+        UserError: It is no such size; or less than `least`; the sentence names the option `name`.
     """
     from ...errors import UserError
 
@@ -105,7 +105,7 @@ def size_of(name: str, text: str) -> int:
     factor = {"K": 1024, "M": 1024**2}.get(number[-1:], 1)
     try:
         size = float(number[:-1] if factor > 1 else number) * factor
-        if not 1 <= size < 2**40:
+        if not least <= size < 2**40:
             raise ValueError
     except ValueError:
         raise UserError(f"--{name.replace('_', '-')} {text} is not a size such as 65536, 64K or 1M") from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .data import ReadOptions, skipping
+from .recipe import RecipeOptions
 
 if TYPE_CHECKING:
     from ...data.dataset import Dataset
@@ -75,7 +76,7 @@ class SampleOptions:
         Path | None, _data("--cache", help="Keep the result of every step in this folder; the same again is not computed.")
     ] = None
 
-    def check(self, plan: Recipe) -> None:
+    def check(self, plan: Recipe, asked: RecipeOptions) -> None:
         """Refuse options that say nothing for a recipe, before anything is read.
 
         Raises:
@@ -89,6 +90,7 @@ class SampleOptions:
         compresses = plan != Recipe(calibration_samples=plan.calibration_samples)
         for value, option, needed, need in (
             (self.calib, "--calib", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
+            (asked.calib_samples, "--calib-samples", self.calib is not None, "--calib FILE"),
             (self.train_data, "--train-data", "training" in reads, "--finetune EPOCHS"),
             (self.eval_skip or None, "--eval-skip", self.eval_data is not None, "--eval FILE"),
             (self.search_data, "--search-data", "search" in reads, _SEARCH),

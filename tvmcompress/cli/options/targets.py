@@ -41,6 +41,15 @@ class BuildOptions:
             help="Kernels for Cortex as object files (the default, faster), or as C99 source for any compiler.",
         ),
     ] = None
+    prefix: Annotated[
+        str | None,
+        _targets(
+            "--prefix",
+            metavar="NAME",
+            help="What all C names and files start with, so that one firmware links several models (Cortex).",
+            show_default="model",
+        ),
+    ] = None
     soft_float: Annotated[
         bool,
         _targets(
@@ -73,7 +82,7 @@ class BuildOptions:
             MissingToolError: A tool of a target is missing.
         """
         from ...errors import UserError
-        from ...targets.aot.generate import EMITTED
+        from ...targets.aot.generate import EMITTED, check_prefix
         from ...targets.registry import get_target
         from .recipe_values import size_of
 
@@ -84,10 +93,13 @@ class BuildOptions:
         families = {target.description.family for target in chosen}
         if self.emit is not None and self.emit not in EMITTED:
             raise UserError(f"--emit {self.emit} is neither {' nor '.join(EMITTED)}")
+        if self.prefix is not None:
+            check_prefix(self.prefix)
         cortex = {"cortex-m", "cortex-a"}
         for option, given, takers, sentence in (
             ("--tune", self.tune, {"x86"}, "tries schedules on x86; add --target x86"),
             ("--emit", self.emit, cortex, "says what is written for Cortex-M and Cortex-A; add --target cortex-m4"),
+            ("--prefix", self.prefix, cortex, "starts the C names of Cortex-M and Cortex-A; add --target cortex-m4"),
             ("--patch-wise", self.patch_wise, {"cortex-m"}, _MICRO),
             ("--no-soft-float", not self.soft_float, {"cortex-m"}, _MICRO),
             ("--spend-flash", self.spend_flash, {"cortex-m"}, _MICRO),
@@ -96,17 +108,18 @@ class BuildOptions:
         ):
             if given and not families & takers:
                 raise UserError(f"{option} {sentence}")
-        emitting = {} if self.emit is None else {"emit": self.emit}
-        micro: dict[str, Any] = dict(emitting)
+        named = (("emit", self.emit), ("prefix", self.prefix))
+        generated = {name: value for name, value in named if value is not None}
+        micro: dict[str, Any] = dict(generated)
         if self.patch_wise:
             micro["patch_wise"] = True
         if not self.soft_float:
             micro["soft_float"] = False
         if self.spend_flash is not None:
-            micro["spend_flash"] = size_of("spend_flash", self.spend_flash)
+            micro["spend_flash"] = size_of("spend_flash", self.spend_flash, least=0)
         if self.sparse_weights:
             micro["sparse_weights"] = True
-        return {"x86": {} if self.threads is None else {"threads": self.threads}, "cortex-a": emitting, "cortex-m": micro}
+        return {"x86": {} if self.threads is None else {"threads": self.threads}, "cortex-a": generated, "cortex-m": micro}
 
 
 _MICRO = "is for microcontrollers; add --target cortex-m4"
