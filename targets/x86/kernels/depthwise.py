@@ -99,21 +99,23 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
     top, left, _, right = (int(pad) for pad in attrs.padding)
     bits = 32 // group
     mask = (1 << bits) - 1
-    border = tirx.const((int(attrs.input_zero_point) + dot.offset) & mask, "int32")
+    border = (int(attrs.input_zero_point) + dot.offset) & mask
 
-    def activation(b: Any, row: Any, j: Any, k: Any) -> Any:
+    def activation(b: Any, row: Any, j: Any, k: Any, place: int) -> Any:
         inside = tirx.all(row >= top, row < top + h, j >= left, j < left + w)
         value = x[b, row - top, j - left, k].astype("int32")
         if dot.offset:
             value = value + tirx.const(dot.offset, "int32")
-        return tirx.if_then_else(inside, tirx.bitwise_and(value, tirx.const(mask, "int32")), border)
+        placed = tirx.shift_left(tirx.bitwise_and(value, tirx.const(mask, "int32")), tirx.const(place, "int32"))
+        # Shifted here: the simplifier refuses a constant whose shift reaches the sign.
+        return tirx.if_then_else(inside, placed, tirx.const(int(np.uint32(border << place).astype(np.int32)), "int32"))
 
     def word(b: Any, i: Any, q: Any, j: Any, k: Any) -> Any:
         # Rows beyond the kernel meet weights of zero and are left out.
         total = tirx.const(0, "int32")
         for index in range(group):
             row = i * sh + (q * group + index) * dh
-            part = tirx.shift_left(activation(b, row, j, k), tirx.const(bits * index, "int32"))
+            part = activation(b, row, j, k, bits * index)
             if groups == 1 and index >= kh:
                 continue
             if groups * group > kh:

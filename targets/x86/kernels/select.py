@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -141,19 +142,19 @@ def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features:
 
 @KERNELS.register(f"{PREFIX}qdense")
 def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
-    """A dense layer as a 1x1 convolution over a row of pixels, one for each sample."""
+    """A dense layer as a 1x1 convolution over a row of pixels, one for each sample or token."""
     operands = _operands(rebuilder, call)
-    shape = static_shape(call.args[0])
-    if operands is None or len(shape) != 2:
+    *outer, _ = static_shape(call.args[0])
+    if operands is None:
         return None
     o, k = operands.weight.shape
-    image = rebuilder.emit(relax.op.reshape(rebuilder.get(call.args[0]), (1, 1, shape[0], k)), f"{var.name}.pixels")
+    image = rebuilder.emit(relax.op.reshape(rebuilder.get(call.args[0]), (1, 1, math.prod(outer), k)), f"{var.name}.pixels")
     attrs = {key: call.attrs[key] for key in dict(call.attrs.items())}
     attrs.update(strides=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1])
     as_conv = _Operands(operands.weight.reshape(o, 1, 1, k), operands.bias, operands.multiplier, operands.shift)
     dot = _dot(features, as_conv, int(call.attrs.input_zero_point))
     new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
-    return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (shape[0], o))
+    return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (*outer, o))
 
 
 @KERNELS.register("relax.nn.conv2d")
@@ -177,13 +178,18 @@ def _float_product(
     rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]
 ) -> relax.Expr | None:
     weight = rebuilder.param_value(call.args[1])
-    if weight is None or weight.ndim != 2 or len(static_shape(call.args[0])) != 2 or weight.dtype != np.float32:
+    *outer, _ = static_shape(call.args[0])
+    if weight is None or weight.ndim != 2 or not outer or weight.dtype != np.float32:
         return None
     block = block_size(weight.shape[1])
     if block is None:
         return None
     packed = rebuilder.param(f"{var.name}.packed", pack_matmul(weight, block))
-    return x86_matmul(rebuilder.get(call.args[0]), packed)
+    x = rebuilder.get(call.args[0])
+    if len(outer) == 1:
+        return x86_matmul(x, packed)
+    rows = rebuilder.emit(relax.op.reshape(x, (math.prod(outer), weight.shape[0])), f"{var.name}.rows")
+    return relax.op.reshape(rebuilder.emit(x86_matmul(rows, packed), f"{var.name}.product"), (*outer, weight.shape[1]))
 
 
 def _padded(values: np.ndarray, channels: int) -> np.ndarray:
