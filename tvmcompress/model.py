@@ -24,6 +24,8 @@ from .passes.graph.module_params import input_vars, static_shape
 from .passes.pipeline import canonical_passes
 
 _FORMAT = 2
+_NAMED_BY_PARAMETER = 1
+"""The format before, whose files of parameters were called like them."""
 
 
 class Preprocessing(BaseModel):
@@ -211,16 +213,18 @@ class Model:
         try:
             with zipfile.ZipFile(place) as archive:
                 meta = json.loads(archive.read("model.json"))
-                if meta["format"] != _FORMAT or meta["tvm"] != TVM_VERSION:
+                if meta["format"] not in (_FORMAT, _NAMED_BY_PARAMETER) or meta["tvm"] != TVM_VERSION:
                     raise UserError(
                         f"{place} was written by another version (format {meta['format']}, TVM {meta['tvm']}); "
                         "make it again from the original model"
                     )
                 module = tvm.ir.load_json(archive.read("module.json").decode())
-                params = {
-                    name: np.load(io.BytesIO(archive.read(f"params/{index}.npy")))
-                    for index, name in enumerate(meta["params"])
-                }
+                if meta["format"] == _NAMED_BY_PARAMETER:
+                    names = [name for name in archive.namelist() if name.startswith("params/")]
+                    files = {name.removeprefix("params/").removesuffix(".npy"): name for name in names}
+                else:
+                    files = {name: f"params/{index}.npy" for index, name in enumerate(meta["params"])}
+                params = {name: np.load(io.BytesIO(archive.read(file))) for name, file in files.items()}
         except UserError:
             raise
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -103,3 +104,18 @@ def test_apply_notes_what_was_done(small: Model) -> None:
 def test_several_inputs_are_described() -> None:
     proto = model([helper.make_node("Relu", ["x"], ["y"])], {}, shape=[2, 5])
     assert from_onnx(proto).inputs == (InputSpec(name="x", shape=(2, 5)),)
+
+
+def test_a_file_of_the_format_before_is_read(small: Model, tmp_path: Path) -> None:
+    """Its parameters lie in files called like them."""
+    small.save(tmp_path / "new.tvmc")
+    with zipfile.ZipFile(tmp_path / "new.tvmc") as new, zipfile.ZipFile(tmp_path / "old.tvmc", "w") as old:
+        meta = json.loads(new.read("model.json"))
+        for index, name in enumerate(meta.pop("params")):
+            old.writestr(f"params/{name}.npy", new.read(f"params/{index}.npy"))
+        old.writestr("model.json", json.dumps({**meta, "format": 1}))
+        old.writestr("module.json", new.read("module.json"))
+    read = Model.load(tmp_path / "old.tvmc")
+    assert list(read.params) == list(small.params)
+    x = np.random.default_rng(0).normal(size=small.inputs[0].shape).astype("float32")
+    np.testing.assert_array_equal(read.run(x)[0], small.run(x)[0])
