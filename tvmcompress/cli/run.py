@@ -35,6 +35,9 @@ def run(
     ] = None,
     baud: Annotated[int | None, typer.Option("--baud", min=1, help="Bits a second of the port (115200 by default).")] = None,
     part: PartOptions,
+    integers: Annotated[
+        bool, typer.Option("--integers", help="The data are the integers that the firmware takes, its axes in its order.")
+    ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Executed instructions by layer and by function.")] = False,
     save: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
     read: ReadOptions,
@@ -43,7 +46,7 @@ def run(
     """Run a built model on samples: on this machine, under an emulator, or on a board at a serial port."""
     from ..errors import UserError
     from ..measuring.built import find_build, model_beside
-    from ..measuring.running import input_specs, run_built, save_outputs
+    from ..measuring.running import input_specs, integer_specs, run_built, save_outputs
     from ..targets.artifact_folder import load_artifact
 
     build = find_build(folder, target)
@@ -51,7 +54,10 @@ def run(
     _check(artifact, emulator, port, baud, layers)
     samples = None
     if data is not None:
-        samples = part.of(read.load(data, input_specs(artifact, model_beside(build))))
+        specs = integer_specs(artifact) if integers else input_specs(artifact, model_beside(build))
+        samples = part.of(read.load(data, specs))
+    elif integers:
+        raise UserError("--integers says how data is read; give data")
     elif part.given:
         raise UserError("--limit and --skip choose among samples; give data")
     with _where(artifact, port, baud) as runner, bars() as bar:

@@ -279,7 +279,7 @@ def _check_dtype(array: Any, spec: InputSpec, preprocessing: Preprocessing | Non
     if wanted.kind == "f" and np.dtype(array.dtype) == np.int8 and preprocessing is None:
         raise UserError(
             f"{source} has dtype int8 for input '{spec.name}', which looks quantized already; "
-            f"the model takes {wanted.name}: give raw data (float or uint8)"
+            f"the model takes {wanted.name}: give raw data (float or uint8; tvmcompress run takes integers with --integers)"
         )
     if wanted.kind in "iu" and kind == "f":
         raise UserError(f"{source} has dtype {array.dtype} for input '{spec.name}', which takes {wanted.name}")

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..data.dataset import Dataset
+from ..errors import UserError
 from ..evaluation.accuracy import Evaluation, evaluate
 from ..files.whole_file import whole_file
 from ..model import InputSpec, Model, Preprocessing
@@ -84,7 +85,7 @@ def run_built(
 
     Args:
         artifact: The built model.
-        data: Samples for `input_specs(artifact)`; one random sample where there are none.
+        data: Samples for `input_specs(artifact)` or `integer_specs(artifact)`; one random sample where there are none.
         on_progress: Told what is being done, how far it is and how far it goes.
 
     Returns:
@@ -104,13 +105,14 @@ def run_built(
     collected: list[list[np.ndarray]] = []
     done = 0
     for inputs in [first] if data is None else data.batches(_BATCH):
-        collected.append(artifact.run_float(inputs))
+        results = artifact.run(_taken(artifact, inputs))
+        collected.append([spec.dequantize(value) for spec, value in zip(artifact.outputs, results)])
         done += len(inputs[0])
         report("run", done, done if data is None else len(data))
     outputs = [np.concatenate(parts) for parts in zip(*collected)]
     evaluation = None if data is None or data.labels is None else _evaluated(outputs, data)
     report("measure", 0, 1)
-    measurement = artifact.measure([spec.quantize(value) for spec, value in zip(artifact.inputs, first)])
+    measurement = artifact.measure(_taken(artifact, first))
     record = RunRecord(
         target=artifact.target.name,
         samples=len(outputs[0]),
@@ -120,6 +122,26 @@ def run_built(
         measurement=measurement,
     )
     return record, outputs
+
+
+def integer_specs(artifact: Artifact) -> tuple[InputSpec, ...]:
+    """What the integers look like that the built model takes: its dtypes and its order of axes.
+
+    Raises:
+        UserError: It takes floats.
+    """
+    floats = next((spec for spec in artifact.inputs if spec.scale is None and spec.dtype.startswith("float")), None)
+    if floats is not None:
+        raise UserError(f"input '{floats.name}' of the build takes {floats.dtype}; leave --integers out")
+    return tuple(InputSpec(name=spec.name, shape=spec.shape, dtype=spec.dtype) for spec in artifact.inputs)
+
+
+def _taken(artifact: Artifact, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Values as the built model takes them: floats quantized, integers as they are."""
+    return [
+        spec.quantize(value) if value.dtype.kind == "f" else np.ascontiguousarray(value, spec.dtype)
+        for spec, value in zip(artifact.inputs, values)
+    ]
 
 
 def save_outputs(artifact: Artifact, outputs: Sequence[np.ndarray], path: Path) -> None:

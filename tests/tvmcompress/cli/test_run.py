@@ -50,6 +50,22 @@ def test_outputs_are_those_of_the_model(folder: Path, integer: Model, digits: Pa
     assert (record["samples"], record["random"], record["target"]) == (40, False, target)
 
 
+@pytest.mark.parametrize("target", ["x86", *EMULATED])
+def test_integers_as_the_firmware_takes_them(folder: Path, digits: Path, target: str, tmp_path: Path) -> None:
+    from tvmcompress.targets import load_artifact
+
+    artifact = load_artifact(folder / target)
+    floats = np.load(digits / "digits_test.npz")["x_uint8"][:20].astype(np.float32)
+    np.save(tmp_path / "integers.npy", artifact.inputs[0].quantize(floats))
+    np.save(tmp_path / "floats.npy", floats)
+    wanted = run("run", folder, tmp_path / "floats.npy", "-t", target, "--json").json["predictions"]
+    assert run("run", folder, tmp_path / "integers.npy", "--integers", "-t", target, "--json").json["predictions"] == wanted
+    if target == "x86":
+        assert "--integers" in refused("run", folder, tmp_path / "integers.npy", "-t", target)
+        assert "int8" in refused("run", folder, tmp_path / "floats.npy", "--integers", "-t", target)
+        assert "give data" in refused("run", folder, "--integers", "-t", target)
+
+
 @pytest.mark.parametrize("target", EMULATED)
 def test_instructions_by_layer_add_up(folder: Path, target: str) -> None:
     record = run("run", folder, "-t", target, "--emulator", "--json").json
