@@ -185,8 +185,8 @@ def fuzz(name: str, corpus: Path, seconds: int) -> None:
         try:
             read(path)
         except UserError as error:
-            if "\n" in str(error) or len(str(error)) > 1000:
-                keep(data, f"a message of {len(str(error))} characters, {str(error).count(chr(10)) + 1} lines", "UserError")
+            if len(str(error)) > 1000:
+                keep(data, f"a message of {len(str(error))} characters", "UserError")
         except Exception as error:
             frames = [frame for frame in traceback.extract_tb(error.__traceback__) if str(_ROOT) in frame.filename]
             place = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"

@@ -225,18 +225,18 @@ class Model:
                 else:
                     files = {name: f"params/{index}.npy" for index, name in enumerate(meta["params"])}
                 params = {name: np.load(io.BytesIO(archive.read(file))) for name, file in files.items()}
+            return Model(
+                module=attach_params(module, params),
+                inputs=tuple(InputSpec(**spec) for spec in meta["inputs"]),
+                outputs=tuple(map(str, meta["outputs"])),
+                provenance=tuple(map(str, meta["provenance"])),
+            )
         except UserError:
             raise
         except OSError as error:
             raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
         except Exception as error:  # zip, JSON and NumPy each have errors of their own for damaged data
             raise UserError(f"{place} is damaged or not a model of ours; make it again from the original") from error
-        return Model(
-            module=attach_params(module, params),
-            inputs=tuple(InputSpec(**spec) for spec in meta["inputs"]),
-            outputs=tuple(meta["outputs"]),
-            provenance=tuple(meta["provenance"]),
-        )
 
     def summary(self) -> str:
         """One line: inputs, parameters."""

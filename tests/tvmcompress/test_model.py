@@ -74,6 +74,26 @@ def test_damaged_files(small: Model, tmp_path: Path, damage: str) -> None:
         Model.load(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": 3}, {"inputs": [{"name": "x"}]}, {"inputs": ["x"]}, {"outputs": None}, {"provenance": 1}, {"params": []},
+        {"params": ["no such weight"]}, {"params": {"a": 1}}, {"format": [2]}, {"tvm": None},
+    ],
+)  # fmt: skip
+def test_descriptions_that_do_not_fit(small: Model, tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "model.tvmc"
+    small.save(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    entries["model.json"] = json.dumps({**json.loads(entries["model.json"]), **change}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with pytest.raises(UserError, match=r"is damaged|another version"):
+        Model.load(path)
+
+
 def test_unwritable_folder(small: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         small.save(tmp_path / "missing" / "model.tvmc")

@@ -36,7 +36,18 @@ def load_onnx(path: Path, *, shapes: Mapping[str, Sequence[int]] | None = None, 
         raise UserError(f"{path} is not a whole ONNX file (truncated or of another kind); export it again") from error
     if not proto.graph.node or not proto.opset_import:
         raise UserError(f"{path} is not a whole ONNX file (it has no nodes or no opset); export it again")
-    return from_onnx(proto, shapes=shapes, batch=batch, source=str(path.name))
+    try:
+        return from_onnx(proto, shapes=shapes, batch=batch, source=str(path.name))
+    except UserError:
+        raise
+    except Exception as error:
+        # Whose mistake is it? ONNX's own checker tells a file that is none.
+        try:
+            onnx.checker.check_model(proto)
+        except Exception as problem:
+            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            raise UserError(f"{path} is not a valid ONNX file ({reason}); export it again") from error
+        raise
 
 
 def from_onnx(

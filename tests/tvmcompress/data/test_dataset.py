@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tvmcompress import InputSpec, Preprocessing, UserError, load_data
 from tvmcompress.data.dataset import Dataset
+from tvmcompress.data.files import read_path
 
 IMAGE = InputSpec(name="image", shape=(1, 3, 4, 5), layout="NCHW")
 COUNT = 7
@@ -266,3 +267,14 @@ class TestRefusals:
 
     def test_not_data(self) -> None:
         refused(5, "must be a path")
+
+
+@pytest.mark.parametrize(
+    "header", [b"{'a'", b"((((", b"{'descr': '<f4', 'fortran_order': False, 'shape': (1e9,)}", b"\xff" * 40, b""]
+)
+def test_headers_that_are_damaged(header: bytes, tmp_path: Path) -> None:
+    """NumPy reads them by Python's own parser, which has errors of its own."""
+    padded = header.ljust(117) + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + bytes(16))
+    with pytest.raises(UserError, match="not a whole .npy file"):
+        read_path(tmp_path / "x.npy", 4)

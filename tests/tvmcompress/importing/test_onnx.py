@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import tvmcompress
 from tvmcompress.errors import UnsupportedOperatorError, UserError
 from tvmcompress.importing import from_onnx
+from tvmcompress.importing.onnx import load_onnx
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph import analysis
 
@@ -247,3 +249,29 @@ def test_measuring_models_agree_with_onnx_runtime(shared: Path, name: str) -> No
     for got, wanted in zip(imported.run(x), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=3e-5)
     assert relax.analysis.check_well_formed(imported.module)
+
+
+def _other_dims(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].dims[0] += 3
+
+
+def _no_type(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].data_type = 0
+
+
+def _no_domain(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].op_type = ""
+
+
+def _undefined(proto: onnx.ModelProto) -> None:
+    proto.graph.node[1].input[0] = "nothing"
+
+
+@pytest.mark.parametrize("damage", [_other_dims, _no_type, _no_domain, _undefined])
+def test_files_that_are_no_valid_onnx(damage: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
+    """What the fuzzer of the readers found."""
+    proto = small_network(13)
+    damage(proto)
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(UserError, match="model"):
+        load_onnx(tmp_path / "model.onnx")
