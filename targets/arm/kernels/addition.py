@@ -78,9 +78,10 @@ def add(elements: int, first: Term, second: Term, epilogue: Epilogue) -> tirx.Pr
     Args:
         elements: At least 16.
         first, second: The operands.
-        epilogue: How the sum becomes an output; its words are the parameters, four times each.
+        epilogue: How the sum becomes an output; its words and its tail are the parameters.
     """
     UNROLL = 2 if elements % (2 * VECTOR) == 0 else 1
+    PARAMETERS = epilogue.words + len(epilogue.tail)
     ROUNDS = -(-elements // (UNROLL * VECTOR))
 
     def sums(a, b, q, at):
@@ -102,13 +103,15 @@ def add(elements: int, first: Term, second: Term, epilogue: Epilogue) -> tirx.Pr
     def add_int8(
         a: T.Buffer((elements,), "int8"),
         b: T.Buffer((elements,), "int8"),
-        q: T.Buffer((epilogue.words,), "int32"),
+        q: T.Buffer((PARAMETERS,), "int32"),
         out: T.Buffer((elements,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
         for i in range(ROUNDS):
             for j in T.unroll(UNROLL):
-                out[T.ramp(start(i * UNROLL + j), 1, VECTOR)] = epilogue.bytes(sums(a, b, q, start(i * UNROLL + j)))
+                out[T.ramp(start(i * UNROLL + j), 1, VECTOR)] = epilogue.bytes(
+                    sums(a, b, q, start(i * UNROLL + j)), epilogue.zero(q, epilogue.words)
+                )
 
     add_int8 = add_int8.with_attr("tvmcompress.workspaces", {"": 0})
     # The last vector reads again what may have been overwritten.

@@ -23,7 +23,7 @@ from tvm.script import tirx as T
 from ...kernels.layers import ConvolutionShape
 from ...kernels.vectors import VECTOR, i32, load_words
 from .epilogue import Epilogue
-from .neon import high, low, sdot, shuffled, smull, zipped
+from .neon import high, low, sdot, shuffled, smull, woven
 from .padded import PaddedRows
 
 # mypy: ignore-errors
@@ -96,7 +96,7 @@ class DotTaps:
 
     def accumulate(self, source: Source, w: Weights, acc: tirx.Buffer, local: list[tirx.Buffer], place: int) -> None:
         """As of `HalfwordTaps`."""
-        (woven,), (height, width) = local, source.kernel
+        (columns,), (height, width) = local, source.kernel
         for group in range(-(-height // 4)):
             rows = range(4 * group, min(4 * group + 4, height))
             for column in range(width):
@@ -104,18 +104,14 @@ class DotTaps:
                     vector, quarter = source.quad(place, column, j)
                     index, fresh = source.slot(group, vector)
                     if fresh:
-                        self._weave([source.load_vector(vector, row) for row in rows], woven, 4 * index)
+                        self._weave([source.load_vector(vector, row) for row in rows], columns, 4 * index)
                     weight = w(((group * width + column) * 4 + j) * VECTOR, VECTOR)
-                    T.buffer_store(acc, sdot(acc[j], woven[4 * index + quarter], weight), [j])
+                    T.buffer_store(acc, sdot(acc[j], columns[4 * index + quarter], weight), [j])
 
-    def _weave(self, rows: Vectors, woven: tirx.Buffer, at: int) -> None:
+    def _weave(self, rows: Vectors, columns: tirx.Buffer, at: int) -> None:
         """Stores the bytes of up to four rows, interleaved; rows that lack are multiplied by zero."""
-        rows = [*rows, *[rows[-1]] * (4 - len(rows))]
-        halves = [tirx.reinterpret("int16x8", zipped(*rows[i : i + 2], side, VECTOR)) for side in range(2) for i in (0, 2)]
-        for side in range(2):
-            for part in range(2):
-                value = tirx.reinterpret("int8x16", zipped(*halves[2 * side : 2 * side + 2], part, 8))
-                T.buffer_store(woven, value, [at + 2 * side + part])
+        for j, value in enumerate(woven([*rows, *[rows[-1]] * (4 - len(rows))])):
+            T.buffer_store(columns, value, [at + j])
 
 
 def _whole(vector: tirx.PrimExpr, lanes: int) -> tirx.PrimExpr:
@@ -233,9 +229,9 @@ class DepthwiseKernel:
         return np.concatenate([self.taps.pack(weights[:, :, self._channels(start)]) for start in self.starts])
 
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """The biases, then each word of the epilogue, by block: flat int32."""
+        """The biases, then each word of the epilogue, by block, and the zero point at the end: flat int32."""
         rows = np.concatenate([bias[None].astype(np.int32), self.epilogue.parameters(multiplier, shift)])
-        return np.concatenate([rows[:, self._channels(start)].ravel() for start in self.starts])
+        return np.concatenate([*(rows[:, self._channels(start)].ravel() for start in self.starts), self.epilogue.tail])
 
     def function(self) -> tirx.PrimFunc:
         """The function of (input, weights, parameters, output), all flat."""
@@ -250,6 +246,7 @@ def _build(k: DepthwiseKernel) -> tirx.PrimFunc:
     Q = L // 4
     PW = L * (1 + ep.words)
     WW = len(k.taps.pack(np.zeros((*s.kernel, L), np.int8)))
+    PARAMETERS = NB * PW + len(ep.tail)
     LOCAL = k.taps.buffers(L, P, s.kernel)[0]
 
     def tile_start(index):
@@ -278,7 +275,7 @@ def _build(k: DepthwiseKernel) -> tirx.PrimFunc:
             for j in range(Q):
                 factors = [load_words(q, block * PW + (1 + i) * L + 4 * j) for i in range(ep.words)]
                 values.append(ep.scaled(acc[j], factors))
-            T.buffer_store(result, ep.bytes(values), [p])
+            T.buffer_store(result, ep.bytes(values, ep.zero(q, NB * PW)), [p])
 
     def store(out, result, line, tile, block):
         for p in range(P):
@@ -305,7 +302,7 @@ def _build(k: DepthwiseKernel) -> tirx.PrimFunc:
     def depthwise(
         x: T.Buffer((H * W * C,), "int8"),
         w: T.Buffer((NB * WW,), "int8"),
-        q: T.Buffer((NB * PW,), "int32"),
+        q: T.Buffer((PARAMETERS,), "int32"),
         out: T.Buffer((OH * OW * C,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})

@@ -25,7 +25,6 @@ from .neon import (
     narrow,
     narrow_unsigned,
     splat_bytes,
-    splat_halves,
     sqadd_halves,
     sqdmulh,
     sqrdmulh,
@@ -40,7 +39,7 @@ class Epilogue:
 
     Attributes:
         rounding: "double" (TFLite) or "single".
-        zero_point: Of the output.
+        zero_point: Of the output. It is a parameter of the code, which only knows whether it is -128.
         qmin, qmax: Limits of the output.
         left: Whether accumulators are shifted left first.
         right: Whether there is a shift to the right.
@@ -80,6 +79,20 @@ class Epilogue:
         """Parameter words per channel."""
         return 1 + self.left + self.right
 
+    @property
+    def lifted(self) -> bool:
+        """Whether the zero point is -128: outputs are then bytes from 0 to 255, less 128."""
+        return self.zero_point == -128
+
+    @property
+    def tail(self) -> np.ndarray:
+        """What follows a layer's parameters: the zero point, unless it is known; int32."""
+        return np.full(0 if self.lifted else 1, self.zero_point, np.int32)
+
+    def zero(self, parameters: tirx.Buffer, at: int) -> tirx.PrimExpr | None:
+        """The zero point from the `tail`, which starts at `at`, in eight 16-bit lanes."""
+        return None if self.lifted else tirx.Broadcast(parameters[at].astype("int16"), 8)
+
     def parameters(self, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """The parameter words: multiplier, then what is to be shifted left, and right; (words, O) int32."""
         rows = [multiplier]
@@ -103,21 +116,16 @@ class Epilogue:
             value = value + ((value & shift if self.unshifted else value) >> splat(31))
         return srshl(value, shift)
 
-    def bytes(self, values: Sequence[tirx.PrimExpr]) -> tirx.PrimExpr:
+    def bytes(self, values: Sequence[tirx.PrimExpr], zero: tirx.PrimExpr | None) -> tirx.PrimExpr:
         """One, two or four `scaled` vectors as int8x4, int8x8 or int8x16, with the zero point, in the limits."""
-        # From 0 to 255, then less 128.
-        lifted = self.zero_point == -128
         padded = [*values, values[-1]] if len(values) == 1 else list(values)
         parts = []
         for first, second in zip(padded[::2], padded[1::2]):
             value = halves(first, second)
-            if lifted:
-                parts.append(narrow_unsigned(value))
-            else:
-                parts.append(narrow(sqadd_halves(value, splat_halves(self.zero_point)) if self.zero_point else value))
+            parts.append(narrow_unsigned(value) if zero is None else narrow(sqadd_halves(value, zero)))
         result = joined(parts[0], parts[1], 8) if len(parts) == 2 else parts[0]
         lanes = 8 * len(parts)
-        if lifted:
+        if self.lifted:
             result = result ^ splat_bytes(-128, lanes)
         if self.qmin > -128:
             result = tirx.max(result, splat_bytes(self.qmin, lanes))

@@ -24,11 +24,13 @@ from ...kernels.taps import group_taps
 from ...kernels.use_kernels import Kernel, Maker, use_kernels
 from ...kernels.vectors import VECTOR
 from .addition import Term, add
-from .convolution import ConvolutionKernel
+from .convolution import convolution
 from .depthwise import DepthwiseKernel, DotTaps, HalfwordTaps
 from .epilogue import Epilogue
+from .matmul import MatmulKernel, matmul
+from .plan import ConvolutionKernel
 from .plans import plan_convolution
-from .products import Products
+from .products import Dot, Pairs, Products
 
 _NO_HOISTING = "-licm-mssa-optimization-cap:uint=0"
 """LLVM would move loads of weights out of the loop over pixels, and spill them."""
@@ -100,10 +102,19 @@ def _tokens(
 ) -> Kernel:
     """A layer of (O, K) weights over `count` tokens, as the pointwise convolution of a row."""
     outputs, inputs = weight.shape
-    sizes = {"height": 1, "width": count, "channels": inputs, "out_height": 1, "out_width": count, "out_channels": outputs}
-    zero_point = int(call.attrs.input_zero_point)
-    shape = ConvolutionShape(**sizes, kernel=(1, 1), strides=(1, 1), top=0, left=0, input_zero_point=zero_point)
+    shape = _row(count, inputs, outputs)
     return _kernel("dense", products, call, shape, weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
+
+
+def _fitting(products: Products, weights: np.ndarray) -> Products:
+    """`products`, or those that take weights of -128, two of whose products leave 16 bits."""
+    return Pairs(whole=True) if isinstance(products, Pairs) and weights.min(initial=0) == -128 else products
+
+
+def _row(count: int, inputs: int, outputs: int) -> ConvolutionShape:
+    """The pointwise convolution of a row of `count` pixels, none of which is padding."""
+    sizes = {"height": 1, "width": count, "channels": inputs, "out_height": 1, "out_width": count, "out_channels": outputs}
+    return ConvolutionShape(**sizes, kernel=(1, 1), strides=(1, 1), top=0, left=0, input_zero_point=0)
 
 
 def _kernel(
@@ -119,11 +130,11 @@ def _kernel(
     flat = weight.reshape(len(weight), -1)
     folded = folded_bias(call, flat, bias)
     _check_sums(flat, folded)
-    products.check(flat)
     epilogue = _epilogue(call, shift)
+    products = _fitting(products, flat)
     kernel = ConvolutionKernel(shape, epilogue, products, plan_convolution(shape, epilogue, products))
     packed = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
-    return Kernel(name, kernel.function(), packed, options=_NO_HOISTING)
+    return Kernel(name, convolution(kernel), packed, options=_NO_HOISTING)
 
 
 @KERNELS.register("qdepthwise")
@@ -149,6 +160,21 @@ def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
     return Kernel("depthwise", kernel.function(), packed, options=_NO_HOISTING)
 
 
+@KERNELS.register("qmatmul")
+def _matmul(products: Products, call: relax.Call) -> Kernel | None:
+    attrs = call.attrs
+    first, second = (static_shape(arg) for arg in call.args)
+    if first[:-2] != second[:-2] or any(isinstance(arg, Constant) for arg in call.args):
+        return None
+    count, shape = int(np.prod(first[:-2])), _row(first[-2], first[-1], second[-1])
+    multiplier, shift = int(attrs.multiplier), int(attrs.shift)
+    epilogue = _epilogue(call, np.array([shift]))
+    chosen: Products = Dot() if products.dot else Pairs(whole=True)
+    kernel = ConvolutionKernel(shape, epilogue, chosen, plan_convolution(shape, epilogue, chosen))
+    made = MatmulKernel(kernel, count, (int(attrs.input1_zero_point), int(attrs.input2_zero_point)))
+    return Kernel("matmul", matmul(made), [made.parameters(multiplier, shift)], options=_NO_HOISTING)
+
+
 @KERNELS.register("qadd")
 def _add(products: Products, call: relax.Call) -> Kernel | None:
     attrs = call.attrs
@@ -167,4 +193,5 @@ def _add(products: Products, call: relax.Call) -> Kernel | None:
     )
     multiplier, shift = np.array([int(attrs.output_multiplier)]), np.array([int(attrs.output_shift)])
     epilogue = _epilogue(call, shift)
-    return Kernel("add", add(elements, first, second, epilogue), [epilogue.parameters(multiplier, shift).ravel()], options="")
+    parameters = np.concatenate([epilogue.parameters(multiplier, shift).ravel(), epilogue.tail])
+    return Kernel("add", add(elements, first, second, epilogue), [parameters], options="")

@@ -124,11 +124,6 @@ def narrow_unsigned(value: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("int8x8", "sqxtun", value)
 
 
-def splat_halves(value: int) -> tirx.PrimExpr:
-    """A constant in eight 16-bit lanes."""
-    return tirx.Broadcast(tirx.const(value, "int16"), 8)
-
-
 def splat_bytes(value: int, lanes: int) -> tirx.PrimExpr:
     """A constant in 8-bit lanes."""
     return tirx.Broadcast(tirx.const(value, "int8"), lanes)
@@ -143,3 +138,10 @@ def zipped(a: tirx.PrimExpr, b: tirx.PrimExpr, part: int, lanes: int) -> tirx.Pr
     """The lanes of two vectors in turn: those of the lower halves (ZIP1) or of the upper ones (ZIP2)."""
     first = part * lanes // 2
     return shuffled([a, b], [lane + side * lanes for lane in range(first, first + lanes // 2) for side in range(2)])
+
+
+def woven(rows: Sequence[tirx.PrimExpr]) -> list[tirx.PrimExpr]:
+    """Four int8x16 with the bytes of four rows in turn: what SDOT multiplies of four neighbours of each row."""
+    halves = [tirx.reinterpret("int16x8", zipped(*rows[i : i + 2], side, 16)) for side in range(2) for i in (0, 2)]
+    pairs = [(halves[2 * side : 2 * side + 2], part) for side in range(2) for part in range(2)]
+    return [tirx.reinterpret("int8x16", zipped(*both, part, 8)) for both, part in pairs]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from ...kernels.layers import ConvolutionShape
 from ...kernels.vectors import VECTOR
-from .convolution import ConvolutionKernel, Plan
 from .epilogue import Epilogue
+from .plan import ConvolutionKernel, Plan
 from .products import Products
 
 _BAND_BYTES = 16384
@@ -44,6 +44,8 @@ def _sources(shape: ConvolutionShape, products: Products) -> list[str]:
     pointwise = shape.kernel == (1, 1) and not (shape.top or shape.left) and rows < shape.height and columns < shape.width
     if pointwise and shape.channels % products.granule == 0:
         return ["direct"]
+    if pointwise and shape.height == 1:
+        return ["columns"]
     return ["band"] if shape.kernel[0] == 1 else ["band", "columns"]
 
 

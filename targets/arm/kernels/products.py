@@ -20,7 +20,6 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from ...kernels.layers import NotRepresentable
 from ...kernels.vectors import VECTOR, as_words
 from .neon import addp, high, low, quad, saddlp, sdot, shuffled, smmla, smull
 
@@ -62,9 +61,6 @@ class Products(ABC):
     def end_cost(self) -> float:
         """Instructions for each pixel and four channels besides the epilogue."""
         return 0
-
-    def check(self, weights: np.ndarray) -> None:  # noqa: B027
-        """Raise NotRepresentable where products of (O, K) weights would overflow."""
 
     @abstractmethod
     def pack(self, weights: np.ndarray) -> np.ndarray:
@@ -120,8 +116,13 @@ class Dot(Products):
 
 @dataclass(frozen=True)
 class Pairs(Products):
-    """SMULL, SMLAL2 and SADALP."""
+    """SMULL, SMLAL2 and SADALP.
 
+    Attributes:
+        whole: Whether both factors may be -128, so that SADALP must follow each product.
+    """
+
+    whole: bool = False
     granule = 8
     dot = False
     # In longer rounds LLVM adds up the products of all steps at the end, and spills them.
@@ -134,15 +135,11 @@ class Pairs(Products):
         return self.sums(pixels, vectors) + pixels <= _MOST - 4
 
     def cost(self, pixels: int, vectors: int, size: int) -> float:
-        return pixels + 2 * vectors + pixels * vectors * 4 * (3 if size > 8 else 2)
+        return pixels + 2 * vectors + pixels * vectors * 4 * ((4 if self.whole else 3) if size > 8 else 2)
 
     @property
     def end_cost(self) -> float:
         return 4
-
-    def check(self, weights: np.ndarray) -> None:
-        if weights.min(initial=0) == -128:
-            raise NotRepresentable("weights of -128, two of whose products leave 16 bits")
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         return weights.ravel()
@@ -152,11 +149,12 @@ class Pairs(Products):
         for j in range(channels):
             w = weights[j] if size > 8 else shuffled([weights[j // 2]], range(8 * (j % 2), 8 * (j % 2) + 8))
             for p, x in enumerate(data):
-                products = smull(low(x, 8), low(w, 8) if size > 8 else w)
+                products = [smull(low(x, 8), low(w, 8) if size > 8 else w)]
                 if size > 8:
-                    products = products + smull(high(x, 8), high(w, 8))
+                    products.append(smull(high(x, 8), high(w, 8)))
                 at = p * channels + j
-                T.buffer_store(acc, acc[at] + saddlp(products), [at])
+                for value in products if self.whole else [sum(products[1:], products[0])]:
+                    T.buffer_store(acc, acc[at] + saddlp(value), [at])
 
     def finish(self, acc: Vectors, pixels: int, vectors: int) -> Vectors:
         return [addp(addp(*acc[i : i + 2]), addp(*acc[i + 2 : i + 4])) for i in range(0, len(acc), 4)]

@@ -136,17 +136,32 @@ def test_shifts_of_both_directions(
 
 
 @needs_tools
-def test_weights_of_which_two_products_leave_16_bits(tmp_path: Path, rng: np.random.Generator) -> None:
+@on_cores
+def test_weights_of_which_two_products_leave_16_bits(core: str, tmp_path: Path, rng: np.random.Generator) -> None:
     params = {"weight": np.full((4, 1, 1, 16), -128, "int8"), **channels(rng, 4, 16)}
     build = lambda *args: ops.qconv2d(*args, input_zero_point=0, output_zero_point=0)  # noqa: E731
-    assert_kernel(module(build, [(1, 4, 4, 16)], params), "qconv2d", tmp_path / "a72", rng, "cortex-a72")
-    assert_kernel(module(build, [(1, 4, 4, 16)], params), "conv2d", tmp_path / "a76", rng, "cortex-a76")
+    assert_kernel(module(build, [(1, 4, 4, 16)], params), "conv2d", tmp_path, rng, core)
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize(
+    "sizes", [(1, 49, 64, 49), (1, 49, 49, 64), (2, 5, 7, 3), (3, 4, 12, 18), (1, 1, 33, 9), (2, 6, 20, 40)]
+)
+def test_product_of_two_tensors(
+    sizes: tuple[int, int, int, int], core: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    count, rows, depth, columns = sizes
+    points = {f"input{i}_zero_point": int(rng.integers(-128, 128)) for i in (1, 2)}
+    factor = {"multiplier": 1518500250, "shift": -int(np.log2(200 * np.sqrt(depth)))}
+    build = lambda a, b: ops.qmatmul(a, b, **points, output_zero_point=int(rng.choice([-128, 4])), **factor)  # noqa: E731
+    assert_kernel(module(build, [(1, count, rows, depth), (1, count, depth, columns)], {}), "matmul", tmp_path, rng, core)
 
 
 @needs_tools
 @on_cores
 def test_equal_layers_share_code(core: str, tmp_path: Path, rng: np.random.Generator) -> None:
-    """Layers of one shape and zero points, whatever their weights."""
+    """Layers of one shape, whatever their weights and zero points."""
     params = {}
     for i in range(3):
         layer = {"weight": weights(rng, 16, 16), **channels(rng, 16, 16)}
@@ -154,7 +169,7 @@ def test_equal_layers_share_code(core: str, tmp_path: Path, rng: np.random.Gener
 
     def build(x: relax.Expr, *args: relax.Expr) -> relax.Call:
         for i in range(0, 12, 4):
-            x = relax.BlockBuilder.current().emit(ops.qdense(x, *args[i : i + 4], input_zero_point=3, output_zero_point=3))
+            x = relax.BlockBuilder.current().emit(ops.qdense(x, *args[i : i + 4], input_zero_point=i, output_zero_point=i + 4))
         return x
 
     artifact = get_target(core).build(module(build, [(1, 9, 16)], params), tmp_path)
