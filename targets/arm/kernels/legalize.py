@@ -27,6 +27,7 @@ from .addition import Term, add
 from .convolution import convolution
 from .depthwise import DepthwiseKernel, DotTaps, HalfwordTaps
 from .epilogue import Epilogue
+from .lookup import lookup, pack_table
 from .matmul import MatmulKernel, matmul
 from .plan import ConvolutionKernel
 from .plans import plan_convolution
@@ -195,3 +196,11 @@ def _add(products: Products, call: relax.Call) -> Kernel | None:
     epilogue = _epilogue(call, shift)
     parameters = np.concatenate([epilogue.parameters(multiplier, shift).ravel(), epilogue.tail])
     return Kernel("add", add(elements, first, second, epilogue), [parameters], options="")
+
+
+@KERNELS.register("qlut")
+def _lut(products: Products, call: relax.Call) -> Kernel | None:
+    elements = int(np.prod(static_shape(call)))
+    if elements < VECTOR or not isinstance(call.args[1], Constant):
+        return None
+    return Kernel("lut", lookup(elements), [pack_table(call.args[1].value.numpy())], options="")

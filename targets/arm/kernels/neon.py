@@ -145,3 +145,13 @@ def woven(rows: Sequence[tirx.PrimExpr]) -> list[tirx.PrimExpr]:
     halves = [tirx.reinterpret("int16x8", zipped(*rows[i : i + 2], side, 16)) for side in range(2) for i in (0, 2)]
     pairs = [(halves[2 * side : 2 * side + 2], part) for side in range(2) for part in range(2)]
     return [tirx.reinterpret("int8x16", zipped(*both, part, 8)) for both, part in pairs]
+
+
+def tbl(table: Sequence[tirx.PrimExpr], index: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int8x16: the bytes of four int8x16 at the places in `index`; 0 at those beyond 63."""
+    return _call("int8x16", "tbl4", *table, index)
+
+
+def tbx(other: tirx.PrimExpr, table: Sequence[tirx.PrimExpr], index: tirx.PrimExpr) -> tirx.PrimExpr:
+    """The same, but `other` at places beyond 63."""
+    return _call("int8x16", "tbx4", other, *table, index)

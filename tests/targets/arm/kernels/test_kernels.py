@@ -159,6 +159,13 @@ def test_product_of_two_tensors(
 
 
 @needs_tools
+@pytest.mark.parametrize("shape", [(4, 8, 8), (3, 7, 5)])
+def test_lookup(shape: tuple[int, ...], tmp_path: Path, rng: np.random.Generator) -> None:
+    params = {"table": rng.permutation(256).astype("uint8").view("int8")}
+    assert_kernel(module(ops.qlut, [(1, *shape)], params), "lut", tmp_path, rng, "cortex-a72")
+
+
+@needs_tools
 @on_cores
 def test_equal_layers_share_code(core: str, tmp_path: Path, rng: np.random.Generator) -> None:
     """Layers of one shape, whatever their weights and zero points."""

@@ -1,0 +1,143 @@
+"""Executed instructions of whole models on Cortex-A, beside ONNX Runtime and LiteRT.
+
+Usage: python benchmarks/cortex_a.py [--targets cortex-a72,cortex-a76] [--samples 4] > benchmarks/cortex_a.md
+
+One thread, no pruning, TFLite's rounding. int8: the official MLPerf Tiny models, ResNet-20 and a keyword transformer (49
+tokens, width 64, 3 blocks, 4 times as wide between, one head, random weights) quantized here; their outputs are the bytes of
+the NumPy reference on `--samples` random inputs. fp32: the float models, within 1e-5 of their largest output. The peers were
+measured once, onnxruntime 1.32.0 and ai-edge-litert 2.3.0 (XNNPACK) under the same emulator, QEMU in user mode: for int8 the
+best of both, for fp32 LiteRT. Instructions are not time. The transformer's multiply-accumulates are those of its constant
+weights, 7.35 million; attention comes on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from trained import FILES, folder, load
+
+import tvmcompress
+from tvmcompress.measuring.benchmarking import random_samples
+from tvmcompress.model import Model
+from tvmcompress.passes.graph.analysis import count_macs
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.lowering.integer_core import IntegerCore
+from tvmcompress.targets.emulators.artifact import EmulatedArtifact
+
+OFFICIAL = {"ic": "ic_resnet8_int8.tflite", "kws": "kws_dscnn_int8.tflite", "vww": "vww_mobilenetv1_025_96_int8.tflite"}
+# Million executed instructions: of the better of ONNX Runtime and LiteRT, and of LiteRT.
+INTEGER = {
+    "cortex-a72": {"ic": 4.322, "kws": 1.389, "vww": 3.616, "resnet20": 12.809},
+    "cortex-a76": {"ic": 1.500, "kws": 0.713, "vww": 1.928, "resnet20": 4.450},
+}
+FLOAT = {
+    "cortex-a72": {"ic": 4.885, "kws": 1.410, "vww": 3.627, "resnet20": 15.407},
+    "cortex-a76": {"ic": 4.704, "kws": 1.350, "vww": 3.515, "resnet20": 14.823},
+}
+TRANSFORMER = "transformer"
+CALIBRATION = 100
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--targets", default=",".join(INTEGER))
+    parser.add_argument("--samples", type=int, default=4)
+    options = parser.parse_args()
+    print("# Cortex-A beside ONNX Runtime and LiteRT", "", (__doc__ or "").split("\n\n")[-1].strip(), "", sep="\n")
+    print("| core | model | | instructions | of the peer's | a multiply-accumulate | of our fp32 | code, bytes | arena |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    place = folder() / "models"
+    models = {name: (tvmcompress.load(place / FILES[name]), integer_model(name)) for name in INTEGER["cortex-a72"]}
+    models[TRANSFORMER] = transformer()
+    for target in options.targets.split(","):
+        for name, (float_model, model) in models.items():
+            plain, line = row(target, name, "fp32", float_model, FLOAT, 1, None)
+            print(line, flush=True)
+            print(row(target, name, "int8", model, INTEGER, options.samples, plain)[1], flush=True)
+
+
+def integer_model(name: str) -> Model:
+    """The official model, or our own."""
+    if name in OFFICIAL:
+        return tvmcompress.load(folder() / "models" / OFFICIAL[name])
+    trained = load(name, CALIBRATION)
+    return tvmcompress.compress(trained.model, trained.calibration, quantize="int8").model
+
+
+def transformer() -> tuple[Model, Model]:
+    """A keyword transformer (KWT-1 of arXiv:2104.00769 without class token), float and int8."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.projections, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.projections(self.before(x)).chunk(3, -1)
+            weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1)
+            x = x + self.out(weights @ v)
+            return x + self.mlp(self.between(x))
+
+    class Transformer(nn.Module):
+        def __init__(self, tokens: int, features: int, width: int, blocks: int, classes: int) -> None:
+            super().__init__()
+            self.embedding, self.places = nn.Linear(features, width), nn.Parameter(torch.randn(1, tokens, width) * 0.1)
+            self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
+            self.last, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.last(self.blocks(self.embedding(x) + self.places)).mean(1))
+
+    torch.manual_seed(0)
+    network = Transformer(49, 40, 64, 3, 12).eval()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "transformer.onnx"
+        names = {"input_names": ["input"], "output_names": ["output"]}
+        torch.onnx.export(network, (torch.randn(1, 49, 40),), str(path), dynamo=False, opset_version=17, **names)
+        model = tvmcompress.load(path)
+    samples = np.random.default_rng(0).standard_normal((CALIBRATION, 49, 40)).astype(np.float32)
+    return model, tvmcompress.compress(model, samples, quantize="int8").model
+
+
+def row(
+    target: str, name: str, kind: str, model: Model, peers: dict[str, dict[str, float]], samples: int, plain: int | None
+) -> tuple[int, str]:
+    """Executed instructions, and a line of the table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        artifact = tvmcompress.build(model, target, Path(scratch) / "build")
+        assert isinstance(artifact, EmulatedArtifact)
+        inputs = random_samples(model, samples)
+        if kind == "int8":
+            rng = np.random.default_rng(0)
+            inputs = [rng.integers(-128, 128, (samples, *spec.shape[1:])).astype(spec.dtype) for spec in artifact.inputs]
+            core = IntegerCore()(model.module)
+            expected = np.concatenate([run(core, [x[i : i + 1] for x in inputs])[0] for i in range(samples)])
+            assert np.array_equal(artifact.run(inputs)[0], expected), f"{name} for {target} gives other bytes"
+            measured = artifact.measure([x[:1] for x in inputs])
+        else:
+            expected = model.run(*inputs)[0]
+            error = np.abs(artifact.run_float(inputs)[0] - expected).max() / np.abs(expected).max()
+            assert error < 1e-5, f"{name} for {target} is off by {error}"
+            measured = artifact.measure()
+    executed = measured.instructions or 0
+    peer = peers[target].get(name)
+    cells = [
+        *(target, name, kind, f"{executed:,}"),
+        f"{executed / peer / 1e6:.3f}" if peer else "",
+        f"{executed / count_macs(model.module):.3f}",
+        f"{executed / plain:.3f}" if plain else "",
+        *(f"{measured.code_bytes:,}", f"{measured.arena_bytes:,}"),
+    ]
+    return executed, "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
