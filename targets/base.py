@@ -187,7 +187,6 @@ class TargetDescription(BaseModel):
         emulated_flash_bytes, emulated_ram_bytes: How much of them it has.
         clock_mhz: Clock of the board, for the reader; nothing is computed from it.
         dsp, helium, fpu: Instruction set extensions of the core.
-        dotprod, i8mm: The same, of Cortex-A: FEAT_DotProd (SDOT), FEAT_I8MM (SMMLA).
         channel_multiple: Layers whose channels are a multiple of this run without remainders; pruning keeps to it.
         source: Where figures come from on this target.
     """
@@ -216,8 +215,6 @@ class TargetDescription(BaseModel):
     dsp: bool = False
     helium: bool = False
     fpu: bool = False
-    dotprod: bool = False
-    i8mm: bool = False
     channel_multiple: int = Field(1, ge=1, le=1024)
     source: Literal["hardware", "qemu"] = "qemu"
 

@@ -105,10 +105,9 @@ class CortexATarget(Target):
         if not wanted:
             return []
         from .kernels.legalize import UseNeonKernels
-        from .kernels.products import Dot, Matrix, Pairs
+        from .kernels.products import products_of
 
-        core = self.description
-        return [UseNeonKernels(Matrix() if core.i8mm else Dot() if core.dotprod else Pairs())]
+        return [UseNeonKernels(products_of(self.description.tvm))]
 
     def _compile(self, generated: Generated, output: Path) -> tuple[int, int]:
         """Compile and link; bytes of code and of constants."""

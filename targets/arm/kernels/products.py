@@ -15,10 +15,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import tvm
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import codegen
 
 from ...kernels.vectors import VECTOR, as_words
 from .neon import addp, high, low, quad, saddlp, sdot, shuffled, smmla, smull
@@ -205,3 +208,19 @@ class Matrix(Products):
 
 
 
+
+
+def products_of(target: dict[str, Any]) -> Products:
+    """The best way of a core to multiply, by the features that LLVM knows of it.
+
+    Args:
+        target: The TVM target, with `mcpu`, and `mattr` where features differ from the core's.
+    """
+    tvm_target = tvm.target.Target(target)
+
+    def has(feature: str) -> bool:
+        return bool(codegen.target_has_features(feature, tvm_target))
+
+    if has("i8mm"):
+        return Matrix()
+    return Dot() if has("dotprod") else Pairs()

@@ -19,6 +19,7 @@ from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
 from tvmcompress.targets.arm.kernels.addition import Term
 from tvmcompress.targets.arm.kernels.epilogue import Epilogue
+from tvmcompress.targets.arm.kernels.products import Dot, Matrix, Pairs, Products, products_of
 from tvmcompress.targets.kernels.layers import NotRepresentable
 from tvmcompress.targets.kernels.sums import Operand
 
@@ -26,6 +27,8 @@ CORES = ["cortex-a72", "cortex-a76"]
 
 needs_tools = pytest.mark.skipif(bool(get_target(CORES[0]).missing_tools()), reason="needs the Cortex-A tool chain")
 on_cores = pytest.mark.parametrize("core", CORES)
+# SMULL, SDOT, and SMMLA.
+on_all_ways = pytest.mark.parametrize("core", [*CORES, "neoverse-n2"])
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def test_convolution(case: str, core: str, tmp_path: Path, rng: np.random.Genera
 
 
 @needs_tools
-@on_cores
+@on_all_ways
 @pytest.mark.parametrize("seed", range(6))
 def test_any_convolution(seed: int, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
     height, width = (int(n) for n in rng.integers(1, 14, 2))
@@ -80,7 +83,7 @@ def test_depthwise(case: str, core: str, tmp_path: Path, rng: np.random.Generato
 
 
 @needs_tools
-@on_cores
+@on_all_ways
 @pytest.mark.parametrize(("shape", "outputs"), [((1, 64), 3), ((1, 49, 64), 64), ((1, 7, 12), 10), ((1, 3, 2, 130), 5)])
 def test_dense(shape: tuple[int, ...], outputs: int, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
     params = {"weight": weights(rng, outputs, shape[-1]), **channels(rng, outputs, shape[-1])}
@@ -152,8 +155,8 @@ def test_product_of_two_tensors(
     sizes: tuple[int, int, int, int], core: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     count, rows, depth, columns = sizes
-    points = {f"input{i}_zero_point": int(rng.integers(-128, 128)) for i in (1, 2)}
-    factor = {"multiplier": 1518500250, "shift": -int(np.log2(200 * np.sqrt(depth)))}
+    points = {f"input{i}_zero_point": int(rng.integers(-20, 20)) for i in (1, 2)}
+    factor = {"multiplier": 1518500250, "shift": -int(np.log2(60 * np.sqrt(depth)))}
     build = lambda a, b: ops.qmatmul(a, b, **points, output_zero_point=int(rng.choice([-128, 4])), **factor)  # noqa: E731
     assert_kernel(module(build, [(1, count, rows, depth), (1, count, depth, columns)], {}), "matmul", tmp_path, rng, core)
 
@@ -181,6 +184,14 @@ def test_equal_layers_share_code(core: str, tmp_path: Path, rng: np.random.Gener
 
     artifact = get_target(core).build(module(build, [(1, 9, 16)], params), tmp_path)
     assert [len(layers) for layers in artifact.info.layers.values()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("target", "products"),
+    [("cortex-a53", Pairs), ("raspberry-pi-4", Pairs), ("jetson-orin", Dot), ("neoverse-n1", Dot), ("neoverse-n2", Matrix)],
+)
+def test_the_core_decides_what_multiplies(target: str, products: type[Products]) -> None:
+    assert isinstance(products_of(get_target(target).description.tvm), products)
 
 
 @settings(max_examples=300, deadline=None)
