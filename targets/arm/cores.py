@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..base import TargetDescription
 
-_MATRIX = ("cortex-a510", "cortex-a710", "cortex-a715", "neoverse-n2")
-_DOT = ("cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "neoverse-n1", *_MATRIX)
-CORES = ("cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73", *_DOT)
-"""Those with products of matrices (i8mm), of vectors (dotprod), and all."""
+CORES = (
+    *("cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76"),
+    *("cortex-a77", "cortex-a78", "cortex-a78ae", "cortex-a510", "cortex-a710", "cortex-a715", "neoverse-n1", "neoverse-n2"),
+)
+"""What they can do is asked of LLVM, see `kernels.products`."""
 
 EMULATED = ("cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max")
 """CPUs of qemu-aarch64 from version 7.2 on."""
@@ -23,7 +24,6 @@ def problem(description: TargetDescription) -> str | None:
         return f"'tvm': it must have one of these cores as mcpu, and the mtriple {_TRIPLE}"
     if description.emulator_cpu not in EMULATED:
         return f"'emulator_cpu': there is no {description.emulator_cpu}; there are {', '.join(EMULATED)}"
-    for name, having in (("helium", ()), ("dotprod", _DOT), ("i8mm", _MATRIX)):
-        if getattr(description, name) and description.core not in having:
-            return f"'{name}': a {description.core} has none"
+    if description.helium:
+        return f"'helium': a {description.core} has none"
     return None

@@ -142,9 +142,9 @@ def zipped(a: tirx.PrimExpr, b: tirx.PrimExpr, part: int, lanes: int) -> tirx.Pr
 
 def woven(rows: Sequence[tirx.PrimExpr]) -> list[tirx.PrimExpr]:
     """Four int8x16 with the bytes of four rows in turn: what SDOT multiplies of four neighbours of each row."""
-    halves = [tirx.reinterpret("int16x8", zipped(*rows[i : i + 2], side, 16)) for side in range(2) for i in (0, 2)]
-    pairs = [(halves[2 * side : 2 * side + 2], part) for side in range(2) for part in range(2)]
-    return [tirx.reinterpret("int8x16", zipped(*both, part, 8)) for both, part in pairs]
+    twos = [tirx.reinterpret("int16x8", zipped(rows[i], rows[i + 1], side, 16)) for side in range(2) for i in (0, 2)]
+    pairs = [(twos[2 * side], twos[2 * side + 1], part) for side in range(2) for part in range(2)]
+    return [tirx.reinterpret("int8x16", zipped(one, other, part, 8)) for one, other, part in pairs]
 
 
 def tbl(table: Sequence[tirx.PrimExpr], index: tirx.PrimExpr) -> tirx.PrimExpr:
