@@ -117,7 +117,7 @@ def compress(
     steps = planned(plan)
     given: dict[Data, Any] = {"calibration": calibration, "training": train_data, "search": search_data}
     check_needs(steps, {name for name, data in given.items() if data is not None})
-    original = model if isinstance(model, Model) else load(model)
+    original = model if isinstance(model, Model) else load(model, dense_rounding=plan.dense_rounding)
     if not steps and not (targets and is_quantized(original)):
         raise UserError(
             "there is nothing to do: ask for pruning (--prune 0.5), quantization (--quantize int8) or both; a model that is "

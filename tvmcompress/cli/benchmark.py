@@ -57,19 +57,18 @@ def benchmark(
     from ..compression import limited_target
     from ..errors import UserError
     from ..files.output_folder import output_folder
-    from ..recipe.recipe import Recipe
     from ..report.record import Host, RemarkRecord, Report
 
-    plan = asked.recipe()
+    plan = reading.recorded(asked.recipe())
     given.check(plan, asked)
-    compressing = plan != Recipe(calibration_samples=plan.calibration_samples)
+    compressing = bool(plan.entries())
     targets = build.target or ["x86"]
     if compressing and len(models) > 1:
         raise UserError("pruning and quantization take one model; to compare several, compress them first")
     options = build.by_family(targets, skip_missing=skip_missing)
     limited_target(plan, targets)
     with output_folder(save) if save is not None else nullcontext() as folder:
-        loaded = {_name(path, models): reading.load(path) for path in models}
+        loaded = {_name(path, models): reading.load(path, plan) for path in models}
         first = next(iter(loaded.values()))
         samples = given.load(plan, first.inputs, read)
         remarks: tuple[RemarkRecord, ...] = ()

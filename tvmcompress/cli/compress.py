@@ -65,7 +65,7 @@ def compress(
     from ..errors import UserError
     from ..files.output_folder import output_folder
 
-    plan = asked.recipe()
+    plan = reading.recorded(asked.recipe())
     given.check(plan, asked)
     if not plan.has("finetune") and checkpoint is not None:
         raise UserError("--checkpoint says nothing without --finetune EPOCHS")
@@ -73,7 +73,7 @@ def compress(
     options = build.by_family(targets)
     limited_target(plan, targets)
     with output_folder(output) as folder:
-        original = reading.load(model)
+        original = reading.load(model, plan)
         steps = read.preprocessing(original.inputs)
         if steps is not None:
             original = original.with_preprocessing(steps)

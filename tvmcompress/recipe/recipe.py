@@ -41,7 +41,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -81,6 +81,7 @@ class Recipe(Table):
         finetune: None trains nothing.
         quantize: None leaves the model float.
         calibration_samples: Samples of the calibration data to use at most.
+        dense_rounding: Of a quantized TFLite file that is read, see `tvmcompress.load`.
         steps: A list of steps in the place of those four.
     """
 
@@ -89,6 +90,7 @@ class Recipe(Table):
     finetune: FinetuneRecipe | None = None
     quantize: QuantizeRecipe | None = None
     calibration_samples: int | None = Field(default=None, ge=1)
+    dense_rounding: Literal["single", "double"] | None = None
     steps: tuple[StepEntry, ...] = ()
 
     @model_validator(mode="after")
@@ -99,9 +101,9 @@ class Recipe(Table):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_empty_list(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Versions that know no list read recipes and reports that have none.
-        return {name: value for name, value in dump(self).items() if name != "steps" or value}
+    def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Versions that do not know these read recipes and reports that have none.
+        return {name: value for name, value in dump(self).items() if name not in ("steps", "dense_rounding") or value}
 
     def entries(self) -> tuple[tuple[str, Table | dict[str, Any]], ...]:
         """The steps in order: names, and options as tables; as plain values for steps of other packages."""

@@ -286,6 +286,11 @@ def test_rounding_of_fully_connected_layers_is_chosen_in_python_and_on_the_comma
     once, twice = (tvmcompress.load(path, dense_rounding=r).run(pairs)[0] for r in ("single", "double"))
     assert (once != twice).any()
     np.testing.assert_array_equal(once[::97], reference(path, pairs[::97]))
+    (tmp_path / "recipe.toml").write_text('dense_rounding = "double"\n')
+    made = tvmcompress.compress(path, recipe=tmp_path / "recipe.toml", target="cortex-m4")
+    np.testing.assert_array_equal(made.model.run(pairs)[0], twice)
+    made.recipe.save(tmp_path / "written.toml")
+    assert tvmcompress.Recipe.load(tmp_path / "written.toml") == made.recipe
     assert run("inspect", path, "--dense-rounding", "double", "--json").code == 0
     (tmp_path / "other.onnx").write_bytes(b"")
     assert "is no TFLite file" in refused("inspect", tmp_path / "other.onnx", "--dense-rounding", "double")

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from ...model import Model
+    from ...recipe.recipe import Recipe
 
 _model = partial(typer.Option, rich_help_panel="Model")
 
@@ -50,18 +51,27 @@ class ModelOptions:
         ),
     ] = None
 
-    def load(self, path: Path) -> Model:
+    def recorded(self, plan: Recipe) -> Recipe:
+        """The recipe with what these options say about the file."""
+        if self.dense_rounding is None:
+            return plan
+        return plan.model_copy(update={"dense_rounding": self.dense_rounding.value})
+
+    def load(self, path: Path, plan: Recipe | None = None) -> Model:
         """The model of a file.
+
+        Args:
+            path: The file.
+            plan: A recipe that `recorded` has given.
 
         Raises:
             UserError: It cannot be read, or a shape is of no form.
         """
         from ...errors import UserError
         from ...importing import load
+        from ...recipe.recipe import Recipe
 
-        rounding: Literal["single", "double"] | None = None
-        if self.dense_rounding is not None:
-            rounding = "single" if self.dense_rounding is DenseRounding.single else "double"
+        rounding = self.recorded(plan or Recipe()).dense_rounding
         shapes = _shapes(self.shape)
         model = load(path, shapes=shapes, batch=self.batch, dense_rounding=rounding)
         found = {spec.name: spec.shape for spec in model.inputs}
