@@ -122,6 +122,9 @@ class QuantizeRecipe(Table):
         name = values.get("preset")
         given = {key: value for key, value in values.items() if value is not None}
         found = {**PRESETS[name].values, **given} if isinstance(name, str) else dict(values)
+        if found.get("precision") != "int4" and "group_size" not in given:
+            # The preset's groups were of the weights that it would have had.
+            found.pop("group_size", None)
         # With 65536 integers nothing is won by clipping.
         return {"observer": "minmax", **found} if found.get("precision") == "int16x8" else found
 

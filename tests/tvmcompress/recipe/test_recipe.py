@@ -36,8 +36,17 @@ layers = st.builds(
     weight_bits=st.sampled_from([None, 7, 8]),
     group_size=st.none() | st.integers(0, 128),
 )
+
+
+def _quantize(precision: str, group_size: int, layers: dict[str, LayerRecipe], **options: Any) -> QuantizeRecipe:
+    """Groups are those of int4 weights, and refused with others."""
+    if precision != "int4":
+        group_size, layers = 0, {name: layer.model_copy(update={"group_size": None}) for name, layer in layers.items()}
+    return QuantizeRecipe(precision=precision, group_size=group_size, layers=layers, **options)
+
+
 quantizes = st.builds(
-    QuantizeRecipe,
+    _quantize,
     preset=st.none() | st.sampled_from(sorted(PRESETS)),
     precision=st.sampled_from(PRECISIONS),
     activation_bits=st.sampled_from([7, 8]),
@@ -147,9 +156,12 @@ def test_presets_are_recipes(name: str, tmp_path: Path) -> None:
 
 
 def test_what_stands_beside_a_preset_counts_before_it() -> None:
-    recipe = as_quantize_recipe({"preset": "small", "precision": "int8", "group_size": 16})
+    recipe = as_quantize_recipe({"preset": "small", "group_size": 16})
     assert recipe is not None
-    assert (recipe.precision, recipe.group_size, recipe.observer) == ("int8", 16, "mse")
+    assert (recipe.precision, recipe.group_size, recipe.observer) == ("int4", 16, "mse")
+    wider = as_quantize_recipe({"preset": "small", "precision": "int8"})
+    assert wider is not None
+    assert (wider.precision, wider.group_size) == ("int8", 0)
 
 
 def test_schemes_of_layers_fall_back_to_the_table() -> None:
