@@ -44,7 +44,14 @@ class HalfwordTaps:
     """
 
     groups: tuple[tuple[int, ...], ...]
-    longest = 4
+
+    def longest(self, apart: bool) -> int:
+        """The most places of a tile; measured: more of them share more, until LLVM spills.
+
+        Args:
+            apart: Whether neighbouring places do not read the same vectors.
+        """
+        return 4
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """The weights (KH, KW, lanes) of a block as they are read: flat int8."""
@@ -78,7 +85,9 @@ class HalfwordTaps:
 class DotTaps:
     """Columns of four taps by SDOT."""
 
-    longest = 5
+    def longest(self, apart: bool) -> int:
+        """As of `HalfwordTaps`."""
+        return 3 if apart else 6
 
     def pack(self, weights: np.ndarray) -> np.ndarray:
         """As of `HalfwordTaps`: by four rows, column and four channels, the rows of a channel behind one another."""
@@ -203,7 +212,8 @@ class DepthwiseKernel:
     @property
     def tile(self) -> int:
         """Places that are made at a time."""
-        return min(range(1, min(self.taps.longest, self.places) + 1), key=lambda n: (-(-self.places // n) * n, -n))
+        longest = self.taps.longest(self.packed or self.shape.strides[1] > 1)
+        return min(range(1, min(longest, self.places) + 1), key=lambda n: (-(-self.places // n) * n, -n))
 
     @cached_property
     def rows(self) -> int:

@@ -83,6 +83,24 @@ def test_depthwise(case: str, core: str, tmp_path: Path, rng: np.random.Generato
 
 
 @needs_tools
+@on_cores
+@pytest.mark.parametrize("seed", range(4))
+def test_any_depthwise(seed: int, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Vectors of several pixels, of half a vector's channels, and of channels that overlap."""
+    height, width = (int(n) for n in rng.integers(3, 14, 2))
+    depth = int(rng.choice([2, 4, 8, 9, 16, 24, 33, 48]))
+    kernel = tuple(int(rng.integers(1, min(6, size + 1))) for size in (height, width))
+    strides = tuple(int(n) for n in rng.integers(1, 3, 2))
+    padding = tuple(int(rng.integers(0, kernel[i % 2])) for i in range(4))
+    params = {"weight": weights(rng, 1, *kernel, depth), **channels(rng, depth, kernel[0] * kernel[1])}
+    attrs = zero_points(rng, clipped=bool(seed % 2))
+    mod = module(
+        lambda *args: ops.qdepthwise(*args, strides=strides, padding=padding, **attrs), [(1, height, width, depth)], params
+    )
+    assert_kernel(mod, "", tmp_path, rng, core)
+
+
+@needs_tools
 @on_all_ways
 @pytest.mark.parametrize(("shape", "outputs"), [((1, 64), 3), ((1, 49, 64), 64), ((1, 7, 12), 10), ((1, 3, 2, 130), 5)])
 def test_dense(shape: tuple[int, ...], outputs: int, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
