@@ -93,8 +93,10 @@ def _mod(write: Writer, call: relax.Call) -> str:
         return write.emit("Mod", operands, fmod=1)
     if not np.issubdtype(dtype_of(call), np.floating):
         return write.emit("Mod", operands)
-    floors = write.emit("Floor", [write.emit("Div", operands)])
-    return write.emit("Sub", [operands[0], write.emit("Mul", [floors, operands[1]])])
+    # ONNX has the remainder with the dividend's sign for floats; one of the other sign is a divisor away.
+    rest = write.emit("Mod", operands, fmod=1)
+    away = write.emit("Less", [write.emit("Mul", [rest, operands[1]]), _scalar(write, call, 0)])
+    return write.emit("Where", [away, write.emit("Add", [rest, operands[1]]), rest])
 
 
 @onnx_rule("left_shift", "right_shift")

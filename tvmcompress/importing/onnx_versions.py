@@ -18,7 +18,7 @@ MIN_OPSET, MAX_OPSET = 7, 28
 _LOWEST = 13
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _NUMBERS = _HALVES | {
-    *(TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL, TensorProto.UNDEFINED, TensorProto.INT4, TensorProto.UINT4),
+    *(TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL, TensorProto.UNDEFINED),
     *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
     *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
 }
@@ -51,6 +51,8 @@ def modern(model: onnx.ModelProto, source: str) -> tuple[onnx.ModelProto, list[s
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     if opset < _LOWEST:
+        if opset < 9 and any(node.op_type == "Scan" for node in model.graph.node):
+            raise UnsupportedOperatorError(f"{source} uses operator Scan as it was before opset 9; export the model again")
         try:
             model = version_converter.convert_version(model, _LOWEST)
         except Exception as error:
@@ -66,7 +68,9 @@ def modern(model: onnx.ModelProto, source: str) -> tuple[onnx.ModelProto, list[s
 
 def _refuse_kinds(graph: onnx.GraphProto, source: str) -> None:
     for tensor in graph.initializer:
-        _check_kind(tensor.data_type, f"initializer '{tensor.name}'", source)
+        # Weights of four bits are read where they are dequantized.
+        if tensor.data_type not in (TensorProto.INT4, TensorProto.UINT4):
+            _check_kind(tensor.data_type, f"initializer '{tensor.name}'", source)
     for value in (*graph.input, *graph.output):
         if not value.type.HasField("tensor_type") and value.type.WhichOneof("value"):
             raise UserError(
@@ -129,6 +133,9 @@ def _inline(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     if model.functions:
         model = inliner.inline_local_functions(model, convert_version=True)
     wanted = {node.op_type for node in model.graph.node} & _BY_OTHERS
+    for node in model.graph.node:
+        if node.op_type in wanted:
+            _write_defaults(node, default_opset(model))
     for kind in sorted(wanted):
         try:
             # The definitions of some depend on the types of their operands.
@@ -141,6 +148,14 @@ def _inline(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
                 "replace it in the model or export the part without it"
             ) from error
     return model
+
+
+def _write_defaults(node: onnx.NodeProto, opset: int) -> None:
+    """Give a node the attributes that it leaves to their defaults; the inliner leaves those out."""
+    given = {attribute.name for attribute in node.attribute}
+    for name, attribute in onnx.defs.get_schema(node.op_type, opset, node.domain).attributes.items():
+        if name not in given and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+            node.attribute.append(attribute.default_value)
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -103,6 +103,18 @@ def _hardmax(node: Node) -> Result:
     return relax.op.astype(node.call(relax.op.equal, best, constant(places)), node.dtype())
 
 
+@onnx_op("BitShift")
+def _shift(node: Node) -> Result:
+    """What is shifted by its width or more is gone; the processor's own shift would leave it."""
+    if not node.dtype().startswith("uint"):
+        raise CannotImportError("it shifts integers with a sign")
+    x, places, width = node.operand(0), node.operand(1), int(node.dtype().removeprefix("uint"))
+    shift = relax.op.left_shift if node.text("direction", "") == "LEFT" else relax.op.right_shift
+    last = node.scalar(width - 1)
+    moved = node.call(shift, x, node.call(relax.op.minimum, places, last))
+    return relax.op.where(node.call(relax.op.greater, places, last), node.scalar(0), moved)
+
+
 @onnx_op("Shrink")
 def _shrink(node: Node) -> Result:
     x, bias, limit = node.operand(0), float(node.options.get("bias", 0)), float(node.options.get("lambd", 0.5))

@@ -125,6 +125,15 @@ def _padded_around(node: Node, x: relax.Expr, pairs: np.ndarray) -> relax.Expr:
     return x
 
 
+@onnx_op("SpaceToDepth")
+def _space_to_depth(node: Node) -> Result:
+    block, (batch, channels, height, width) = int(node.options["blocksize"]), node.shape()
+    blocks = [batch, channels, height // block, block, width // block, block]
+    order = [0, 1, 3, 5, 2, 4] if node.text("mode", "DCR") == "CRD" else [0, 3, 5, 1, 2, 4]
+    moved = node.call(relax.op.permute_dims, node.call(relax.op.reshape, node.operand(0), blocks), order)
+    return relax.op.reshape(moved, [batch, channels * block**2, height // block, width // block])
+
+
 @onnx_op("Trilu")
 def _triangle(node: Node) -> Result:
     named = node.integers(1, "diagonal")
