@@ -28,6 +28,7 @@ class TensorSpec(BaseModel):
         layout: What the axes mean, for instance "NHWC"; None where unknown.
         scale: Of an integer tensor: real = scale * (integer - zero_point); None for a float one.
         zero_point: Of an integer tensor.
+        limit: Of indices: how many entries there are that they look up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,6 +39,7 @@ class TensorSpec(BaseModel):
     layout: str | None = None
     scale: float | None = None
     zero_point: int | None = None
+    limit: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -53,10 +55,10 @@ class TensorSpec(BaseModel):
         """Float values as this tensor takes them, on any batch size; a float tensor takes them as they are.
 
         Args:
-            x: float32; channels first where this tensor has them last.
+            x: float32; channels first where this tensor has them last. Integers of this tensor's dtype stay as they are.
         """
-        if self.scale is None or self.zero_point is None:
-            return np.ascontiguousarray(x, self.dtype)
+        if self.scale is None or self.zero_point is None or x.dtype.name == self.dtype:
+            return np.asarray(x, self.dtype, order="C")
         info = np.iinfo(self.dtype)
         # float32 throughout, half to even: what `relax.quantize` computes.
         scaled = np.rint(x.astype(np.float32) / np.float32(self.scale)) + np.float32(self.zero_point)

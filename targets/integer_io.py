@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..passes._tvm import relax, tvm
 from ..passes.errors import UserError
+from ..passes.graph.index_limits import index_limits
 from ..passes.graph.module_params import input_vars
 from ..passes.graph.rebuild import bindings
 from ..passes.integer.registry import is_integer_op
@@ -24,6 +25,17 @@ def is_integer(mod: tvm.IRModule) -> bool:
 
 def core_and_specs(mod: tvm.IRModule) -> tuple[tvm.IRModule, Specs, Specs]:
     """The module to compile, and what its inputs and outputs are."""
+    core, inputs, outputs = _core_and_specs(mod)
+    return core, with_limits(inputs, mod), outputs
+
+
+def with_limits(inputs: Specs, mod: tvm.IRModule) -> Specs:
+    """Inputs with how many entries there are that their values look up."""
+    limits = index_limits(mod)
+    return tuple(spec.model_copy(update={"limit": limits.get(spec.name)}) for spec in inputs)
+
+
+def _core_and_specs(mod: tvm.IRModule) -> tuple[tvm.IRModule, Specs, Specs]:
     if not is_integer(mod):
         return mod, *_float_specs(mod)
     core = tvm.transform.Sequential([IntegerCore()])(mod)

@@ -24,7 +24,7 @@ class FloatReference:
         purpose: What the tensors are for, the end of a sentence: "the network cannot be ...".
 
     Raises:
-        UserError: There are no samples, they do not fit, or the network mixes the samples of a batch.
+        UserError: There are no samples, or they do not fit.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ def start(mod: tvm.IRModule, inputs: Sequence[np.ndarray], purpose: str = "repai
     """Begin a run on all samples at once, for a pass that goes layer by layer.
 
     Raises:
-        UserError: There are no samples, they do not fit, or the network mixes the samples of a batch.
+        UserError: There are no samples, or they do not fit.
     """
     if not inputs or len(inputs[0]) == 0:
         raise UserError(f"the network cannot be {purpose} without calibration samples, and none were given")
@@ -68,17 +68,6 @@ def start(mod: tvm.IRModule, inputs: Sequence[np.ndarray], purpose: str = "repai
         return Interpreter(mod).start(inputs)
     except ValueError as error:
         raise UserError(f"the network cannot be {purpose}: {error}") from error
-
-
-def why_not_together(mod: tvm.IRModule, inputs: Sequence[np.ndarray]) -> str | None:
-    """Why a pass that goes layer by layer cannot run all samples at once; None where it can, or where `start` will refuse."""
-    if not inputs or len(inputs[0]) == 0:
-        return None
-    try:
-        together = Interpreter(mod).takes_batches(inputs)
-    except ValueError:
-        return None
-    return None if together else "its layers cannot be repaired one by one: it mixes the samples of a batch"
 
 
 def _is_last(execution: Execution, var: relax.Var) -> bool:

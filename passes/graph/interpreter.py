@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,15 +111,12 @@ class Interpreter:
         return batch == 1 or bool(self._batchable)
 
     def start(self, inputs: Sequence[np.ndarray]) -> Execution:
-        """Begin a run that the caller takes binding by binding.
+        """Begin a run that the caller takes binding by binding, on all samples; each alone where the graph would mix them.
 
         Raises:
-            ValueError: The inputs do not fit, or the graph mixes the samples of a batch.
+            ValueError: The inputs do not fit.
         """
-        batch = self._check(inputs)
-        if not self.takes_batches(inputs):
-            raise ValueError("main mixes the samples of a batch; it can only run sample by sample")
-        return Execution(self, inputs, batch)
+        return Execution(self, inputs, self._check(inputs), apart=not self.takes_batches(inputs))
 
     def _lifetimes(self) -> dict[int, list[relax.Var]]:
         """Which variables are read for the last time by which binding."""
@@ -171,15 +169,23 @@ class Interpreter:
 class Execution:
     """One run of a module, binding by binding.
 
+    Args:
+        interpreter: What runs it.
+        inputs: One array an input.
+        batch: How many samples these are.
+        apart: Whether each binding is computed sample by sample, the results stacked on axis 0.
+
     Attributes:
         values: The value of every variable that is still to be read. The value of a parameter may be replaced before the
             binding that reads it runs.
         kept: Variables whose values stay after their last reader.
     """
 
-    def __init__(self, interpreter: Interpreter, inputs: Sequence[np.ndarray], batch: int) -> None:
+    def __init__(self, interpreter: Interpreter, inputs: Sequence[np.ndarray], batch: int, apart: bool = False) -> None:
         self._interpreter = interpreter
         self._batch = batch
+        # The variables whose values hold all samples, where each is computed alone.
+        self._stacked: set[relax.Var] | None = set(input_vars(interpreter._main)) if apart else None
         self._next = 0
         self.kept: set[relax.Var] = set()
         self.values: dict[relax.Var, Value] = dict(interpreter._params)
@@ -202,13 +208,30 @@ class Execution:
     def step(self) -> tuple[relax.Var, Value]:
         """Run one binding."""
         var, expr = self._interpreter._program[self._next]
-        result = self._interpreter._evaluate(expr, self.values, self._batch)
+        if self._stacked is None:
+            result = self._interpreter._evaluate(expr, self.values, self._batch)
+        else:
+            result = self._apart(var, expr, self._stacked)
         self.values[var] = result
         for gone in self._interpreter._dying.get(self._next, ()):
             if gone not in self.kept:
                 self.values.pop(gone, None)
         self._next += 1
         return var, result
+
+    def _apart(self, var: relax.Var, expr: relax.Expr, stacked: set[relax.Var]) -> Value:
+        """One binding, sample by sample; once where no sample is read."""
+        read = set(relax.analysis.free_vars(expr))
+        if not read & stacked:
+            return self._interpreter._evaluate(expr, self.values, 1)
+        stacked.add(var)
+        shared = {name: self.values[name] for name in read - stacked}
+        parts = {name: _apart(self.values[name], self._batch, name.ty) for name in read & stacked}
+        results = []
+        for index in range(self._batch):
+            values = shared | {name: samples[index] for name, samples in parts.items()}
+            results.append(self._interpreter._evaluate(expr, values, 1))
+        return _together(results)
 
     def outputs(self) -> list[np.ndarray]:
         """What `main` returns, once all bindings have run."""
@@ -227,6 +250,20 @@ def evaluate_call(call: relax.Call, args: Sequence[Value]) -> Value:
     if reference is not None:
         return reference(args, Context(call))
     return _compile_call(call)(*args)
+
+
+def _apart(value: Value, batch: int, ty: Any) -> list[Value]:
+    """The samples of a stacked value of the type of one."""
+    if isinstance(value, tuple):
+        return list(zip(*(_apart(field, batch, inner) for field, inner in zip(value, ty.fields))))
+    return list(value) if len(ty.shape) == 0 else np.split(value, batch)
+
+
+def _together(samples: Sequence[Value]) -> Value:
+    """Samples stacked on axis 0."""
+    if isinstance(samples[0], tuple):
+        return tuple(map(_together, zip(*samples)))
+    return np.concatenate(samples) if np.ndim(samples[0]) else np.asarray(samples)
 
 
 def _samples(inputs: Sequence[np.ndarray], batch: int) -> list[list[np.ndarray]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import UserError
 from .registry import Context, Value, ints, register_reference
 
 
@@ -62,6 +63,9 @@ def _take(args: Sequence[Value], context: Context) -> Value:
     axis = int(context.attrs.axis) if context.attrs.axis is not None else None
     indices = np.asarray(args[1])
     size = args[0].shape[axis] if axis is not None else args[0].size
+    if indices.size and (indices.min() < -size or indices.max() >= size):
+        worst = int(indices.max()) if indices.max() >= size else int(indices.min())
+        raise UserError(f"entry {worst} of a table of {size} entries is looked up; the ids in the data do not fit the model")
     return args[0].take(np.where(indices < 0, indices + size, indices), axis)
 
 

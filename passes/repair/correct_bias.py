@@ -15,7 +15,7 @@ import numpy as np
 
 from .._tvm import relax, tvm
 from ..graph.adopt_module import model_pass
-from ..graph.float_reference import FloatReference, start, why_not_together
+from ..graph.float_reference import FloatReference, start
 from ..graph.module_params import attach_params, detach_params, get_params
 from ..graph.rebuild import bindings
 from ..graph.remarks import Remark, add_remarks
@@ -53,9 +53,6 @@ class CorrectBias:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with other biases; layers without a bias keep none."""
-        reason = None if self.inputs is None else why_not_together(mod, self.inputs)
-        if reason is not None:
-            return add_remarks(mod, [Remark("CorrectBias", "main", reason)])
         found, declined = quantized_layers(mod)
         remarks = [Remark("CorrectBias", name, reason) for name, reason in declined.items()]
         layers = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._tvm import tvm
-from ..graph.float_reference import FloatReference, start, why_not_together
+from ..graph.float_reference import FloatReference, start
 from ..graph.interpreter import Execution
 from ..graph.module_params import attach_params, detach_params
 from ..graph.remarks import Remark, add_remarks
@@ -113,15 +113,11 @@ def repair_layers(
         on_progress: Called with (layers done, layers in all, name of the layer).
 
     Returns:
-        The module with other weights; shapes and dtypes stay. It is left as it is, with a remark, where the network mixes the
-        samples of a batch.
+        The module with other weights; shapes and dtypes stay.
 
     Raises:
         UserError: There are no samples, or they do not fit.
     """
-    reason = why_not_together(mod, inputs)
-    if reason is not None:
-        return add_remarks(mod, [Remark(pass_name, "main", reason)])
     layers, declined = quantized_layers(mod)
     remarks = [Remark(pass_name, name, reason) for name, reason in declined.items()]
     original = FloatReference(reference, inputs, Counter(layer.added.name for layer in layers.values()), "repaired")

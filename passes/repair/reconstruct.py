@@ -73,7 +73,7 @@ class Reconstruct:
         on_progress: Called with (layers done, layers in all, name of the layer).
 
     Raises:
-        UserError: There are no samples, or the network mixes the samples of a batch.
+        UserError: There are no samples, or they do not fit.
     """
 
     def __init__(

@@ -8,27 +8,7 @@ import numpy as np
 
 from ...passes.errors import UserError
 from ..base import TensorSpec
-
-
-def check_inputs(specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray]) -> int:
-    """How many samples `inputs` hold.
-
-    Raises:
-        UserError: Number, shape or dtype do not fit.
-    """
-    if len(inputs) != len(specs):
-        raise UserError(f"the model takes {len(specs)} inputs, {len(inputs)} were given")
-    counts = set()
-    for spec, value in zip(specs, inputs):
-        batch = spec.shape[0] if spec.shape else 1
-        if value.ndim != len(spec.shape) or value.shape[1:] != spec.shape[1:] or not len(value) or len(value) % batch:
-            raise UserError(f"input '{spec.name}' has shape {spec.shape}, the array given {value.shape}")
-        if value.dtype.name != spec.dtype:
-            raise UserError(f"input '{spec.name}' is {spec.dtype}, the array given {value.dtype}")
-        counts.add(len(value) // batch)
-    if len(counts) != 1:
-        raise UserError("the inputs hold different numbers of samples")
-    return counts.pop()
+from ..inputs import check_inputs
 
 
 def pack_inputs(specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray]) -> bytes:
@@ -57,16 +37,3 @@ def unpack_outputs(specs: Sequence[TensorSpec], data: bytes, samples: int) -> tu
             column.append(np.frombuffer(data, spec.dtype, count, position).reshape(spec.shape))
             position += spec.nbytes
     return [np.concatenate(column) for column in columns], data[position:]
-
-
-def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:
-    """One sample of random inputs: the whole range of integers, standard normal floats."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for spec in specs:
-        if np.issubdtype(np.dtype(spec.dtype), np.integer):
-            info = np.iinfo(spec.dtype)
-            made.append(rng.integers(info.min, int(info.max) + 1, spec.shape).astype(spec.dtype))
-        else:
-            made.append(rng.standard_normal(spec.shape).astype(spec.dtype))
-    return made

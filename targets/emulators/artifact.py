@@ -13,9 +13,10 @@ import numpy as np
 
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
-from ..aot.samples import check_inputs, pack_inputs, random_inputs, unpack_outputs
+from ..aot.samples import pack_inputs, unpack_outputs
 from ..artifact_folder import whole
 from ..base import Artifact, Measurement, TargetDescription
+from ..inputs import check_inputs, random_inputs
 from .plugin import Counts, plugin_argument, read_counts
 from .tools import run
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
-from ..aot.samples import check_inputs, pack_inputs, random_inputs, unpack_outputs
+from ..aot.samples import pack_inputs, unpack_outputs
 from ..base import Artifact, Latency, Measurement, TensorSpec
+from ..inputs import check_inputs, random_inputs
 from .serial import CHUNK, MOST_RUNS, PROTOCOL, SerialLink
 
 _COUNTER = 1 << 32

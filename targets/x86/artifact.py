@@ -12,7 +12,8 @@ import numpy as np
 from ...passes._tvm import relax, tvm
 from ...passes.errors import UserError
 from ..artifact_folder import read_artifact, whole
-from ..base import Artifact, Measurement, TensorSpec
+from ..base import Artifact, Measurement
+from ..inputs import check_inputs, random_inputs
 from .host import missing_features
 from .measure import measure_latency, thread_limit
 
@@ -81,12 +82,12 @@ class X86Artifact(Artifact):
         Raises:
             UserError: Number, shape or dtype of the inputs do not fit.
         """
-        count = self._check(inputs)
+        count = check_inputs(self.inputs, inputs)
         results: list[list[np.ndarray]] = []
         with thread_limit(threads):
             for index in range(count):
-                batch = [x[index * s.shape[0] : (index + 1) * s.shape[0]] for x, s in zip(inputs, self.inputs)]
-                result = self.machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(array)) for array in batch))
+                batch = [np.split(x, count)[index] if x.ndim else x for x in inputs]
+                result = self.machine["main"](*(tvm.runtime.tensor(np.asarray(array, order="C")) for array in batch))
                 fields = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
                 results.append([field.numpy() for field in fields])
         return [np.concatenate(arrays) if count > 1 else arrays[0] for arrays in zip(*results)]
@@ -103,8 +104,11 @@ class X86Artifact(Artifact):
         """
         if inputs is None:
             inputs = random_inputs(self.inputs)
-        self._check(inputs)
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(array[: spec.shape[0]])) for array, spec in zip(inputs, self.inputs)]
+        check_inputs(self.inputs, inputs)
+        tensors = [
+            tvm.runtime.tensor(np.asarray(array[: spec.shape[0]] if spec.shape else array, order="C"))
+            for array, spec in zip(inputs, self.inputs)
+        ]
         memory = self._memory
         arena = memory["activations"] + memory["workspace"]
         return Measurement(
@@ -123,33 +127,3 @@ class X86Artifact(Artifact):
 
     def _remarks(self) -> list[str]:
         return [f"{name} runs without a schedule, slowly: {reason}" for name, reason in self._generic.items()]
-
-    def _check(self, inputs: Sequence[np.ndarray]) -> int:
-        """How many batches there are."""
-        if len(inputs) != len(self.inputs):
-            raise UserError(f"{self.path} takes {len(self.inputs)} inputs, {len(inputs)} were given")
-        counts = set()
-        for array, spec in zip(inputs, self.inputs):
-            if array.dtype != np.dtype(spec.dtype):
-                raise UserError(f"input {spec.name} must be {spec.dtype}, got {array.dtype}")
-            batches, rest = divmod(array.shape[0] if array.ndim else 0, spec.shape[0])
-            if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or rest or not batches:
-                raise UserError(f"input {spec.name} must have shape {spec.shape} or a multiple of it, got {array.shape}")
-            counts.add(batches)
-        if len(counts) != 1:
-            raise UserError(f"the inputs hold different numbers of samples: {[array.shape[0] for array in inputs]}")
-        return counts.pop()
-
-
-def random_inputs(specs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:
-    """Random inputs: floats in [0, 1), integers over their whole range."""
-    random = np.random.default_rng(seed)
-    arrays = []
-    for spec in specs:
-        dtype = np.dtype(spec.dtype)
-        if dtype.kind == "f":
-            arrays.append(random.random(spec.shape).astype(dtype))
-        else:
-            info = np.iinfo(dtype)
-            arrays.append(random.integers(info.min, info.max, spec.shape, dtype, endpoint=True))
-    return arrays

@@ -13,6 +13,7 @@ from ...passes.errors import UserError
 from ...passes.graph.module_params import input_vars, static_shape
 from ..artifact_folder import write_artifact
 from ..base import Target, TensorSpec
+from ..integer_io import with_limits
 from ..staging import staged
 from ..tuning_log import default_logs
 from .artifact import X86Artifact
@@ -79,6 +80,7 @@ class X86Target(Target):
         logs = [] if tuning_log is False else default_logs("x86", directory)
         mod = integer_core(mod)
         inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
+        inputs = with_limits(inputs, mod)
         with staged(output) as work:
             compiled = compile_module(mod, name, logs, threads)
             library = write_library(compiled.executable, work)

@@ -18,6 +18,7 @@ from ..data.dataset import DataLike, Dataset
 from ..errors import DiskFullError, MissingToolError, ToolError, UserError
 from ..files.manifest import MANIFEST
 from ..model import Model
+from ..passes.graph.index_limits import index_limits, integer_range
 from ..recipe.recipe import QuantizeRecipe, Recipe
 from ..targets.base import Artifact
 from ..targets.escaping import file_names
@@ -152,11 +153,12 @@ def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: 
         WrongBuildError: It computes something else: any difference for an integer model, one beyond rounding for a float one.
     """
     wanted = model.run(*inputs)
-    # A model that takes integers itself, as one from TensorFlow Lite, is built as it is.
-    got = artifact.run(inputs) if _is_integer(inputs) else artifact.run_float(inputs)
+    got = artifact.run([spec.quantize(value) for spec, value in zip(artifact.inputs, inputs)])
     worst = 0.0
     integer = any(spec.scale is not None for spec in artifact.outputs)
-    for expected, found in zip(wanted, got, strict=True):
+    for expected, raw, spec in zip(wanted, got, artifact.outputs, strict=True):
+        # A model that gives integers itself, as one from TensorFlow Lite, is built as it is.
+        found = raw if expected.dtype.kind in "iu" else spec.dequantize(raw)
         error = float(np.abs(found.reshape(expected.shape).astype(np.float64) - expected).max(initial=0))
         limit = 0.0 if integer else FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0)))
         if not error <= limit:
@@ -168,13 +170,11 @@ def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: 
     return worst
 
 
-def _is_integer(inputs: Sequence[np.ndarray]) -> bool:
-    return all(value.dtype.kind in "iu" for value in inputs)
-
-
 def random_samples(model: Model, count: int, seed: int = 0) -> list[np.ndarray]:
-    """Inputs of a model for when there is no data: normal for float inputs, over the whole range for integer ones."""
+    """Inputs of a model for when there is no data: normal for float inputs, ids of entries that there are for
+    integers that look something up, else bytes over their whole range and wider integers of 0 and 1, as masks are."""
     rng = np.random.default_rng(seed)
+    limits = index_limits(model.module)
     made = []
     for spec in model.inputs:
         shape = (spec.shape[0] * count, *spec.shape[1:])
@@ -182,8 +182,8 @@ def random_samples(model: Model, count: int, seed: int = 0) -> list[np.ndarray]:
         if dtype.kind == "f":
             made.append(rng.standard_normal(shape).astype(dtype))
         else:
-            info = np.iinfo(dtype)
-            made.append(rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True))
+            low, high = integer_range(dtype, limits.get(spec.name))
+            made.append(rng.integers(low, high, shape, dtype=dtype, endpoint=True))
     return made
 
 
@@ -247,7 +247,7 @@ def _measured(
     worst = check(model, artifact, inputs, what)
     report("measure")
     one = [value[: spec.shape[0]] for value, spec in zip(inputs, model.inputs)]
-    quantized = one if _is_integer(one) else [spec.quantize(value) for spec, value in zip(artifact.inputs, one)]
+    quantized = [spec.quantize(value) for spec, value in zip(artifact.inputs, one)]
     measurement = artifact.measure(quantized, **measure_options)
     return BuildRecord(
         model=model_name,

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..evaluation.accuracy import Evaluation, evaluate
 from ..files.whole_file import whole_file
 from ..model import InputSpec, Model, Preprocessing
+from ..passes.graph.index_limits import integer_range
 from ..passes.layout.converter import layout_name
 from ..targets.base import Artifact, Measurement, TensorSpec
 
@@ -193,8 +194,7 @@ def _random(artifact: Artifact) -> list[np.ndarray]:
         if dtype.kind == "f":
             made.append(random.standard_normal(shape).astype(dtype))
         else:
-            info = np.iinfo(dtype)
-            made.append(random.integers(info.min, info.max, shape, dtype, endpoint=True))
+            made.append(random.integers(*integer_range(dtype, spec.limit), shape, dtype, endpoint=True))
     return made
 
 

@@ -207,3 +207,25 @@ def test_operator_without_a_meaning_is_compiled() -> None:
     assert reference_of("relax.cumsum") is None
     mod = _module(lambda x: op.cumsum(x, 1), (1, 4))
     np.testing.assert_allclose(run(mod, [np.ones((1, 4), "float32")])[0], [[1, 2, 3, 4]])
+
+
+def test_execution_apart_gives_what_single_samples_give() -> None:
+    """Whatever a graph does with axis 0: each sample is computed alone, and results lie one behind the other."""
+    x = relax.Var("x", relax.TensorType((1, 3, 4), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x], attrs={"num_input": 1}):
+        with builder.dataflow():
+            rows = builder.emit(relax.op.concat([relax.const(np.ones((1, 1, 4), "float32")), x], 1))
+            flat = builder.emit(relax.op.reshape(rows, (4, 4)))
+            parts = builder.emit(relax.op.split(flat, 2, 0))
+            scaled = builder.emit(relax.op.multiply(relax.TupleGetItem(parts, 1), relax.op.sum(flat)))
+            out = builder.emit_output(scaled)
+        builder.emit_func_output(out)
+    interpreter = Interpreter(attach_params(builder.get(), {}))
+    samples = np.random.default_rng(0).standard_normal((5, 3, 4)).astype("float32")
+    assert not interpreter.takes_batches([samples])
+    execution = interpreter.start([samples])
+    for _ in execution:
+        pass
+    expected = np.concatenate([interpreter([sample[None]])[0] for sample in samples])
+    np.testing.assert_array_equal(execution.outputs()[0], expected)

@@ -136,9 +136,9 @@ def test_threads_change_nothing_but_time(artifact, samples) -> None:
 
 
 def test_bad_inputs_are_named(artifact, samples) -> None:
-    with pytest.raises(UserError, match="must be float32, got float64"):
+    with pytest.raises(UserError, match="is float32, the array given float64"):
         artifact.run([samples.astype("float64")])
-    with pytest.raises(UserError, match=r"must have shape \(1, 3, 9, 10\)"):
+    with pytest.raises(UserError, match=r"has shape \(1, 3, 9, 10\), the array given"):
         artifact.run([samples[:, :2]])
     with pytest.raises(UserError, match="takes 1 inputs, 2"):
         artifact.run([samples, samples])

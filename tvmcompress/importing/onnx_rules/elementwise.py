@@ -65,6 +65,19 @@ def _is_infinite(node: Node) -> Result:
     return relax.op.equal(node.operand(0), node.scalar(np.inf if positive else -np.inf))
 
 
+@onnx_op("Equal")
+def _equal(node: Node) -> Result:
+    """Compared with an infinity: the maximum of nothing but -inf is the lowest number in compiled code."""
+    for index in (0, 1):
+        value = node.value(index)
+        if value is not None and value.dtype.kind == "f" and np.isinf(value).all() and len(set(value.reshape(-1))) == 1:
+            other, most = node.operand(1 - index), np.finfo(value.dtype).max
+            if value.reshape(-1)[0] < 0:
+                return relax.op.less_equal(other, constant(np.full(value.shape, -most, value.dtype)))
+            return relax.op.greater_equal(other, constant(np.full(value.shape, most, value.dtype)))
+    return None
+
+
 @onnx_op("Cosh", "Sinh")
 def _hyperbolic(node: Node) -> Result:
     """From exponentials; LLVM has no such function."""

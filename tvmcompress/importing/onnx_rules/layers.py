@@ -36,6 +36,15 @@ def _gemm(node: Node) -> Result:
     return relax.op.add(node.emit(product), bias)
 
 
+@onnx_op("MatMul")
+def _matmul(node: Node) -> Result:
+    """A weight with leading axes of size one is a matrix."""
+    x, weight, shape = node.operand(0), node.operand(1), node.shape(1) if node.given(1) else ()
+    if node.value(1) is not None and len(shape) > 2 and len(node.shape()) >= len(shape) and set(shape[:-2]) == {1}:
+        weight = node.call(relax.op.reshape, weight, list(shape[-2:]))
+    return relax.op.matmul(x, weight)
+
+
 @onnx_op("InstanceNormalization")
 def _instance_norm(node: Node) -> Result:
     axes = list(range(2, len(node.shape())))
@@ -78,6 +87,17 @@ def _layer_norm(node: Node) -> Result:
     variance = node.call(relax.op.mean, node.call(relax.op.multiply, off, off), axes, True)
     inverse = node.call(relax.op.rsqrt, node.call(relax.op.add, variance, node.scalar(epsilon)))
     return [normal, mean, inverse]
+
+
+@onnx_op("RMSNormalization")
+def _rms_norm(node: Node) -> Result:
+    """Over one axis TVM has an operator; over several it is put together."""
+    first, rank, x = node.axis(-1), len(node.shape()), node.operand(0)
+    if first == rank - 1:
+        return None
+    mean = node.call(relax.op.mean, node.call(relax.op.multiply, x, x), list(range(first, rank)), True)
+    root = node.call(relax.op.sqrt, node.call(relax.op.add, mean, node.scalar(node.options.get("epsilon", 1e-5))))
+    return relax.op.multiply(node.call(relax.op.divide, x, root), node.operand(1))
 
 
 @onnx_op("Einsum")
