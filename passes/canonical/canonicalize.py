@@ -8,6 +8,7 @@ What a front end emits differs by exporter. After `Canonicalize`:
 - a scalar is an inline constant;
 - ReLU is `nn.relu`; another clamp to constants is `clip`;
 - the largest of several tensors is `maximum` of two after two, the smallest `minimum`;
+- integers and flags become floats behind operators that only move them;
 - operators that do nothing are gone;
 - every variable is named after its layer: the stem of the weight's name, then the operator (`conv1`, `conv1.relu`).
 """
@@ -29,6 +30,7 @@ from ..reference.registry import Value
 _NEVER_FOLDED = {"relax.dequantize", "relax.quantize"}
 _COMMUTATIVE = {"relax.add", "relax.multiply", "relax.maximum", "relax.minimum"}
 _WITH_SCALAR = {"relax.subtract", "relax.divide", "relax.power", "relax.mod", "relax.floor_mod", "relax.floor_divide"}
+_MOVES = {f"relax.{name}" for name in ("expand_dims", "squeeze", "reshape", "permute_dims", "broadcast_to")}
 _WEIGHTED = {f"relax.nn.conv{rank}d{kind}" for rank in (1, 2, 3) for kind in ("", "_transpose")} | {"relax.matmul"}
 _SUFFIXES = re.compile(r"[._/](weight|bias|kernel|w|b|gamma|beta|scale|quantized)$", re.IGNORECASE)
 
@@ -131,7 +133,16 @@ def _simplify(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr
         return relax.op.clip(build.get(value.args[0]), 0.0, 6.0)
     if name in ("relax.reshape", "relax.broadcast_to", "relax.permute_dims") and _is_identity(value):
         return build.get(value.args[0])
-    return None
+    return _cast_last(build, value) if name in _MOVES else None
+
+
+def _cast_last(build: Rebuilder, call: relax.Call) -> relax.Expr | None:
+    """Integers and flags move before they become floats, so that masks are known however they were put together."""
+    cast = build.source_value(call.args[0])
+    if not isinstance(cast, relax.Call) or cast.op.name != "relax.astype" or "float" in str(cast.args[0].ty.dtype):
+        return None
+    moved = build.emit(relax.Call(call.op, [build.get(cast.args[0]), *call.args[1:]], call.attrs, call.ty_args))
+    return relax.op.astype(moved, str(call.ty.dtype))
 
 
 def _order_operands(build: Rebuilder, call: relax.Call) -> relax.Expr | None:
