@@ -36,7 +36,9 @@ def index_limits(mod: tvm.IRModule) -> dict[str, int]:
         value = values.get(expr)
         if isinstance(value, relax.Var):
             follow(value, size)
-        name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
+        if not isinstance(value, relax.Call):
+            return
+        name = getattr(value.op, "name", "")
         if name in _MOVES or name == "relax.concat":
             follow(value.args[0], size)
         elif name == "relax.where":  # negative ids are wrapped
