@@ -14,7 +14,9 @@ from ..model import InputSpec, Model
 from ..passes import attach_params
 from ..passes._tvm import tvm
 from ..passes.pipeline import canonical_passes
+from .onnx_dynamic import expand_dynamic
 from .onnx_editing import GraphEditor
+from .onnx_external_data import load_external_data, refuse_external_data
 from .onnx_graph import clean
 from .onnx_importer import Importer, can_import
 from .onnx_qdq import canonical_qdq, is_quantized
@@ -29,13 +31,14 @@ def load_onnx(path: Path, *, shapes: Mapping[str, Sequence[int]] | None = None, 
         UserError: The file cannot be read or is not ONNX, or as `from_onnx`.
     """
     try:
-        proto = onnx.load(path)
+        proto = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # protobuf's DecodeError is not a stable name
         raise UserError(f"{path} is not a whole ONNX file (truncated or of another kind); export it again") from error
     if not proto.graph.node or not proto.opset_import:
         raise UserError(f"{path} is not a whole ONNX file (it has no nodes or no opset); export it again")
+    load_external_data(proto, path)
     try:
         return from_onnx(proto, shapes=shapes, batch=batch, source=str(path.name))
     except UserError:
@@ -60,6 +63,7 @@ def from_onnx(
     """Import an ONNX model, opset 7 to 28; one that is quantized keeps its integers and scales.
 
     Quantized models in QDQ form, and those of integer operators (QLinearConv and the like), become what `Quantize` gives.
+    Dynamically quantized ones (DynamicQuantizeLinear), which hold no scales of activations, become float.
 
     Args:
         proto: The model.
@@ -73,10 +77,12 @@ def from_onnx(
 
     Raises:
         UnsupportedOperatorError: A node uses an operator that cannot be imported; the message names both.
-        UserError: The opset is out of range, a shape is open, a weight is NaN, or scales are missing or contradictory.
+        UserError: The opset is out of range, a shape is open, a weight is NaN or was not loaded from its file, or scales are
+            missing or contradictory.
     """
     if not proto.graph.output:
         raise UserError(f"{source} has no output; export a model that has one")
+    refuse_external_data(proto, source)
     proto, notes = modern(proto, source)
     opset = default_opset(proto)
     if is_quantized(proto.graph):
@@ -118,7 +124,7 @@ def _as_qdq(
 ) -> tuple[onnx.ModelProto, list[str]]:
     """A model that is quantized already, in the QDQ form that `Quantize` gives, and what that changed."""
     notes: list[str] = []
-    for rewrite in (expand_qoperators, canonical_qdq):
+    for rewrite in (expand_dynamic, expand_qoperators, canonical_qdq):
         proto = clean(proto, shapes, batch)
         editor = GraphEditor(proto.graph, source)
         rewrite(editor)

@@ -80,7 +80,7 @@ class _Canonical:
         self.editor.rewrite(self._symmetric)
         self.readers = self.editor.readers()
         self.editor.rewrite(self._biased)
-        if not any(node.op_type == "QuantizeLinear" for node in self.editor.nodes):
+        if self.constants and not any(node.op_type == "QuantizeLinear" for node in self.editor.nodes):
             self._weights_alone()
 
     def _weights_alone(self) -> None:

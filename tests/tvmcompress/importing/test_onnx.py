@@ -43,9 +43,7 @@ def weight(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype("float32")
 
 
-def assert_agrees(
-    proto: onnx.ModelProto, shape: tuple[int, ...] = (1, 3, 8, 8), **options: object
-) -> tvmcompress.Model:
+def assert_agrees(proto: onnx.ModelProto, shape: tuple[int, ...] = (1, 3, 8, 8), **options: object) -> tvmcompress.Model:
     """The imported model computes what ONNX Runtime computes."""
     imported = from_onnx(proto, **options)  # type: ignore[arg-type]
     x = RNG.standard_normal(shape).astype("float32")
@@ -216,6 +214,43 @@ def test_truncated_file(tmp_path: Path, keep: int) -> None:
     path.write_bytes(small_network(13).SerializeToString()[:keep])
     with pytest.raises(UserError, match="not a whole ONNX file"):
         tvmcompress.load(path)
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A model whose weights stand in `weights.bin` beside it."""
+    path = tmp_path / "model.onnx"
+    onnx.save(small_network(13), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def test_external_data(beside: Path) -> None:
+    wanted = from_onnx(onnx.load(beside))
+    found = tvmcompress.load(beside)
+    assert found.params.keys() == wanted.params.keys()
+    for name, value in wanted.params.items():
+        np.testing.assert_array_equal(found.params[name], value)
+
+
+def test_external_data_that_is_not_there(beside: Path) -> None:
+    data = beside.with_name("weights.bin")
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"keeps weight '.*' in the file .*weights\.bin, which is too short"):
+        tvmcompress.load(beside)
+    data.unlink()
+    with pytest.raises(UserError, match=r"keeps weight '.*' in the file .*weights\.bin, which does not exist; put it there"):
+        tvmcompress.load(beside)
+    with pytest.raises(UserError, match=r"is still in the file 'weights\.bin'; load the model with its external data"):
+        from_onnx(onnx.load(beside, load_external_data=False))
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/weights.bin", ""])
+def test_external_data_outside_of_the_folder(beside: Path, location: str) -> None:
+    proto = onnx.load(beside, load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = location
+    beside.write_bytes(proto.SerializeToString())
+    with pytest.raises(UserError, match=f"in a place that is not in the folder of the model \\('{location}'\\)"):
+        tvmcompress.load(beside)
 
 
 def test_missing_file_and_unknown_kind(tmp_path: Path) -> None:
