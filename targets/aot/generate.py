@@ -145,7 +145,7 @@ def generate(
     core = tvm.transform.Sequential([DecodeWeights({*decode, *(["float16"] if portable else [])})])(core)
     tvm_target = tvm.target.Target({"kind": "c"} if portable else target)
     if portable:
-        registers = replace(registers, lanes=1)
+        registers = replace(registers, lanes=1, unroll=1)
 
     def compiled(module: tvm.IRModule) -> Compiled:
         return compile_program(make_program(module, prefix, registers, legalize), tvm_target)
