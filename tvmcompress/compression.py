@@ -10,6 +10,7 @@ from typing import Any
 
 from .data.dataset import DataLike, Dataset, load_data
 from .errors import UserError
+from .evaluation.output_parts import poor_output_parts
 from .importing import load
 from .model import Model, Preprocessing
 from .passes import Remark, SurgeryReport, get_remarks, get_surgery
@@ -158,6 +159,7 @@ def compress(
             kept.store(number, state, context.progress.finished)
     found = state.records.get("precisions")
     choice = None if found is None else PrecisionChoice.model_validate(found)
+    poor = [] if state.qdq_model is None or data is None else poor_output_parts(state.float_model, state.model, data)
     return CompressionResult(
         model=state.model,
         original=original,
@@ -166,7 +168,7 @@ def compress(
         surgery=get_surgery(state.model.module),
         ranges=dict(state.ranges),
         steps=tuple(context.progress.finished),
-        remarks=(*get_remarks(state.model.module), *(choice.remarks() if choice is not None else ())),
+        remarks=(*get_remarks(state.model.module), *(choice.remarks() if choice is not None else ()), *poor),
         recipe=plan if state.chosen is None else _repeatable(plan, state.chosen),
         precisions=choice,
     )

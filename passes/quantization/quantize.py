@@ -28,6 +28,7 @@ from ..numbers.affine import SMALLEST_SCALE, Affine, Range, affine_of_range, pow
 from ..numbers.int4_weights import quantize_int4
 from ..numbers.schemes import Precision, Scheme, Schemes
 from .kinds import CONVOLUTIONS, WEIGHTED, channel_axis, weight_axis
+from .output_joins import separate_joins
 from .plan import Plan, plan_quantization
 from .tensor_dtypes import fixed_affine, tensor_schemes
 
@@ -81,8 +82,14 @@ class Quantize:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module in QDQ form; parameters must be attached, `main` must be in canonical form."""
-        plan = plan_quantization(mod, self.schemes.stays_float)
-        return _Quantizer(mod, plan, self.ranges, self.weights, self.power_of_two, self.schemes, self.symmetric).run()
+        stays_float = self.schemes.stays_float
+        plan = plan_quantization(mod, stays_float)
+        tensors = tensor_schemes(plan, self.schemes, bindings(mod["main"]))
+        apart = separate_joins(mod, plan, tensors, self.ranges, stays_float)
+        if apart:
+            plan = plan_quantization(mod, lambda name: name in apart or stays_float(name))
+        done = _Quantizer(mod, plan, self.ranges, self.weights, self.power_of_two, self.schemes, self.symmetric).run()
+        return add_remarks(done, [Remark("Quantize", name, _apart(factor)) for name, factor in apart.items()])
 
 
 class _Quantizer:
@@ -330,6 +337,13 @@ class _Quantizer:
             unique, count = stem if count == 1 else f"{stem}.{count}", count + 1
         self.taken[unique] = value
         return self.build.param(unique, value)
+
+
+def _apart(factor: float) -> str:
+    if not factor:
+        return "it joins parts that are joined in float themselves, so it stays in float"
+    what = f"it joins parts whose ranges differ by a factor of {factor:.3g}"
+    return f"{what}; each part keeps its own scale, and they are joined in float"
 
 
 def _constants(affine: Affine) -> tuple[relax.Expr, relax.Expr]:

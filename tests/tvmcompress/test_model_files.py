@@ -65,6 +65,20 @@ def test_case(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.parametrize("precision", ["int8", "uint8", "int16x8"])
+def test_scores_beside_boxes(precision: str) -> None:
+    """Each part of a joined output is near its original, not only the whole."""
+    proto, data = case("c13_yolo_head")
+    x = data["x"][:8]
+    wanted = expected(proto, [{"x": x[index : index + 1]} for index in range(8)])[0]
+    result = tvmcompress.compress(from_onnx(proto), data, quantize=precision)
+    found = result.model.run(x)[0]
+    assert decibels(wanted[..., :4], found[..., :4]) > 20
+    assert decibels(wanted[..., 4:], found[..., 4:]) > 20
+    assert not any(remark.pass_name == "output parts" for remark in result.remarks)
+
+
+@pytest.mark.shared
 @pytest.mark.parametrize("name", [name for name in _CASES if name[:3] in ("c02", "c28", "c53")])
 def test_case_pruned(name: str) -> None:
     """The default repair ends with a model that computes."""

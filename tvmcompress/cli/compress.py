@@ -162,6 +162,7 @@ def _report(
 
 
 def _show(report: Report, output: Path, groups: bool) -> None:
+    from ..evaluation.output_parts import POOR_PARTS
     from ..report.console import builds_table, models_table, remarks_list, steps_table, surgery_table
     from ..report.memory import memory_map
     from ..report.precision import precision_table
@@ -183,6 +184,9 @@ def _show(report: Report, output: Path, groups: bool) -> None:
     console.print()
     if report.remarks:
         console.print(remarks_list(report))
+    for remark in report.remarks:
+        if remark.pass_name == POOR_PARTS:
+            common.say("Warning", f"{remark.subject}: {remark.message}")
     exchange = ", model.onnx (for other runtimes)" if "model.onnx" in report.files else ""
     console.print(
         f"Written to [bold]{output}[/bold]: model.tvmc (the model){exchange}, recipe.toml (the options), "
