@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 
 import tvmcompress
 from tvmcompress import Model, UserError, compress, evaluate
 from tvmcompress.compression import CompressionResult, is_quantized
+from tvmcompress.importing import from_onnx
 from tvmcompress.passes import get_params
 from tvmcompress.passes.graph.rebuild import bindings
 
@@ -160,9 +163,26 @@ class TestRefusals:
         with pytest.raises(UserError, match="nothing to do"):
             compress(digits_model)
 
-    def test_nothing_that_can_be_pruned(self, digits_model: Model) -> None:
-        with pytest.raises(UserError, match="no channel could be removed"):
-            compress(digits_model, prune={"ratio": 0.001})
+    @pytest.mark.parametrize(
+        ("options", "cause"),
+        [
+            ({"ratio": 0.001}, "not one channel.*larger ratio"),
+            ({"ratio": 0.5, "round_to": 4096}, "multiples of 4096"),
+            ({"ratio": 0.5, "min_channels": 4096}, "at least 4096"),
+            ({"ratio": 0.5, "exclude": ["*"]}, "exclude less"),
+            ({"threshold": 1e-12}, "none scores below"),
+        ],
+    )
+    def test_why_nothing_is_pruned(self, digits_model: Model, options: dict[str, Any], cause: str) -> None:
+        with pytest.raises(UserError, match=f"no channel could be removed: .*{cause}"):
+            compress(digits_model, prune=options)
+
+    def test_why_nothing_can_be_pruned(self) -> None:
+        text = '<ir_version: 8, opset_import: ["" : 17]> f (float[1,3] x) => (float[1,4] y) { y = MatMul (x, w) }'
+        proto = onnx.parser.parse_model(text.replace("{", "<float[3,4] w> {", 1))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((3, 4), np.float32), "w"))
+        with pytest.raises(UserError, match="all groups of channels stay.*the model returns it"):
+            compress(from_onnx(proto), prune=0.5)
 
     def test_no_data(self, digits_model: Model) -> None:
         with pytest.raises(UserError, match="calibration data"):

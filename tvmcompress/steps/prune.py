@@ -16,9 +16,11 @@ from ..errors import LimitError, ToolError, UserError
 from ..model import Model
 from ..passes import PruneBlocks, PruneChannels, PruneHeads, PruneToBudget, get_remarks, get_surgery
 from ..passes._tvm import tvm
+from ..passes.channels.graph import analyze
 from ..passes.graph.analysis import count_macs, count_params
 from ..passes.graph.peak_memory import peak_activations
 from ..passes.graph.remarks import Remark, add_remarks
+from ..passes.pruning.allocation import matches
 from ..passes.pruning.cost_model import CostModel, Precision
 from ..passes.pruning.importance import Prepared
 from ..recipe.prune import PruneRecipe
@@ -308,9 +310,36 @@ def _share_left(fraction: float | None, whole: int, now: int) -> float | None:
 
 
 def _nothing_removed(model: Model, options: PruneRecipe) -> str:
-    reasons = [f"{remark.subject}: {remark.message}" for remark in get_remarks(model.module)]
-    hint = "the model is within the budget already" if options.budgets else "ask for a larger ratio"
-    return "no channel could be removed" + (f" ({reasons[0]})" if reasons and not options.budgets else f"; {hint}")
+    return f"no channel could be removed: {_why_nothing(model, options)}"
+
+
+def _why_nothing(model: Model, options: PruneRecipe) -> str:
+    """The cause; a multiple of channels that only suits the targets is none, since smaller ones are tried."""
+    if options.budgets:
+        return "the model is within the budget already"
+    if not options.channels:
+        reasons = [f"{remark.subject}: {remark.message}" for remark in get_remarks(model.module)]
+        return reasons[-1] if reasons else "there are no attention heads or blocks to remove"
+    graph = analyze(model.module)
+    if not graph.groups:
+        names: dict[str, list[str]] = {}
+        for group in graph.frozen:
+            names.setdefault(str(group.frozen), []).append(group.name)
+        most = sorted(names.items(), key=lambda entry: -len(entry[1]))[:3]
+        told = (f"{found[0]}{f' and {len(found) - 1} more' * (len(found) > 1)} ({reason})" for reason, found in most)
+        return f"all groups of channels stay, above all {', '.join(told)}" if most else "the model has no layers with channels"
+    sizes = [g.size * g.width for g in graph.groups if not any(matches(g, pattern) for pattern in options.exclude)]
+    if not sizes:
+        return "what is excluded are all groups that could lose channels; exclude less"
+    largest = f"the largest group has {max(sizes)} channels"
+    multiple, least = options.round_to or 1, options.min_channels
+    if multiple > max(sizes) or least >= max(sizes):
+        which = f"multiples of {multiple} (round_to)" if multiple > max(sizes) else f"at least {least} (min_channels)"
+        return f"{which} shall be kept of each group, and {largest}; ask for less"
+    if options.threshold is not None:
+        return f"none scores below {options.threshold:g}; ask for a larger threshold"
+    rounded = f", rounded to multiples of {multiple} (round_to)" if multiple > 1 else ""
+    return f"{options.ratio:g} of each group{rounded} is not one channel, and {largest}; ask for a larger ratio"
 
 
 def _draft(data: Dataset, options: QuantizeRecipe) -> _Finish:
