@@ -99,11 +99,11 @@ class TestRefusals:
         with pytest.raises(UserError, match="no labels and there is no model to compare with"):
             evaluate(identity, load_data(samples, [VECTOR]))
 
-    @pytest.mark.parametrize("label", [-1, 3])
-    def test_labels_that_are_no_class(self, label: int, samples: np.ndarray) -> None:
+    @pytest.mark.parametrize(("label", "sentence"), [(-1, "negative"), (3, "3 classes")])
+    def test_labels_that_are_no_class(self, label: int, sentence: str, samples: np.ndarray) -> None:
         labels = np.zeros(len(samples), int)
         labels[-1] = label
-        with pytest.raises(UserError, match="3 classes"):
+        with pytest.raises(UserError, match=sentence):
             evaluate(identity, load_data((samples, labels), [VECTOR]))
 
     def test_outputs_that_are_not_finite(self, samples: np.ndarray) -> None:
