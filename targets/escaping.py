@@ -13,11 +13,26 @@ _C_WORDS = """auto break case char const continue default do double else enum ex
 register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while asm typeof bool
 true false NULL main"""
 
+# Functions of C99's library: a compiler knows their types, and refuses other things of these names.
+_MATH = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor fma
+fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf nan
+nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan tanh tgamma
+trunc cabs cacos cacosh carg casin casinh catan catanh ccos ccosh cexp cimag clog conj cpow cproj creal csin
+csinh csqrt ctan ctanh"""
+_LIBRARY = """abort abs atexit atof atoi atol bsearch calloc div exit free getenv labs llabs ldiv lldiv malloc qsort rand
+realloc srand strtod strtol strtoul system isalnum isalpha isblank iscntrl isdigit isgraph islower isprint
+ispunct isspace isupper isxdigit tolower toupper iswalnum iswalpha iswblank iswcntrl iswdigit iswgraph
+iswlower iswprint iswpunct iswspace iswupper iswxdigit towlower towupper memchr memcmp memcpy memmove memset
+strcat strchr strcmp strcpy strcspn strlen strncat strncmp strncpy strpbrk strrchr strspn strstr fprintf fputc
+fputs fwrite printf putc putchar puts scanf fscanf snprintf sprintf sscanf vfprintf vprintf vscanf vfscanf
+vsnprintf vsprintf vsscanf stdin stdout stderr errno assert imaxabs signbit isnan isinf isfinite isnormal"""
+_TAKEN = {*_C_WORDS.split(), *_LIBRARY.split(), *(name + kind for name in _MATH.split() for kind in ("", "f", "l"))}
+
 
 def identifiers(names: Iterable[str]) -> Mapping[str, str]:
     """For each name an identifier of C and C++, no two the same: letters and digits of the name, as far as it has any."""
     found: dict[str, str] = {}
-    taken = set(_C_WORDS.split())
+    taken = set(_TAKEN)
     for name in names:
         if name in found:
             continue

@@ -87,7 +87,7 @@ def test_the_end_of_the_terminal_is_ignored_where_it_was(tmp_path: Path) -> None
     program = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-from tvmcompress.cli.common import _Stopping
+from tvmcompress.cli.process import _Stopping
 with _Stopping() as stopping:
     os.kill(os.getpid(), signal.SIGHUP)
     assert not stopping.stopped

@@ -40,6 +40,7 @@ int main(void) {
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=200), min_size=10, max_size=60, unique=True))
 @example(NAMES)
+@example(["", "0", "1", "2", "3", "00", "000", "sin", "log2", "fmaxf", "memcpy", "printf"])
 def test_names_stay_text_in_c(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     folder = tmp_path_factory.mktemp("c")
     source = _PROGRAM.render(texts=texts, comment=comment, string=string, identifiers=identifiers)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,17 +29,22 @@ def staging_folder(parent: Path, prefix: str, recover: Callable[[Path], None] | 
         OSError: It cannot be made.
     """
     remove_leftovers(parent, prefix, recover)
-    folder, lock = _claimed(parent, prefix)
-    with lock:
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    made: list[Path] = []  # noted before they are made, since an interrupt may come at any moment
+    try:
+        folder, lock = _claimed(parent, prefix, made)
+        with lock:
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        for path in made:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(parent: Path, prefix: str, recover: Callable[[Path], None] | None = None) -> None:
     """Remove what killed runs have left."""
-    # The rest of the name is what `mkdtemp` makes.
+    # The rest of the name is what `_claimed` makes.
     pattern = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")
     with suppress(OSError):
         for entry in [entry for entry in os.scandir(parent) if pattern.fullmatch(entry.name)]:
@@ -61,9 +66,15 @@ def _remove_leftover(folder: Path, recover: Callable[[Path], None] | None) -> No
         shutil.rmtree(folder)
 
 
-def _claimed(parent: Path, prefix: str) -> tuple[Path, IO[str]]:
+def _claimed(parent: Path, prefix: str, made: list[Path]) -> tuple[Path, IO[str]]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        folder = parent / (prefix + secrets.token_hex(4))
+        made.append(folder)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            made.remove(folder)
+            continue
         try:
             lock = open(folder / _LOCK, "w")  # noqa: SIM115  (the caller closes it)
         except FileNotFoundError:

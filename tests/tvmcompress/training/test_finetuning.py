@@ -225,4 +225,4 @@ def test_what_is_refused(model, data, digits, digits_model, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingToolError, match="PyTorch"):
         finetune(model, data)
-    assert "PyTorch" in refused(*command, "--finetune", 1, "--train-data", digits / "digits_calib.npz")
+    assert "PyTorch" in refused(*command, "--finetune", 1, "--train-data", digits / "digits_calib.npz", code=5)
