@@ -169,7 +169,7 @@ def compile_functions(
 
     try:
         while waiting or running:
-            while waiting and len(running) < _workers():
+            while waiting and len(running) < available_cpus():
                 job = waiting.popleft()
                 known = objects.take(job.alternatives[job.index])
                 if known is not None:
@@ -196,8 +196,9 @@ def compile_functions(
     return done
 
 
-def _workers() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cpus() -> int:
+    """How many CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def _compile(func: tirx.PrimFunc, target: tvm.target.Target, result: Connection, parent: int) -> None:

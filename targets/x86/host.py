@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...passes._tvm import tvm
 from ...passes.errors import UserError
+from ..objects import available_cpus
 
 # TVM would bind the calling thread, and with it the rest of the process, to one core when its thread pool starts.
 os.environ.setdefault("TVM_BIND_THREADS", "0")
@@ -125,11 +126,6 @@ def tvm_target(cpu: str = "native", threads: int | None = None) -> tvm.target.Ta
 def log_target(cpu: str = "native") -> tvm.target.Target:
     """The target as tuning logs record it: the instruction set level only, so that a log serves every such machine."""
     return tvm.target.Target(_target_dict(cpu_level(resolve_cpu(cpu))))
-
-
-def available_cpus() -> int:
-    """How many CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def missing_features(cpu: str) -> list[str]:

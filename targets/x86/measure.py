@@ -12,7 +12,7 @@ import numpy as np
 from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ..base import Latency
-from .host import available_cpus
+from ..objects import available_cpus
 
 _THREADS = "TVM_NUM_THREADS"
 _FASTEST_CORES = 1
