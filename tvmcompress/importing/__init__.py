@@ -10,13 +10,13 @@ from typing import Literal
 from ..errors import UserError
 from ..model import Model
 from .onnx import from_onnx, load_onnx
-from .torch_export import from_exported, is_exported_program, load_pt2
+from .torch_export import ExportedProgram, from_exported, is_exported_program, load_pt2
 
 __all__ = ["from_onnx", "load", "load_onnx"]
 
 
 def load(
-    path: str | PathLike[str] | object,
+    path: str | PathLike[str] | ExportedProgram,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     batch: int = 1,
@@ -38,9 +38,11 @@ def load(
         UserError: The file is missing, unreadable, of unknown kind, or uses what cannot be imported; or an option says
             nothing about its kind.
     """
-    if is_exported_program(path):
-        return from_exported(path)
-    place = Path(path)  # type: ignore[arg-type]
+    if not isinstance(path, (str, PathLike)):
+        if is_exported_program(path):
+            return from_exported(path)
+        raise UserError(f"a model is a path or an ExportedProgram of torch.export, not {type(path).__name__}")
+    place = Path(path)
     if not place.exists():
         raise UserError(f"{place} does not exist; give the path of an .onnx, .tflite, .pt2 or .tvmc file")
     if dense_rounding is not None and place.suffix != ".tflite":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from ..errors import MissingToolError, UnsupportedOperatorError, UserError
 from ..model import Model
@@ -14,7 +14,17 @@ from ..passes.graph.module_params import param_vars
 from ..passes.graph.rebuild import Rebuilder, bindings
 
 
-def is_exported_program(model: object) -> bool:
+class ExportedProgram(Protocol):
+    """What this package names of torch.export's `ExportedProgram`, so that its type is known without PyTorch."""
+
+    @property
+    def graph_signature(self) -> Any: ...
+
+    @property
+    def state_dict(self) -> Any: ...
+
+
+def is_exported_program(model: object) -> TypeGuard[ExportedProgram]:
     """Whether something is an `ExportedProgram`, without loading PyTorch."""
     return type(model).__module__.startswith("torch.export") and type(model).__name__ == "ExportedProgram"
 
@@ -36,7 +46,7 @@ def load_pt2(path: Path) -> Model:
     return from_exported(program, path.name)
 
 
-def from_exported(program: Any, source: str = "torch.export") -> Model:
+def from_exported(program: ExportedProgram, source: str = "torch.export") -> Model:
     """Import a program of `torch.export.export`.
 
     Args:

@@ -17,8 +17,9 @@ from .. import torch_zoo as zoo
 from ..integer import running
 
 ARCHITECTURES = {architecture.name: architecture for architecture in zoo.ARCHITECTURES}
-# Operators that stay in float, by architecture; none does where nothing is said.
-FLOAT: dict[str, set[str]] = {}
+# Operators in float, by architecture; none is where nothing is said. These join outputs of boxes and of scores, whose ranges
+# lie so far apart that each keeps a scale of its own: quantization leaves the join, and what moves its values, in float.
+FLOAT: dict[str, set[str]] = {"FeaturePyramid": {"concat"}, "Yolo": {"concat", "reshape"}}
 # Calibrated and measured on the same samples, so that rounding alone is seen and no values beyond a range.
 SAMPLES = range(4)
 # In dB. Rounding a tensor to 8 bits leaves noise of some -35 to -45 dB, which adds up over the tensors in series: a
