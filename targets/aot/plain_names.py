@@ -12,11 +12,21 @@ from ..escaping import identifiers
 
 
 def with_plain_names(mod: tvm.IRModule) -> tuple[tvm.IRModule, Mapping[str, str]]:
-    """A module whose variables have identifiers as names, and the old names by the new."""
+    """A module whose variables have identifiers as names, and the old names by the new.
+
+    A variable that is only another name for a value, as the model's result is, counts as that value: later passes keep but
+    one of the two, and reports call it as the model does.
+    """
     main = mod["main"]
     names = identifiers([*(var.name for var in main.params), *(var.name for var, _ in bindings(main))])
     renamed = tvm.IRModule({**mod.functions, mod.get_global_var("main"): _Renamer(names).visit_expr(main)}, attrs=mod.attrs)
-    return renamed, {new: old for old, new in names.items()}
+    values = {var.name: value.name for var, value in bindings(main) if isinstance(value, relax.Var)}
+    originals = {}
+    for old, new in names.items():
+        while old in values:
+            old = values[old]
+        originals[new] = old
+    return renamed, originals
 
 
 @mutator

@@ -26,9 +26,9 @@ _STYLES = {"Error": "bold red", "Warning": "bold yellow"}
 
 
 def output() -> Console:
-    """Where results go; a file or a pipe gets tables of 100 columns."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE)
+    """Where results go; a file or a pipe gets tables of 100 columns. Names of models and files are no markup."""
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE, markup=False, emoji=False)
 
 
 def is_wide(console: Console) -> bool:

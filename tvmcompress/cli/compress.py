@@ -162,6 +162,8 @@ def _report(
 
 
 def _show(report: Report, output: Path, groups: bool) -> None:
+    from rich.text import Text
+
     from ..evaluation.output_parts import POOR_PARTS
     from ..report.console import builds_table, models_table, remarks_list, steps_table, surgery_table
     from ..report.memory import memory_map
@@ -188,7 +190,5 @@ def _show(report: Report, output: Path, groups: bool) -> None:
         if remark.pass_name == POOR_PARTS:
             common.say("Warning", f"{remark.subject}: {remark.message}")
     exchange = ", model.onnx (for other runtimes)" if "model.onnx" in report.files else ""
-    console.print(
-        f"Written to [bold]{output}[/bold]: model.tvmc (the model){exchange}, recipe.toml (the options), "
-        "report.json (figures)."
-    )
+    files = f": model.tvmc (the model){exchange}, recipe.toml (the options), report.json (figures)."
+    console.print(Text.assemble("Written to ", (str(output), "bold"), files))

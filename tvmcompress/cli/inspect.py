@@ -36,4 +36,4 @@ def inspect(
         console.print(groups_table(record))
     else:
         prunable = sum(not group.frozen for group in record.groups)
-        console.print(f"{prunable} groups of channels can be pruned; [bold]--groups[/bold] shows them.")
+        console.print(f"{prunable} groups of channels can be pruned; --groups shows them.")

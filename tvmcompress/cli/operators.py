@@ -16,10 +16,9 @@ def operators(
     """List the operators of models, what each can do (be pruned, quantized, trained, exported), and why not."""
     from fnmatch import fnmatchcase
 
-    from rich.table import Table
-
     from ..errors import UserError
     from ..report.operators import COLUMNS, INTEGER_COLUMNS, integer_operators, operators, row
+    from ..report.tables import open_table
 
     def chosen(name: str) -> bool:
         return fnmatchcase(name.partition(".")[2], pattern) or fnmatchcase(name, pattern)
@@ -38,7 +37,7 @@ def operators(
     )
     for columns, rows in tables:
         if rows:
-            table = Table("operator", *columns.values(), box=None, pad_edge=False)
+            table = open_table("operator", *columns.values())
             for name, cells in rows.items():
                 table.add_row(name, *cells)
             output().print(table)

@@ -31,7 +31,7 @@ def package(
         return
     from rich.text import Text
 
-    from ..report.console import plain_table
+    from ..report.tables import plain_table
     from ..report.units import size
 
     table = plain_table()
@@ -41,4 +41,4 @@ def package(
         table.add_row(Text(name), size(count))
     console = output()
     console.print(table)
-    console.print(f"Written to [bold]{tarball}[/bold].")
+    console.print(Text.assemble("Written to ", (str(tarball), "bold"), "."))

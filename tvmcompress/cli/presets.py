@@ -14,10 +14,9 @@ def presets(
     json: JsonOption = False,
 ) -> None:
     """List the presets of quantization, or print one as a recipe."""
-    from rich.table import Table
-
     from ..recipe.presets import PRESETS
     from ..recipe.recipe import Recipe
+    from ..report.tables import open_table
 
     if name is not None:
         recipe = Recipe.of({"quantize": {"preset": name}})
@@ -29,7 +28,7 @@ def presets(
     if json:
         print_json([{"name": known, "purpose": preset.purpose, "values": preset.values} for known, preset in PRESETS.items()])
         return
-    table = Table("preset", "what it is", box=None, pad_edge=False)
+    table = open_table("preset", "what it is")
     for known, preset in PRESETS.items():
         table.add_row(known, preset.purpose)
     output().print(table)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ..evaluation.accuracy import Evaluation
@@ -16,30 +14,15 @@ from ..targets.base import Measurement, TargetDescription
 from .inspection import GroupRecord, Inspection
 from .record import ModelRecord, Report
 from .surgery import SurgeryRecord
+from .tables import plain_grid, plain_table
 from .units import count, duration, factor, percent, shape, size
 
 _POOR_SNR = 10.0
 
 
-def plain_table(title: str | None = None) -> Table:
-    """A table as all of ours look."""
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-        header_style="bold",
-    )
-
-
 def model_header(record: Inspection) -> RenderableType:
     """Inputs and totals of a model."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column()
+    grid = plain_grid()
     inputs = ", ".join(
         f"{spec.name} {shape(spec.shape)} {spec.dtype}" + (f" {spec.layout}" if spec.layout else "")
         for spec in record.inputs
@@ -98,7 +81,7 @@ def _members(group: GroupRecord) -> Text:
 def targets_table(rows: Sequence[tuple[TargetDescription, list[str]]]) -> RenderableType:
     """One row a target: what it is, how it is measured, what is missing."""
     table = plain_table()
-    table.add_column("target", no_wrap=True, style="bold")
+    table.add_column("target", style="bold")
     table.add_column("what it is")
     table.add_column("measured", no_wrap=True)
     table.add_column("flash", justify="right", no_wrap=True)
@@ -133,7 +116,7 @@ def target_details(description: TargetDescription, details: Mapping[str, str], m
 def models_table(models: Sequence[ModelRecord], wide: bool = True) -> RenderableType:
     """One row a model: quality, work, size; if `wide` with how much less than the first model's they are."""
     table = plain_table()
-    table.add_column("model", style="bold", no_wrap=True)
+    table.add_column("model", style="bold")
     for heading in _quality_headings(models):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("parameters", "MACs", "weights"):
@@ -162,11 +145,11 @@ def builds_table(report: Report, *, with_models: bool) -> RenderableType:
     table = plain_table()
     scored = any(record.evaluation is not None and record.evaluation.accuracy is not None for record in report.models)
     compared = len({build.model for build in report.builds}) > 1
-    table.add_column("model", style="bold", no_wrap=True)
+    table.add_column("model", style="bold")
     if with_models:
         for heading in (*(("accuracy",) if scored else ()), "params", "MACs", "weights"):
             table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("target", no_wrap=True)
+    table.add_column("target")
     table.add_column("an inference", justify="right", no_wrap=True)
     if compared:
         table.add_column("gain", justify="right", no_wrap=True)
@@ -256,9 +239,7 @@ def _gain(measured: Measurement, reference: Measurement | None) -> str:
 
 def evaluation_table(name: str, evaluation: Evaluation) -> RenderableType:
     """The quality of one model, a row a figure."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column()
+    grid = plain_grid()
     grid.add_row(name, f"{evaluation.samples:,} samples")
     if evaluation.accuracy is not None and evaluation.half_width is not None:
         accuracy = (
@@ -283,7 +264,7 @@ def noise_table(layers: Sequence[LayerNoise]) -> RenderableType:
     """Signal-to-noise ratio, a row a layer."""
     table = plain_table("Noise at each layer against the original")
     table.add_column("layer", overflow="fold", max_width=40)
-    table.add_column("operator", no_wrap=True)
+    table.add_column("operator")
     table.add_column("channels", justify="right", no_wrap=True)
     table.add_column("SNR", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -302,9 +283,7 @@ def noise_table(layers: Sequence[LayerNoise]) -> RenderableType:
 
 def steps_table(report: Report) -> RenderableType:
     """What was done, with times."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column()
+    grid = plain_grid()
     grid.add_column(justify="right", style="dim")
     for step in report.steps:
         grid.add_row(step.name, step.message, f"{step.seconds:.2f} s")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..measuring.record import BuildRecord
 from ..targets.base import Measurement
-from .console import plain_table
+from .tables import plain_table
 from .units import size
 
 

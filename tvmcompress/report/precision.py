@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..evaluation.output_comparison import OutputQuality
 from ..search.precision_choice import PrecisionChoice
-from .console import plain_table
+from .tables import plain_table
 from .units import percent, size
 
 

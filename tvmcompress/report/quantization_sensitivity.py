@@ -9,8 +9,8 @@ from rich.text import Text
 
 from ..evaluation.output_comparison import OutputQuality
 from ..search.quantization_sensitivity import QuantizationSensitivity
-from .console import plain_table
 from .plots import label, new_figure, save_figure
+from .tables import plain_table
 from .units import percent
 
 

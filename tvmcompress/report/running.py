@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ..measuring.running import RunRecord
 from ..targets.base import Measurement
-from .console import plain_table
 from .memory import flash_parts, ram_parts
+from .tables import plain_grid, plain_table
 from .units import count, duration, percent
 
 _SHOWN = 8
@@ -18,9 +17,7 @@ _SHOWN = 8
 
 def run_summary(record: RunRecord) -> RenderableType:
     """Outputs, accuracy and the figures of one inference."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold")
-    grid.add_column()
+    grid = plain_grid()
     grid.add_row(record.target, "one random sample" if record.random else f"{record.samples:,} samples")
     evaluation, measured = record.evaluation, record.measurement
     if evaluation is not None and evaluation.accuracy is not None and evaluation.half_width is not None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from ..sensitivity.channels import GroupSensitivity, Sensitivity, SensitivityPoint
-from .console import plain_table
 from .plots import label, new_figure, save_figure
+from .tables import plain_table
 from .units import percent
 
 

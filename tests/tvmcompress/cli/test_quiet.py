@@ -51,13 +51,17 @@ def test_noise_of_others(digits: Path) -> None:
         {"PYTHONIOENCODING": "ascii"},
         {"COLUMNS": "0"},
         {"COLUMNS": "1"},
+        {"COLUMNS": "40"},
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "0"},
     ],
-    ids=["ascii", "no-columns", "one-column", "C"],
+    ids=["ascii", "no-columns", "one-column", "forty-columns", "C"],
 )
-def test_any_terminal(environment: dict[str, str], digits: Path) -> None:
-    done = process("inspect", digits / "digits.onnx", "--groups", **environment)
+def test_any_terminal(environment: dict[str, str], digits: Path, tmp_path: Path) -> None:
+    model = tmp_path / ("digits_" + "Q" * 150 + ".onnx")
+    model.write_bytes((digits / "digits.onnx").read_bytes())
+    done = process("inspect", model, "--groups", **environment)
     assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"Q") >= 150
     if "ascii" in environment.values():
         assert done.stdout.isascii()
         assert b"==== 45.0 %" in done.stdout
