@@ -29,9 +29,29 @@ def without_effect(
         found.append("--sparse-weights changed nothing: no int8 weight has pattern 2:4 (see --sparsify 2:4)")
     if options.get("patch_wise") and measurement.patches is None:
         found.append("--patch-wise changed nothing: computing the first layers strip by strip takes no less RAM")
-    if options.get("spend_flash") and (not target.dsp or target.helium or not is_quantized(model)):
-        found.append("--spend-flash changed nothing: weights of 16 bits are for int8 layers on Cortex-M4, M7 and M33")
+    if options.get("spend_flash") is not None and (why := _spends_nothing(model, target, options, measurement)):
+        found.append(f"--spend-flash changed nothing: {why}")
+    if not options.get("soft_float", True) and target.fpu:
+        found.append("--no-soft-float changed nothing: the core has a floating-point unit")
     return tuple(found)
+
+
+def _spends_nothing(
+    model: Model, target: TargetDescription, options: Mapping[str, Any], measurement: Measurement
+) -> str | None:
+    """Why flash to spend is not spent, or None where it is, or where strips make it hard to tell."""
+    if not target.dsp or target.helium or options.get("emit") == "c" or not is_quantized(model):
+        return "weights of 16 bits are for int8 layers in object code on Cortex-M4, M7 and M33"
+    if measurement.patches is not None:
+        return None
+    from ..targets.micro.kernels.wide_weights import wide_weights
+
+    lowered = model.apply(CompressSparse()) if options.get("sparse_weights") else model
+    spare = not options.get("patch_wise")
+    asked, usual = (wide_weights(lowered.module, budget, spare) for budget in (options["spend_flash"], None))
+    if asked != usual:
+        return None
+    return "that much is spent anyway" if asked else "no convolution's weights of 16 bits fit into it, and none are by default"
 
 
 def _has_sparse_weights(model: Model) -> bool:

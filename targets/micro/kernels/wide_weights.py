@@ -6,10 +6,11 @@ output about one and a half less; it takes eight bytes more.
 
 from __future__ import annotations
 
-from ....passes._tvm import Constant, relax
-from ....passes.graph.module_params import static_shape
+from ....passes._tvm import Constant, relax, tvm
+from ....passes.graph.module_params import detach_params, static_shape
 from ....passes.graph.rebuild import bindings
 from ....passes.integer.registry import is_integer_op
+from ...integer_io import core_and_specs
 from ...kernels.layers import convolution_sizes
 from ...kernels.spare_memory import spare_memory
 from .epilogue import Epilogue
@@ -58,6 +59,19 @@ def choose_wide(main: relax.Function, budget: int | None, spare: bool = True) ->
             left -= size[weight]
             chosen.append(weight)
     return chosen
+
+
+def wide_weights(mod: tvm.IRModule, budget: int | None, spare: bool = True) -> list[bytes]:
+    """The weights of a model that become halfwords, as they are before.
+
+    Args:
+        mod: A model module in integer operators, parameters attached.
+        budget, spare: As of `choose_wide`.
+    """
+    core, _, _ = core_and_specs(mod)
+    bare, params = detach_params(core)
+    bound = relax.transform.BindParams("main", {name: tvm.runtime.tensor(value) for name, value in params.items()})(bare)
+    return [weight.value.numpy().tobytes() for weight in choose_wide(bound["main"], budget, spare)]
 
 
 def convolution_shape(call: relax.Call) -> Convolution:
