@@ -1,6 +1,6 @@
 """ONNX's own node tests: is each operator computed right, or refused with a reason, on every road that a model takes?
 
-    python benchmarks/onnx_node_tests.py [--every 1] [--only resize] [--jobs 2] [--write]
+    python benchmarks/onnx_node_tests.py [--every 1] [--only resize] [--jobs 2] [--write] [--log cases.jsonl]
 
 Every node test of the package `onnx` is imported twice: with the operands as the test gives them, and with all but the first
 as initializers (`/constants`), as exporters write weights, shapes and axes. What it computes is compared with the test's
@@ -207,16 +207,22 @@ class Worker:
             self._process.wait()
 
 
-def judge_all(names: list[str], jobs: int, build: bool) -> dict[str, dict[str, Any]]:
-    """Each case by name, over several processes."""
+def judge_all(names: list[str], jobs: int, build: bool, log: Path | None) -> dict[str, dict[str, Any]]:
+    """Each case by name, over several processes; what is in the log already is taken from there."""
     found: dict[str, dict[str, Any]] = {}
+    if log and log.exists():
+        found = dict(json.loads(line) for line in log.read_text().splitlines())
+    left = [name for name in names if name not in found]
 
     def part(start: int) -> None:
         worker = Worker(build)
-        for count, name in enumerate(names[start::jobs]):
+        for count, name in enumerate(left[start::jobs]):
             found[name] = worker.judge(name)
+            if log:
+                with log.open("a") as file:
+                    file.write(json.dumps([name, found[name]]) + "\n")
             if start == 0 and sys.stderr.isatty():
-                print(f"\r{count * jobs}/{len(names)}", end="", file=sys.stderr)
+                print(f"\r{count * jobs}/{len(left)}", end="", file=sys.stderr)
         worker.close()
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -248,16 +254,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--no-build", action="store_true", help="leave out x86, which takes most of the time")
     parser.add_argument("--write", action="store_true", help="write the list of what is refused anew")
-    parser.add_argument("--json", type=Path, help="where to write every outcome")
+    parser.add_argument("--log", type=Path, help="JSON lines of every outcome; a run that was stopped goes on from there")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(not options.no_build)
         return 0
     names = [case.name for case in cases() if options.only in case.name][:: options.every]
-    found = judge_all(names, options.jobs, not options.no_build)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=0))
+    found = judge_all(names, options.jobs, not options.no_build, options.log)
     print(table(found))
     if options.write:
         REFUSED.write_text("".join(f"{n}\t{r['reason']}\n" for n, r in sorted(found.items()) if r["outcome"] == "refused"))

@@ -17,7 +17,8 @@ _MOVES = {f"relax.{name}" for name in _NAMES}
 def index_limits(mod: tvm.IRModule) -> dict[str, int]:
     """For each integer input of `main` whose values look something up: how many entries there are; ids are below that.
 
-    An id that is counted from the end, a negative one, is allowed by ONNX, too.
+    An id that is counted from the end, a negative one, is allowed by ONNX, too. Ids of which the network masks some, as a loss
+    does with its `ignore_index`, are not limited.
     """
     main = mod["main"]
     values = dict(bindings(main))
@@ -41,7 +42,7 @@ def index_limits(mod: tvm.IRModule) -> dict[str, int]:
         name = getattr(value.op, "name", "")
         if name in _MOVES or name == "relax.concat":
             follow(value.args[0], size)
-        elif name == "relax.where":  # negative ids are wrapped
+        elif name == "relax.where" and _wraps(value, values):
             follow(value.args[2], size)
         elif name == "relax.add" and isinstance(value.args[1], Constant) and value.args[1].value.numpy().size == 1:
             follow(value.args[0], size - int(value.args[1].value.numpy().reshape(())))
@@ -51,6 +52,18 @@ def index_limits(mod: tvm.IRModule) -> dict[str, int]:
             shape, axis = static_shape(value.args[0]), value.attrs.axis
             follow(value.args[1], shape[int(axis)] if axis is not None else math.prod(shape))
     return found
+
+
+def _wraps(choice: relax.Call, values: dict[relax.Var, relax.Expr]) -> bool:
+    """Whether a `where` counts negative ids from the end: where(x < 0, x + size, x)."""
+    asked = values.get(choice.args[0])
+    return (
+        isinstance(asked, relax.Call)
+        and asked.op.name == "relax.less"
+        and asked.args[0].same_as(choice.args[2])
+        and isinstance(asked.args[1], Constant)
+        and not asked.args[1].value.numpy().any()
+    )
 
 
 def integer_range(dtype: np.dtype, limit: int | None) -> tuple[int, int]:

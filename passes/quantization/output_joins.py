@@ -98,14 +98,15 @@ def output_parts(mod: tvm.IRModule) -> dict[int, tuple[list[str], np.ndarray]]:
         elif op_name(value) in _KEEPING and value.args[0] in labels:
             labels[var] = evaluate_call(value, [labels[value.args[0]], *map(plain_value, value.args[1:])])
     found = {}
-    for position, output in enumerate(_outputs(graph)):
+    for position, output in enumerate(module_outputs(graph)):
         made = labels.get(output)
         if isinstance(made, np.ndarray) and len(np.unique(made)) > 1:
             found[position] = (names, made.astype(np.int64))
     return found
 
 
-def _outputs(graph: GraphView) -> list[relax.Expr]:
+def module_outputs(graph: GraphView) -> list[relax.Expr]:
+    """The outputs of a module, each the variable that computes it."""
     result = graph.main.body.body
     while isinstance(result, relax.Var) and isinstance(graph.values.get(result), (relax.Var, relax.Tuple)):
         result = graph.values[result]
@@ -118,7 +119,7 @@ def _joins(graph: GraphView) -> list[relax.Var]:
 
 def _reaching_outputs(graph: GraphView) -> set[relax.Var]:
     """Float tensors whose values are in an output as they are."""
-    reaching = {output for output in _outputs(graph) if isinstance(output, relax.Var)}
+    reaching = {output for output in module_outputs(graph) if isinstance(output, relax.Var)}
     for var, value in reversed(graph.values.items()):
         if var not in reaching:
             continue

@@ -20,17 +20,10 @@ from ..graph.module_params import attach_params, detach_params, static_shape
 from ..graph.normalization_statistics import Moments, get_statistics, record_statistics
 from ..graph.remarks import Remark, add_remarks
 from ..graph.view import GraphView
+from .weight_inputs import HOMOGENEOUS, along_inputs, input_ranges
 
 _CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d")
 _LAYERS = (*_CONVOLUTIONS, "relax.matmul")
-# f(s x) = s f(x) for s > 0, and no channel touches another.
-_HOMOGENEOUS = (
-    "relax.nn.relu",
-    "relax.nn.leakyrelu",
-    "relax.nn.max_pool2d",
-    "relax.nn.avg_pool2d",
-    "relax.nn.adaptive_avg_pool2d",
-)
 # A channel whose weights are smaller than this beside the layer's largest is constant for all purposes. Training leaves such
 # channels behind; scaled up, their biases would drown everything else.
 _DEAD = 1e-5
@@ -56,9 +49,9 @@ class _Layer:
     end: relax.Var
 
     @property
-    def groups(self) -> int:
-        """Groups of channels."""
-        return int(self.call.attrs.groups) if self.call.op.name in _CONVOLUTIONS else 1
+    def groups(self) -> int | None:
+        """Groups of channels of a convolution."""
+        return int(self.call.attrs.groups) if self.call.op.name in _CONVOLUTIONS else None
 
 
 @dataclass(frozen=True)
@@ -135,14 +128,14 @@ def _equalize(pair: _Pair, params: dict[str, np.ndarray], moved: dict[str, np.nd
     first, second = params[pair.first.weight], params[pair.second.weight]
     axis = _output_axis(pair.first)
     range_first = np.abs(first).max(tuple(a for a in range(first.ndim) if a != axis))
-    range_second = _input_ranges(pair, second)
+    range_second = input_ranges(second, pair.second.groups, pair.repeats)
     usable = (range_first > _DEAD * range_first.max()) & (range_second > _DEAD * range_second.max())
     scale = np.sqrt(np.where(usable, range_first, 1.0) / np.where(usable, range_second, 1.0))
     params[pair.first.weight] = first / scale.reshape([-1 if a == axis else 1 for a in range(first.ndim)])
     if pair.first.bias is not None:
         bias = params[pair.first.bias]
         params[pair.first.bias] = bias / scale.reshape(bias.shape)
-    params[pair.second.weight] = second * _along_inputs(pair, scale, second)
+    params[pair.second.weight] = second * along_inputs(scale, second, pair.second.groups, pair.repeats)
     moved[pair.first.weight] = moved.get(pair.first.weight, 1.0) * scale
     return float(np.abs(scale - 1.0).max(initial=0.0))
 
@@ -154,24 +147,6 @@ def _channel_axis(layer: _Layer, repeats: int) -> int:
 
 def _output_axis(layer: _Layer) -> int:
     return 0 if layer.call.op.name in _CONVOLUTIONS else 1
-
-
-def _input_ranges(pair: _Pair, weight: np.ndarray) -> np.ndarray:
-    """(C,): the largest weight that each channel of the first layer meets in the second."""
-    if pair.second.call.op.name == "relax.matmul":
-        return np.abs(weight).max(1).reshape(-1, pair.repeats).max(1)
-    groups = pair.second.groups
-    grouped = np.abs(weight).reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return grouped.max(axis=(1, 3)).reshape(-1)
-
-
-def _along_inputs(pair: _Pair, scale: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The scale of every channel where its weights are, broadcastable to the second layer's weight."""
-    if pair.second.call.op.name == "relax.matmul":
-        return np.repeat(scale, pair.repeats)[:, None]
-    groups = pair.second.groups
-    by_group = np.repeat(scale.reshape(groups, weight.shape[1]), weight.shape[0] // groups, axis=0)
-    return by_group.reshape(weight.shape[:2] + (1,) * (weight.ndim - 2))
 
 
 class _Finder(GraphView):
@@ -225,7 +200,7 @@ class _Finder(GraphView):
             flat = self._flattening(layer, at, call)
             if flat is not None:
                 repeats *= flat
-            elif call.op.name not in _HOMOGENEOUS and not self._is_mean(call):
+            elif call.op.name not in HOMOGENEOUS and not self._is_mean(call):
                 return None
             at = var
             between.append((var.name, repeats))

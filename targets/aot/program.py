@@ -14,6 +14,7 @@ from ...passes.errors import UserError
 from ...passes.graph.module_params import detach_params, input_vars
 from ...passes.graph.rebuild import bindings
 from ...passes.patching.patch_execution import STRIP
+from ..legalize import LEGALIZE
 from .inplace import inplace_argument
 from .permutations import PermutationsToReshapes
 from .plain_names import with_plain_names
@@ -28,6 +29,9 @@ of that argument was last read)."""
 
 _VIEWS = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"}
 """Operators that leave every byte where it is."""
+
+_IN_PARALLEL = {"relax.scatter_elements", "relax.scatter_nd"}
+"""Operators whose definitions TVM compiles for threads alone."""
 
 Legalize = Callable[[tvm.IRModule], tvm.IRModule]
 _UNNAMED = re.compile(r"(lv|gv)\d*")
@@ -145,7 +149,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
         relax.transform.FoldConstant(),
         PermutationsToReshapes(),
         SlicesToViews(),
-        relax.transform.LegalizeOps(skip_ops=sorted(_VIEWS)),
+        relax.transform.LegalizeOps(LEGALIZE, skip_ops=sorted({*_VIEWS, *_IN_PARALLEL})),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),

@@ -8,6 +8,7 @@ from ...passes._tvm import Constant, relax, tvm
 from ...passes.graph.decode_weights import DecodeWeights
 from ...passes.graph.module_params import detach_params
 from ..channels_last import channels_last
+from ..legalize import LEGALIZE
 from .integer import integer_core
 from .kernels.select import select_kernels
 
@@ -35,7 +36,7 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.backend.DispatchSortScan(),
-        relax.transform.LegalizeOps(),
+        relax.transform.LegalizeOps(LEGALIZE),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),

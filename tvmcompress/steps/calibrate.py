@@ -11,10 +11,12 @@ from ..model import Model
 from ..passes import Range, Scheme, calibrate
 from ..passes.numbers.schemes import Precision, Schemes
 from ..passes.quantization.plan import plan_quantization
+from ..passes.repair.smooth_scales import FAR_APART, gains_far_apart
 from ..recipe.quantize import QuantizeRecipe
-from ..recipe.steps import CalibrateRecipe
+from ..recipe.steps import CalibrateRecipe, RepairRecipe
 from .base import Context, Need, State, Step
 from .progress import ProgressReporter
+from .repair import Repair
 
 _BATCH = 32
 
@@ -42,11 +44,15 @@ class Calibrate(Step[QuantizeRecipe]):
         floats = [(pattern, scheme["precision"] in ("float16", "float32")) for pattern, scheme in options.schemes().items()]
         observers = {name: (layer.observer, layer.observer_options) for name, layer in options.layers.items()}
         kept = options.model_dump(mode="json", include={"observer", "observer_options", "exclude"})
-        return {**kept, "floats": floats, "observers": observers, "any": options.searches}
+        gains = options.needs_ranges and options.repair is None
+        return {**kept, "floats": floats, "observers": observers, "any": options.searches, "gains": gains}
 
     def run(self, state: State, context: Context) -> State:
-        """Find the ranges."""
+        """Find the ranges; before, scale that spreads the channels of a normalization is moved into the weights behind it,
+        unless the recipe says what is repaired."""
         assert context.calibration is not None
+        if self.options.needs_ranges and self.options.repair is None and gains_far_apart(state.model.module):
+            state = Repair(RepairRecipe(method="smooth", options={"apart": FAR_APART})).run(state, context)
         return replace(state, ranges=find_ranges(state.model, context.calibration, self.options, context.progress))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -41,6 +42,17 @@ def test_ids_are_below_the_size_of_their_table() -> None:
     assert ids.min() >= 0
     assert 20 < ids.max() < 30
     assert set(np.unique(mask)) == {0, 1}
+
+
+def test_ids_that_the_network_masks_are_not_limited() -> None:
+    """As a loss does with the class that it ignores."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    loss (float[1,5,3] x, int64[1,1,3] ids) => (float[1,1,3] y)
+    <int64 ignored = {10}, int64 none = {0}>
+    { masked = Equal (ids, ignored)  kept = Where (masked, none, ids)  y = GatherElements <axis = 1> (x, kept) }
+    """
+    assert index_limits(from_onnx(onnx.parser.parse_model(text)).module) == {}
 
 
 def test_ranges_of_integers() -> None:

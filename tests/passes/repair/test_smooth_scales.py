@@ -69,6 +69,34 @@ def test_the_float_result_stays(seed, kind, alpha):
     assert sorted(changed) == sorted([*used, "q.weight", "k.weight"])
 
 
+@pytest.mark.parametrize("kind", ["instance", "group", "affine"])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_convolutions_read_it(kind, groups):
+    params = weights(3, gamma=(8,), beta=(8,), g=(8, 1, 1), h=(8, 1, 1), w=(8, 8 // groups, 3, 3), v=(4, 8, 1, 1))
+    params["gamma"][2] *= 40
+
+    def build(x, p):
+        if kind == "affine":
+            y = op.add(op.multiply(x, p["g"]), p["h"])
+        elif kind == "group":
+            y = op.nn.group_norm(x, p["gamma"], p["beta"], num_groups=2, channel_axis=1, axes=[2, 3])
+        else:
+            y = op.nn.instance_norm(x, p["gamma"], p["beta"], channel_axis=1, axes=[2, 3])
+        pooled = op.nn.max_pool2d(op.nn.relu(y), [2, 2], [2, 2])
+        first, second = op.nn.conv2d(pooled, p["w"], padding=1, groups=groups), op.nn.conv2d(y, p["v"])
+        return op.add(op.mean(first, [1, 2, 3]), op.mean(second, [1, 2, 3]))
+
+    makers = ["g", "h"] if kind == "affine" else ["gamma", "beta"]
+    mod = model(build, (1, 8, 6, 6), params={name: params[name] for name in (*makers, "w", "v")})
+    x = samples((1, 8, 6, 6), count=4)
+    smooth = SmoothScales(x)(mod)
+    changed = [name for name, value in get_params(smooth).items() if not np.array_equal(value, params[name])]
+    assert sorted(changed) == sorted([*makers, "w", "v"])
+    before, after = run(mod, x)[0], run(smooth, x)[0]
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
+    assert get_remarks(SmoothScales(x, apart=1e6)(mod))[0].pass_name == "SmoothScales"
+
+
 def test_the_formula_of_the_paper():
     mod, _ = _model("layer")
     x, params = samples(SHAPE, count=10), get_params(mod)
@@ -109,13 +137,15 @@ def test_a_result_that_others_read_is_left():
     smooth = SmoothScales(samples(SHAPE))(mod)
     for name, value in get_params(smooth).items():
         np.testing.assert_array_equal(value, params[name])
-    assert "read by matrix products alone" in get_remarks(smooth)[0].message
+    assert "read by matrix products and convolutions alone" in get_remarks(smooth)[0].message
 
 
 def test_bad_input():
     mod, _ = _model("layer")
     with pytest.raises(UserError, match="alpha is a share"):
         SmoothScales([], alpha=2)
+    with pytest.raises(UserError, match="apart is how many times"):
+        SmoothScales([], apart=0)
     with pytest.raises(UserError, match="needs calibration samples"):
         SmoothScales([])(mod)
     with pytest.raises(UserError, match="do not fit the model"):

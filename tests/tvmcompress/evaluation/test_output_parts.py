@@ -52,3 +52,31 @@ def test_lost_scores_are_named(tmp_path: Path) -> None:
     assert said.code == 0
     assert "Warning: found:" in said.err
     assert f"{ratio:.1f} dB" in said.err
+
+
+# Nothing is joined: one convolution gives boxes and scores.
+_TRANSPOSED = """
+<ir_version: 8, opset_import: ["" : 17]>
+head (float[1,3,6,6] x) => (float[1,36,6] found)
+<float[6,3,1,1] w, float[6] b, int64[3] flat = {1, 6, 36}>
+{
+    mixed = Conv (x, w, b)
+    rows = Reshape (mixed, flat)
+    found = Transpose <perm = [0, 2, 1]> (rows)
+}
+"""
+
+
+def test_lost_channels_are_named_without_a_join() -> None:
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(_TRANSPOSED)
+    weight = rng.standard_normal((6, 3, 1, 1)).astype("float32")
+    weight[:4] *= 500
+    for name, value in (("w", weight), ("b", np.zeros(6, "float32"))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    model = tvmcompress.importing.from_onnx(proto)
+    x = rng.standard_normal((24, 3, 6, 6)).astype("float32")
+    (poor,) = (r for r in tvmcompress.compress(model, x, quantize="int8").remarks if r.pass_name == "output parts")
+    assert poor.subject == "found"
+    assert poor.message.startswith("2 of 6 slices along axis 2 (")
+    assert not any(r.pass_name == "output parts" for r in tvmcompress.compress(model, x, quantize="int16x8").remarks)

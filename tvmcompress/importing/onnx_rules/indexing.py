@@ -100,6 +100,8 @@ def _one_hot(node: Node) -> Result:
 
 @onnx_op("TopK")
 def _top(node: Node) -> Result:
+    if node.dtype() in ("int16", "uint16", "uint32", "uint64"):
+        raise CannotImportError(f"values of type {node.dtype()} cannot be sorted")
     count = node.integers(1, "number of results")
     assert count is not None
     axis, largest = node.axis(-1), bool(node.options.get("largest", 1))
