@@ -20,18 +20,12 @@ _data = partial(typer.Option, rich_help_panel="Data")
 class ReadOptions:
     """How files of samples are read, all files of a command alike."""
 
-    data_key: Annotated[str | None, _data("--data-key", help="Name of the data in an .npz file.")] = None
-    label_key: Annotated[str | None, _data("--label-key", help="Name of the labels in an .npz file.")] = None
-    layout: Annotated[
-        str | None, _data("--layout", help="Layout of the data: NCHW or NHWC; seen from its shape by default.")
-    ] = None
-    scale: Annotated[
-        float | None, _data("--scale", help="Raw data is multiplied by this, e.g. 0.00392157 for 1/255.")
-    ] = None
-    mean: Annotated[
-        str | None, _data("--mean", help="Then this is subtracted: one value, or one a channel (0.485,0.456,0.406).")
-    ] = None
-    std: Annotated[str | None, _data("--std", help="Then it is divided by this: one value, or one a channel.")] = None
+    data_key: Annotated[str | None, _data(help="Name of the data in an .npz file.")] = None
+    label_key: Annotated[str | None, _data(help="Name of the labels in an .npz file.")] = None
+    layout: Annotated[str | None, _data(help="Layout of the data: NCHW or NHWC; seen from its shape by default.")] = None
+    scale: Annotated[float | None, _data(help="Raw data is multiplied by this, e.g. 0.00392157 for 1/255.")] = None
+    mean: Annotated[str | None, _data(help="Then this is subtracted: one value, or one a channel (0.485,0.456,0.406).")] = None
+    std: Annotated[str | None, _data(help="Then it is divided by this: one value, or one a channel.")] = None
 
     def preprocessing(self, inputs: tuple[InputSpec, ...]) -> Preprocessing | None:
         """What --scale, --mean and --std say for these inputs of a model; None where none was given.
@@ -101,8 +95,8 @@ def _finite(name: str, text: str | float) -> float:
 class PartOptions:
     """Which of the samples are used."""
 
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use at most so many samples.")] = None
-    skip: Annotated[int, typer.Option("--skip", min=0, help="Leave out the first samples (those calibrated on).")] = 0
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None
+    skip: Annotated[int, typer.Option(min=0, help="Leave out the first samples (those calibrated on).")] = 0
 
     @property
     def given(self) -> bool:

@@ -38,13 +38,12 @@ class ModelOptions:
 
     shape: Annotated[
         list[str] | None,
-        _model("--shape", metavar="NAME:DIMS", help="Shape of an input that the file leaves open: image:1,3,224,224."),
+        _model(metavar="NAME:DIMS", help="Shape of an input that the file leaves open: image:1,3,224,224."),
     ] = None
-    batch: Annotated[int, _model("--batch", min=1, help="Size of an open leading dimension.")] = 1
+    batch: Annotated[int, _model(min=1, help="Size of an open leading dimension.")] = 1
     dense_rounding: Annotated[
         DenseRounding | None,
         _model(
-            "--dense-rounding",
             help="Fully connected layers of quantized TFLite files round once, as LiteRT (single), or twice, as "
             "TFLite Micro and CMSIS-NN (double).",
             show_default="single",

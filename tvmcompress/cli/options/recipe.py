@@ -6,25 +6,27 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
 if TYPE_CHECKING:
     from ...recipe.recipe import Recipe
 
 
-class Sets(NamedTuple):
-    """The field of a recipe's table that an option sets."""
+class Setting(OptionInfo):
+    """An option that sets a field of a recipe's table: that of its own name, unless told another."""
 
-    table: str
-    field: str
+    def __init__(self, table: str, panel: str, *flags: str, field: str = "", **options: Any) -> None:
+        super().__init__(default=..., param_decls=flags or None, rich_help_panel=panel, **options)
+        self.table, self.field = table, field
 
 
-_pruning, _training, _quantization, _data = (
-    partial(typer.Option, rich_help_panel=panel) for panel in ("Pruning", "Fine-tuning", "Quantization", "Data")
+_pruning, _training, _quantization = (
+    partial(Setting, table, panel)
+    for table, panel in (("prune", "Pruning"), ("finetune", "Fine-tuning"), ("quantize", "Quantization"))
 )
-
 
 _PLUGINS = entry_points()
 
@@ -43,217 +45,132 @@ class RecipeOptions:
         Path | None, typer.Option("--recipe", help="A TOML file that says all this; options replace its entries.")
     ] = None
     calib_samples: Annotated[
-        int | None, _data("--calib-samples", min=1, help="Use at most so many of them (512 by default).")
+        int | None, typer.Option(min=1, help="Use at most so many of them (512 by default).", rich_help_panel="Data")
     ] = None
-    prune: Annotated[
-        float | None, _pruning("--prune", metavar="RATIO", help="Remove this fraction of the channels."), Sets("prune", "ratio")
-    ] = None
-    target_macs: Annotated[
-        float | None,
-        _pruning("--target-macs", metavar="FRACTION", help="Prune until so much of the MACs is left."),
-        Sets("prune", "target_macs"),
-    ] = None
+    prune: Annotated[float | None, _pruning(help="Remove this fraction of the channels.", metavar="RATIO", field="ratio")] = (
+        None
+    )
+    target_macs: Annotated[float | None, _pruning(help="Prune until so much of the MACs is left.", metavar="FRACTION")] = None
     target_params: Annotated[
-        float | None,
-        _pruning("--target-params", metavar="FRACTION", help="Prune until so much of the parameters is left."),
-        Sets("prune", "target_params"),
+        float | None, _pruning(help="Prune until so much of the parameters is left.", metavar="FRACTION")
     ] = None
     max_flash: Annotated[
         str | None,
-        _pruning(
-            "--max-flash",
-            metavar="SIZE",
-            help="Prune until code and constants fit, on the Cortex-M among the targets (64K, 1M).",
-        ),
-        Sets("prune", "max_flash"),
+        _pruning(help="Prune until code and constants fit, on the Cortex-M among the targets (64K, 1M).", metavar="SIZE"),
     ] = None
-    max_ram: Annotated[
-        str | None, _pruning("--max-ram", metavar="SIZE", help="Prune until activations fit (16K)."), Sets("prune", "max_ram")
-    ] = None
+    max_ram: Annotated[str | None, _pruning(help="Prune until activations fit (16K).", metavar="SIZE")] = None
     prune_blocks: Annotated[
-        int | None,
-        _pruning("--prune-blocks", min=0, metavar="N", help="First remove up to N residual blocks or layers."),
-        Sets("prune", "blocks"),
+        int | None, _pruning(help="First remove up to N residual blocks or layers.", min=0, metavar="N", field="blocks")
     ] = None
     prune_heads: Annotated[
-        float | None,
-        _pruning("--prune-heads", metavar="RATIO", help="First remove this fraction of the heads."),
-        Sets("prune", "heads"),
+        float | None, _pruning(help="First remove this fraction of the heads.", metavar="RATIO", field="heads")
     ] = None
     sparsify: Annotated[
         str | None,
-        _pruning(
-            "--sparsify",
-            metavar="FRACTION|N:M|<MAGNITUDE",
+        typer.Option(
+            rich_help_panel="Pruning",
             help="Zero a fraction of the weights, all but N of M, or those below a magnitude ('<0.01').",
+            metavar="FRACTION|N:M|<MAGNITUDE",
         ),
     ] = None
     scope: Annotated[
         str | None,
-        _pruning(
-            "--scope", help="The fraction leaves every layer (local), all together (global), or all built alike (isomorphic)."
-        ),
-        Sets("prune", "scope"),
+        _pruning(help="The fraction leaves every layer (local), all together (global), or all built alike (isomorphic)."),
     ] = None
     importance: Annotated[
         str | None,
         _pruning(
-            "--importance",
             help="What channels are ranked by: output_energy (the default with --calib), l2 (without), l1, reconstruction, "
-            "activation, apoz, fpgm, linf, bn_scale, random, taylor and fisher (these need PyTorch)" + _installed("criteria"),
+            "activation, apoz, fpgm, linf, bn_scale, random, taylor and fisher (these need PyTorch)" + _installed("criteria")
         ),
-        Sets("prune", "importance"),
     ] = None
     sensitivity: Annotated[
-        Path | None,
-        _pruning("--sensitivity", help="A sensitivity.json: compare layers by what `tvmcompress sensitivity` measured."),
-        Sets("prune", "sensitivity"),
+        Path | None, _pruning(help="A sensitivity.json: compare layers by what `tvmcompress sensitivity` measured.")
     ] = None
     round_to: Annotated[
-        int | None,
-        _pruning("--round-to", min=1, help="Keep multiples of this many channels (by default what suits the targets)."),
-        Sets("prune", "round_to"),
+        int | None, _pruning(help="Keep multiples of this many channels (by default what suits the targets).", min=1)
     ] = None
-    min_channels: Annotated[
-        int | None, _pruning("--min-channels", min=1, help="Keep at least this many channels."), Sets("prune", "min_channels")
-    ] = None
+    min_channels: Annotated[int | None, _pruning(help="Keep at least this many channels.", min=1)] = None
     rounds: Annotated[
         int | None,
-        _pruning(
-            "--rounds",
-            min=1,
-            help="Reach a budget in so many steps, ranking anew after each (1 by default, 2 with --no-repair).",
-        ),
-        Sets("prune", "rounds"),
+        _pruning(help="Reach a budget in so many steps, ranking anew after each (1 by default, 2 with --no-repair).", min=1),
     ] = None
     exclude: Annotated[
-        list[str] | None,
-        _pruning("--exclude", metavar="PATTERN", help="Layers whose outputs stay as they are (repeatable)."),
-        Sets("prune", "exclude"),
+        list[str] | None, _pruning(help="Layers whose outputs stay as they are (repeatable).", metavar="PATTERN")
     ] = None
     ratio: Annotated[
         list[str] | None,
         _pruning(
-            "--ratio", metavar="PATTERN=RATIO", help="Another fraction for the layers of this pattern, 0 for none (repeatable)."
+            help="Another fraction for the layers of this pattern, 0 for none (repeatable).",
+            metavar="PATTERN=RATIO",
+            field="ratios",
         ),
-        Sets("prune", "ratios"),
     ] = None
-    threshold: Annotated[
-        float | None,
-        _pruning("--threshold", metavar="SCORE", help="Remove the channels that score below this."),
-        Sets("prune", "threshold"),
-    ] = None
+    threshold: Annotated[float | None, _pruning(help="Remove the channels that score below this.", metavar="SCORE")] = None
     repair: Annotated[
-        bool | None,
-        _pruning("--repair/--no-repair", help="Repair the weights left, from --calib.", show_default="repair"),
-        Sets("prune", "reconstruct"),
+        bool | None, _pruning(help="Repair the weights left, from --calib.", show_default="repair", field="reconstruct")
     ] = None
     finetune: Annotated[
-        int | None,
-        _training("--finetune", min=1, metavar="EPOCHS", help="Train what is left (needs PyTorch)."),
-        Sets("finetune", "epochs"),
+        int | None, _training(help="Train what is left (needs PyTorch).", min=1, metavar="EPOCHS", field="epochs")
     ] = None
     distill: Annotated[
-        bool | None,
-        _training(
-            "--distill/--no-distill",
-            help="Learn from the original, too (without labels, from it alone).",
-            show_default="no-distill",
-        ),
-        Sets("finetune", "distill"),
+        bool | None, _training(help="Learn from the original, too (without labels, from it alone).", show_default="no-distill")
     ] = None
-    optimizer: Annotated[
-        str | None, _training("--optimizer", help="adamw or sgd.", show_default="adamw"), Sets("finetune", "optimizer")
-    ] = None
+    optimizer: Annotated[str | None, _training(help="adamw or sgd.", show_default="adamw")] = None
     learning_rate: Annotated[
         float | None,
-        _training(
-            "--learning-rate",
-            metavar="RATE",
-            help="At the start; of adamw relative to the size of the weights (0.01 by default).",
-        ),
-        Sets("finetune", "learning_rate"),
+        _training(help="At the start; of adamw relative to the size of the weights (0.01 by default).", metavar="RATE"),
     ] = None
-    augment: Annotated[
-        list[str] | None,
-        _training("--augment", help="Change images at random: flip, crop (repeatable)."),
-        Sets("finetune", "augment"),
-    ] = None
+    augment: Annotated[list[str] | None, _training(help="Change images at random: flip, crop (repeatable).")] = None
     quantize: Annotated[
         str | None,
         _quantization(
-            "--quantize",
-            metavar="TYPE",
             help="Quantize to int8, uint8, int16x8 (int16 activations), int4 (weights) or float16 (weights).",
+            metavar="TYPE",
+            field="precision",
         ),
-        Sets("quantize", "precision"),
     ] = None
-    preset: Annotated[
-        str | None,
-        _quantization("--preset", metavar="NAME", help="Quantize as `tvmcompress presets` lists it."),
-        Sets("quantize", "preset"),
-    ] = None
-    weight_bits: Annotated[
-        int | None, _quantization("--weight-bits", metavar="7|8", help="Bits of int8 weights."), Sets("quantize", "weight_bits")
-    ] = None
+    preset: Annotated[str | None, _quantization(help="Quantize as `tvmcompress presets` lists it.", metavar="NAME")] = None
+    weight_bits: Annotated[int | None, _quantization(help="Bits of int8 weights.", metavar="7|8")] = None
     activation_bits: Annotated[
-        int | None,
-        _quantization("--activation-bits", metavar="7|8", help="Bits that the range of an activation is spread over."),
-        Sets("quantize", "activation_bits"),
+        int | None, _quantization(help="Bits that the range of an activation is spread over.", metavar="7|8")
     ] = None
     group_size: Annotated[
-        int | None,
-        _quantization(
-            "--group-size", min=0, metavar="N", help="Input channels that share a multiplier of int4 weights (0: all)."
-        ),
-        Sets("quantize", "group_size"),
+        int | None, _quantization(help="Input channels that share a multiplier of int4 weights (0: all).", min=0, metavar="N")
     ] = None
     observer: Annotated[
         str | None,
         _quantization(
-            "--observer",
             help="How ranges are found: mse (the default), minmax, moving_average, percentile, entropy"
-            + _installed("observers"),
+            + _installed("observers")
         ),
-        Sets("quantize", "observer"),
     ] = None
-    weights: Annotated[
-        str | None, _quantization("--weights", help="One scale per_channel or per_tensor."), Sets("quantize", "weights")
-    ] = None
+    weights: Annotated[str | None, _quantization(help="One scale per_channel or per_tensor.")] = None
     keep_float: Annotated[
-        list[str] | None,
-        _quantization("--keep-float", metavar="PATTERN", help="Layers that stay in float (repeatable)."),
-        Sets("quantize", "exclude"),
+        list[str] | None, _quantization(help="Layers that stay in float (repeatable).", metavar="PATTERN", field="exclude")
     ] = None
-    rounding: Annotated[
-        str | None, _quantization("--rounding", help="double: as TFLite rounds; single: faster."), Sets("quantize", "rounding")
-    ] = None
+    rounding: Annotated[str | None, _quantization(help="double: as TFLite rounds; single: faster.")] = None
     quant_repair: Annotated[
         list[str] | None,
         _quantization(
-            "--quant-repair",
-            metavar="NAME",
             help="Repair from --calib: equalize (channel ranges across layers), smooth (outliers behind "
             "normalizations), bias (mean errors), gptq (rounding, errors "
             "made good), adaround (rounding, learned; slow), none (repeatable, in order; by default gptq for int4, bias for "
             "weights per_tensor)" + _installed("repairs"),
+            metavar="NAME",
+            field="repair",
         ),
-        Sets("quantize", "repair"),
     ] = None
     max_drop: Annotated[
         float | None,
         _quantization(
-            "--max-drop",
+            help="Raise the precision of layers until the accuracy (without labels: the agreement) falls by no more.",
             min=0,
             metavar="POINTS",
-            help="Raise the precision of layers until the accuracy (without labels: the agreement) falls by no more.",
         ),
-        Sets("quantize", "max_drop"),
     ] = None
     min_snr: Annotated[
-        float | None,
-        _quantization("--min-snr", metavar="DB", help="Raise it until the output's signal-to-noise ratio is no less."),
-        Sets("quantize", "min_snr"),
+        float | None, _quantization(help="Raise it until the output's signal-to-noise ratio is no less.", metavar="DB")
     ] = None
     power_of_two: Annotated[
         bool | None,
@@ -262,12 +179,10 @@ class RecipeOptions:
             help="Scales are powers of two, so that rescaling is a shift.",
             show_default="free-scales",
         ),
-        Sets("quantize", "power_of_two"),
     ] = None
     symmetric: Annotated[
         bool | None,
         _quantization("--symmetric/--asymmetric", help="Activations have the zero point 0.", show_default="asymmetric"),
-        Sets("quantize", "symmetric"),
     ] = None
 
     def recipe(self) -> Recipe:

@@ -6,18 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from .recipe import RecipeOptions, Sets
+from .recipe import RecipeOptions, Setting
 
 if TYPE_CHECKING:
     from ...recipe.recipe import Recipe
 
-SETS: dict[str, Sets] = {
-    name: sets
+SETS = {
+    name: (setting.table, setting.field or name)
     for name, hint in get_type_hints(RecipeOptions, include_extras=True).items()
-    for sets in getattr(hint, "__metadata__", ())
-    if isinstance(sets, Sets)
+    for setting in getattr(hint, "__metadata__", ())
+    if isinstance(setting, Setting)
 }
-"""The field that each option sets, by the option's name."""
+"""The table and the field of the recipe that each option sets, by the option's name."""
 
 _MAINS = {
     "prune": ("ratio", "threshold", "blocks", "heads"),
@@ -48,9 +48,7 @@ def recipe_of(asked: RecipeOptions) -> Recipe:
     values = base.model_dump(exclude_none=True, exclude_unset=True)
     amounts = ("ratio", "threshold", *BUDGETS)
     for table, mains in _MAINS.items():
-        named = {
-            name: sets.field for name, sets in SETS.items() if sets.table == table and options[name] not in (None, [])
-        }
+        named = {name: field for name, (its, field) in SETS.items() if its == table and options[name] not in (None, [])}
         given = {field: _plain(name, options[name]) for name, field in named.items()}
         wanted = table in values or any(field in (*mains, *BUDGETS) for field in given)
         if given and not wanted:

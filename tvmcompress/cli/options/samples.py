@@ -45,35 +45,28 @@ class Samples:
 class SampleOptions:
     """Where the samples of a compression are."""
 
-    calib: Annotated[
-        Path | None, _data("--calib", help="Samples of what the model will see: .npz, .npy or a folder of .npy.")
-    ] = None
+    calib: Annotated[Path | None, _data(help="Samples of what the model will see: .npz, .npy or a folder of .npy.")] = None
     train_data: Annotated[
         Path | None,
-        typer.Option(
-            "--train-data", help="What it learns from, with labels or without: .npz, ...", rich_help_panel="Fine-tuning"
-        ),
+        typer.Option(help="What it learns from, with labels or without: .npz, ...", rich_help_panel="Fine-tuning"),
     ] = None
     eval_data: Annotated[Path | None, _data("--eval", help="Labelled data: accuracy before and after.")] = None
-    eval_skip: Annotated[int, _data("--eval-skip", min=0, help="Leave out the first samples of --eval.")] = 0
-    search_data: Annotated[
-        Path | None, _data("--search-data", help="Samples that --max-drop and --min-snr hold on (--eval by default).")
-    ] = None
+    eval_skip: Annotated[int, _data(min=0, help="Leave out the first samples of --eval.")] = 0
+    search_data: Annotated[Path | None, _data(help="Samples that --max-drop and --min-snr hold on (--eval by default).")] = None
     search_split: Annotated[
         float | None,
-        _data("--search-split", metavar="FRACTION", help="They hold on this part of --eval; the rest is evaluated."),
+        _data(metavar="FRACTION", help="They hold on this part of --eval; the rest is evaluated."),
     ] = None
     search_log: Annotated[
         Path | None,
         typer.Option(
-            "--search-log",
             help="Keep what the search tries in this file, and go on with what is there.",
             rich_help_panel="Quantization",
         ),
     ] = None
 
     cache: Annotated[
-        Path | None, _data("--cache", help="Keep the result of every step in this folder; the same again is not computed.")
+        Path | None, _data(help="Keep the result of every step in this folder; the same again is not computed.")
     ] = None
 
     def check(self, plan: Recipe, asked: RecipeOptions) -> None:

@@ -25,18 +25,15 @@ class BuildOptions:
     target: Annotated[list[str] | None, _targets("--target", "-t", help="Build and measure for this target (repeatable).")] = (
         None
     )
-    tune: Annotated[int, _targets("--tune", min=0, metavar="N", help="Try N schedules on this machine first (x86).")] = 0
-    threads: Annotated[int | None, _targets("--threads", min=1, help="Threads of an inference on x86.")] = None
+    tune: Annotated[int, _targets(min=0, metavar="N", help="Try N schedules on this machine first (x86).")] = 0
+    threads: Annotated[int | None, _targets(min=1, help="Threads of an inference on x86.")] = None
     patch_wise: Annotated[
         bool,
-        _targets(
-            "--patch-wise", help="Compute the first layers strip by strip where that takes less RAM (Cortex-M, int8)."
-        ),
+        _targets("--patch-wise", help="Compute the first layers strip by strip where that takes less RAM (Cortex-M, int8)."),
     ] = False
     emit: Annotated[
         str | None,
         _targets(
-            "--emit",
             metavar="object|c",
             help="Kernels for Cortex as object files (the default, faster), or as C99 source for any compiler.",
         ),
@@ -44,7 +41,6 @@ class BuildOptions:
     prefix: Annotated[
         str | None,
         _targets(
-            "--prefix",
             metavar="NAME",
             help="What all C names and files start with, so that one firmware links several models (Cortex).",
             show_default="model",
@@ -53,17 +49,14 @@ class BuildOptions:
     soft_float: Annotated[
         bool,
         _targets(
-            "--soft-float/--no-soft-float",
             help="Compute float layers by library calls on a core without a floating-point unit, or refuse them.",
         ),
     ] = True
     spend_flash: Annotated[
         str | None,
         _targets(
-            "--spend-flash",
             metavar="SIZE",
-            help="Flash to spend for fewer instructions, on weights of 16 bits where they save most "
-            "(Cortex-M4, M7, M33; 8K).",
+            help="Flash to spend for fewer instructions, on weights of 16 bits where they save most (Cortex-M4, M7, M33; 8K).",
         ),
     ] = None
     sparse_weights: Annotated[
