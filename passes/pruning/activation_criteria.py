@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..graph.interpreter import Interpreter
 from ..graph.module_params import param_vars, static_shape
 from ..graph.rebuild import bindings
-from .importance import Criterion, register_criterion, weight_shares
+from .importance import CRITERIA, Criterion, SampledCriterion, weight_shares
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,8 @@ class ChannelStatistics:
     nonzero: np.ndarray
 
 
-class ActivationCriterion:
-    """Base of the criteria that run the network.
-
-    Args:
-        samples: Calibration samples, one array an input of the model, axis 0 the samples.
-        batch: Samples run at a time, which bounds the memory.
-
-    Raises:
-        UserError: There are no samples.
-    """
-
-    def __init__(self, samples: Sequence[np.ndarray] | None, batch: int = 32) -> None:
-        if not samples or len(samples[0]) == 0:
-            raise UserError("this importance criterion needs calibration samples, and none were given")
-        self.samples = list(samples)
-        self.batch = batch
+class ActivationCriterion(SampledCriterion):
+    """Base of the criteria on statistics of the activations that layers read."""
 
     def prepare(self, mod: tvm.IRModule) -> Criterion:
         """Run the samples and return the criterion for this module."""
@@ -141,6 +127,24 @@ def collect_statistics(
     Raises:
         UserError: The samples do not fit the model's inputs, or hold values that are not finite.
     """
+
+    def moments(value: np.ndarray, axis: int) -> np.ndarray:
+        others = tuple(index for index in range(value.ndim) if index != axis)
+        wide = value.astype(np.float64)
+        return np.stack([moment.sum(axis=others) for moment in (wide, np.abs(wide), np.square(wide), wide != 0)])
+
+    return {key: ChannelStatistics(*means) for key, means in channel_means(mod, samples, wanted, moments, batch).items()}
+
+
+def channel_means(
+    mod: tvm.IRModule,
+    samples: Sequence[np.ndarray],
+    wanted: set[tuple[str, int]],
+    measure: Callable[[np.ndarray, int], np.ndarray],
+    batch: int = 32,
+) -> dict[tuple[str, int], np.ndarray]:
+    """What `measure` adds up over the positions of a tensor, given the axis of its channels, divided by all positions that
+    there are; arguments and errors as of `collect_statistics`."""
     sums: dict[tuple[str, int], np.ndarray] = {}
     counts: dict[tuple[str, int], int] = {}
     axes: dict[str, list[int]] = {}
@@ -149,11 +153,7 @@ def collect_statistics(
 
     def tap(name: str, value: np.ndarray) -> None:
         for axis in axes.get(name, ()):
-            others = tuple(index for index in range(value.ndim) if index != axis)
-            wide = value.astype(np.float64)
-            moments = [wide, np.abs(wide), np.square(wide), wide != 0]
-            total = np.stack([moment.sum(axis=others) for moment in moments])
-            sums[name, axis] = sums.get((name, axis), 0) + total
+            sums[name, axis] = sums.get((name, axis), 0) + measure(value, axis)
             counts[name, axis] = counts.get((name, axis), 0) + value.size // value.shape[axis]
 
     interpreter = Interpreter(mod)
@@ -163,10 +163,8 @@ def collect_statistics(
     except ValueError as error:
         raise UserError(f"the calibration samples cannot be run: {error}") from error
     if not all(np.isfinite(total).all() for total in sums.values()):
-        raise UserError(
-            "the activations on the calibration samples are not finite; look for NaN in samples and weights"
-        )
-    return {key: ChannelStatistics(*(total / counts[key])) for key, total in sums.items()}
+        raise UserError("the activations on the calibration samples are not finite; look for NaN in samples and weights")
+    return {key: total / counts[key] for key, total in sums.items()}
 
 
 def weight_readers(mod: tvm.IRModule) -> dict[tuple[str, int], list[Reader]]:
@@ -205,6 +203,6 @@ _READERS: dict[str, Callable[[relax.Call, str], Reader | None]] = {
     "relax.matmul": _matmul,
 }
 
-register_criterion("activation", ActivationMagnitude)
-register_criterion("apoz", NonzeroFraction)
-register_criterion("output_energy", OutputEnergy)
+CRITERIA["activation"] = ActivationMagnitude
+CRITERIA["apoz"] = NonzeroFraction
+CRITERIA["output_energy"] = OutputEnergy

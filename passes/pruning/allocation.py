@@ -100,9 +100,7 @@ def _names(pattern: str, names: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in (*names, *map(stem, names)))
 
 
-def allocate(
-    groups: Sequence[Group], scores: Mapping[str, np.ndarray], allocation: Allocation
-) -> dict[str, np.ndarray]:
+def allocate(groups: Sequence[Group], scores: Mapping[str, np.ndarray], allocation: Allocation) -> dict[str, np.ndarray]:
     """The units to remove of each group, ascending, int64; groups that lose none are left out.
 
     Among equal scores the later unit goes first.
@@ -158,9 +156,7 @@ def _own_ratio(group: Group, allocation: Allocation) -> float | None:
     return next((ratio for pattern, ratio in allocation.ratios.items() if matches(group, pattern)), None)
 
 
-def _rank_together(
-    groups: Sequence[Group], scores: Mapping[str, np.ndarray], allocation: Allocation
-) -> dict[str, float]:
+def _rank_together(groups: Sequence[Group], scores: Mapping[str, np.ndarray], allocation: Allocation) -> dict[str, float]:
     """How many units each group loses when all are ranked together."""
     normalized = [normalize(scores[group.name], allocation.normalization) for group in groups]
     owner = np.repeat(np.arange(len(groups)), [group.size for group in groups])

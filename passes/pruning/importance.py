@@ -8,6 +8,7 @@ which is called once before any group is scored. The criteria themselves are in 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -47,33 +48,43 @@ CRITERIA: Registry[Factory] = Registry(
 """What makes each criterion."""
 
 
-def register_criterion(name: str, factory: Factory) -> None:
-    """Register a way to make the criterion `name`."""
-    CRITERIA[name] = factory
+class SampledCriterion(ABC):
+    """Base of the criteria that look at the network and at samples before they score.
+
+    Args:
+        samples: Calibration samples, one array an input of the model, axis 0 the samples.
+        batch: Samples run at a time, which bounds the memory.
+
+    Raises:
+        UserError: There are no samples.
+    """
+
+    def __init__(self, samples: Sequence[np.ndarray] | None, batch: int = 32) -> None:
+        if not samples or len(samples[0]) == 0:
+            raise UserError("this importance criterion needs calibration samples, and none were given")
+        self.samples = list(samples)
+        self.batch = batch
+
+    @abstractmethod
+    def prepare(self, mod: tvm.IRModule) -> Criterion:
+        """Run the samples and return the criterion for this module."""
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Register the decorated function as the criterion `name`."""
+    """Register the decorated function, which needs no samples, as the criterion `name`."""
 
     def register(function: Criterion) -> Criterion:
         def factory(samples: Sequence[np.ndarray] | None) -> Criterion:
             return function
 
         factory.__doc__ = function.__doc__
-        register_criterion(name, factory)
+        CRITERIA[name] = factory
         return function
 
     return register
 
 
-def criteria() -> list[str]:
-    """The names of the criteria that there are, sorted."""
-    return sorted(CRITERIA)
-
-
-def get_criterion(
-    importance: str | Criterion | Prepared, samples: Sequence[np.ndarray] | None = None
-) -> Criterion | Prepared:
+def get_criterion(importance: str | Criterion | Prepared, samples: Sequence[np.ndarray] | None = None) -> Criterion | Prepared:
     """The criterion of a name; anything else is returned as it is.
 
     Args:

@@ -92,9 +92,7 @@ class PruneBlocks:
             gone.append(block.name)
         if not gone:
             return add_remarks(mod, [Remark("PruneBlocks", "main", "no block could be removed")])
-        report = SurgeryReport(
-            [], {}, count_macs(mod), count_macs(current), count_params(mod), count_params(current), gone
-        )
+        report = SurgeryReport([], {}, count_macs(mod), count_macs(current), count_params(mod), count_params(current), gone)
         return add_surgery(current, report)
 
     def _best(self, mod: tvm.IRModule, wanted: list[np.ndarray]) -> tuple[Block, tvm.IRModule] | None:
@@ -180,9 +178,7 @@ def _skip_connections(call: relax.Call, ancestors: dict[relax.Var, set[relax.Var
     return [skip for skip, branch in ((left, right), (right, left)) if skip in ancestors[branch]]
 
 
-_ELEMENTWISE = {
-    f"relax.{name}" for name in ("add", "multiply", "clip", "nn.relu", "nn.gelu", "nn.silu", "sigmoid", "tanh")
-}
+_ELEMENTWISE = {f"relax.{name}" for name in ("add", "multiply", "clip", "nn.relu", "nn.gelu", "nn.silu", "sigmoid", "tanh")}
 
 
 def _end_of_layer(var: relax.Var, graph: GraphView, params: set[relax.Var]) -> relax.Var:

@@ -36,7 +36,7 @@ class PruneChannels:
 
     Args:
         ratio: Fraction of the channels to remove, in (0, 1).
-        importance: The name of a criterion (see `tvmcompress.passes.importance.criteria`), or a function from a group
+        importance: The name of a criterion (see `importance.CRITERIA`), or a function from a group
             and the parameter values to one score a unit, larger is more important.
         scope: "local" removes the fraction from every group, "global" from all groups together, "isomorphic" from all
             groups that are built alike.
@@ -124,8 +124,7 @@ def record(
             continue
         gone = np.asarray(units[group.name], np.int64)
         members = {
-            f"{name}:{axis}": np.sort(positions[gone].ravel()).tolist()
-            for (name, axis), positions in group.members.items()
+            f"{name}:{axis}": np.sort(positions[gone].ravel()).tolist() for (name, axis), positions in group.members.items()
         }
         cut.update(name for name, _ in group.members)
         kept = np.setdiff1d(np.arange(group.size), gone)

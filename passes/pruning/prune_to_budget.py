@@ -156,9 +156,7 @@ def _fit(model: CostModel, queues: Sequence[_Queue], removed: np.ndarray, limits
     return True
 
 
-def _exchange(
-    model: CostModel, queues: Sequence[_Queue], removed: np.ndarray, limits: Mapping[str, float]
-) -> np.ndarray:
+def _exchange(model: CostModel, queues: Sequence[_Queue], removed: np.ndarray, limits: Mapping[str, float]) -> np.ndarray:
     """Exchange a unit that saves much for others that save less, where more left than the budget asks for."""
     for _ in range(_EXCHANGES):
         if _use(model, removed, limits) > 1 - _SLACK:
@@ -167,9 +165,7 @@ def _exchange(
         for index in np.flatnonzero(removed).tolist():
             trial = removed.copy()
             trial[index] -= min(queues[index].step, trial[index])
-            held = [
-                replace(queue, limit=int(trial[i])) if i == index else queue for i, queue in enumerate(queues)
-            ]
+            held = [replace(queue, limit=int(trial[i])) if i == index else queue for i, queue in enumerate(queues)]
             if _fit(model, held, trial, limits):
                 trials.append(trial)
         best = max(trials, key=lambda trial: _use(model, trial, limits), default=removed)
@@ -222,9 +218,7 @@ def _cut(
     return True
 
 
-def _give_back(
-    model: CostModel, queues: Sequence[_Queue], removed: np.ndarray, limits: Mapping[str, float]
-) -> None:
+def _give_back(model: CostModel, queues: Sequence[_Queue], removed: np.ndarray, limits: Mapping[str, float]) -> None:
     """Put back what the last cuts took more than was needed, the most important first; changes `removed`."""
     open_groups = set(np.flatnonzero(removed).tolist())
     while open_groups:

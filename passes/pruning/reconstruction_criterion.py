@@ -16,36 +16,18 @@ from scipy import linalg
 
 from .._tvm import tvm
 from ..channels import Group
-from ..errors import UserError
-from ..graph.interpreter import Interpreter
-from .activation_criteria import weight_readers
-from .importance import Criterion, register_criterion, weight_shares
+from .activation_criteria import channel_means, weight_readers
+from .importance import CRITERIA, Criterion, SampledCriterion, weight_shares
 
 _RIDGE = 1e-3
 
 
-class ReconstructionError:
-    """What leaves less behind that the other units cannot make good by least squares matters less.
-
-    Args:
-        samples: Calibration samples, one array an input of the model, axis 0 the samples.
-        batch: Samples run at a time, which bounds the memory.
-
-    Raises:
-        UserError: There are no samples.
-    """
-
-    def __init__(self, samples: Sequence[np.ndarray] | None, batch: int = 32) -> None:
-        if not samples or len(samples[0]) == 0:
-            raise UserError("this importance criterion needs calibration samples, and none were given")
-        self.samples = list(samples)
-        self.batch = batch
+class ReconstructionError(SampledCriterion):
+    """What leaves less behind that the other units cannot make good by least squares matters less."""
 
     def prepare(self, mod: tvm.IRModule) -> Criterion:
         """Run the samples and return the criterion for this module."""
-        readers = {
-            key: [reader for reader in found if reader.groups == 1] for key, found in weight_readers(mod).items()
-        }
+        readers = {key: [reader for reader in found if reader.groups == 1] for key, found in weight_readers(mod).items()}
         wanted = {(reader.tensor, reader.axis) for found in readers.values() for reader in found}
         covariances = channel_covariances(mod, self.samples, wanted, self.batch)
 
@@ -132,35 +114,13 @@ def channel_covariances(
     mod: tvm.IRModule, samples: Sequence[np.ndarray], wanted: set[tuple[str, int]], batch: int = 32
 ) -> dict[tuple[str, int], np.ndarray]:
     """The covariance of the channels of each (tensor, axis) over all samples and positions, float64 (C, C)."""
-    products: dict[tuple[str, int], np.ndarray] = {}
-    sums: dict[tuple[str, int], np.ndarray] = {}
-    counts: dict[tuple[str, int], int] = {}
-    axes: dict[str, list[int]] = {}
-    for name, axis in wanted:
-        axes.setdefault(name, []).append(axis)
 
-    def tap(name: str, value: np.ndarray) -> None:
-        for axis in axes.get(name, ()):
-            rows = np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis]).astype(np.float64)
-            products[name, axis] = products.get((name, axis), 0) + rows.T @ rows
-            sums[name, axis] = sums.get((name, axis), 0) + rows.sum(0)
-            counts[name, axis] = counts.get((name, axis), 0) + len(rows)
+    def moments(value: np.ndarray, axis: int) -> np.ndarray:
+        rows = np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis]).astype(np.float64)
+        return np.vstack([rows.T @ rows, rows.sum(0)])
 
-    interpreter = Interpreter(mod)
-    try:
-        for start in range(0, len(samples[0]), batch):
-            interpreter([array[start : start + batch] for array in samples], tap)
-    except ValueError as error:
-        raise UserError(f"the calibration samples cannot be run: {error}") from error
-    if not all(np.isfinite(value).all() for value in products.values()):
-        raise UserError(
-            "the activations on the calibration samples are not finite; look for NaN in samples and weights"
-        )
-    found = {}
-    for key, product in products.items():
-        mean = sums[key] / counts[key]
-        found[key] = product / counts[key] - np.outer(mean, mean)
-    return found
+    means = channel_means(mod, samples, wanted, moments, batch)
+    return {key: product - np.outer(mean, mean) for key, (*product, mean) in means.items()}
 
 
-register_criterion("reconstruction", ReconstructionError)
+CRITERIA["reconstruction"] = ReconstructionError

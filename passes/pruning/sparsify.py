@@ -137,8 +137,7 @@ def pattern_mask(scores: np.ndarray, axis: int, n: int, m: int) -> np.ndarray:
 def apply_masks(params: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The parameters with what the masks leave out zeroed; call it after every step of fine-tuning."""
     return {
-        name: np.where(masks[name], value, 0).astype(value.dtype) if name in masks else value
-        for name, value in params.items()
+        name: np.where(masks[name], value, 0).astype(value.dtype) if name in masks else value for name, value in params.items()
     }
 
 

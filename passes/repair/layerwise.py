@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _ROW_BYTES = 256 << 20
 
 
 NO_SOLUTION = "its equations have no finite solution; it keeps its weights"
-"""Why a layer stays as it is where `LayerProblem.compensated` gives nothing."""
+"""Why a layer stays as it is where `LayerProblem.aim` gives nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +59,24 @@ class LayerProblem:
         most = max(1, min(most, _ROW_BYTES // (4 * groups * (fan_in + outputs // groups))))
         return gather(self.x, self.wanted, self.geometry, limit=most, seed=seed)
 
-    def compensated(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Float weights and bias that best make what is wanted of what the layer gets.
+    def aim(self, compensate: bool) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """The float weights that are to be rounded, and the integers of the bias that goes with them; None leaves it.
 
-        They make up, as far as a layer can, for what the layers before have lost; the layer must have a bias.
+        Args:
+            compensate: Whether weights and bias first move, by least squares, so that they make up, as far as a layer can,
+                for what the layers before have lost; layers without a bias stay.
 
         Returns:
-            The weights, of their shape, and the bias (O,); None where the equations have no finite solution.
+            None where the equations have no finite solution.
         """
-        assert self.layer.bias is not None
-        bias = self.layer.bias.real().reshape(-1)
-        weight, offsets = solve_least_squares(
-            self.x, self.wanted, self.geometry, self.weight, bias, clip=self.layer.limits
-        )
-        return (weight, offsets) if np.isfinite(weight).all() and np.isfinite(offsets).all() else None
+        bias = self.layer.bias
+        if not compensate or bias is None:
+            return self.weight, None
+        real = bias.real().reshape(-1)
+        weight, offsets = solve_least_squares(self.x, self.wanted, self.geometry, self.weight, real, clip=self.layer.limits)
+        if not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
+            return None
+        return weight, bias.nearest(offsets.reshape(bias.integers.shape))
 
     def unfolded_grid(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The steps, the lowest and the highest integers of the weights, each (groups, O, fan-in of a group)."""
@@ -92,6 +97,38 @@ class Solution:
 
     weight: np.ndarray
     bias: np.ndarray | None = None
+
+
+class LayerRounding(ABC):
+    """Base of the passes that choose the integers of layers in a module in QDQ form; arguments as of `RoundByHessian`."""
+
+    def __init__(
+        self,
+        reference: tvm.IRModule,
+        inputs: Sequence[np.ndarray],
+        compensate: bool,
+        rows: int,
+        seed: int,
+        on_progress: Progress | None,
+    ) -> None:
+        self.reference = reference
+        self.inputs = list(inputs)
+        self.compensate = compensate
+        self.rows = int(rows)
+        self.seed = seed
+        self.on_progress = on_progress
+
+    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        """Return the module with other integers; shapes and dtypes stay."""
+        return repair_layers(type(self).__name__, mod, self.reference, self.inputs, self._choose, on_progress=self.on_progress)
+
+    def _choose(self, problem: LayerProblem) -> Solution | str:
+        aim = problem.aim(self.compensate)
+        return NO_SOLUTION if aim is None else self.solve(problem, *aim)
+
+    @abstractmethod
+    def solve(self, problem: LayerProblem, weight: np.ndarray, bias: np.ndarray | None) -> Solution:
+        """The integers of a layer; `weight` and `bias` from `LayerProblem.aim`."""
 
 
 def repair_layers(

@@ -9,7 +9,7 @@ Convolutions are matrix products over unfolded windows, group by group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,9 +17,8 @@ from .._tvm import tvm
 from ..errors import UserError
 from ..graph.adopt_module import model_pass
 from .im2col import folded_weight, unfolded_weight
-from .layerwise import NO_SOLUTION, LayerProblem, Solution, repair_layers
+from .layerwise import LayerProblem, LayerRounding, Progress, Solution
 
-Progress = Callable[[int, int, str], None]
 # Rows whose moments are summed at a time.
 _BLOCK = 4096
 # Columns between updates of all that stand behind them.
@@ -27,7 +26,7 @@ _COLUMNS = 128
 
 
 @model_pass("RoundByHessian")
-class RoundByHessian:
+class RoundByHessian(LayerRounding):
     """Round the weights of convolutions and matrix products in a module in QDQ form, second-order errors made good.
 
     Args:
@@ -59,36 +58,17 @@ class RoundByHessian:
     ) -> None:
         if damping <= 0 or rows < 1:
             raise UserError("rounding by the Hessian needs a damping and a number of rows above 0")
-        self.reference = reference
-        self.inputs = list(inputs)
+        super().__init__(reference, inputs, compensate, rows, seed, on_progress)
         self.damping = damping
         self.act_order = act_order
-        self.compensate = compensate
-        self.rows = int(rows)
-        self.seed = seed
-        self.on_progress = on_progress
 
-    def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        """Return the module with other integers; shapes and dtypes stay."""
-        return repair_layers("RoundByHessian", mod, self.reference, self.inputs, self._solve, on_progress=self.on_progress)
-
-    def _solve(self, problem: LayerProblem) -> Solution | str:
-        bias, geometry = problem.layer.bias, problem.geometry
-        weight, offsets = problem.weight, None
-        if self.compensate and bias is not None:
-            found = problem.compensated()
-            if found is None:
-                return NO_SOLUTION
-            weight, offsets = found
+    def solve(self, problem: LayerProblem, weight: np.ndarray, bias: np.ndarray | None) -> Solution:
+        """Round input by input, see `round_columns`."""
         steps, lowest, highest = problem.unfolded_grid()
-        matrix = unfolded_weight(weight.astype(np.float64), geometry)
-        rounded = round_columns(
-            matrix, steps, lowest, highest, _moments(problem.sample(self.rows, self.seed).inputs), self.damping, self.act_order
-        )
-        integers = folded_weight(rounded, geometry, weight.shape)
-        if bias is None or offsets is None:
-            return Solution(integers)
-        return Solution(integers, bias.nearest(offsets.reshape(bias.integers.shape)))
+        matrix = unfolded_weight(weight.astype(np.float64), problem.geometry)
+        moments = _moments(problem.sample(self.rows, self.seed).inputs)
+        rounded = round_columns(matrix, steps, lowest, highest, moments, self.damping, self.act_order)
+        return Solution(folded_weight(rounded, problem.geometry, weight.shape), bias)
 
 
 def round_columns(

@@ -9,7 +9,7 @@ do better in an output, they stay. Adam (Kingma and Ba, 2015) in NumPy, on rows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,9 +17,8 @@ from .._tvm import tvm
 from ..errors import UserError
 from ..graph.adopt_module import model_pass
 from .im2col import folded_weight, unfolded_weight
-from .layerwise import NO_SOLUTION, LayerProblem, Solution, repair_layers
+from .layerwise import LayerProblem, LayerRounding, Progress, Solution
 
-Progress = Callable[[int, int, str], None]
 # The sigmoid reaches from -0.1 to 1.1 and is cut at 0 and 1.
 _LOW, _HIGH = -0.1, 1.1
 # The regularizer is off for the first part of the descent, then its exponent falls from the first to the second.
@@ -28,7 +27,7 @@ _EXPONENTS = (20.0, 2.0)
 
 
 @model_pass("RoundWeights")
-class RoundWeights:
+class RoundWeights(LayerRounding):
     """Learn how the weights of a module in QDQ form are rounded.
 
     Args:
@@ -64,38 +63,27 @@ class RoundWeights:
     ) -> None:
         if min(iterations, batch, rows) < 1 or min(learning_rate, strength) <= 0:
             raise UserError("adaptive rounding needs iterations, rows, a learning rate and a strength above 0")
-        self.reference = reference
-        self.inputs = list(inputs)
+        super().__init__(reference, inputs, compensate, rows, seed, on_progress)
         self.iterations = int(iterations)
         self.batch = int(batch)
         self.learning_rate = learning_rate
         self.strength = strength
-        self.compensate = compensate
-        self.rows = int(rows)
-        self.seed = seed
-        self.on_progress = on_progress
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with other integers; shapes and dtypes stay."""
         self._rng = np.random.default_rng(self.seed)
-        return repair_layers("RoundWeights", mod, self.reference, self.inputs, self._solve, on_progress=self.on_progress)
+        return super().transform_module(mod, ctx)
 
-    def _solve(self, problem: LayerProblem) -> Solution | str:
-        grid, bias, geometry = problem.layer.weight, problem.layer.bias, problem.geometry
+    def solve(self, problem: LayerProblem, weight: np.ndarray, bias: np.ndarray | None) -> Solution:
+        """Learn which way each weight is rounded."""
+        grid, geometry = problem.layer.weight, problem.geometry
         rows = problem.sample(self.rows, self.seed)
-        weight, integer_bias = problem.weight, None
-        if self.compensate and bias is not None:
-            found = problem.compensated()
-            if found is None:
-                return NO_SOLUTION
-            weight, offsets = found
-            integer_bias = bias.nearest(offsets.reshape(bias.integers.shape))
         steps, lowest, highest = (array.astype(np.float32) for array in problem.unfolded_grid())
         matrix = unfolded_weight(weight, geometry)
         groups, outputs = matrix.shape[:2]
         offsets = np.zeros((groups, 1, outputs), np.float32)
-        if bias is not None:
-            offsets = bias.real(integer_bias).reshape(groups, 1, outputs)
+        if problem.layer.bias is not None:
+            offsets = problem.layer.bias.real(bias).reshape(groups, 1, outputs)
         descent = _Descent(np.ascontiguousarray(rows.inputs), rows.targets, offsets, steps, problem.layer.limits)
         nearest, present = (
             unfolded_weight(integers, geometry).astype(np.float32) for integers in (grid.nearest(weight), grid.integers)
@@ -104,7 +92,7 @@ class RoundWeights:
         base = np.clip(np.floor(ratio), lowest, highest)
         learned = self._learn(descent, base, np.clip(ratio - base, 0.0, 1.0), base < highest)
         best = descent.best([learned, nearest, present])
-        return Solution(folded_weight(best, geometry, weight.shape).astype(np.int64), integer_bias)
+        return Solution(folded_weight(best, geometry, weight.shape).astype(np.int64), bias)
 
     def _learn(self, descent: _Descent, base: np.ndarray, share: np.ndarray, free: np.ndarray) -> np.ndarray:
         """float32 (groups, O, K): the integers learned, each `base` or, where it is `free` to, one more.

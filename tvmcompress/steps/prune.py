@@ -28,7 +28,7 @@ from ..recipe.quantize import QuantizeRecipe
 from ..sensitivity.channels import Sensitivity
 from ..targets.emulators.artifact import EmulatedArtifact
 from ..targets.registry import get_target
-from ..training import GRADIENT_CRITERIA
+from ..training.criteria import gradient_criterion
 from .base import Context, Need, State, Step
 from .calibrate import find_ranges
 from .progress import ProgressReporter
@@ -73,7 +73,7 @@ class Prune(Step[PruneRecipe]):
     @property
     def needs(self) -> frozenset[Need]:
         """Calibration data to rank blocks and for gradients, and for these PyTorch."""
-        gradients = self.options.importance in GRADIENT_CRITERIA and self.options.sensitivity is None
+        gradients = self.options.sensitivity is None and gradient_criterion(self.options.importance) is not None
         needed: set[Need] = {"calibration"} if self.options.blocks or gradients else set()
         return frozenset(needed | {"torch"} if gradients else needed)
 
@@ -296,10 +296,11 @@ def _samples(data: Dataset | None) -> list[np.ndarray] | None:
 
 def _criterion(name: str, data: Dataset | None) -> str | Prepared:
     """The criterion of a name; one that can use labels gets those that the data has."""
-    if name not in GRADIENT_CRITERIA or data is None or data.labels is None:
+    made = gradient_criterion(name)
+    if made is None or data is None or data.labels is None:
         return name
     few = data.first(CRITERION_SAMPLES)
-    return GRADIENT_CRITERIA[name](few.inputs(), data.labels[: len(few)])
+    return made(few.inputs(), data.labels[: len(few)])
 
 
 def _share_left(fraction: float | None, whole: int, now: int) -> float | None:

@@ -6,12 +6,11 @@ Importing this package does not import PyTorch; using it does (`pip install 'tvm
 from __future__ import annotations
 
 from .bridge import TorchModel
-from .criteria import GRADIENT_CRITERIA, FisherImportance, GradientCriterion, TaylorImportance
+from .criteria import FisherImportance, GradientCriterion, TaylorImportance
 from .finetuning import finetune
 from .gradients import SampleLoss, sample_gradients
 
 __all__ = [
-    "GRADIENT_CRITERIA",
     "FisherImportance",
     "GradientCriterion",
     "SampleLoss",

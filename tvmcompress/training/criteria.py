@@ -12,18 +12,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import UserError
 from ..passes._tvm import tvm
 from ..passes.channels import Group
 from ..passes.channels.atoms import Role
-from ..passes.pruning.importance import Criterion, unit_values, weight_members
+from ..passes.pruning.importance import CRITERIA, Criterion, SampledCriterion, unit_values, weight_members
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .gradients import sample_gradients
 
 
-class GradientCriterion:
-    """Base of the criteria on gradients.
+class GradientCriterion(SampledCriterion):
+    """Base of the criteria on gradients. Another package's is a subclass, named in the entry points `tvmcompress.criteria`.
 
     Args:
         samples: Calibration samples, one array an input of the model, axis 0 the samples.
@@ -39,20 +38,9 @@ class GradientCriterion:
 
     def __init__(self, samples: Sequence[np.ndarray] | None, labels: np.ndarray | None = None, *, seed: int = 0) -> None:
         load_torch()
-        if not samples or len(samples[0]) == 0:
-            raise UserError("this importance criterion needs calibration samples, and none were given")
-        self.samples = list(samples)
+        super().__init__(samples)
         self.labels = labels
         self.seed = seed
-
-    def prepare(self, mod: tvm.IRModule) -> Criterion:
-        """Run the samples forth and back and return the criterion for this module.
-
-        Raises:
-            UnsupportedOperatorError: There are no gradients for an operator.
-            UserError: Samples or labels do not fit the model.
-        """
-        raise NotImplementedError
 
     def _contributions(self, mod: tvm.IRModule) -> Iterator[dict[str, Tensor]]:
         """For each sample and parameter the product of weights and gradient, in the parameter's shape."""
@@ -126,7 +114,7 @@ class FisherImportance(GradientCriterion):
         return score
 
 
-GRADIENT_CRITERIA: dict[str, type[GradientCriterion]] = {
-    criterion.name: criterion for criterion in (TaylorImportance, FisherImportance)
-}
-"""The criteria that can use labels, by name."""
+def gradient_criterion(name: str | None) -> type[GradientCriterion] | None:
+    """The class of the criterion of a name, if it is one on gradients, which can use labels and needs PyTorch."""
+    made = CRITERIA.get(name or "")
+    return made if isinstance(made, type) and issubclass(made, GradientCriterion) else None
