@@ -41,11 +41,12 @@ def _core_and_specs(mod: tvm.IRModule) -> tuple[tvm.IRModule, Specs, Specs]:
     core = tvm.transform.Sequential([IntegerCore()])(mod)
     io = get_io_quantization(core)
     names = ["output"] if len(io.outputs) == 1 else [f"output{index}" for index in range(len(io.outputs))]
-    inputs = tuple(_integer_spec(tensor.name, tensor) for tensor in io.inputs)
-    return core, inputs, tuple(_integer_spec(name, tensor) for name, tensor in zip(names, io.outputs))
+    inputs = tuple(integer_spec(tensor.name, tensor) for tensor in io.inputs)
+    return core, inputs, tuple(integer_spec(name, tensor) for name, tensor in zip(names, io.outputs))
 
 
-def _integer_spec(name: str, tensor: TensorQuantization) -> TensorSpec:
+def integer_spec(name: str, tensor: TensorQuantization) -> TensorSpec:
+    """An input or output of an integer program."""
     if tensor.dtype.startswith("float"):
         layout = "NCHW" if len(tensor.shape) == 4 else None
         return TensorSpec(name=name, shape=tensor.shape, dtype=tensor.dtype, layout=layout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -92,7 +92,8 @@ def check_channels(op: str, call: relax.Call, channels: int, first: int = 2) -> 
         check_tensor(op, role, expr, ("int32",), (channels,))
 
 
-def _spatial(call: relax.Call, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+def output_sizes(call: relax.Call, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of what a convolution with these attributes gives."""
     attrs = call.attrs
     top, left, bottom, right = (int(pad) for pad in attrs.padding)
     (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
@@ -111,7 +112,7 @@ def _infer_conv(call: relax.Call) -> relax.TensorType:
     if c % groups or o % groups:
         raise ValueError(f"{name}: {groups} groups do not divide {c} input and {o} output channels")
     check_channels(name, call, o)
-    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), result_dtype(call.attrs))
+    return tensor_type((n, *output_sizes(call, (h, w), (kh, kw)), o), result_dtype(call.attrs))
 
 
 def _infer_depthwise(call: relax.Call) -> relax.TensorType:
@@ -123,7 +124,7 @@ def _infer_depthwise(call: relax.Call) -> relax.TensorType:
     if o % c:
         raise ValueError(f"{name}: {o} output channels are no multiple of {c} input channels")
     check_channels(name, call, o)
-    return tensor_type((n, *_spatial(call, (h, w), (kh, kw)), o), result_dtype(call.attrs))
+    return tensor_type((n, *output_sizes(call, (h, w), (kh, kw)), o), result_dtype(call.attrs))
 
 
 def accumulator_dtype(attrs: Any) -> str:
@@ -154,39 +155,67 @@ def te_epilogue(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) ->
     )
 
 
+def te_window_sums(
+    x: Any,
+    attrs: Any,
+    shape: Sequence[Any],
+    kernel: Sequence[int],
+    product: Callable[..., Any],
+    name: str,
+    *,
+    depth: int | None,
+    fill: int = 0,
+) -> Any:
+    """The sums of a convolution over the windows of an NHWC tensor.
+
+    Args:
+        x: The tensor.
+        attrs: With strides, padding and dilation.
+        shape: Of the result.
+        kernel: Rows, columns.
+        product: Given an element of the tensor, the output channel, and the places of row, column and depth in the kernel.
+        name: Of what is computed.
+        depth: Input channels that an output channel reads; None for a depthwise convolution, whose kernel has no such axis.
+        fill: What padding holds.
+    """
+    padded = te_pad(x, attrs.padding, fill)
+    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
+    rows, cols = te.reduce_axis((0, kernel[0]), "kh"), te.reduce_axis((0, kernel[1]), "kw")
+    depths = [] if depth is None else [te.reduce_axis((0, depth), "ic")]
+    groups = int(x.shape[3]) // (depth or 1)
+    per_group = int(shape[3]) // groups
+
+    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
+        channel = k // per_group
+        for inner in depths:
+            channel = inner if groups == 1 else channel * depth + inner
+        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel]
+        return te.sum(product(value, k, rows, cols, *depths), axis=[rows, cols, *depths])
+
+    return te.compute(shape, element, name=name)
+
+
 def _define_conv(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs = call.attrs
     zero, kind = int(attrs.input_zero_point), accumulator_dtype(attrs)
-    padded = te_pad(x, attrs.padding, zero)
-    o, kh, kw, depth = static_shape(call.args[1])
-    per_group = o // int(attrs.groups)
-    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
-    rows, cols, depths = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw"), te.reduce_axis((0, depth), "ic")
+    _, kh, kw, depth = static_shape(call.args[1])
 
-    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
-        channel = depths if int(attrs.groups) == 1 else (k // per_group) * depth + depths
-        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype(kind) - tirx.const(zero, kind)
-        return te.sum(value * weight[k, rows, cols, depths].astype(kind), axis=[rows, cols, depths])
+    def product(value: Any, k: Any, *place: Any) -> Any:
+        return (value.astype(kind) - tirx.const(zero, kind)) * weight(k, *place).astype(kind)
 
-    acc = te.compute(_infer_conv(call).shape, element, name="conv")
+    acc = te_window_sums(x, attrs, _infer_conv(call).shape, (kh, kw), product, "conv", depth=depth, fill=zero)
     return te_epilogue(acc, bias, multiplier, shift, attrs)
 
 
 def _define_depthwise(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs = call.attrs
     zero, kind = int(attrs.input_zero_point), accumulator_dtype(attrs)
-    padded = te_pad(x, attrs.padding, zero)
-    _, kh, kw, o = static_shape(call.args[1])
-    factor = o // static_shape(call.args[0])[3]
-    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
-    rows, cols = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw")
+    _, kh, kw, _ = static_shape(call.args[1])
 
-    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
-        channel = k if factor == 1 else k // factor
-        value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype(kind) - tirx.const(zero, kind)
-        return te.sum(value * weight[0, rows, cols, k].astype(kind), axis=[rows, cols])
+    def product(value: Any, k: Any, row: Any, col: Any) -> Any:
+        return (value.astype(kind) - tirx.const(zero, kind)) * weight[0, row, col, k].astype(kind)
 
-    acc = te.compute(_infer_depthwise(call).shape, element, name="depthwise")
+    acc = te_window_sums(x, attrs, _infer_depthwise(call).shape, (kh, kw), product, "depthwise", depth=None, fill=zero)
     return te_epilogue(acc, bias, multiplier, shift, attrs)
 
 

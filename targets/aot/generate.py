@@ -256,9 +256,7 @@ def _context(
         "constant_bytes": sum(value.nbytes for value in program.constants.values()),
         "inputs": [tensor(spec, name) for spec, name in zip(inputs, program.inputs)],
         "outputs": [tensor(spec, name) for spec, name in zip(outputs, program.outputs)],
-        "functions": [
-            {"name": name, "parameters": ", ".join(["void *"] * counts[name])} for name in sorted(counts)
-        ],
+        "functions": [{"name": name, "parameters": ", ".join(["void *"] * counts[name])} for name in sorted(counts)],
         "steps": steps,
         "constants": constants,
     }

@@ -141,9 +141,7 @@ def _map_allocations(stmt: tirx.Stmt, change: Callable[[tirx.AllocBuffer], tirx.
         return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _map_allocations(stmt.body, change))
     if isinstance(stmt, tirx.For):
         body = _map_allocations(stmt.body, change)
-        return tirx.For(
-            stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations
-        )
+        return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations)
     if isinstance(stmt, tirx.IfThenElse):
         otherwise = None if stmt.else_case is None else _map_allocations(stmt.else_case, change)
         return tirx.IfThenElse(stmt.condition, _map_allocations(stmt.then_case, change), otherwise)

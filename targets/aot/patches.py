@@ -54,13 +54,16 @@ def choose_patches(mod: tvm.IRModule, whole: Compiled, compiled: Compile) -> tup
         made = compiled(cut)
         if made.arena.plan.size < size:
             size = made.arena.plan.size
-            best = made, Patches(
-                end=name,
-                layers=len(candidate.prefix.layers),
-                strips=candidate.strips,
-                extra_macs=candidate.extra_macs,
-                macs=macs,
-                whole_arena_bytes=whole.arena.plan.size,
+            best = (
+                made,
+                Patches(
+                    end=name,
+                    layers=len(candidate.prefix.layers),
+                    strips=candidate.strips,
+                    extra_macs=candidate.extra_macs,
+                    macs=macs,
+                    whole_arena_bytes=whole.arena.plan.size,
+                ),
             )
     return best
 

@@ -157,9 +157,7 @@ class _Search:
         """Branch and bound; whether it came to its end, so that the plan is optimal."""
         steps = sorted({buffer.first for buffer in self._buffers})
         # Of each buffer the steps of its life, as positions in `steps`, with the bytes in use.
-        lives = [
-            [(at, b.at(step)) for at, step in enumerate(steps) if b.first <= step <= b.last] for b in self._buffers
-        ]
+        lives = [[(at, b.at(step)) for at, step in enumerate(steps) if b.first <= step <= b.last] for b in self._buffers]
         rest = [0] * len(steps)
         for life in lives:
             for at, size in life:

@@ -13,9 +13,7 @@ from ...passes.integer.registry import is_integer_op
 from ...passes.numbers.two_of_four import GROUP, KEPT
 
 
-def te_sparse_layer(
-    call: relax.Call, x: Any, values: Any, indices: Any, bias: Any, multiplier: Any, shift: Any
-) -> Any:
+def te_sparse_layer(call: relax.Call, x: Any, values: Any, indices: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     """A `qconv2d` or `qdense` whose weight is `unpack_2of4` of values and indices, as a tensor expression.
 
     Args:

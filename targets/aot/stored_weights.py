@@ -14,10 +14,9 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from ...passes._tvm import Constant, relax, te, tvm
 from ...passes.graph.decode_weights import is_stored_weight
 from ...passes.graph.module_params import static_shape
-from ...passes.integer.conv import te_pad
+from ...passes.integer.conv import te_window_sums
 from ...passes.integer.registry import PREFIX, definition_of, is_integer_op
 from ...passes.integer.stored_weights import te_unpacked
-from ...passes.reference.registry import ints
 from .rewrite import rewrite_main
 from .sparse_layers import te_sparse_layer
 
@@ -64,23 +63,13 @@ class _Rewriter(PyExprMutator):
 
 
 def _convolution(call: relax.Call, x: Any, weight: Any) -> Any:
-    attrs = call.attrs
-    order = [str(attrs.kernel_layout).index(axis) for axis in "OHWI"]
-    shape = static_shape(call.args[1])
-    outputs, kh, kw, depth = (shape[axis] for axis in order)
-    per_group = outputs // int(attrs.groups)
-    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
-    padded = te_pad(x, ints(attrs.padding), 0)
-    rows, cols, depths = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw"), te.reduce_axis((0, depth), "ic")
+    order = [str(call.attrs.kernel_layout).index(axis) for axis in "OHWI"]
+    _, kh, kw, depth = (static_shape(call.args[1])[axis] for axis in order)
 
-    def element(n: Any, i: Any, j: Any, k: Any) -> Any:
-        channel = depths if int(attrs.groups) == 1 else (k // per_group) * depth + depths
-        place: list[Any] = [None] * 4
-        for axis, index in zip(order, (k, rows, cols, depths)):
-            place[axis] = index
-        return te.sum(padded[n, i * sh + rows * dh, j * sw + cols * dw, channel] * weight(*place), axis=[rows, cols, depths])
+    def product(value: Any, *place: Any) -> Any:
+        return value * weight(*(place[order.index(axis)] for axis in range(4)))
 
-    return te.compute(static_shape(call), element, name="conv")
+    return te_window_sums(x, call.attrs, static_shape(call), (kh, kw), product, "conv", depth=depth)
 
 
 def _product(call: relax.Call, x: Any, weight: Any) -> Any:

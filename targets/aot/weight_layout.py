@@ -12,7 +12,7 @@ vector units have an instruction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ...passes._tvm import Constant, relax, te, tvm
 from ...passes.graph.module_params import static_shape
-from ...passes.integer.conv import te_epilogue, te_pad, weight_as_oi
+from ...passes.integer.conv import te_epilogue, te_window_sums, weight_as_oi
 from ...passes.integer.registry import PREFIX
 from ...passes.plugins.registry import Registry
 from .rewrite import rewrite_main
@@ -64,47 +64,28 @@ _DEFINITIONS: Registry[Callable[[relax.Call, np.ndarray], tuple[np.ndarray, Expr
 
 @_DEFINITIONS.register("qconv2d")
 def _convolution(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expression]:
-    attrs = call.attrs
-    shape = static_shape(call)
-    outputs, kh, kw, depth = weight.shape
-    per_group = outputs // int(attrs.groups)
-    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
-
-    def qconv2d(x: Any, w: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
-        padded = te_pad(x, [int(pad) for pad in attrs.padding], int(attrs.input_zero_point))
-        rows, cols = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw")
-        depths = te.reduce_axis((0, depth), "ic")
-
-        def element(n: Any, i: Any, j: Any, k: Any) -> Any:
-            channel = depths if int(attrs.groups) == 1 else (k // per_group) * depth + depths
-            value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype("int32")
-            return te.sum(value * w[rows, cols, depths, k].astype("int32"), axis=[rows, cols, depths])
-
-        return te_epilogue(te.compute(shape, element, name="conv"), bias, multiplier, shift, attrs)
-
-    return weight.transpose(1, 2, 3, 0), qconv2d
+    return weight.transpose(1, 2, 3, 0), _windows(call, "qconv2d", "conv", weight.shape[1:3], weight.shape[3])
 
 
 @_DEFINITIONS.register("qdepthwise")
 def _depthwise(call: relax.Call, weight: np.ndarray) -> tuple[np.ndarray, Expression]:
+    return weight[0], _windows(call, "qdepthwise", "depthwise", weight.shape[1:3], None)
+
+
+def _windows(call: relax.Call, function: str, name: str, kernel: Sequence[int], depth: int | None) -> Expression:
+    """A convolution on weights (KH, KW, depth, O), or (KH, KW, O)."""
     attrs = call.attrs
-    shape = static_shape(call)
-    _, kh, kw, outputs = weight.shape
-    factor = outputs // static_shape(call.args[0])[3]
-    (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
 
-    def qdepthwise(x: Any, w: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
-        padded = te_pad(x, [int(pad) for pad in attrs.padding], int(attrs.input_zero_point))
-        rows, cols = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw")
+    def define(x: Any, w: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
+        def product(value: Any, k: Any, *place: Any) -> Any:
+            return value.astype("int32") * w(*place, k).astype("int32")
 
-        def element(n: Any, i: Any, j: Any, k: Any) -> Any:
-            channel = k if factor == 1 else k // factor
-            value = padded[n, i * sh + rows * dh, j * sw + cols * dw, channel].astype("int32")
-            return te.sum(value * w[rows, cols, k].astype("int32"), axis=[rows, cols])
+        zero = int(attrs.input_zero_point)
+        acc = te_window_sums(x, attrs, static_shape(call), kernel, product, name, depth=depth, fill=zero)
+        return te_epilogue(acc, bias, multiplier, shift, attrs)
 
-        return te_epilogue(te.compute(shape, element, name="depthwise"), bias, multiplier, shift, attrs)
-
-    return weight[0], qdepthwise
+    define.__name__ = function
+    return define
 
 
 @_DEFINITIONS.register("qdense")

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from ...passes._tvm import tvm
-from ...passes.graph.rebuild import bindings
-from ...passes.integer.registry import is_integer_op
-from ...passes.lowering.integer_core import IntegerCore, TensorQuantization, get_io_quantization
+from ...passes.lowering.integer_core import IntegerCore, get_io_quantization
 from ..base import TensorSpec
-
-
-def is_integer(mod: tvm.IRModule) -> bool:
-    """Whether a model module has integer operators."""
-    return any(is_integer_op(value) for _, value in bindings(mod["main"]))
+from ..integer_io import integer_spec, is_integer
 
 
 def integer_core(mod: tvm.IRModule) -> tvm.IRModule:
@@ -24,18 +18,4 @@ def io_specs(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
     ends = get_io_quantization(mod)
     outputs = ends.outputs
     names = ["output"] if len(outputs) == 1 else [tensor.name for tensor in outputs]
-    return tuple(_spec(t.name, t) for t in ends.inputs), tuple(_spec(n, t) for n, t in zip(names, outputs))
-
-
-def _spec(name: str, tensor: TensorQuantization) -> TensorSpec:
-    if tensor.dtype == "float32":
-        layout = "NCHW" if len(tensor.shape) == 4 else None
-        return TensorSpec(name=name, shape=tensor.shape, dtype=tensor.dtype, layout=layout)
-    return TensorSpec(
-        name=name,
-        shape=tensor.shape,
-        dtype=tensor.dtype,
-        layout=tensor.layout or None,
-        scale=tensor.scale,
-        zero_point=tensor.zero_point,
-    )
+    return tuple(integer_spec(t.name, t) for t in ends.inputs), tuple(integer_spec(n, t) for n, t in zip(names, outputs))

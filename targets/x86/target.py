@@ -13,13 +13,13 @@ from ...passes.errors import UserError
 from ...passes.graph.module_params import input_vars, static_shape
 from ..artifact_folder import write_artifact
 from ..base import Target, TensorSpec
-from ..integer_io import with_limits
+from ..integer_io import is_integer, with_limits
 from ..staging import staged
 from ..tuning_log import default_logs
 from .artifact import X86Artifact
 from .compile import compile_module
 from .host import cpu_features, resolve_cpu
-from .integer import integer_core, io_specs, is_integer
+from .integer import integer_core, io_specs
 from .kernels.intrinsics import best_dot
 from .library import compiler, write_library
 

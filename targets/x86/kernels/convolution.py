@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ....passes._tvm import relax, te, tirx
+from ....passes._tvm import relax, te, tirx, tvm
 from ....passes.graph.module_params import static_shape
-from ....passes.integer.conv import output_size
+from ....passes.integer.conv import output_sizes
 from ....passes.integer.registry import make_call, register_operator, tensor_type
 from ....passes.integer.requantization import requantization_of
 from .intrinsics import DOT_ANNOTATION, DOTS, Dot
@@ -64,41 +64,41 @@ def pack_weights(weight: np.ndarray, bias: np.ndarray, zero_point: int, dot: Dot
     return PackedWeights(np.ascontiguousarray(groups.astype(dot.weight)), folded, flat)
 
 
-def x86_qconv2d(
-    x: relax.Expr,
-    packed: relax.Expr,
-    bias: relax.Expr,
-    multiplier: relax.Expr,
-    shift: relax.Expr,
-    attrs: Any,
-    *,
-    dot: Dot,
-    kernel: tuple[int, int],
-    flat: bool,
-    simple: bool,
-) -> relax.Call:
+def x86_qconv2d(operands: list[relax.Expr], attrs: Any, *, flat: bool, **options: Any) -> relax.Call:
     """The operator.
 
     Args:
-        x: int8 (N, H, W, C).
-        packed: `PackedWeights.weight`.
-        bias: `PackedWeights.bias`.
-        multiplier: int32 (O,), padded like the bias.
-        shift: The same.
+        operands: The input, int8 (N, H, W, C); `PackedWeights.weight` and `.bias`; multiplier and shift, int32 (O,), padded
+            like the bias.
         attrs: Of the `qconv2d` that it stands for.
+        flat: `PackedWeights.flat`.
+        options: Those of `packed_call`.
+    """
+    return packed_call(_CONV, operands, attrs, flat=flat, **options)
+
+
+def packed_call(
+    op: tvm.ir.Op, operands: list[relax.Expr], attrs: Any, *, dot: Dot, kernel: tuple[int, int], simple: bool, **more: Any
+) -> relax.Call:
+    """A call of an operator on packed weights.
+
+    Args:
+        op: The operator.
+        operands: Input, weights, bias, multiplier, shift.
+        attrs: Of the operator that it stands for.
         dot: The instruction.
         kernel: Rows, columns.
-        flat: `PackedWeights.flat`.
         simple: `shifts_simply`.
+        more: Attributes of its own.
     """
     return make_call(
-        _CONV,
-        [x, packed, bias, multiplier, shift],
+        op,
+        operands,
         strides=list(attrs.strides),
         padding=list(attrs.padding),
         dilation=list(attrs.dilation),
         kernel=kernel,
-        flat=flat,
+        **more,
         simple=simple,
         input_zero_point=attrs.input_zero_point,
         **requantization_of(attrs),
@@ -108,13 +108,9 @@ def x86_qconv2d(
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
-    n, h, w, _ = static_shape(call.args[0])
-    kh, kw = call.attrs.kernel
-    top, left, bottom, right = call.attrs.padding
-    (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
-    rows, cols = output_size(h, kh, sh, top, bottom, dh), output_size(w, kw, sw, left, right, dw)
+    n, *size, _ = static_shape(call.args[0])
     blocks, *_, lanes, _ = static_shape(call.args[1])
-    return tensor_type((n, rows, cols, blocks * lanes), "int8")
+    return tensor_type((n, *output_sizes(call, size, call.attrs.kernel), blocks * lanes), "int8")
 
 
 def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:

@@ -14,9 +14,9 @@ import numpy as np
 
 from ....passes._tvm import relax, te, tirx
 from ....passes.graph.module_params import static_shape
-from ....passes.integer.conv import output_size
-from ....passes.integer.registry import make_call, register_operator, tensor_type
-from ....passes.integer.requantization import requantization_of
+from ....passes.integer.conv import output_sizes
+from ....passes.integer.registry import register_operator, tensor_type
+from .convolution import packed_call
 from .intrinsics import DOT_ANNOTATION, DOTS, Dot, packed_product
 from .requantize import requantized
 
@@ -40,52 +40,20 @@ def pack_depthwise(weight: np.ndarray, bias: np.ndarray, zero_point: int, dot: D
     return np.ascontiguousarray(packed.astype(dot.weight)), folded.astype(np.int32)
 
 
-def x86_qdepthwise(
-    x: relax.Expr,
-    packed: relax.Expr,
-    bias: relax.Expr,
-    multiplier: relax.Expr,
-    shift: relax.Expr,
-    attrs: Any,
-    *,
-    dot: Dot,
-    kernel: tuple[int, int],
-    simple: bool,
-) -> relax.Call:
+def x86_qdepthwise(operands: list[relax.Expr], attrs: Any, **options: Any) -> relax.Call:
     """The operator.
 
     Args:
-        x: int8 (N, H, W, C).
-        packed: From `pack_depthwise`.
-        bias: From `pack_depthwise`.
-        multiplier: int32 (C,).
-        shift: int32 (C,).
+        operands: The input, int8 (N, H, W, C); both from `pack_depthwise`; multiplier and shift, int32 (C,).
         attrs: Of the `qdepthwise` that it stands for.
-        dot: The instruction.
-        kernel: Rows, columns.
-        simple: `shifts_simply`.
+        options: Those of `packed_call`.
     """
-    return make_call(
-        _DEPTHWISE,
-        [x, packed, bias, multiplier, shift],
-        strides=list(attrs.strides),
-        padding=list(attrs.padding),
-        dilation=list(attrs.dilation),
-        kernel=kernel,
-        simple=simple,
-        input_zero_point=attrs.input_zero_point,
-        **requantization_of(attrs),
-        max_shift=attrs.max_shift,
-        dot=DOTS.index(dot),
-    )
+    return packed_call(_DEPTHWISE, operands, attrs, **options)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
-    n, h, w, c = static_shape(call.args[0])
-    kh, kw = call.attrs.kernel
-    top, left, bottom, right = call.attrs.padding
-    (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
-    return tensor_type((n, output_size(h, kh, sh, top, bottom, dh), output_size(w, kw, sw, left, right, dw), c), "int8")
+    n, *size, channels = static_shape(call.args[0])
+    return tensor_type((n, *output_sizes(call, size, call.attrs.kernel), channels), "int8")
 
 
 def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:

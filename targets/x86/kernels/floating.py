@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ....passes._tvm import relax, te, tirx
+from ....passes._tvm import relax, te
 from ....passes.graph.module_params import static_shape
-from ....passes.integer.conv import output_size
+from ....passes.integer.conv import output_sizes, te_pad
 from ....passes.integer.registry import make_call, register_operator, tensor_type
 from .intrinsics import BLOCK_ANNOTATION
 
@@ -67,18 +67,15 @@ def x86_matmul(x: relax.Expr, packed: relax.Expr) -> relax.Call:
 
 
 def _infer_conv(call: relax.Call) -> relax.TensorType:
-    n, h, w, _ = static_shape(call.args[0])
-    blocks, kh, kw, _, block = static_shape(call.args[1])
-    top, left, bottom, right = call.attrs.padding
-    (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
-    rows, cols = output_size(h, kh, sh, top, bottom, dh), output_size(w, kw, sw, left, right, dw)
-    return tensor_type((n, rows, cols, blocks * block), "float32")
+    n, *size, _ = static_shape(call.args[0])
+    blocks, *kernel, _, block = static_shape(call.args[1])
+    return tensor_type((n, *output_sizes(call, size, kernel), blocks * block), "float32")
 
 
 def _define_conv(call: relax.Call, x: Any, weight: Any) -> Any:
     _, kh, kw, c, block = static_shape(call.args[1])
     (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
-    padded = _padded(x, *(int(pad) for pad in call.attrs.padding))
+    padded = te_pad(x, call.attrs.padding, 0)
     row, col, depth = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw"), te.reduce_axis((0, c), "ic")
 
     def element(n: Any, i: Any, j: Any, k: Any) -> Any:
@@ -86,18 +83,6 @@ def _define_conv(call: relax.Call, x: Any, weight: Any) -> Any:
         return te.sum(value * weight[k // block, row, col, depth, k % block], axis=[row, col, depth])
 
     return te.compute(_infer_conv(call).shape, element, name="conv", attrs={BLOCK_ANNOTATION: block})
-
-
-def _padded(x: Any, top: int, left: int, bottom: int, right: int) -> Any:
-    if not (top or left or bottom or right):
-        return x
-    n, h, w, c = (int(dim) for dim in x.shape)
-
-    def element(b: Any, i: Any, j: Any, k: Any) -> Any:
-        inside = tirx.all(i >= top, i < top + h, j >= left, j < left + w)
-        return tirx.if_then_else(inside, x[b, i - top, j - left, k], tirx.const(0.0, "float32"))
-
-    return te.compute((n, h + top + bottom, w + left + right, c), element, name="padded")
 
 
 def _infer_matmul(call: relax.Call) -> relax.TensorType:

@@ -94,12 +94,14 @@ def _packed_convolution(
     o, kh, kw, _ = operands.weight.shape
     channels = -(-o // dot.lanes) * dot.lanes
     packed = pack_weights(operands.weight, operands.bias, int(attrs.input_zero_point), dot, channels)
+    arrays = {
+        "packed": packed.weight,
+        "folded_bias": packed.bias,
+        "multiplier": _padded(operands.multiplier, channels),
+        "shift": _padded(operands.shift, channels),
+    }
     new = x86_qconv2d(
-        x,
-        rebuilder.param(f"{name}.packed", packed.weight),
-        rebuilder.param(f"{name}.folded_bias", packed.bias),
-        rebuilder.param(f"{name}.multiplier", _padded(operands.multiplier, channels)),
-        rebuilder.param(f"{name}.shift", _padded(operands.shift, channels)),
+        [x, *(rebuilder.param(f"{name}.{part}", value) for part, value in arrays.items())],
         attrs,
         dot=dot,
         kernel=(kh, kw),
@@ -127,12 +129,9 @@ def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features:
         return None
     by_channel = operands.weight.reshape(kh * kw, channels).T
     packed, bias = pack_depthwise(operands.weight, operands.bias, int(call.attrs.input_zero_point), dot)
+    arrays = [rebuilder.param(f"{var.name}.packed", packed), rebuilder.param(f"{var.name}.folded_bias", bias)]
     return x86_qdepthwise(
-        rebuilder.get(call.args[0]),
-        rebuilder.param(f"{var.name}.packed", packed),
-        rebuilder.param(f"{var.name}.folded_bias", bias),
-        rebuilder.get(call.args[3]),
-        rebuilder.get(call.args[4]),
+        [rebuilder.get(call.args[0]), *arrays, rebuilder.get(call.args[3]), rebuilder.get(call.args[4])],
         call.attrs,
         dot=dot,
         kernel=(kh, kw),
@@ -158,9 +157,7 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
 
 
 @KERNELS.register("relax.nn.conv2d")
-def _float_convolution(
-    rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]
-) -> relax.Expr | None:
+def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
     weight = rebuilder.param_value(call.args[1])
     attrs = call.attrs
     layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout)
@@ -174,9 +171,7 @@ def _float_convolution(
 
 
 @KERNELS.register("relax.matmul")
-def _float_product(
-    rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]
-) -> relax.Expr | None:
+def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
     weight = rebuilder.param_value(call.args[1])
     *outer, _ = static_shape(call.args[0])
     if weight is None or weight.ndim != 2 or not outer or weight.dtype != np.float32:
