@@ -114,9 +114,7 @@ class Band:
         with T.serial(counts[4] - first) as r:
             self._bring(x, band, index, r + first, counts)
 
-    def _bring(
-        self, x: tirx.Buffer, band: tirx.Buffer, index: tirx.PrimExpr, r: tirx.PrimExpr, counts: tirx.Buffer
-    ) -> None:
+    def _bring(self, x: tirx.Buffer, band: tirx.Buffer, index: tirx.PrimExpr, r: tirx.PrimExpr, counts: tirx.Buffer) -> None:
         """Statements that copy row `r` of a band from the input."""
         row_bytes = self.width * self.channels
         y = index * self.step + (r - self.top)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+
 from tvm import tirx
+from tvm.target import codegen
 
 VECTOR = 16
 """Bytes of a vector register."""
+
+
+@functools.cache
+def _intrinsic(name: str) -> int:
+    return int(codegen.llvm_lookup_intrinsic_id(name))
+
+
+def intrinsic(dtype: str, name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
+    """A call of one of LLVM's intrinsics."""
+    return tirx.call_llvm_pure_intrin(dtype, tirx.const(_intrinsic(name), "uint32"), *args)
 
 
 def i32(value: int) -> tirx.PrimExpr:

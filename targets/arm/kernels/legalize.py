@@ -13,13 +13,14 @@ from ....passes.integer.requantization import requantization_of
 from ....passes.plugins.registry import Registry
 from ...kernels.layers import (
     ConvolutionShape,
-    NotRepresentable,
+    checked_bias,
     constant_values,
     convolution_sizes,
     depthwise_sizes,
-    folded_bias,
+    is_plain,
+    row_sizes,
 )
-from ...kernels.sums import Operand
+from ...kernels.sums import operands_of
 from ...kernels.taps import group_taps
 from ...kernels.use_kernels import Kernel, Maker, use_kernels
 from ...kernels.vectors import VECTOR
@@ -59,12 +60,6 @@ class UseNeonKernels:
         return use_kernels(mod, {name: partial(make, self.products) for name, make in KERNELS.items()})
 
 
-def _check_sums(flat: np.ndarray, folded: np.ndarray) -> None:
-    """Sums of (O, K) weights must stay within 32 bits for every input."""
-    if (np.abs(folded.astype(np.int64)) + 128 * np.abs(flat.astype(np.int64)).sum(1)).max(initial=0) >= 1 << 31:
-        raise NotRepresentable("a sum that leaves 32 bits")
-
-
 def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
     record = requantization_of(call.attrs)
     return Epilogue.of(record["rounding"], record["output_zero_point"], record["qmin"], record["qmax"], shift)
@@ -72,13 +67,12 @@ def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
 
 @KERNELS.register("qconv2d")
 def _convolution(products: Products, call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
-    attrs = call.attrs
     constants = constant_values(call)
-    if addition is not None or constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
+    if addition is not None or constants is None or not is_plain(call):
         return None
     shape = ConvolutionShape(**convolution_sizes(call))
     whole = shape.kernel == (shape.height, shape.width) and (shape.out_height, shape.out_width) == (1, 1)
-    if whole and not any(int(p) for p in attrs.padding):
+    if whole and not any(int(p) for p in call.attrs.padding):
         weight, *rest = constants
         return _tokens(products, call, 1, weight.reshape(len(weight), -1), *rest)
     return _kernel("conv2d", products, call, shape, *constants)
@@ -103,19 +97,13 @@ def _tokens(
 ) -> Kernel:
     """A layer of (O, K) weights over `count` tokens, as the pointwise convolution of a row."""
     outputs, inputs = weight.shape
-    shape = _row(count, inputs, outputs)
+    shape = ConvolutionShape(**row_sizes(count, inputs, outputs))
     return _kernel("dense", products, call, shape, weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
 
 
 def _fitting(products: Products, weights: np.ndarray) -> Products:
     """`products`, or those that take weights of -128, two of whose products leave 16 bits."""
     return Pairs(whole=True) if isinstance(products, Pairs) and weights.min(initial=0) == -128 else products
-
-
-def _row(count: int, inputs: int, outputs: int) -> ConvolutionShape:
-    """The pointwise convolution of a row of `count` pixels, none of which is padding."""
-    sizes = {"height": 1, "width": count, "channels": inputs, "out_height": 1, "out_width": count, "out_channels": outputs}
-    return ConvolutionShape(**sizes, kernel=(1, 1), strides=(1, 1), top=0, left=0, input_zero_point=0)
 
 
 def _kernel(
@@ -129,8 +117,7 @@ def _kernel(
     shift: np.ndarray,
 ) -> Kernel:
     flat = weight.reshape(len(weight), -1)
-    folded = folded_bias(call, flat, bias)
-    _check_sums(flat, folded)
+    folded = checked_bias(call, flat, bias)
     epilogue = _epilogue(call, shift)
     products = _fitting(products, flat)
     kernel = ConvolutionKernel(shape, epilogue, products, plan_convolution(shape, epilogue, products))
@@ -141,7 +128,7 @@ def _kernel(
 @KERNELS.register("qdepthwise")
 def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
     constants = constant_values(call)
-    if constants is None or [int(d) for d in call.attrs.dilation] != [1, 1]:
+    if constants is None or not is_plain(call):
         return None
     if static_shape(call)[3] != static_shape(call.args[0])[3]:
         return None
@@ -149,8 +136,7 @@ def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
     taps = weight.reshape(-1, weight.shape[3])
     if len(taps) > _MOST_TAPS:
         return None
-    folded = folded_bias(call, taps.T, bias)
-    _check_sums(taps.T, folded)
+    folded = checked_bias(call, taps.T, bias)
     shape, epilogue = ConvolutionShape(**depthwise_sizes(call)), _epilogue(call, shift)
     kernel = DepthwiseKernel(shape, epilogue, DotTaps() if products.dot else HalfwordTaps(group_taps(taps)))
     if not kernel.fits:
@@ -167,7 +153,7 @@ def _matmul(products: Products, call: relax.Call) -> Kernel | None:
     first, second = (static_shape(arg) for arg in call.args)
     if first[:-2] != second[:-2] or any(isinstance(arg, Constant) for arg in call.args):
         return None
-    count, shape = int(np.prod(first[:-2])), _row(first[-2], first[-1], second[-1])
+    count, shape = int(np.prod(first[:-2])), ConvolutionShape(**row_sizes(first[-2], first[-1], second[-1]))
     multiplier, shift = int(attrs.multiplier), int(attrs.shift)
     epilogue = _epilogue(call, np.array([shift]))
     chosen: Products = Dot() if products.dot else Pairs(whole=True)
@@ -178,20 +164,11 @@ def _matmul(products: Products, call: relax.Call) -> Kernel | None:
 
 @KERNELS.register("qadd")
 def _add(products: Products, call: relax.Call) -> Kernel | None:
-    attrs = call.attrs
-    shapes = [static_shape(arg) for arg in call.args]
-    elements = int(np.prod(shapes[0]))
-    if shapes[0] != shapes[1] or any(isinstance(arg, Constant) for arg in call.args) or elements < VECTOR:
+    attrs, operands = call.attrs, operands_of(call)
+    elements = int(np.prod(static_shape(call)))
+    if operands is None or elements < VECTOR:
         return None
-    rounding = str(attrs.rounding)
-    first, second = (
-        Term(
-            Operand(int(attrs[f"input{i}_zero_point"]), int(attrs[f"input{i}_multiplier"]), int(attrs[f"input{i}_shift"])),
-            int(attrs.left_shift),
-            rounding,
-        )
-        for i in (1, 2)
-    )
+    first, second = (Term(operand, int(attrs.left_shift), str(attrs.rounding)) for operand in operands)
     multiplier, shift = np.array([int(attrs.output_multiplier)]), np.array([int(attrs.output_shift)])
     epilogue = _epilogue(call, shift)
     parameters = np.concatenate([epilogue.parameters(multiplier, shift).ravel(), epilogue.tail])

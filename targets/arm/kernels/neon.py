@@ -7,22 +7,15 @@ halves of their operands (SMULL2, SQXTN2) follow from `high` and `joined`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 from tvm import tirx
-from tvm.target import codegen
 
-from ...kernels.vectors import i32
-
-
-@functools.cache
-def _intrinsic(name: str) -> int:
-    return int(codegen.llvm_lookup_intrinsic_id(f"llvm.aarch64.neon.{name}"))
+from ...kernels.vectors import i32, intrinsic
 
 
 def _call(dtype: str, name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
-    return tirx.call_llvm_pure_intrin(dtype, tirx.const(_intrinsic(name), "uint32"), *args)
+    return intrinsic(dtype, f"llvm.aarch64.neon.{name}", *args)
 
 
 def shuffled(vectors: Sequence[tirx.PrimExpr], lanes: Sequence[int]) -> tirx.PrimExpr:
@@ -52,26 +45,17 @@ def quad(words: tirx.PrimExpr, lane: int) -> tirx.PrimExpr:
 
 def sdot(acc: tirx.PrimExpr, a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """acc plus, by lane, the products of four bytes of a with four of b; int32x4."""
-    return tirx.call_llvm_pure_intrin(
-        "int32x4", tirx.const(int(codegen.llvm_lookup_intrinsic_id("llvm.aarch64.neon.sdot.v4i32.v16i8")), "uint32"), acc, a, b
-    )
+    return _call("int32x4", "sdot.v4i32.v16i8", acc, a, b)
 
 
 def smmla(acc: tirx.PrimExpr, a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """acc plus the 2 x 2 products of two rows of eight bytes of a with two of b; int32x4."""
-    return tirx.call_llvm_pure_intrin(
-        "int32x4", tirx.const(int(codegen.llvm_lookup_intrinsic_id("llvm.aarch64.neon.smmla.v4i32.v16i8")), "uint32"), acc, a, b
-    )
+    return _call("int32x4", "smmla.v4i32.v16i8", acc, a, b)
 
 
 def smull(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """int16x8 products of int8x8."""
     return _call("int16x8", "smull", a, b)
-
-
-def smull_words(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
-    """int32x4 products of int16x4."""
-    return _call("int32x4", "smull", a, b)
 
 
 def saddlp(halves: tirx.PrimExpr) -> tirx.PrimExpr:

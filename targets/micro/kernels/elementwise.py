@@ -13,32 +13,20 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from ...kernels.sums import Operand
+from ...kernels.sums import TableSum
 from ...kernels.vectors import i32
 from .epilogue import Epilogue
 from .words import qadd
 
 # mypy: ignore-errors
 
+
 @dataclass(frozen=True)
-class Sum:
-    """A sum of two operands.
+class Sum(TableSum):
+    """A sum for cores with the DSP extension; its constants are the tables, the zero points of shifted operands, and the
+    epilogue's words."""
 
-    Attributes:
-        first, second: The operands.
-        left_shift: Of both, before they are multiplied.
-        epilogue: How the sum becomes an output.
-    """
-
-    first: Operand
-    second: Operand
-    left_shift: int
     epilogue: Epilogue
-
-    @property
-    def tables(self) -> int:
-        """How many operands need a table."""
-        return 2 - self.first.shifted - self.second.shifted
 
     @property
     def _shift(self) -> int:
@@ -46,25 +34,9 @@ class Sum:
         return self.left_shift - 2 + self.epilogue.gain
 
     def constants(self, multiplier: int, shift: int) -> np.ndarray:
-        """The tables, the zero points of shifted operands, and the epilogue's words; flat int32.
-
-        Args:
-            multiplier, shift: The output's factor.
-
-        Raises:
-            NotRepresentable: The factor does not fit the fast arithmetic.
-        """
-        parts, offset = [], 0
-        for operand in (self.first, self.second):
-            if operand.shifted:
-                offset -= operand.zero_point << self._shift
-            else:
-                parts.append(self.epilogue.gain * operand.table(self.left_shift, self.epilogue.rounding))
-        if parts:
-            parts[0] = parts[0] + offset
-            offset = 0
+        offset, tables = self.parts(self._shift, lambda table: self.epilogue.gain * table)
         words = self.epilogue.parameters(np.array([multiplier]), np.array([shift]))[:, 0]
-        return np.concatenate([*parts, [offset], words]).astype(np.int32)
+        return np.concatenate([*tables, [offset], words]).astype(np.int32)
 
     @property
     def words(self) -> int:

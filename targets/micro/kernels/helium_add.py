@@ -8,7 +8,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
-from ...kernels.sums import Operand
+from ...kernels.sums import TableSum
 from ...kernels.vectors import splat
 from .helium_epilogue import HeliumEpilogue
 from .helium_words import gather_words
@@ -17,24 +17,10 @@ from .helium_words import gather_words
 
 
 @dataclass(frozen=True)
-class HeliumSum:
-    """A sum of two operands.
+class HeliumSum(TableSum):
+    """A sum; its constants are the zero points of shifted operands, the epilogue's words, and the tables."""
 
-    Attributes:
-        first, second: The operands.
-        left_shift: Of both, before they are multiplied.
-        epilogue: How the sum becomes an output.
-    """
-
-    first: Operand
-    second: Operand
-    left_shift: int
     epilogue: HeliumEpilogue
-
-    @property
-    def tables(self) -> int:
-        """How many operands need a table."""
-        return 2 - self.first.shifted - self.second.shifted
 
     @property
     def words(self) -> int:
@@ -42,30 +28,13 @@ class HeliumSum:
         return 4 + 256 * self.tables
 
     def constants(self, multiplier: int, shift: int) -> np.ndarray:
-        """The epilogue's words, the zero points of shifted operands, and the tables; flat int32.
-
-        Args:
-            multiplier, shift: The output's factor.
-
-        Raises:
-            NotRepresentable: The factor does not fit the fast arithmetic.
-        """
-        parts, offset = [], 0
-        for operand in (self.first, self.second):
-            if operand.shifted:
-                offset -= operand.zero_point << (self.left_shift - 1)
-            else:
-                table = operand.table(self.left_shift, self.epilogue.rounding)
-                # From the least byte to the greatest.
-                parts.append(np.concatenate([table[128:], table[:128]]))
-        if parts:
-            parts[0] = parts[0] + offset
-            offset = 0
+        # From the least byte to the greatest.
+        offset, tables = self.parts(self.left_shift - 1, lambda table: np.concatenate([table[128:], table[:128]]))
         words = self.epilogue.parameters(np.array([multiplier]), np.array([shift]))[:, 0]
         head = np.zeros(4, np.int64)
         head[0] = offset
         head[1 : 1 + len(words)] = words
-        return np.concatenate([head, *parts]).astype(np.int32)
+        return np.concatenate([head, *tables]).astype(np.int32)
 
     def apply(self, a: tirx.PrimExpr, b: tirx.PrimExpr, constants: tirx.Buffer) -> tirx.PrimExpr:
         """The int8x4 sum of two int8 values given as int32x4."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...kernels.band import Band
 from .helium_epilogue import HeliumEpilogue
 from .panel import Convolution
 
@@ -14,6 +13,8 @@ class HeliumConvolution(Convolution):
     """The shape of a convolution, its accumulators finished by vectors."""
 
     epilogue: HeliumEpilogue
+
+    band = Convolution.band_of
 
     @property
     def run(self) -> int:
@@ -25,21 +26,6 @@ class HeliumConvolution(Convolution):
         """Whether every output pixel is made of one input pixel."""
         rows, columns = (self.out_height - 1) * self.strides[0], (self.out_width - 1) * self.strides[1]
         return self.kernel == (1, 1) and not (self.top or self.left) and rows < self.height and columns < self.width
-
-    def band(self, rows: int, slack: int = 0) -> Band:
-        """The band for `rows` output rows."""
-        return Band(
-            height=self.height,
-            width=self.width,
-            channels=self.channels,
-            top=self.top,
-            left=self.left,
-            columns=(self.out_width - 1) * self.strides[1] + self.kernel[1],
-            rows=(rows - 1) * self.strides[0] + self.kernel[0],
-            step=rows * self.strides[0],
-            slack=slack,
-            zero_point=self.input_zero_point,
-        )
 
 
 @dataclass(frozen=True)

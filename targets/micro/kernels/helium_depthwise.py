@@ -16,6 +16,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from ...kernels.band import HEAD, Band
+from ...kernels.layers import ConvolutionShape
 from ...kernels.vectors import VECTOR, as_bytes, load_words
 from .helium_epilogue import HeliumEpilogue
 from .helium_words import narrowed, vmull, widened
@@ -27,30 +28,15 @@ LANES = np.array([[0, 4, 8, 12], [2, 6, 10, 14], [1, 5, 9, 13], [3, 7, 11, 15]])
 
 
 @dataclass(frozen=True)
-class HeliumDepthwise:
-    """The shape of a depthwise convolution, NHWC with batch 1, one output channel a channel.
+class HeliumDepthwise(ConvolutionShape):
+    """The shape of a depthwise convolution with one output channel a channel.
 
     Attributes:
-        height, width, channels: Of the input.
-        out_height, out_width: Of the output.
-        kernel, strides: (vertical, horizontal).
-        top, left: Padding before; what lies behind follows from the sizes.
-        input_zero_point: What padding holds.
         epilogue: How accumulators become outputs.
         groups: Numbers of the taps whose products are summed as halfwords.
         rows: Output rows made from one band; divides the output's rows.
     """
 
-    height: int
-    width: int
-    channels: int
-    out_height: int
-    out_width: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    top: int
-    left: int
-    input_zero_point: int
     epilogue: HeliumEpilogue
     groups: tuple[tuple[int, ...], ...]
     rows: int
@@ -82,18 +68,7 @@ class HeliumDepthwise:
     @property
     def band(self) -> Band:
         """The band."""
-        return Band(
-            height=self.height,
-            width=self.width,
-            channels=self.channels,
-            top=self.top,
-            left=self.left,
-            columns=(self.out_width - 1) * self.strides[1] + self.kernel[1],
-            rows=(self.rows - 1) * self.strides[0] + self.kernel[0],
-            step=self.rows * self.strides[0],
-            slack=0,
-            zero_point=self.input_zero_point,
-        )
+        return self.band_of(self.rows)
 
     @property
     def block_words(self) -> int:
@@ -203,9 +178,7 @@ def depthwise(layer: HeliumDepthwise) -> tirx.PrimFunc:
                 for p in range(M):
                     for cb in range(constants[HEAD]):
                         accumulate(band, constants, again, halves, acc, row, p, cb)
-                        out[T.ramp((b * ROWS + row) * (OW * C) + place(p, cb), 1, VECTOR)] = finish(
-                            constants, acc, cb
-                        )
+                        out[T.ramp((b * ROWS + row) * (OW * C) + place(p, cb), 1, VECTOR)] = finish(constants, acc, cb)
 
     depthwise_int8 = depthwise_int8.with_attr("tvmcompress.workspaces", {"band": shape.bytes})
     inplace = (H, W) == (OH, OW) and layer.strides == (1, 1) and shape.reads_once

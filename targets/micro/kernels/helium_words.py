@@ -5,21 +5,13 @@ Names follow the Armv8-M Architecture Reference Manual (DDI 0553, chapter C2). V
 
 from __future__ import annotations
 
-import functools
-
 from tvm import tirx
-from tvm.target import codegen
 
-from ...kernels.vectors import as_words, i32, splat
-
-
-@functools.cache
-def _intrinsic(name: str) -> int:
-    return int(codegen.llvm_lookup_intrinsic_id(f"llvm.arm.mve.{name}"))
+from ...kernels.vectors import as_words, i32, intrinsic, splat
 
 
 def _call(dtype: str, name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
-    return tirx.call_llvm_pure_intrin(dtype, tirx.const(_intrinsic(name), "uint32"), *args)
+    return intrinsic(dtype, f"llvm.arm.mve.{name}", *args)
 
 
 def vector(*values: tirx.PrimExpr) -> tirx.PrimExpr:

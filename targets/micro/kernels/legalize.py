@@ -12,7 +12,7 @@ from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
-from ...kernels.layers import constant_values, folded_bias
+from ...kernels.layers import averaged_pixels, constant_values, folded_bias, is_plain, row_sizes
 from ...kernels.use_kernels import Kernel, Maker, use_kernels
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
@@ -75,9 +75,8 @@ def _convolution(
     wide: Sequence[Constant] = (),
     sparse: Sequence[Constant] = (),
 ) -> Kernel | None:
-    attrs = call.attrs
     constants = constant_values(call)
-    if constants is None or int(attrs.groups) != 1 or [int(d) for d in attrs.dilation] != [1, 1]:
+    if constants is None or not is_plain(call):
         return None
     weight, bias, multiplier, shift = constants
     conv = convolution_shape(call)
@@ -86,9 +85,9 @@ def _convolution(
         return _sparse(conv, flat, folded, multiplier, shift)
     weight = flat.reshape(weight.shape)
     covers = (conv.out_height, conv.out_width) == (1, 1) and conv.kernel == (conv.height, conv.width)
-    if covers and not any(int(p) for p in attrs.padding):
+    if covers and not any(int(p) for p in call.attrs.padding):
         return _fully_connected(call, flat, folded, multiplier, shift)
-    made = _sum(addition) if addition is not None else None
+    made = elementwise.Sum.of(addition, epilogue_of(addition)) if addition is not None else None
     residual = made[0] if made is not None else None
     minimal = plan_winograd(conv, spare)
     if minimal is not None:
@@ -113,7 +112,7 @@ def _convolution(
 def _depthwise(call: relax.Call) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
-    if constants is None or [int(d) for d in attrs.dilation] != [1, 1]:
+    if constants is None or not is_plain(call):
         return None
     weight, bias, multiplier, shift = constants
     _, height, width, channels = static_shape(call.args[0])
@@ -131,9 +130,7 @@ def _depthwise(call: relax.Call) -> Kernel | None:
     flat, folded, multiplier, shift = _settled(call, weight.reshape(-1, channels).T, bias, multiplier, shift)
     weight = flat.T.reshape(weight.shape)
     parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
-    return Kernel(
-        "depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(weight[0]), parameters], options=""
-    )
+    return Kernel("depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(weight[0]), parameters], options="")
 
 
 @KERNELS.register("qdense")
@@ -145,15 +142,13 @@ def _dense(call: relax.Call, *, sparse: Sequence[Constant] = ()) -> Kernel | Non
     settled = _settled(call, weight, bias, multiplier, shift)
     if _is_among(call.args[1], sparse):
         outputs, inputs = weight.shape
-        zero = int(call.attrs.input_zero_point)
-        position = panel.Convolution(1, 1, inputs, 1, 1, outputs, (1, 1), (1, 1), 0, 0, zero, epilogue_of(call))
+        sizes = row_sizes(1, inputs, outputs, int(call.attrs.input_zero_point))
+        position = panel.Convolution(**sizes, epilogue=epilogue_of(call))
         return _sparse(position, *settled)
     return _fully_connected(call, *settled)
 
 
-def _sparse(
-    conv: panel.Convolution, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
-) -> Kernel:
+def _sparse(conv: panel.Convolution, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> Kernel:
     kernel = plan_sparse(conv)
     return Kernel("sparse", kernel.function(), [kernel.weights(weight), kernel.parameters(bias, multiplier, shift)], options="")
 
@@ -180,25 +175,9 @@ def _fully_connected(
     return Kernel("dense", dense.dense(layer), constants)
 
 
-def _sum(call: relax.Call) -> tuple[elementwise.Sum, np.ndarray] | None:
-    """The sum that a `qadd` computes, and its constants."""
-    attrs = call.attrs
-    shapes = [static_shape(arg) for arg in call.args]
-    if shapes[0] != shapes[1] or any(isinstance(arg, Constant) for arg in call.args):
-        return None
-    first, second = (
-        elementwise.Operand(
-            int(attrs[f"input{i}_zero_point"]), int(attrs[f"input{i}_multiplier"]), int(attrs[f"input{i}_shift"])
-        )
-        for i in (1, 2)
-    )
-    total = elementwise.Sum(first, second, int(attrs.left_shift), epilogue_of(call))
-    return total, total.constants(int(attrs.output_multiplier), int(attrs.output_shift))
-
-
 @KERNELS.register("qadd")
 def _add(call: relax.Call) -> Kernel | None:
-    made = _sum(call)
+    made = elementwise.Sum.of(call, epilogue_of(call))
     if made is None:
         return None
     total, constants = made
@@ -207,9 +186,7 @@ def _add(call: relax.Call) -> Kernel | None:
 
 @KERNELS.register("qavgpool")
 def _average(call: relax.Call) -> Kernel | None:
-    attrs = call.attrs
-    _, height, width, channels = static_shape(call.args[0])
-    whole = [int(p) for p in attrs.pool_size] == [height, width] and not any(int(p) for p in attrs.padding)
-    if not whole or channels % 4 or height * width > pool.MOST_PIXELS:
+    pixels, channels = averaged_pixels(call), static_shape(call)[3]
+    if pixels is None or channels % 4 or pixels > pool.MOST_PIXELS:
         return None
-    return Kernel("average", pool.global_average(height * width, channels, int(attrs.qmin), int(attrs.qmax)), [])
+    return Kernel("average", pool.global_average(pixels, channels, int(call.attrs.qmin), int(call.attrs.qmax)), [])

@@ -6,21 +6,13 @@ Reference Manual (DDI 0403, chapter A7).
 
 from __future__ import annotations
 
-import functools
-
 from tvm import tirx
-from tvm.target import codegen
 
-from ...kernels.vectors import i32
-
-
-@functools.cache
-def _intrinsic(name: str) -> int:
-    return int(codegen.llvm_lookup_intrinsic_id(name))
+from ...kernels.vectors import i32, intrinsic
 
 
 def _call(name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
-    return tirx.call_llvm_pure_intrin("int32", tirx.const(_intrinsic(name), "uint32"), *args)
+    return intrinsic("int32", name, *args)
 
 
 def smlad(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr) -> tirx.PrimExpr:
