@@ -165,7 +165,7 @@ def _matmul(products: Products, call: relax.Call) -> Kernel | None:
 @KERNELS.register("qadd")
 def _add(products: Products, call: relax.Call) -> Kernel | None:
     attrs, operands = call.attrs, operands_of(call)
-    elements = int(np.prod(static_shape(call)))
+    elements = int(np.prod(static_shape(call.args[0])))
     if operands is None or elements < VECTOR:
         return None
     first, second = (Term(operand, int(attrs.left_shift), str(attrs.rounding)) for operand in operands)

@@ -127,7 +127,8 @@ def _depthwise(call: relax.Call) -> Kernel | None:
 
 def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:
     """The sum that a `qadd` computes, and its constants."""
-    return None if static_shape(call)[-1] % 4 else helium_add.HeliumSum.of(call, _epilogue(call))
+    made = helium_add.HeliumSum.of(call, _epilogue(call))
+    return None if made is None or static_shape(call.args[0])[-1] % 4 else made
 
 
 @KERNELS.register("qadd")
