@@ -10,73 +10,24 @@ from .axes import Axes, Value, from_pairs, tensors
 from .registry import Flow, NotCovered, constant_value, rule
 
 # Operators with f(0) = 0: what is zero stays zero.
-_KEEPS_ZERO = [
-    "abs",
-    "asin",
-    "asinh",
-    "atan",
-    "atanh",
-    "ceil",
-    "erf",
-    "floor",
-    "negative",
-    "nn.gelu",
-    "nn.gelu_tanh",
-    "nn.leakyrelu",
-    "nn.relu",
-    "nn.relu6",
-    "nn.selu",
-    "nn.silu",
-    "round",
-    "sign",
-    "sin",
-    "sinh",
-    "sqrt",
-    "square",
-    "tan",
-    "tanh",
-    "trunc",
-    "astype",
-    "hint_on_device",
-    "to_vdevice",
-    "wrap_param",
-]
-_LOSES_ZERO = [
-    "acos",
-    "acosh",
-    "bitwise_not",
-    "cos",
-    "cosh",
-    "exp",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "log",
-    "logical_not",
-    "nn.softplus",
-    "rsqrt",
-    "sigmoid",
-]
+_KEEPS_ZERO = """
+abs asin asinh atan atanh ceil erf floor negative nn.gelu nn.gelu_tanh nn.leakyrelu nn.relu nn.relu6 nn.selu nn.silu round
+sign sin sinh sqrt square tan tanh trunc astype hint_on_device to_vdevice wrap_param
+"""
+_LOSES_ZERO = """
+acos acosh bitwise_not cos cosh exp isfinite isinf isnan log logical_not nn.softplus rsqrt sigmoid
+"""
 
 # f(a, b) for operators whose result at zero tells whether zeros stay zeros.
+_SAME = """
+add subtract maximum minimum power equal not_equal greater greater_equal less less_equal logical_or logical_xor
+"""
 _BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "add": np.add,
-    "subtract": np.subtract,
-    "maximum": np.maximum,
-    "minimum": np.minimum,
+    **{name: getattr(np, name) for name in _SAME.split()},
     "log_add_exp": np.logaddexp,
-    "power": np.power,
     "atan2": np.arctan2,
-    "equal": np.equal,
-    "not_equal": np.not_equal,
-    "greater": np.greater,
-    "greater_equal": np.greater_equal,
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "logical_or": np.logical_or,
-    "logical_xor": np.logical_xor,
-    "bitwise_or": lambda a, b: a + b,
-    "bitwise_xor": lambda a, b: a + b,
+    "bitwise_or": np.add,
+    "bitwise_xor": np.add,
 }
 _PRODUCTS = ("multiply", "logical_and", "bitwise_and", "left_shift", "right_shift")
 _QUOTIENTS = ("divide", "floor_divide", "mod", "floor_mod")
@@ -130,12 +81,12 @@ def first_zero(flags: list[np.ndarray | None]) -> np.ndarray:
     return np.zeros(max(len(flag) for flag in flags if flag is not None), bool)
 
 
-@rule(*(f"relax.{name}" for name in _KEEPS_ZERO))
+@rule(*(f"relax.{name}" for name in _KEEPS_ZERO.split()))
 def _keeps_zero(flow: Flow) -> Axes:
     return flow.operand(0)
 
 
-@rule(*(f"relax.{name}" for name in _LOSES_ZERO))
+@rule(*(f"relax.{name}" for name in _LOSES_ZERO.split()))
 def _loses_zero(flow: Flow) -> Axes:
     return flow.operand(0).without_zero()
 

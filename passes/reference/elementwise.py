@@ -14,10 +14,6 @@ _SQRT_HALF = np.float32(np.sqrt(0.5))
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return special.expit(x)
-
-
 def _gelu(x: np.ndarray) -> np.ndarray:
     return x * np.asarray(0.5, x.dtype) * (1 + special.erf(x * _SQRT_HALF)).astype(x.dtype)
 
@@ -27,86 +23,45 @@ def _gelu_tanh(x: np.ndarray) -> np.ndarray:
     return (0.5 * x * (1 + np.tanh(inner))).astype(x.dtype)
 
 
-_UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+_SAME = """
+tanh exp log sqrt abs negative floor ceil round sign sin cos square trunc tan bitwise_not isnan isinf isfinite logical_not
+add subtract multiply power maximum minimum less less_equal greater greater_equal equal not_equal logical_and logical_or
+logical_xor bitwise_and bitwise_or bitwise_xor floor_divide
+"""
+"""What NumPy calls by the same name."""
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(np, name) for name in _SAME.split()},
     "nn.relu": lambda x: np.maximum(x, np.asarray(0, x.dtype)),
     "nn.relu6": lambda x: np.clip(x, np.asarray(0, x.dtype), np.asarray(6, x.dtype)),
-    "nn.silu": lambda x: x * _sigmoid(x),
+    "nn.silu": lambda x: x * special.expit(x),
     "nn.gelu": _gelu,
     "nn.gelu_tanh": _gelu_tanh,
     "nn.selu": lambda x: (_SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(x))).astype(x.dtype),
-    "sigmoid": _sigmoid,
-    "tanh": np.tanh,
-    "exp": np.exp,
-    "log": np.log,
-    "sqrt": np.sqrt,
+    "sigmoid": special.expit,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "erf": special.erf,
-    "abs": np.abs,
-    "negative": np.negative,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "round": np.round,
-    "sign": np.sign,
-    "sin": np.sin,
-    "cos": np.cos,
-    "square": np.square,
-    "trunc": np.trunc,
-    "tan": np.tan,
     "acos": np.arccos,
     "asin": np.arcsin,
     "atan": np.arctan,
     "acosh": np.arccosh,
     "asinh": np.arcsinh,
     "atanh": np.arctanh,
-    "bitwise_not": np.bitwise_not,
-    "isnan": np.isnan,
-    "isinf": np.isinf,
-    "isfinite": np.isfinite,
-    "logical_not": np.logical_not,
-}
-
-_BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "add": np.add,
-    "subtract": np.subtract,
-    "multiply": np.multiply,
-    "power": np.power,
-    "maximum": np.maximum,
-    "minimum": np.minimum,
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "greater": np.greater,
-    "greater_equal": np.greater_equal,
-    "equal": np.equal,
-    "not_equal": np.not_equal,
-    "logical_and": np.logical_and,
-    "logical_or": np.logical_or,
-    "logical_xor": np.logical_xor,
-    "bitwise_and": np.bitwise_and,
-    "bitwise_or": np.bitwise_or,
-    "bitwise_xor": np.bitwise_xor,
-    "floor_divide": np.floor_divide,
     "floor_mod": np.mod,
     "mod": np.fmod,
     "atan2": np.arctan2,
+    "where": np.where,
 }
 
 
-def _register_unary(name: str, function: Callable[[np.ndarray], np.ndarray]) -> None:
+def _register(name: str, function: Callable[..., Any]) -> None:
     @register_reference(f"relax.{name}")
     def reference(args: Sequence[Value], context: Context) -> Value:
-        return function(args[0])
+        return function(*args)
 
 
-def _register_binary(name: str, function: Callable[[Any, Any], Any]) -> None:
-    @register_reference(f"relax.{name}")
-    def reference(args: Sequence[Value], context: Context) -> Value:
-        return function(args[0], args[1])
-
-
-for _name, _unary in _UNARY.items():
-    _register_unary(_name, _unary)
-for _name, _binary in _BINARY.items():
-    _register_binary(_name, _binary)
+for _name, _function in _FUNCTIONS.items():
+    _register(_name, _function)
 
 
 @register_reference("relax.divide")
@@ -145,11 +100,6 @@ def _prelu(args: Sequence[Value], context: Context) -> Value:
     shape = [1] * x.ndim
     shape[int(context.attrs.axis)] = -1
     return np.where(x > 0, x, x * slope.reshape(shape))
-
-
-@register_reference("relax.where")
-def _where(args: Sequence[Value], context: Context) -> Value:
-    return np.where(args[0], args[1], args[2])
 
 
 @register_reference("relax.astype")

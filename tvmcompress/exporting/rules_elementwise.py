@@ -9,53 +9,16 @@ import numpy as np
 from ..passes._tvm import relax
 from .writer import WIDE_OPSET, CannotWriteError, Writer, dtype_of, number, onnx_rule
 
+_SAME_WORDS = """
+sigmoid tanh exp log sqrt erf abs floor ceil round sign sin cos add less greater equal where tan acos asin atan acosh asinh
+atanh bitwise_and bitwise_or bitwise_xor bitwise_not
+"""
 _SAME = {
-    "nn.relu": "Relu",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "exp": "Exp",
-    "log": "Log",
-    "sqrt": "Sqrt",
-    "erf": "Erf",
-    "abs": "Abs",
-    "negative": "Neg",
-    "floor": "Floor",
-    "ceil": "Ceil",
-    "round": "Round",
-    "sign": "Sign",
-    "sin": "Sin",
-    "cos": "Cos",
-    "nn.selu": "Selu",
-    "isnan": "IsNaN",
-    "isinf": "IsInf",
-    "logical_not": "Not",
-    "add": "Add",
-    "subtract": "Sub",
-    "multiply": "Mul",
-    "divide": "Div",
-    "power": "Pow",
-    "maximum": "Max",
-    "minimum": "Min",
-    "less": "Less",
-    "less_equal": "LessOrEqual",
-    "greater": "Greater",
-    "greater_equal": "GreaterOrEqual",
-    "equal": "Equal",
-    "logical_and": "And",
-    "logical_or": "Or",
-    "logical_xor": "Xor",
-    "where": "Where",
-    "tan": "Tan",
-    "acos": "Acos",
-    "asin": "Asin",
-    "atan": "Atan",
-    "acosh": "Acosh",
-    "asinh": "Asinh",
-    "atanh": "Atanh",
-    "bitwise_and": "BitwiseAnd",
-    "bitwise_or": "BitwiseOr",
-    "bitwise_xor": "BitwiseXor",
-    "bitwise_not": "BitwiseNot",
+    **{name: name.title().replace("_", "") for name in _SAME_WORDS.split()},
+    **{"nn.relu": "Relu", "nn.selu": "Selu", "isnan": "IsNaN", "isinf": "IsInf", "negative": "Neg", "power": "Pow"},
+    **{"subtract": "Sub", "multiply": "Mul", "divide": "Div", "maximum": "Max", "minimum": "Min", "logical_not": "Not"},
+    **{"logical_and": "And", "logical_or": "Or", "logical_xor": "Xor"},
+    **{"less_equal": "LessOrEqual", "greater_equal": "GreaterOrEqual"},
 }
 
 

@@ -7,8 +7,9 @@ maximum, reshapes, ...) are written out likewise, with the scale of what they mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -139,8 +140,20 @@ class _Expander:
             )
         made: list[onnx.NodeProto] = []
         inputs = [self.dequantized(node, operand, made) for operand in operands]
+        return self.finished(node, kind, inputs, result, made, options)
+
+    def finished(
+        self,
+        node: onnx.NodeProto,
+        kind: str,
+        inputs: list[str],
+        result: int,
+        made: list[onnx.NodeProto],
+        options: Mapping[str, Any] | None = None,
+    ) -> list[onnx.NodeProto]:
+        """What was made, a float operator on it, and its quantization; `result` is the operand with the result's scale."""
         real = self.editor.fresh(f"{node.output[0]}_real")
-        made.append(self.editor.node(kind, inputs, real, **options))
+        made.append(self.editor.node(kind, inputs, real, **(attributes(node) if options is None else options)))
         self.quantized(node, real, result, made)
         return made
 
@@ -216,20 +229,14 @@ def _conv(expander: _Expander, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     inputs = [expander.dequantized(node, 0, made), expander.dequantized(node, 3, made, axis=0)]
     if _operand(node, 8):
         inputs.append(_bias(expander, node, node.input[8], node.input[1], node.input[4], 1.0, made))
-    real = expander.editor.fresh(f"{node.output[0]}_real")
-    made.append(expander.editor.node("Conv", inputs, real, **attributes(node)))
-    expander.quantized(node, real, 6, made)
-    return made
+    return expander.finished(node, "Conv", inputs, 6, made)
 
 
 @_rule("QLinearMatMul")
 def _matmul(expander: _Expander, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     made: list[onnx.NodeProto] = []
     inputs = [expander.dequantized(node, 0, made), expander.dequantized(node, 3, made, axis=-1)]
-    real = expander.editor.fresh(f"{node.output[0]}_real")
-    made.append(expander.editor.node("MatMul", inputs, real))
-    expander.quantized(node, real, 6, made)
-    return made
+    return expander.finished(node, "MatMul", inputs, 6, made, {})
 
 
 @_rule("QGemm")
@@ -244,10 +251,7 @@ def _gemm(expander: _Expander, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     if not _operand(node, 7):
         made.append(expander.editor.node("Gemm", inputs, node.output[0], **options))
         return made
-    real = expander.editor.fresh(f"{node.output[0]}_real")
-    made.append(expander.editor.node("Gemm", inputs, real, **options))
-    expander.quantized(node, real, 7, made)
-    return made
+    return expander.finished(node, "Gemm", inputs, 7, made, options)
 
 
 @_rule("QLinearAdd", "QLinearMul")
@@ -274,10 +278,7 @@ def _softmax(expander: _Expander, node: onnx.NodeProto) -> list[onnx.NodeProto]:
 def _qlinear_concat(expander: _Expander, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     made: list[onnx.NodeProto] = []
     inputs = [expander.dequantized(node, first, made) for first in range(2, len(node.input), 3)]
-    real = expander.editor.fresh(f"{node.output[0]}_real")
-    made.append(expander.editor.node("Concat", inputs, real, **attributes(node)))
-    expander.quantized(node, real, 0, made)
-    return made
+    return expander.finished(node, "Concat", inputs, 0, made)
 
 
 @_rule("ConvInteger", "MatMulInteger")

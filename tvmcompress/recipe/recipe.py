@@ -184,14 +184,12 @@ def as_prune_recipe(value: PruneRecipe | float | Mapping[str, Any] | None) -> Pr
     Raises:
         UserError: An unknown name, or a value out of range.
     """
-    if value is None or isinstance(value, PruneRecipe):
-        return value
-    if isinstance(value, Mapping):
-        return Recipe.of({"prune": dict(value)}).prune
-    ratio = _number(value)
-    if ratio is None or not 0 < ratio < 1:
-        raise UserError(f"the pruning ratio is {value}; it must be a fraction between 0 and 1, both excluded")
-    return PruneRecipe(ratio=ratio)
+    if value is not None and not isinstance(value, (PruneRecipe, Mapping)):
+        ratio = _number(value)
+        if ratio is None or not 0 < ratio < 1:
+            raise UserError(f"the pruning ratio is {value}; it must be a fraction between 0 and 1, both excluded")
+        return PruneRecipe(ratio=ratio)
+    return _table("prune", "ratio", value)
 
 
 def as_quantize_recipe(value: QuantizeRecipe | str | Mapping[str, Any] | None) -> QuantizeRecipe | None:
@@ -200,10 +198,7 @@ def as_quantize_recipe(value: QuantizeRecipe | str | Mapping[str, Any] | None) -
     Raises:
         UserError: An unknown name, or a value out of range.
     """
-    if value is None or isinstance(value, QuantizeRecipe):
-        return value
-    table = dict(value) if isinstance(value, Mapping) else {"precision": value}
-    return Recipe.of({"quantize": table}).quantize
+    return _table("quantize", "precision", value)
 
 
 def as_finetune_recipe(value: FinetuneRecipe | int | Mapping[str, Any] | None) -> FinetuneRecipe | None:
@@ -212,10 +207,14 @@ def as_finetune_recipe(value: FinetuneRecipe | int | Mapping[str, Any] | None) -
     Raises:
         UserError: An unknown name, or a value out of range.
     """
-    if value is None or isinstance(value, FinetuneRecipe):
+    return _table("finetune", "epochs", value)
+
+
+def _table(name: str, main: str, value: Any) -> Any:
+    """The table of a name from what a caller gave: a value of its field `main`, or more of them."""
+    if value is None or isinstance(value, Table):
         return value
-    table = dict(value) if isinstance(value, Mapping) else {"epochs": value}
-    return Recipe.of({"finetune": table}).finetune
+    return getattr(Recipe.of({name: dict(value) if isinstance(value, Mapping) else {main: value}}), name)
 
 
 def _number(value: object) -> float | None:

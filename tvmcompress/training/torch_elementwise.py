@@ -5,64 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .backend import Tensor, load_torch
+from .backend import load_torch
 from .operators import Call, Value, along, operator
 
 torch = load_torch()
 functional = torch.nn.functional
 
-_UNARY: dict[str, Callable[[Tensor], Tensor]] = {
-    "nn.relu": functional.relu,
-    "nn.relu6": functional.relu6,
-    "nn.silu": functional.silu,
-    "nn.gelu": functional.gelu,
-    "nn.gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "nn.selu": functional.selu,
-    **{
-        name: getattr(torch, name)
-        for name in (
-            *("sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "erf", "abs", "negative", "floor", "ceil", "round", "sign"),
-            *("sin", "cos", "square", "isnan", "isinf", "isfinite", "logical_not"),
-        )
-    },
-}
+_SAME = """
+sigmoid tanh exp log sqrt rsqrt erf abs negative floor ceil round sign sin cos square isnan isinf isfinite logical_not
+add subtract multiply maximum minimum less less_equal greater greater_equal logical_and logical_or logical_xor floor_divide
+where
+"""
+"""What PyTorch calls by the same name."""
 
-_BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "add": torch.add,
-    "subtract": torch.subtract,
-    "multiply": torch.multiply,
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(torch, name) for name in _SAME.split()},
+    **{f"nn.{name}": getattr(functional, name) for name in ("relu", "relu6", "silu", "gelu", "selu")},
+    "nn.gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "power": torch.pow,
-    "maximum": torch.maximum,
-    "minimum": torch.minimum,
-    "less": torch.less,
-    "less_equal": torch.less_equal,
-    "greater": torch.greater,
-    "greater_equal": torch.greater_equal,
     "equal": torch.eq,
     "not_equal": torch.ne,
-    "logical_and": torch.logical_and,
-    "logical_or": torch.logical_or,
-    "logical_xor": torch.logical_xor,
-    "floor_divide": torch.floor_divide,
 }
 
 
-def _register_unary(name: str, function: Callable[[Tensor], Tensor]) -> None:
+def _register(name: str, function: Callable[..., Any]) -> None:
     @operator(f"relax.{name}")
     def run(args: Sequence[Value], call: Call) -> Value:
-        return function(args[0])
+        return function(*args)
 
 
-def _register_binary(name: str, function: Callable[[Any, Any], Any]) -> None:
-    @operator(f"relax.{name}")
-    def run(args: Sequence[Value], call: Call) -> Value:
-        return function(args[0], args[1])
-
-
-for _name, _unary in _UNARY.items():
-    _register_unary(_name, _unary)
-for _name, _binary in _BINARY.items():
-    _register_binary(_name, _binary)
+for _name, _function in _FUNCTIONS.items():
+    _register(_name, _function)
 
 
 @operator("relax.divide")
@@ -89,11 +62,6 @@ def _softplus(args: Sequence[Value], call: Call) -> Value:
 def _prelu(args: Sequence[Value], call: Call) -> Value:
     x, slope = args
     return torch.where(x > 0, x, x * along(slope, int(call.attrs.axis), x.ndim))
-
-
-@operator("relax.where")
-def _where(args: Sequence[Value], call: Call) -> Value:
-    return torch.where(args[0], args[1], args[2])
 
 
 @operator("relax.astype")

@@ -14,23 +14,13 @@ from .file import TfliteOperator, TfliteTensor
 from .float_layers import finish
 from .importer import Importer, identifier, real, real_values
 
+_BINARY_WORDS = """
+maximum minimum equal not_equal less less_equal greater greater_equal logical_and logical_or
+"""
 _BINARY: dict[str, Callable[[Any, Any], relax.Expr]] = {
-    "ADD": relax.op.add,
-    "SUB": relax.op.subtract,
-    "MUL": relax.op.multiply,
-    "DIV": relax.op.divide,
-    "POW": relax.op.power,
-    "MAXIMUM": relax.op.maximum,
-    "MINIMUM": relax.op.minimum,
-    "EQUAL": relax.op.equal,
-    "NOT_EQUAL": relax.op.not_equal,
-    "LESS": relax.op.less,
-    "LESS_EQUAL": relax.op.less_equal,
-    "GREATER": relax.op.greater,
-    "GREATER_EQUAL": relax.op.greater_equal,
-    "LOGICAL_AND": relax.op.logical_and,
-    "LOGICAL_OR": relax.op.logical_or,
-    "FLOOR_DIV": relax.op.floor_divide,
+    **{name.upper(): getattr(relax.op, name) for name in _BINARY_WORDS.split()},
+    **{"ADD": relax.op.add, "SUB": relax.op.subtract, "MUL": relax.op.multiply, "DIV": relax.op.divide},
+    **{"POW": relax.op.power, "FLOOR_DIV": relax.op.floor_divide},
     "SQUARED_DIFFERENCE": lambda a, b: _square(relax.op.subtract(a, b)),
 }
 
@@ -84,23 +74,14 @@ def _stored(importer: Importer, tensor: TfliteTensor, value: np.ndarray) -> rela
 
 
 _UNARY: dict[str, Callable[[relax.Expr], relax.Expr]] = {
-    "RELU": relax.op.nn.relu,
+    **{
+        name.upper(): getattr(relax.op, name)
+        for name in ["tanh", "abs", "sqrt", "rsqrt", "exp", "log", "sin", "cos", "floor", "ceil", "logical_not"]
+    },
+    **{"RELU": relax.op.nn.relu, "LOGISTIC": relax.op.sigmoid, "NEG": relax.op.negative},
     "RELU6": lambda x: relax.op.clip(x, 0.0, 6.0),
     "RELU_N1_TO_1": lambda x: relax.op.clip(x, -1.0, 1.0),
     "RELU_0_TO_1": lambda x: relax.op.clip(x, 0.0, 1.0),
-    "LOGISTIC": relax.op.sigmoid,
-    "TANH": relax.op.tanh,
-    "ABS": relax.op.abs,
-    "NEG": relax.op.negative,
-    "SQRT": relax.op.sqrt,
-    "RSQRT": relax.op.rsqrt,
-    "EXP": relax.op.exp,
-    "LOG": relax.op.log,
-    "SIN": relax.op.sin,
-    "COS": relax.op.cos,
-    "FLOOR": relax.op.floor,
-    "CEIL": relax.op.ceil,
-    "LOGICAL_NOT": relax.op.logical_not,
 }
 
 
