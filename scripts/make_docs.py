@@ -82,7 +82,7 @@ def reference_page() -> str:
         ("Repairs of quantized models", "`repair`, `--quant-repair`", REPAIRS, {name: r.note for name, r in REPAIRS.items()}),
         ("Presets", "`preset`, `--preset`", PRESETS, {name: preset.purpose for name, preset in PRESETS.items()}),
         ("Families of targets", "`family` in the description of a target", FAMILIES, FAMILIES.summaries()),
-        ("Passes", "`tvmcompress.passes`", PASSES, PASSES.summaries()),
+        ("Passes", "`tvmcompress.passes`, the step `pass` of a recipe", PASSES, PASSES.summaries()),
     )
     sections = []
     for title, where, registry, summaries in tables:

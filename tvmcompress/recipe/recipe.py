@@ -29,6 +29,13 @@ steps in the place of the tables has any order, any step as often as wanted, and
     step = "quantize"
     layers = { "features.0*" = { precision = "int16x8" } }
 
+The step "pass" applies any pass of `tvmcompress.passes`, or of another package, by its name:
+
+    [[steps]]
+    step = "pass"
+    name = "EqualizeLayers"
+    options = { iterations = 20 }
+
 An entry means the same as the table of its name, and takes the same options: "prune" and "sparsify" repair what is left if
 there is calibration data, "quantize" first finds ranges, and chooses precisions where there is a limit. What stands beside it
 as an entry of its own is not done twice: "repair" behind pruning, "calibrate" and "choose_precisions" before "quantize" (their

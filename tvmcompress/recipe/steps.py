@@ -26,6 +26,18 @@ class RepairRecipe(Table):
     options: dict[str, bool | int | float] = Field(default={})
 
 
+class PassRecipe(Table):
+    """One pass over the float model.
+
+    Attributes:
+        name: One of `tvmcompress.passes`, or one that another package names in the entry points `tvmcompress.passes`.
+        options: What it is made with, by name.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default={})
+
+
 class CalibrateRecipe(Table):
     """Ranges of activations, which a step "quantize" behind it then need not find.
 
@@ -56,6 +68,7 @@ TABLES: dict[str, type[Table]] = {
     "prune": PruneRecipe,
     "sparsify": SparsifyRecipe,
     "finetune": FinetuneRecipe,
+    "pass": PassRecipe,
     "repair": RepairRecipe,
     "calibrate": CalibrateRecipe,
     "choose_precisions": QuantizeRecipe,

@@ -126,15 +126,15 @@ def _keys(original: Model, steps: Sequence[Step[Any]], context: Context) -> Iter
     }
     for number, step in enumerate(steps):
         options = json.dumps(step.key(replace(context, ahead=steps[number + 1 :])), sort_keys=True)
-        key = _digest(key, step.name, options, _source(type(step)), *(data[name] for name in sorted(step.reads)))
+        key = _digest(key, step.name, options, source_of(type(step)), *(data[name] for name in sorted(step.reads)))
         yield key
 
 
-def _source(step: type) -> str:
-    """The text of the file of a class; something that never comes again where that cannot be read."""
+def source_of(made: Any) -> str:
+    """The text of the file of a class or function; something that never comes again where that cannot be read."""
     try:
-        return inspect.getsource(sys.modules[step.__module__])
-    except (OSError, TypeError):
+        return inspect.getsource(sys.modules[made.__module__])
+    except (AttributeError, KeyError, OSError, TypeError):
         return secrets.token_hex()
 
 

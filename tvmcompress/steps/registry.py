@@ -15,6 +15,7 @@ STEPS: Registry[type[Step[Any]]] = Registry(
         "prune": "tvmcompress.steps.prune:Prune",
         "sparsify": "tvmcompress.steps.sparsify:SparsifyWeights",
         "finetune": "tvmcompress.steps.finetune:Finetune",
+        "pass": "tvmcompress.steps.apply_pass:ApplyPass",
         "repair": "tvmcompress.steps.repair:Repair",
         "calibrate": "tvmcompress.steps.calibrate:Calibrate",
         "choose_precisions": "tvmcompress.search.choose_precisions:ChoosePrecisions",

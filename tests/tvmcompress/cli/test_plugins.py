@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tvmcompress import load
 from tvmcompress.passes.pruning.importance import CRITERIA
 from tvmcompress.passes.quantization.observers import OBSERVERS
 from tvmcompress.passes.repair.repairs import REPAIRS
@@ -29,6 +30,40 @@ guess = "broken_plugin:Guess"
 [tool.setuptools]
 py-modules = ["broken_plugin"]
 """
+EXTRA = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "extra-plugin"
+version = "1.0"
+[project.entry-points."tvmcompress.criteria"]
+slope = "extra_plugin:Slope"
+[project.entry-points."tvmcompress.passes"]
+Halve = "extra_plugin:Halve"
+[tool.setuptools]
+py-modules = ["extra_plugin"]
+"""
+EXTRA_CODE = """
+from tvmcompress.passes._tvm import tvm
+from tvmcompress.passes import attach_params, detach_params
+from tvmcompress.training import TaylorImportance
+
+class Slope(TaylorImportance):
+    name = "slope"
+    def prepare(self, mod):
+        print("labels", None if self.labels is None else len(self.labels))
+        return super().prepare(mod)
+
+@tvm.transform.module_pass(opt_level=0, name="Halve")
+class Halve:
+    "Halves a weight."
+    def __init__(self, weight):
+        self.weight = weight
+    def transform_module(self, mod, ctx):
+        bare, params = detach_params(mod)
+        return attach_params(bare, {**params, self.weight: params[self.weight] / 2})
+"""
 LEFT_OUT = "of the package broken-plugin cannot be used: ImportError: the moon is not installed"
 
 
@@ -36,7 +71,7 @@ LEFT_OUT = "of the package broken-plugin cannot be used: ImportError: the moon i
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the example's package and a broken one."""
     pytest.importorskip("setuptools", "70.1")
-    folder, sources, broken = (tmp_path_factory.mktemp(name) for name in ("installed", "sources", "broken"))
+    folder, sources, broken, extra = (tmp_path_factory.mktemp(name) for name in ("installed", "sources", "broken", "extra"))
     # Building leaves files beside the sources.
     example = sources / "example"
     for path in (EXAMPLES / "plugin_criterion").rglob("*.*"):
@@ -46,8 +81,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             copy.write_bytes(path.read_bytes())
     (broken / "pyproject.toml").write_text(BROKEN)
     (broken / "broken_plugin.py").write_text("raise ImportError('the moon is not installed')\n")
+    (extra / "pyproject.toml").write_text(EXTRA)
+    (extra / "extra_plugin.py").write_text(EXTRA_CODE)
     options = ["-q", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--target", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(example), str(broken)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(example), str(broken), str(extra)], check=True)
     return folder
 
 
@@ -78,6 +115,22 @@ def test_a_criterion_and_an_observer_are_used(installed: Path, tmp_path: Path) -
     assert 'observer = "three_sigma"' in recipe
 
 
+def test_a_criterion_on_gradients_gets_labels_and_a_pass_is_a_step(installed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    weight = "classifier.weight"
+    (tmp_path / "r.toml").write_text(
+        f'[[steps]]\nstep = "pass"\nname = "Halve"\noptions = {{ weight = "{weight}" }}\n'
+        '[[steps]]\nstep = "prune"\nratio = 0.25\nimportance = "slope"\nreconstruct = false\n'
+    )
+    data = ["--calib", EXAMPLES / "digits_test.npz", "--calib-samples", 16, "--no-onnx", "--cache", tmp_path / "cache"]
+    run = tvmcompress(
+        installed, "compress", EXAMPLES / "digits.onnx", "--recipe", tmp_path / "r.toml", *data, "-o", tmp_path / "out"
+    )
+    assert "labels 16" in run.stdout
+    before, after = load(EXAMPLES / "digits.onnx").params[weight], load(tmp_path / "out" / "model.tvmc").params[weight]
+    assert {round(float(value), 6) for value in after.ravel()} <= {round(float(value) / 2, 6) for value in before.ravel()}
+
+
 def test_suggestions_leave_out_what_is_broken(installed: Path, tmp_path: Path) -> None:
     options = ["--calib", EXAMPLES / "digits_calib.npz", "--prune", 0.5, "-o", tmp_path / "out"]
     run = tvmcompress(installed, "compress", EXAMPLES / "digits.onnx", *options, "--importance", "spraed", code=2)
@@ -89,5 +142,5 @@ def test_the_help_names_what_there_is(installed: Path) -> None:
     text = " ".join(tvmcompress(installed, "compress", "--help").stdout.replace("│", " ").split())
     for name in [*CRITERIA, *OBSERVERS, *REPAIRS]:
         assert name in text
-    assert "of other packages: guess, spread." in text
+    assert "of other packages: guess, slope, spread." in text
     assert "of other packages: three_sigma." in text

@@ -12,10 +12,12 @@ import pytest
 from tvmcompress import MissingToolError, Model, Recipe, UserError, compress, load_data
 from tvmcompress.compression import CompressionResult
 from tvmcompress.data.dataset import Dataset
-from tvmcompress.passes import get_params
+from tvmcompress.passes import EqualizeLayers, get_params
 from tvmcompress.passes.graph.analysis import count_macs
 from tvmcompress.passes.pruning.sparsify import get_masks
+from tvmcompress.recipe.steps import PassRecipe
 from tvmcompress.recipe.table import Table
+from tvmcompress.steps.apply_pass import ApplyPass
 from tvmcompress.steps.base import Context, State, Step
 from tvmcompress.steps.plan import planned
 from tvmcompress.steps.registry import STEPS
@@ -243,3 +245,32 @@ def test_a_step_of_ones_own(own_step: None, digits_model: Model, calibration: Da
         compress(digits_model, calibration, recipe=steps("prune", {"step": "clip", "size": 3}))
     with pytest.raises(UserError, match="cannot stand behind 'quantize'"):
         compress(digits_model, calibration, recipe=steps("quantize", "clip"))
+
+
+def test_a_pass_as_a_step(digits_model: Model, calibration: Dataset) -> None:
+    entry = {"step": "pass", "name": "EqualizeLayers", "options": {"iterations": 3}}
+    result = compress(digits_model, calibration, recipe=steps(entry, "quantize"))
+    assert [step.name for step in result.steps] == ["EqualizeLayers", "calibrate", "quantize", "lower"]
+    expected = digits_model.apply(EqualizeLayers(iterations=3), note="pass EqualizeLayers")
+    same(result.float_model, expected)
+    assert Recipe.of(result.recipe.model_dump(exclude_none=True)) == result.recipe
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"name": "EqualiseLayers"}, "there is no pass 'EqualiseLayers'; did you mean EqualizeLayers"),
+        ({"name": "EqualizeLayers", "options": {"rounds": 3}}, "the pass 'EqualizeLayers' cannot be made with the options"),
+        ({}, "pass.name"),
+    ],
+)
+def test_passes_that_cannot_be_applied(entry: dict[str, Any], sentence: str, digits_model: Model) -> None:
+    with pytest.raises(UserError, match=sentence):
+        compress(digits_model, recipe=steps({"step": "pass", **entry}))
+
+
+def test_a_pass_does_not_quantize(digits_model: Model) -> None:
+    quantized = compress(digits_model, np.zeros((4, *digits_model.inputs[0].shape[1:]), np.float32), quantize="int8")
+    assert quantized.qdq_model is not None
+    with pytest.raises(UserError, match="gives integer operators; make it the step 'quantize'"):
+        ApplyPass(PassRecipe(name="LowerQDQ")).run(State.of(quantized.qdq_model), Context())
