@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--targets", default="cortex-m4,cortex-m55")
     options = parser.parse_args()
-    print("# First layers strip by strip", "", (__doc__ or "").split("\n\n")[-1].strip(), "", sep="\n")
-    print("| core | model | | arena | instructions | code | in strips |")
+    print("# First layers patch by patch", "", (__doc__ or "").split("\n\n")[-1].strip(), "", sep="\n")
+    print("| core | model | | arena | instructions | code | in patches |")
     print("|---|---|---|---|---|---|---|")
     for target in options.targets.split(","):
         for name in ("vww", "ic"):

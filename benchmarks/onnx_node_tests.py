@@ -1,4 +1,4 @@
-"""ONNX's own node tests: is each operator computed right, or refused with a reason, on every road that a model takes?
+"""ONNX's own node tests: is each operator computed right, or refused with a reason, at every stage that a model goes through?
 
     python benchmarks/onnx_node_tests.py [--every 1] [--only resize] [--jobs 2] [--write] [--log cases.jsonl]
 
@@ -33,7 +33,7 @@ from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 REFUSED = Path(__file__).with_name("onnx_node_tests_refused.tsv")
-ROADS = ("import", "numpy", "x86", "export", "onnxruntime", "again")
+STAGES = ("import", "numpy", "x86", "export", "onnxruntime", "again")
 OUTCOMES = ("right", "refused", "wrong", "crash")
 _TIMEOUT = 60
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -86,41 +86,41 @@ def _tensor(value: np.ndarray, info: onnx.ValueInfoProto) -> onnx.TensorProto:
 
 
 def judge(case: Case, build: bool = True) -> dict[str, Any]:
-    """What becomes of a case: outcome, the road on which it was decided, and the reason; `build` for x86, too."""
+    """What becomes of a case: outcome, the stage at which it was decided, and the reason; `build` for x86, too."""
     import onnxruntime
 
     import tvmcompress
     from tvmcompress.exporting.onnx import to_onnx
     from tvmcompress.importing import from_onnx
 
-    road = "import"
+    stage = "import"
     try:
         model = from_onnx(case.proto, source="the model")
         inputs = [_as(value, spec.dtype) for value, spec in zip(case.inputs, model.inputs, strict=True)]
-        road = "numpy"
+        stage = "numpy"
         _compare(model.run(*inputs), case)
         if build:
-            road = "x86"
+            stage = "x86"
             with tempfile.TemporaryDirectory() as folder:
                 _compare(tvmcompress.build(model, "x86", folder, tuning_log=False).run(inputs), case)
-        road = "export"
+        stage = "export"
         proto = to_onnx(model)
-        road = "onnxruntime"
+        stage = "onnxruntime"
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         feeds = {value.name: array for value, array in zip(session.get_inputs(), inputs)}
         _compare(session.run(None, feeds), case)
-        road = "again"
+        stage = "again"
         _compare(from_onnx(proto, source="the export").run(*inputs), case)
     except AssertionError as error:
-        return {"outcome": "wrong", "road": road, "reason": str(error)}
+        return {"outcome": "wrong", "stage": stage, "reason": str(error)}
     except tvmcompress.UserError as error:
-        return {"outcome": "refused", "road": road, "reason": str(error)}
+        return {"outcome": "refused", "stage": stage, "reason": str(error)}
     except Exception as error:
-        if road == "onnxruntime" and "NOT_IMPLEMENTED" in str(error):
-            return {"outcome": "right", "road": road, "reason": "ONNX Runtime has no kernel"}
+        if stage == "onnxruntime" and "NOT_IMPLEMENTED" in str(error):
+            return {"outcome": "right", "stage": stage, "reason": "ONNX Runtime has no kernel"}
         text = (str(error).strip().splitlines() or [""])[-1]
-        return {"outcome": "crash", "road": road, "reason": f"{type(error).__name__}: {text}"}
-    return {"outcome": "right", "road": road, "reason": ""}
+        return {"outcome": "crash", "stage": stage, "reason": f"{type(error).__name__}: {text}"}
+    return {"outcome": "right", "stage": stage, "reason": ""}
 
 
 def _as(value: Any, dtype: str) -> np.ndarray:
@@ -154,18 +154,18 @@ def _compare(found: list[np.ndarray], case: Case) -> None:
 def work(build: bool) -> None:
     """Judge the cases named on standard input; what native code writes goes nowhere."""
     answers = os.fdopen(os.dup(1), "w")
-    said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
-    os.dup2(said.fileno(), 1)
-    os.dup2(said.fileno(), 2)
+    written = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+    os.dup2(written.fileno(), 1)
+    os.dup2(written.fileno(), 2)
     known = {case.name: case for case in cases()}
     warnings.simplefilter("ignore")
     for line in sys.stdin:
-        said.seek(0)
-        said.truncate()
+        written.seek(0)
+        written.truncate()
         with np.errstate(all="ignore"):
             found = judge(known[line.strip()], build)
-        said.seek(0)
-        found["said"] = said.read().strip()[:200]
+        written.seek(0)
+        found["output"] = written.read().strip()[:200]
         answers.write(json.dumps(found) + "\n")
         answers.flush()
 
@@ -198,7 +198,7 @@ class Worker:
             process.wait()
             reason = f"no answer in {_TIMEOUT} s"
         self._process = None
-        return {"outcome": "crash", "road": "?", "reason": reason, "said": ""}
+        return {"outcome": "crash", "stage": "?", "reason": reason, "output": ""}
 
     def close(self) -> None:
         """End the process."""
@@ -269,9 +269,9 @@ def main() -> int:
     for name, result in found.items():
         if result["outcome"] in ("wrong", "crash") or (result["outcome"] == "refused") != (name in known):
             unexpected += 1
-            print(f"{name}: {result['outcome']} ({result['road']}) {result['reason']}")
-        if result.get("said"):
-            print(f"{name}: wrote {result['said']}")
+            print(f"{name}: {result['outcome']} ({result['stage']}) {result['reason']}")
+        if result.get("output"):
+            print(f"{name}: wrote {result['output']}")
     return 1 if unexpected else 0
 
 

@@ -92,15 +92,15 @@ class Latency(BaseModel):
 
 
 class Patches(BaseModel):
-    """What is computed in strips.
+    """What is computed in patches.
 
     Attributes:
-        end: The layer whose result is put together of strips; all layers before it are computed in strips, too.
+        end: The layer whose result is put together of patches; all layers before it are computed in patches, too.
         layers: How many layers these are.
-        strips: How many strips.
-        extra_macs: Multiply-accumulates that come on top because neighbouring strips overlap.
+        strips: How many patches, called as artifacts and reports have it.
+        extra_macs: Multiply-accumulates that come on top because neighbouring patches overlap.
         macs: Multiply-accumulates of the network without them.
-        whole_arena_bytes: The arena without strips.
+        whole_arena_bytes: The arena without patches.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -115,7 +115,7 @@ class Patches(BaseModel):
     def sentence(self, arena_bytes: int) -> str:
         """What was won and what it costs."""
         return (
-            f"the first {self.layers} layers, up to '{self.end}', run in {self.strips} strips: an arena of {arena_bytes:,} "
+            f"the first {self.layers} layers, up to '{self.end}', run in {self.strips} patches: an arena of {arena_bytes:,} "
             f"bytes instead of {self.whole_arena_bytes:,}, {100 * self.extra_macs / max(self.macs, 1):.1f} % more "
             "multiply-accumulates"
         )
@@ -139,7 +139,7 @@ class Measurement(BaseModel):
         arena_bytes: Of these the arena of activations and workspaces.
         arena_lower_bound: The most bytes of the arena that are in use at once: no plan can be smaller.
         stack_bytes: Of these the deepest stack seen.
-        patches: Which layers run in strips; None where none do.
+        patches: Which layers run in patches; None where none do.
         notes: What a reader must know of these figures.
     """
 

@@ -28,7 +28,6 @@ remains has a generic definition as a tensor expression, which `relax.transform.
 | `tvmcompress.unpack_int4` | packed, multipliers | int8 weights of four bits, for the layers above |
 | `tvmcompress.int4_weight` | values, multipliers | the same before lowering, below a dequantization |
 | `tvmcompress.unpack_2of4` | values, indices | int8 weights of which two of every four are stored |
-| `tvmcompress.unpack_2of4` | values, indices | int8 weights of which two of every four are stored |
 | `tvmcompress.wsoftmax` | x, two tables | softmax of int16 |
 
 Convolutions, layers, sums, products, pools, means, concatenation, padding, resizing, change of scale and tables exist a

@@ -1,4 +1,4 @@
-"""The operator that gives int8 weights from two of every four; see `passes.two_of_four`."""
+"""The operator that gives int8 weights from two of every four; see `passes.numbers.sparsity_2_4`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._tvm import relax, te, tirx
-from ..numbers.two_of_four import GROUP, KEPT, unpack_2of4
+from ..numbers.sparsity_2_4 import GROUP, KEPT, unpack_2_4
 from ..reference.registry import Context, Value, ints, register_reference
 from .registry import PREFIX, check_tensor, make_call, register_operator, tensor_type
 
@@ -56,9 +56,9 @@ def te_sparse(call: relax.Call, values: Any, indices: Any) -> Any:
 
 
 @register_reference(PREFIX + "unpack_2of4")
-def _unpack_2of4(args: Sequence[Value], context: Context) -> Value:
+def _unpack_2_4(args: Sequence[Value], context: Context) -> Value:
     values, indices = args
-    return unpack_2of4(values, indices, tuple(ints(context.attrs.shape)))
+    return unpack_2_4(values, indices, tuple(ints(context.attrs.shape)))
 
 
 _UNPACK = register_operator("unpack_2of4", 2, "Weights from two of every four", _infer, te_sparse)

@@ -8,7 +8,7 @@ from ..graph.rebuild import Rebuilder, bindings, rebuild, users
 from ..graph.remarks import Remark, add_remarks
 from ..integer.registry import is_integer_op
 from ..integer.sparse_weights import sparse_weight
-from ..numbers.two_of_four import is_2of4, pack_2of4
+from ..numbers.sparsity_2_4 import has_2_4_sparsity, pack_2_4
 
 
 @model_pass("CompressSparse")
@@ -33,12 +33,12 @@ class CompressSparse:
             if not all(_is_layer(values_of.get(reader)) for reader in readers.get(value.args[1], ())):
                 remarks.append(Remark("CompressSparse", var.name, "its weights are read by another operator as well"))
                 return None
-            if not is_2of4(weight):
+            if not has_2_4_sparsity(weight):
                 remarks.append(Remark("CompressSparse", var.name, "its weights are not two of every four input channels"))
                 return None
             name = rebuilder.param_name(value.args[1]) or f"{var.name}.weight"
             values, indices = (
-                rebuilder.param(key, array) for key, array in zip((name, f"{name}.indices"), pack_2of4(weight))
+                rebuilder.param(key, array) for key, array in zip((name, f"{name}.indices"), pack_2_4(weight))
             )
             x, _, *rest = (rebuilder.get(arg) for arg in value.args)
             stored = rebuilder.emit(sparse_weight(values, indices, shape=weight.shape), f"{name}.unpacked")

@@ -1,12 +1,12 @@
-"""Computing the first layers strip by strip, so that their large tensors never exist whole.
+"""Computing the first layers patch by patch, so that their large tensors never exist whole.
 
 The first layers of a convolutional network have the largest activations and small receptive fields. Computed one patch of
 their last tensor after the other, each patch from the region of the input that it depends on, only a patch of each tensor
 between them is in memory; what neighbouring patches both depend on is computed for each of them (Lin et al., "MCUNetV2:
 Memory-Efficient Patch-based Inference for Tiny Deep Learning", NeurIPS 2021).
 
-Patches are strips of whole rows here: in NHWC a strip is contiguous in memory, so that it is read from the input and written
-to the result where it lies, and rows overlap in one direction only. A strip may be as low as one row.
+Patches are whole rows here: in NHWC such a patch is contiguous in memory, so that it is read from the input and written
+to the result where it lies, and rows overlap in one direction only. A patch may be as low as one row.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..graph.rebuild import Rebuilder, bindings, users
 from ..graph.remarks import Remark, add_remarks
 from .row_windows import Rows, RowWindow, on_rows, row_window
 
-STRIP = ".strip"
-"""Stands between the name of a layer and the number of the strip in the names of its parts."""
+PATCH = ".patch"
+"""Stands between the name of a layer and the number of the patch in the names of its parts."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Prefix:
         """Rows of the end."""
         return static_shape(self.end)[1]
 
-    def strips(self, count: int) -> list[Rows]:
-        """The rows of the end cut into at most `count` strips, all as high but the last."""
+    def patches(self, count: int) -> list[Rows]:
+        """The rows of the end cut into at most `count` patches, all as high but the last."""
         high = -(-self.height // count)
         return [(start, min(start + high, self.height)) for start in range(0, self.height, high)]
 
-    def rows(self, strip: Rows) -> dict[relax.Var, Rows]:
-        """The rows of every tensor that a strip of the end is computed from, the end's own included."""
-        needed = {self.end: strip}
+    def rows(self, patch: Rows) -> dict[relax.Var, Rows]:
+        """The rows of every tensor that a patch of the end is computed from, the end's own included."""
+        needed = {self.end: patch}
         for var in reversed(self.layers):
             call, window = self.layers[var]
             first, behind = window.needs(needed[var])
@@ -63,9 +63,9 @@ class Prefix:
         return needed
 
     def extra_macs(self, count: int) -> int:
-        """Multiply-accumulates of the rows that `count` strips compute more than once."""
+        """Multiply-accumulates of the rows that `count` patches compute more than once."""
         total = 0.0
-        computed = [self.rows(strip) for strip in self.strips(count)]
+        computed = [self.rows(patch) for patch in self.patches(count)]
         for var, (call, _) in self.layers.items():
             rows = sum(needed[var][1] - needed[var][0] for needed in computed)
             total += call_macs(call) * (rows / static_shape(var)[1] - 1)
@@ -100,7 +100,7 @@ def find_prefix(func: relax.Function, end: relax.Var) -> Prefix | None:
 
 
 def prefixes(func: relax.Function) -> Iterator[Prefix]:
-    """Every prefix that could be computed in strips, shortest first."""
+    """Every prefix that could be computed in patches, shortest first."""
     for var, value in bindings(func):
         if row_window(value) is None:
             continue
@@ -111,41 +111,41 @@ def prefixes(func: relax.Function) -> Iterator[Prefix]:
 
 @model_pass("PatchExecution")
 class PatchExecution:
-    """Compute the layers up to a tensor strip by strip; every byte of the result stays.
+    """Compute the layers up to a tensor patch by patch; every byte of the result stays.
 
     The module is an integer program, images NHWC and batch 1. Where the layers cannot be cut, it is left as it is, and a
     remark says so.
 
     Args:
-        end: Name of the variable that is put together of strips.
-        strips: How many; two or more.
+        end: Name of the variable that is put together of patches.
+        patches: How many; two or more.
     """
 
-    def __init__(self, end: str, strips: int) -> None:
-        self.end, self.strips = end, strips
+    def __init__(self, end: str, patches: int) -> None:
+        self.end, self.patches = end, patches
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
         main = mod["main"]
         var = next((var for var, _ in bindings(main) if var.name == self.end), None)
         prefix = None if var is None else find_prefix(main, var)
-        if prefix is None or len(prefix.strips(self.strips)) < 2:
+        if prefix is None or len(prefix.patches(self.patches)) < 2:
             reason = (
                 "there is no such tensor"
                 if var is None
                 else "its layers do not compute rows from rows, or their tensors are read elsewhere"
                 if prefix is None
-                else f"{prefix.height} rows cannot be cut into {self.strips} strips"
+                else f"{prefix.height} rows cannot be cut into {self.patches} patches"
             )
-            return add_remarks(mod, [Remark("PatchExecution", self.end, f"not computed in strips: {reason}")])
-        return _cut(mod, prefix, prefix.strips(self.strips))
+            return add_remarks(mod, [Remark("PatchExecution", self.end, f"not computed in patches: {reason}")])
+        return _cut(mod, prefix, prefix.patches(self.patches))
 
 
-def _cut(mod: tvm.IRModule, prefix: Prefix, strips: list[Rows]) -> tvm.IRModule:
+def _cut(mod: tvm.IRModule, prefix: Prefix, patches: list[Rows]) -> tvm.IRModule:
     build = Rebuilder(mod)
     for var, value in bindings(build.source):
         if var.same_as(prefix.end):
-            parts = [_strip(build, prefix, index, rows) for index, rows in enumerate(strips)]
+            parts = [_patch(build, prefix, index, rows) for index, rows in enumerate(patches)]
             build.values[var] = build.emit(relax.op.concat(parts, axis=1), var.name)
         elif var not in prefix.layers:
             new = build.get(value)
@@ -153,9 +153,9 @@ def _cut(mod: tvm.IRModule, prefix: Prefix, strips: list[Rows]) -> tvm.IRModule:
     return build.finish()
 
 
-def _strip(build: Rebuilder, prefix: Prefix, index: int, strip: Rows) -> relax.Var:
-    """One strip of the end."""
-    needed = prefix.rows(strip)
+def _patch(build: Rebuilder, prefix: Prefix, index: int, patch: Rows) -> relax.Var:
+    """One patch of the end."""
+    needed = prefix.rows(patch)
     slices: dict[tuple[relax.Var, Rows], relax.Expr] = {}
 
     def cut(var: relax.Var, whole: relax.Expr, have: Rows) -> None:
@@ -176,6 +176,6 @@ def _strip(build: Rebuilder, prefix: Prefix, index: int, strip: Rows) -> relax.V
         args = [
             slices[arg, wanted] if position in window.operands else build.get(arg) for position, arg in enumerate(call.args)
         ]
-        made = build.emit(on_rows(call, args, window.padding(needed[var])), f"{var.name}{STRIP}{index}")
+        made = build.emit(on_rows(call, args, window.padding(needed[var])), f"{var.name}{PATCH}{index}")
         cut(var, made, needed[var])
-    return slices[prefix.end, strip]
+    return slices[prefix.end, patch]

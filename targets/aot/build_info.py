@@ -26,7 +26,7 @@ class BuildInfo(BaseModel):
         arena_lower_bound: The most bytes alive at once: no arena can be smaller.
         layers: For each function of the library the layers of the model that it computes.
         identity: Checksum of the library's files, by which a board tells what it runs.
-        patches: What is computed strip by strip; None where nothing is.
+        patches: What is computed patch by patch; None where nothing is.
         workspaces: For each function the bytes of its workspaces, which lie in the arena while it runs.
     """
 

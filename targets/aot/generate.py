@@ -79,7 +79,7 @@ class Generated:
         program: The calls.
         arena: Where tensors lie.
         constant_bytes: Bytes of the constants.
-        patches: What is computed strip by strip; None where nothing is.
+        patches: What is computed patch by patch; None where nothing is.
     """
 
     folder: Path
@@ -131,7 +131,7 @@ def generate(
         emit: "object" for kernels as an LLVM object, "c" for kernels as C source.
         legalize: The target's own kernels.
         decode: Stored weights ("int4", "float16") that are widened now, for speed; others are where they are read.
-        patch_wise: Compute the first layers strip by strip where that makes the arena smaller.
+        patch_wise: Compute the first layers patch by patch where that makes the arena smaller.
 
     Raises:
         UserError: The prefix cannot be one, or the model cannot be compiled.

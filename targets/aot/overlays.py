@@ -1,6 +1,6 @@
 """Tensors that may overlap although both are alive, because one is read ahead of where the other is written.
 
-A layer that is computed strip by strip reads its input and writes its result in step, from top to bottom: what is written lies
+A layer that is computed patch by patch reads its input and writes its result in step, from top to bottom: what is written lies
 behind what is still to be read, if the result starts early enough before the input. The two then share memory, as a file does
 that is filtered in place.
 """

@@ -1,6 +1,6 @@
-"""Which of the first layers are computed strip by strip, and in how many strips, so that the arena becomes small.
+"""Which of the first layers are computed patch by patch, and in how many patches, so that the arena becomes small.
 
-Every prefix of the network with every number of strips is a candidate. Their arenas are estimated from the lifetimes and
+Every prefix of the network with every number of patches is a candidate. Their arenas are estimated from the lifetimes and
 workspaces of the network as it is; the few best are compiled and planned, and the smallest arena is taken.
 """
 
@@ -30,13 +30,13 @@ MOST_EXTRA = 0.5
 @dataclass(frozen=True)
 class _Candidate:
     prefix: Prefix
-    strips: int
+    patches: int
     arena: int
     extra_macs: int
 
 
 def choose_patches(mod: tvm.IRModule, whole: Compiled, compiled: Compile) -> tuple[Compiled, Patches] | None:
-    """The module compiled with its first layers in strips, where that makes the arena smaller; otherwise None.
+    """The module compiled with its first layers in patches, where that makes the arena smaller; otherwise None.
 
     Args:
         mod: An integer program.
@@ -50,7 +50,7 @@ def choose_patches(mod: tvm.IRModule, whole: Compiled, compiled: Compile) -> tup
         if candidate.arena >= size:
             continue
         name = candidate.prefix.end.name
-        cut = tvm.transform.Sequential([PatchExecution(name, candidate.strips)])(mod)
+        cut = tvm.transform.Sequential([PatchExecution(name, candidate.patches)])(mod)
         made = compiled(cut)
         if made.arena.plan.size < size:
             size = made.arena.plan.size
@@ -59,7 +59,7 @@ def choose_patches(mod: tvm.IRModule, whole: Compiled, compiled: Compile) -> tup
                 Patches(
                     end=name,
                     layers=len(candidate.prefix.layers),
-                    strips=candidate.strips,
+                    strips=candidate.patches,
                     extra_macs=candidate.extra_macs,
                     macs=macs,
                     whole_arena_bytes=whole.arena.plan.size,
@@ -75,7 +75,7 @@ def _ranked(candidates: list[_Candidate]) -> list[_Candidate]:
     while left:
         smallest = min(candidate.arena for candidate in left)
         near = [candidate for candidate in left if candidate.arena <= _NEAR * smallest]
-        best = min(near, key=lambda candidate: (candidate.extra_macs, candidate.arena, candidate.strips))
+        best = min(near, key=lambda candidate: (candidate.extra_macs, candidate.arena, candidate.patches))
         ranked.append(best)
         left = [c for c in left if not c.prefix.end.same_as(best.prefix.end)]
     return ranked
@@ -89,37 +89,37 @@ def _candidates(mod: tvm.IRModule, program: Program, arena: Arena) -> Iterator[_
             continue
         inside = [steps[var.name][0] for var in prefix.layers if var.name in steps]
         outside = max((size for step, size in in_use.items() if not min(inside) <= step <= max(inside)), default=0)
-        counts = {len(prefix.strips(count)) for count in range(2, prefix.height + 1)}
+        counts = {len(prefix.patches(count)) for count in range(2, prefix.height + 1)}
         for count in sorted(counts - {1}):
-            needs = max(outside, _while_in_strips(prefix, count, steps, arena))
+            needs = max(outside, _while_in_patches(prefix, count, steps, arena))
             yield _Candidate(prefix, count, needs, prefix.extra_macs(count))
 
 
-def _while_in_strips(prefix: Prefix, count: int, steps: dict[str, tuple[int, Step]], arena: Arena) -> int:
-    """An estimate of the bytes in use while the strips are computed."""
+def _while_in_patches(prefix: Prefix, count: int, steps: dict[str, tuple[int, Step]], arena: Arena) -> int:
+    """An estimate of the bytes in use while the patches are computed."""
     whole = align(_row_bytes(prefix.end) * prefix.height)
-    strips = prefix.strips(count)
-    needed = [prefix.rows(strip) for strip in strips]
+    patches = prefix.patches(count)
+    needed = [prefix.rows(patch) for patch in patches]
     sources = [align(_row_bytes(source) * static_shape(source)[1]) for source in prefix.sources]
     if len(prefix.sources) == 1:
         # The result follows behind what is still to be read of the input.
         (source,) = prefix.sources
         lead = max(
             (
-                strip[1] * _row_bytes(prefix.end) - later.get(source, (0, 0))[0] * _row_bytes(source)
-                for strip, later in zip(strips, needed[1:])
+                patch[1] * _row_bytes(prefix.end) - later.get(source, (0, 0))[0] * _row_bytes(source)
+                for patch, later in zip(patches, needed[1:])
             ),
             default=0,
         )
         kept = max(whole, align(max(lead, 1)) + sources[0])
     else:
         kept = whole + sum(sources)
-    # Strips between the first and the last are alike.
+    # Patches between the first and the last are alike.
     return kept + max(_strip_bytes(prefix, rows, steps, arena) for rows in (needed[0], needed[len(needed) // 2], needed[-1]))
 
 
 def _strip_bytes(prefix: Prefix, rows: dict, steps: dict[str, tuple[int, Step]], arena: Arena) -> int:
-    """The most bytes that the tensors between the input and the end take in one strip, with the workspaces."""
+    """The most bytes that the tensors between the input and the end take in one patch, with the workspaces."""
     size = {var: align(_row_bytes(var) * (rows[var][1] - rows[var][0])) for var in prefix.layers}
     size[prefix.end] = 0
     last = {

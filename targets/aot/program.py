@@ -13,7 +13,7 @@ from ...passes._tvm import Constant, relax, tirx, tvm
 from ...passes.errors import UserError
 from ...passes.graph.module_params import detach_params, input_vars
 from ...passes.graph.rebuild import bindings
-from ...passes.patching.patch_execution import STRIP
+from ...passes.patching.patch_execution import PATCH
 from ..legalize import LEGALIZE
 from .inplace import inplace_argument
 from .permutations import PermutationsToReshapes
@@ -35,7 +35,7 @@ _IN_PARALLEL = {"relax.scatter_elements", "relax.scatter_nd"}
 
 Legalize = Callable[[tvm.IRModule], tvm.IRModule]
 _UNNAMED = re.compile(r"(lv|gv)\d*")
-_STRIP = re.compile(re.escape(STRIP) + r"\d+$")
+_PATCH = re.compile(re.escape(PATCH) + r"\d+$")
 
 
 @dataclass(frozen=True)
@@ -315,5 +315,5 @@ class _Builder:
             steps[-1] = replace(steps[-1], layer=self._layer(name))
 
     def _layer(self, name: str) -> str:
-        """The layer of a variable, as the model calls it; of a strip that which it belongs to."""
-        return _STRIP.sub("", self._originals.get(name, name))
+        """The layer of a variable, as the model calls it; of a patch that which it belongs to."""
+        return _PATCH.sub("", self._originals.get(name, name))

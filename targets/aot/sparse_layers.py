@@ -10,7 +10,7 @@ from ...passes._tvm import relax, te, tirx
 from ...passes.graph.module_params import static_shape
 from ...passes.integer.conv import accumulator_dtype, te_epilogue, te_pad
 from ...passes.integer.registry import is_integer_op
-from ...passes.numbers.two_of_four import GROUP, KEPT
+from ...passes.numbers.sparsity_2_4 import GROUP, KEPT
 
 
 def te_sparse_layer(call: relax.Call, x: Any, values: Any, indices: Any, bias: Any, multiplier: Any, shift: Any) -> Any:

@@ -80,10 +80,10 @@ def _smaller_arena(description: TargetDescription, generated: Generated, compile
     found = []
     if generated.patches is None:
         with tempfile.TemporaryDirectory() as scratch:
-            strips = compiled(Path(scratch), True)
-        size = strips.arena.plan.size
+            patches = compiled(Path(scratch), True)
+        size = patches.arena.plan.size
         if size < arena:
-            found.append(f"the first layers in strips (--patch-wise), {size:,} bytes, which {_fits(size, room)}")
+            found.append(f"the first layers in patches (--patch-wise), {size:,} bytes, which {_fits(size, room)}")
     return [*found, _pruned(description, arena)]
 
 

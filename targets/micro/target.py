@@ -64,7 +64,7 @@ class CortexMTarget(Target):
             emit: "object" for kernels compiled by LLVM, "c" for C source.
             kernels: Whether to use this core's own kernels; otherwise all come from the default schedule.
             check_memory: Whether to refuse a model that does not fit the board.
-            patch_wise: Whether to compute the first layers of an integer model strip by strip where that takes less memory;
+            patch_wise: Whether to compute the first layers of an integer model patch by patch where that takes less memory;
                 kernels then take no workspace for speed alone either.
             soft_float: Whether layers may compute in floating point on a core without a unit for it, which is slow.
             spend_flash: Bytes of flash to spend for fewer instructions: the weights of the layers that gain most are kept

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.passes.numbers.test_two_of_four import sparse
+from tests.passes.numbers.test_sparsity_2_4 import sparse
 from tests.targets.micro.kernels.test_kernels import assert_kernel, channels, module
 from tvmcompress.passes import CompressSparse, LowerQDQ, Quantize, Sparsify, calibrate
 from tvmcompress.passes.graph.interpreter import run

@@ -41,7 +41,7 @@ def errors() -> Console:
     return Console(stderr=True)
 
 
-def say(kind: str, sentence: str) -> None:
+def print_line(kind: str, sentence: str) -> None:
     """Print one line on standard error: "Error: ..."."""
     line = Text.assemble((f"{kind}:", _STYLES.get(kind, "bold")), " ", " ".join(sentence.split()))
     with contextlib.suppress(OSError):  # there is nowhere else to say it
@@ -57,7 +57,7 @@ def print_json(result: BaseModel | Any) -> None:
 def conclude(report: Report, output: Path | None) -> None:
     """End a command as its report says, after all is shown, and written to `output`."""
     if report.verdict.exit_code:
-        say("Error", report.verdict.sentence + (f"; what succeeded is in {output}" if output is not None else ""))
+        print_line("Error", report.verdict.sentence + (f"; what succeeded is in {output}" if output is not None else ""))
         raise typer.Exit(report.verdict.exit_code)
 
 

@@ -188,7 +188,7 @@ def _show(report: Report, output: Path, groups: bool) -> None:
         console.print(remarks_list(report))
     for remark in report.remarks:
         if remark.pass_name == POOR_PARTS:
-            common.say("Warning", f"{remark.subject}: {remark.message}")
+            common.print_line("Warning", f"{remark.subject}: {remark.message}")
     exchange = ", model.onnx (for other runtimes)" if "model.onnx" in report.files else ""
     files = f": model.tvmc (the model){exchange}, recipe.toml (the options), report.json (figures)."
     console.print(Text.assemble("Written to ", (str(output), "bold"), files))

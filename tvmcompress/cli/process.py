@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from .common import say
+from .common import print_line
 from .quiet import VERBOSE, quiet
 
 BUG, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -75,15 +75,15 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, _UsageError):
         return _usage(error)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        say("Interrupted", "nothing half-written was left behind.")
+        print_line("Interrupted", "nothing half-written was left behind.")
         return INTERRUPTED
     known = describe(error)
     if known is not None:
-        say("Error", known[1])
+        print_line("Error", known[1])
         return known[0]
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
-    say("Error", f"this is a bug ({type(error).__name__}, see above); please report it with the lines above and the command")
+    print_line("Error", f"this is a bug ({type(error).__name__}, see above); please report it with the lines above and the command")
     return BUG
 
 
@@ -98,7 +98,7 @@ def _usage(error: Exception) -> int:
         return USER_ERROR  # that error has shown the help
     command = context.command_path if context is not None else "tvmcompress"
     sentence = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-    say("Error", f"{sentence[:1].lower()}{sentence[1:]}; see {command} --help")
+    print_line("Error", f"{sentence[:1].lower()}{sentence[1:]}; see {command} --help")
     return USER_ERROR
 
 
@@ -123,7 +123,7 @@ def _plugin_warnings() -> Iterator[None]:
 
         def showwarning(message: Warning | str, category: type[Warning], *place: Any) -> None:
             if category.__name__ == "PluginWarning":
-                say("Warning", str(message))
+                print_line("Warning", str(message))
             elif os.environ.get(VERBOSE):
                 show(message, category, *place)
 

@@ -233,11 +233,11 @@ def _measure(
     except Exception as error:
         lines = str(error).strip().splitlines() or ["without a message"]
         code, problem = 1, f"this is a bug ({type(error).__name__}: {lines[-1]}); please report it with the model"
-    said = log.read_bytes() if log is not None else b""
+    written = log.read_bytes() if log is not None else b""
     shutil.rmtree(folder, ignore_errors=True)
     if log is not None:
         folder.mkdir(parents=True)
-        log.write_bytes(said)
+        log.write_bytes(written)
     # The folder is on its way to another place.
     problem = problem.replace(str(folder), folder.name)
     return BuildRecord(model=model_name, target=target, problem=problem, exit_code=code)

@@ -28,7 +28,7 @@ def without_effect(
     if options.get("sparse_weights") and not _has_sparse_weights(model):
         found.append("--sparse-weights changed nothing: no int8 weight has pattern 2:4 (see --sparsify 2:4)")
     if options.get("patch_wise") and measurement.patches is None:
-        found.append("--patch-wise changed nothing: computing the first layers strip by strip takes no less RAM")
+        found.append("--patch-wise changed nothing: computing the first layers patch by patch takes no less RAM")
     if options.get("spend_flash") is not None and (why := _spends_nothing(model, target, options, measurement)):
         found.append(f"--spend-flash changed nothing: {why}")
     if not options.get("soft_float", True) and target.fpu:
@@ -39,16 +39,16 @@ def without_effect(
 def _spends_nothing(
     model: Model, target: TargetDescription, options: Mapping[str, Any], measurement: Measurement
 ) -> str | None:
-    """Why flash to spend is not spent, or None where it is, or where strips make it hard to tell."""
+    """Why flash to spend is not spent, or None where it is, or where patches make it hard to tell."""
     if not target.dsp or target.helium or options.get("emit") == "c" or not is_quantized(model):
         return "weights of 16 bits are for int8 layers in object code on Cortex-M4, M7 and M33"
     if measurement.patches is not None:
         return None
-    from ..targets.micro.kernels.wide_weights import wide_weights
+    from ..targets.micro.kernels.int16_weights import int16_weights
 
     lowered = model.apply(CompressSparse()) if options.get("sparse_weights") else model
     spare = not options.get("patch_wise")
-    asked, usual = (wide_weights(lowered.module, budget, spare) for budget in (options["spend_flash"], None))
+    asked, usual = (int16_weights(lowered.module, budget, spare) for budget in (options["spend_flash"], None))
     if asked != usual:
         return None
     return "that much is spent anyway" if asked else "no convolution's weights of 16 bits fit into it, and none are by default"

@@ -20,7 +20,7 @@ def memory_map(builds: Sequence[BuildRecord]) -> RenderableType:
         table.add_column(heading, style="bold" if heading == "model" else None, no_wrap=True)
     for heading in ("code", "constants", "arena", "at least", "stack"):
         table.add_column(heading, justify="right", no_wrap=True)
-    strips = []
+    patches = []
     for build in builds:
         measured = build.measurement
         if measured is None or measured.arena_bytes is None or measured.arena_lower_bound is None:
@@ -32,11 +32,11 @@ def memory_map(builds: Sequence[BuildRecord]) -> RenderableType:
         table.add_row(build.model, build.target, *("" if value is None else f"{value:,}" for value in values))
         if measured.patches is not None:
             name = f"{build.model} on {build.target}"
-            strips.append(Text.assemble((name, "bold"), f": {measured.patches.sentence(measured.arena_bytes)}"))
+            patches.append(Text.assemble((name, "bold"), f": {measured.patches.sentence(measured.arena_bytes)}"))
     if not table.row_count:
         return Text()
     note = Text("At least: the most bytes of the arena in use at once; no plan is smaller.", style="dim")
-    return Group(Text(), table, *strips, note)
+    return Group(Text(), table, *patches, note)
 
 
 def flash_parts(measured: Measurement) -> str:

@@ -188,7 +188,7 @@ class _Channels:
                 self._common["round_to"] = 1
                 wanted = count_macs(model.module) - count_macs(self._removed(model).module)
             if gone >= _ENOUGH * (wanted or 0):
-                return pruned if smaller == multiple else _said(pruned, multiple, smaller)
+                return pruned if smaller == multiple else _with_remark(pruned, multiple, smaller)
         return pruned
 
     def _plenty(self, model: Model, gone: int) -> bool:
@@ -218,7 +218,7 @@ class _Channels:
         return model.apply(removal, note=f"pruned: {self._options.describe()}, {self._name}")
 
     def _within(self, model: Model, ram: float | None, constants: float | None) -> Model:
-        """Prune to the budgets as far as they can be told without building; blocks and heads gone count for them."""
+        """Prune to the budgets as far as they can be estimated without building; blocks and heads gone count for them."""
         options = self._options
         macs, params = (
             _share_left(fraction, count(self._original.module), count(model.module))
@@ -283,7 +283,7 @@ class _Channels:
             return info.code_bytes + info.constant_bytes, info.arena_bytes
 
 
-def _said(model: Model, multiple: int, smaller: int) -> Model:
+def _with_remark(model: Model, multiple: int, smaller: int) -> Model:
     """The model with a remark that a smaller multiple was taken."""
     kept = f"multiples of {smaller} are" if smaller > 1 else "any number is"
     sentence = f"{kept} kept, not multiples of {multiple} as suits the targets, which would keep most of what shall go"
@@ -327,8 +327,8 @@ def _why_nothing(model: Model, options: PruneRecipe) -> str:
         for group in graph.frozen:
             names.setdefault(str(group.frozen), []).append(group.name)
         most = sorted(names.items(), key=lambda entry: -len(entry[1]))[:3]
-        told = (f"{found[0]}{f' and {len(found) - 1} more' * (len(found) > 1)} ({reason})" for reason, found in most)
-        return f"all groups of channels stay, above all {', '.join(told)}" if most else "the model has no layers with channels"
+        named = (f"{found[0]}{f' and {len(found) - 1} more' * (len(found) > 1)} ({reason})" for reason, found in most)
+        return f"all groups of channels stay, above all {', '.join(named)}" if most else "the model has no layers with channels"
     sizes = [g.size * g.width for g in graph.groups if not any(matches(g, pattern) for pattern in options.exclude)]
     if not sizes:
         return "what is excluded are all groups that could lose channels; exclude less"

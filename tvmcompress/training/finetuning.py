@@ -66,7 +66,7 @@ def finetune(
 
     Args:
         model: The model.
-        data: What it learns from, with class numbers as labels where it shall be told them; see
+        data: What it learns from, with class numbers as labels where it shall be taught them; see
             `tvmcompress.data.load_data`.
         teacher: A model with the same inputs and outputs, as a rule the original, to come close to. Without labels it is
             all there is to learn from, except for models that give back their input. What is made small, see `Objective`.
@@ -216,12 +216,12 @@ class _Training:
         """The loss of some samples, changed at random where there is chance, and how many are classified right."""
         inputs = self._inputs(indices, rng)
         labels = None if self._labels is None else self._torch.from_numpy(self._labels[indices])
-        told = None
+        taught = None
         if self._teacher is not None:
             with self._torch.no_grad():
-                told = self._taught(indices) if rng is None or not self._recipe.augment else self._teacher(*inputs)
+                taught = self._taught(indices) if rng is None or not self._recipe.augment else self._teacher(*inputs)
         outputs = self._network(*inputs)
-        loss = self._objective(outputs, inputs=inputs, labels=labels, teacher=told)
+        loss = self._objective(outputs, inputs=inputs, labels=labels, teacher=taught)
         return loss, self._objective.correct(outputs, labels)
 
     def _taught(self, indices: np.ndarray) -> list[Tensor]:

@@ -78,9 +78,9 @@ class Objective:
             hard = -self.classes.logs(outputs).gather(1, labels[:, None]).mean()
             loss = hard if teacher is None else (1 - self._alpha) * hard
         if teacher is not None and self._alpha > 0:
-            told = self.classes.logs(teacher, self._temperature)
+            teacher_logs = self.classes.logs(teacher, self._temperature)
             found = self.classes.logs(outputs, self._temperature)
-            divergence = (told.exp() * (told - found)).sum(1).mean()
+            divergence = (teacher_logs.exp() * (teacher_logs - found)).sum(1).mean()
             loss = loss + self._alpha * self._temperature**2 * divergence
         return loss
 
@@ -91,5 +91,5 @@ class Objective:
         return int((outputs[0].reshape(len(labels), -1).argmax(1) == labels).sum())
 
     def _squared(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-        pairs = [(found, told) for found, told in zip(outputs, wanted) if found.is_floating_point()]
-        return sum((found - told).square().mean() / told.square().mean().clamp_min(1e-12) for found, told in pairs)
+        pairs = [(found, teacher_logs) for found, teacher_logs in zip(outputs, wanted) if found.is_floating_point()]
+        return sum((found - teacher_logs).square().mean() / teacher_logs.square().mean().clamp_min(1e-12) for found, teacher_logs in pairs)

@@ -16,10 +16,10 @@ from ...kernels.layers import averaged_pixels, constant_values, folded_bias, is_
 from ...kernels.use_kernels import Kernel, Maker, use_kernels
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
+from .int16_weights import choose_int16, convolution_shape, epilogue_of
 from .packing import planes_are_exact
 from .plans import plan_band, plan_convolution, plan_winograd
 from .sparse import decode_sparse, plan_sparse
-from .wide_weights import choose_wide, convolution_shape, epilogue_of
 
 _SMALL_LAYER = 1536
 """Weights."""
@@ -34,7 +34,7 @@ class UseDspKernels:
 
     Args:
         spare: Whether kernels may take workspace for speed alone.
-        spend_flash: Bytes of flash to spend for speed, see `choose_wide`.
+        spend_flash: Bytes of flash to spend for speed, see `choose_int16`.
     """
 
     def __init__(self, spare: bool = True, spend_flash: int | None = None) -> None:
@@ -42,10 +42,10 @@ class UseDspKernels:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        wide = choose_wide(mod["main"], self.spend_flash, self.spare)
+        int16 = choose_int16(mod["main"], self.spend_flash, self.spare)
         mod, sparse = decode_sparse(mod)
         made = {
-            f"{PREFIX}qconv2d": partial(_convolution, wide=wide, sparse=sparse),
+            f"{PREFIX}qconv2d": partial(_convolution, int16=int16, sparse=sparse),
             f"{PREFIX}qdense": partial(_dense, sparse=sparse),
         }
         return use_kernels(mod, {**KERNELS, **{name: maker for name, maker in made.items() if name in KERNELS}}, self.spare)
@@ -72,7 +72,7 @@ def _convolution(
     spare: int,
     addition: relax.Call | None = None,
     *,
-    wide: Sequence[Constant] = (),
+    int16: Sequence[Constant] = (),
     sparse: Sequence[Constant] = (),
 ) -> Kernel | None:
     constants = constant_values(call)
@@ -99,8 +99,8 @@ def _convolution(
     plan = plan_convolution(conv, residual is not None)
     if plan is None:
         return None
-    is_wide = not planes_are_exact(flat) or _is_among(call.args[1], wide)
-    plan = replace(plan, wide_weights=is_wide, late_bias=_is_late(flat, folded))
+    in_int16 = not planes_are_exact(flat) or _is_among(call.args[1], int16)
+    plan = replace(plan, int16_weights=in_int16, late_bias=_is_late(flat, folded))
     kernel = panel.PanelConvolution(conv, plan, residual)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
     if made is not None:

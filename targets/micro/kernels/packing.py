@@ -60,7 +60,7 @@ def byte_planes(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(grouped).view(np.int32)
 
 
-def wide(weights: np.ndarray, gain: int) -> np.ndarray:
+def int16_words(weights: np.ndarray, gain: int) -> np.ndarray:
     """Pack `gain` times (O, K) int8, K a multiple of 4, into (ceil(O / 2), K / 4, 2 channels, 2) int32."""
     w = _even(weights).astype(np.int16) * np.int16(gain)
     grouped = w.reshape(len(w) // 2, 2, -1, 4).transpose(0, 2, 1, 3)[..., _ORDER]

@@ -9,7 +9,7 @@ hold. Where the fields are taken from depends on the layer:
 - *image*: the whole padded input is copied once, for maps too narrow to fill a panel with one row.
 
 Strategy and layout follow from counting instructions: per word of four k and three pixels the inner loop takes 12 SMLAD,
-2 SXTB16 and 4 LDRD for 24 multiply-accumulates with byte planes (see `packing`), 12 SMLAD and 5 LDRD with wide weights.
+2 SXTB16 and 4 LDRD for 24 multiply-accumulates with byte planes (see `packing`), 12 SMLAD and 5 LDRD with int16 weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tvm.script import tirx as T
 from ...kernels.layers import ConvolutionShape
 from .elementwise import Sum
 from .epilogue import Epilogue
-from .packing import byte_planes, first_plane, pair_parameters, second_plane, wide
+from .packing import byte_planes, first_plane, int16_words, pair_parameters, second_plane
 from .words import even_bytes, hidden_zero, load_word, odd_bytes, pack_bottoms, qadd, smlad
 
 # mypy: ignore-errors
@@ -56,7 +56,7 @@ class PanelPlan:
         unroll: Words of four k in one round of the inner loop.
         halves: Whether a panel has (k0, k2) of all pixels before (k1, k3), which holds fewer weights at a time but leaves
             more loads single.
-        wide_weights: Whether weights are halfwords in flash.
+        int16_weights: Whether weights are int16 in flash.
         late_bias: Whether the bias of the first channel of a pair is added at the end, because 256 times it and the sum
             would not fit a word; of byte planes only.
     """
@@ -65,7 +65,7 @@ class PanelPlan:
     pixels: int
     unroll: int
     halves: bool = False
-    wide_weights: bool = False
+    int16_weights: bool = False
     late_bias: bool = False
 
 
@@ -127,7 +127,7 @@ class PanelConvolution:
         flat = np.zeros((c.out_channels, 4 * self.words), np.int8)
         flat[:, : full.shape[1]] = full
         flat[:, full.shape[1] : full.shape[1] + rest.shape[1]] = rest
-        packed = wide(flat, c.epilogue.gain) if self.plan.wide_weights else byte_planes(flat)
+        packed = int16_words(flat, c.epilogue.gain) if self.plan.int16_weights else byte_planes(flat)
         return np.concatenate([np.zeros(_LEAD, np.int32), packed.ravel()])
 
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -136,7 +136,7 @@ class PanelConvolution:
         LLVM hoists, spills and unrolls when it knows a trip count; read from memory it stays unknown.
         """
         words = self.conv.epilogue.parameters(multiplier, shift)
-        form = "wide" if self.plan.wide_weights else "late" if self.plan.late_bias else "planes"
+        form = "wide" if self.plan.int16_weights else "late" if self.plan.late_bias else "planes"
         packed = pair_parameters(bias, words, form, self.conv.epilogue.gain).ravel()
         head = [self.words // self.plan.unroll, self.row_words // self.row_unroll]
         return np.concatenate([np.array(head, np.int32), packed])
@@ -169,7 +169,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     LEAD, ROUNDS, HALVES = _LEAD, K4 // UK, plan.halves
     N = -(-CO // 2)
     QW = 2 + 2 * ep.words
-    WIDE, LATE = plan.wide_weights, plan.late_bias
+    WIDE, LATE = plan.int16_weights, plan.late_bias
     WW = 4 if WIDE else 2
     SOURCE = plan.source
     COPY = SOURCE != "direct"

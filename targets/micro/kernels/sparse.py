@@ -19,7 +19,7 @@ from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.interpreter import evaluate_call
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import is_integer_op
-from ....passes.numbers.two_of_four import GROUP, places_2of4
+from ....passes.numbers.sparsity_2_4 import GROUP, places_2_4
 from ...aot.rewrite import rewrite_main
 from ...kernels.use_kernels import is_covered
 from ...kernels.vectors import i32
@@ -78,7 +78,7 @@ class SparseConvolution:
         """Pack (O, K) int8 weights that have the pattern; flat int32."""
         filled = np.zeros((self.blocks * self.channels, self.units * self.span, GROUP), np.int8)
         filled[: len(weights), : self.groups] = weights.reshape(len(weights), self.groups, GROUP)
-        places = places_2of4(filled)
+        places = places_2_4(filled)
         values = np.take_along_axis(filled.reshape(-1, GROUP), places, axis=1)
         number = (places[:, None] == _PAIRS[None]).all(2).argmax(1).reshape(-1, 2)
         number[:, 1] += len(_PAIRS)

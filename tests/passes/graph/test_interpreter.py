@@ -1,4 +1,4 @@
-"""The interpreter against compiled TVM: every meaning in the table, and batches."""
+"""The interpreter against compiled TVM: every reference in the table, and batches."""
 
 from __future__ import annotations
 

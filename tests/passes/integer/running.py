@@ -37,7 +37,7 @@ def compiled(mod: tvm.IRModule, inputs: list[np.ndarray]) -> list[np.ndarray]:
 def both(build: Build, inputs: list[np.ndarray], params: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
     """The result, after checking that the compiled and the interpreted one are equal."""
     mod = module(build, inputs, params)
-    by_code, by_meaning = compiled(mod, inputs)[0], run(mod, inputs)[0]
-    assert by_code.dtype == by_meaning.dtype
-    np.testing.assert_array_equal(by_code, by_meaning)
+    by_code, by_reference = compiled(mod, inputs)[0], run(mod, inputs)[0]
+    assert by_code.dtype == by_reference.dtype
+    np.testing.assert_array_equal(by_code, by_reference)
     return by_code

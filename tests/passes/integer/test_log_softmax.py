@@ -16,7 +16,7 @@ from . import running
 
 
 def found(x: np.ndarray, scale: float, step: float, zero: int, rounding: str = "double") -> np.ndarray:
-    """By code and by meaning, which are equal."""
+    """By code and by reference, which are equal."""
     multiplier, shift = quantize_multiplier(2.0**-FRACTION_BITS / step, rounding)
     attrs = {"output_zero_point": zero, "multiplier": multiplier, "shift": shift, "rounding": rounding}
     tables = {"e": exponentials(scale), "d": differences(scale), "l": LOGARITHMS}

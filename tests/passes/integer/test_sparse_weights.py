@@ -7,16 +7,16 @@ import pytest
 
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer.ops import sparse_weight
-from tvmcompress.passes.numbers.two_of_four import pack_2of4
+from tvmcompress.passes.numbers.sparsity_2_4 import pack_2_4
 
-from ..numbers.test_two_of_four import sparse
+from ..numbers.test_sparsity_2_4 import sparse
 from . import running
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 12), (3, 2, 2, 4), (7, 3, 3, 20)])
 def test_the_operator(shape: tuple[int, ...]) -> None:
     weight = sparse(np.random.default_rng(len(shape)), shape)
-    values, indices = pack_2of4(weight)
+    values, indices = pack_2_4(weight)
     got = running.both(lambda v, i: sparse_weight(v, i, shape=shape), [values, indices])
     np.testing.assert_array_equal(got, weight)
 

@@ -55,7 +55,7 @@ def _var(name: str, value: np.ndarray) -> relax.Var:
     group_size=st.integers(0, 5),
 )
 @settings(max_examples=40, deadline=None)
-def test_meanings(seed: int, outputs: int, inputs: int, window: int, group_size: int) -> None:
+def test_references(seed: int, outputs: int, inputs: int, window: int, group_size: int) -> None:
     rng = np.random.default_rng(seed)
     groups = -(-inputs // group_size) if group_size else 1
     values = rng.integers(-8, 8, (outputs, window, inputs)).astype(np.int8)

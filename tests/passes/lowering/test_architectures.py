@@ -70,8 +70,8 @@ def test_architecture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["VisionTransformer", "UNet", "Bert", "volumes"])
-def test_the_compiled_program_equals_its_meaning(name: str) -> None:
+def test_the_compiled_program_equals_its_reference(name: str) -> None:
     _, _, integer = lowered(name)
     sample = ARCHITECTURES[name].sample(50)
-    for by_code, by_meaning in zip(running.compiled(integer, sample), run(integer, sample)):
-        np.testing.assert_array_equal(by_code, by_meaning)
+    for by_code, by_reference in zip(running.compiled(integer, sample), run(integer, sample)):
+        np.testing.assert_array_equal(by_code, by_reference)

@@ -12,7 +12,7 @@ from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 
 from ..integer.running import module
-from ..numbers.test_two_of_four import sparse
+from ..numbers.test_sparsity_2_4 import sparse
 from ..small_models import model, operators, samples, weights
 
 op = relax.op

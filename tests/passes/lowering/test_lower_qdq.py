@@ -1,4 +1,4 @@
-"""LowerQDQ: every operator in integers, the compiled program equal to its meaning, and close to the float model."""
+"""LowerQDQ: every operator in integers, the compiled program equal to its reference, and close to the float model."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ def test_operator(name: str, rounding: str) -> None:
     for real, found in zip(run(mod, inputs), run(lowered, inputs)):
         assert np.abs(found - real).max() <= max(np.abs(real).max() / 20, 0.02)
     single = [inputs[0][:1]]
-    for by_code, by_meaning in zip(running.compiled(lowered, single), run(lowered, single)):
-        np.testing.assert_array_equal(by_code, by_meaning)
+    for by_code, by_reference in zip(running.compiled(lowered, single), run(lowered, single)):
+        np.testing.assert_array_equal(by_code, by_reference)
 
 
 def test_the_core_is_the_program_without_its_ends() -> None:

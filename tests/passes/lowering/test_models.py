@@ -1,4 +1,4 @@
-"""Trained models in integers: the compiled program equals its meaning, and accuracy stays."""
+"""Trained models in integers: the compiled program equals its reference, and accuracy stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks whose first layers run strip by strip give the same bytes, and never hold the large tensors whole."""
+"""Networks whose first layers run patch by patch give the same bytes, and never hold the large tensors whole."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_every_byte_stays(net: Net, data: st.DataObject) -> None:
     if not found:
         return
     prefix = data.draw(st.sampled_from(found))
-    strips = data.draw(st.integers(2, prefix.height))
-    made = PatchExecution(prefix.end.name, strips)(mod)
+    patches = data.draw(st.integers(2, prefix.height))
+    made = PatchExecution(prefix.end.name, patches)(mod)
     assert get_remarks(made) == []
     np.testing.assert_array_equal(run(made, [x])[0], run(mod, [x])[0])
-    assert count_macs(made) - count_macs(mod) == prefix.extra_macs(strips)
-    rows = prefix.strips(strips)
+    assert count_macs(made) - count_macs(mod) == prefix.extra_macs(patches)
+    rows = prefix.patches(patches)
     assert (rows[0][0], rows[-1][1]) == (0, prefix.height)
     assert all(one[1] == other[0] for one, other in itertools.pairwise(rows))
 
@@ -47,14 +47,14 @@ def _chain() -> Net:
     return net
 
 
-def test_the_strips_of_a_chain() -> None:
+def test_the_patches_of_a_chain() -> None:
     mod = _chain().module()
     made = PatchExecution("layer2", 4)(mod)
     shapes = {var.name: static_shape(var)[1] for var, _ in bindings(made["main"])}
     # Two rows of the end each; those of the middle; five rows behind a stride of 2, four where the padding is one of them.
-    assert [shapes[f"layer2.strip{i}"] for i in range(4)] == [2, 2, 2, 2]
-    assert [shapes[f"layer1.strip{i}"] for i in range(4)] == [2, 2, 2, 2]
-    assert [shapes[f"layer0.strip{i}"] for i in range(4)] == [4, 5, 5, 5]
+    assert [shapes[f"layer2.patch{i}"] for i in range(4)] == [2, 2, 2, 2]
+    assert [shapes[f"layer1.patch{i}"] for i in range(4)] == [2, 2, 2, 2]
+    assert [shapes[f"layer0.patch{i}"] for i in range(4)] == [4, 5, 5, 5]
     assert [shapes[f"x.rows{i}"] for i in range(4)] == [5, 7, 7, 6]
     assert "layer0" not in shapes
     # 19 rows of the first convolution instead of 16, each of 8 columns, 8 channels, 9 * 4 products.
@@ -75,7 +75,7 @@ def test_a_shortcut_inside_is_cut_with_the_rest() -> None:
     made = PatchExecution("layer3", 3)(mod)
     names = [var.name for var, _ in bindings(made["main"])]
     # The shortcut is cut as soon as it is computed, so that a convolution with the sum behind it can be one kernel.
-    assert names.index("layer0.rows1") < names.index("layer1.strip1")
+    assert names.index("layer0.rows1") < names.index("layer1.patch1")
     np.testing.assert_array_equal(run(made, [x])[0], run(mod, [x])[0])
 
 
@@ -88,11 +88,11 @@ def test_a_tensor_that_is_read_elsewhere_ends_the_prefix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "strips", "why"), [("none", 2, "no such tensor"), ("layer2", 1, "8 rows cannot be cut into 1")]
+    ("end", "patches", "why"), [("none", 2, "no such tensor"), ("layer2", 1, "8 rows cannot be cut into 1")]
 )
-def test_what_cannot_be_cut_is_left_with_a_remark(end: str, strips: int, why: str) -> None:
+def test_what_cannot_be_cut_is_left_with_a_remark(end: str, patches: int, why: str) -> None:
     mod = _chain().module()
-    made = PatchExecution(end, strips)(mod)
+    made = PatchExecution(end, patches)(mod)
     assert tvm_ffi.structural_equal(made["main"], mod["main"])
     (remark,) = get_remarks(made)
     assert why in remark.message

@@ -42,7 +42,7 @@ def test_a_threshold_cuts_by_magnitude(mod):
         np.testing.assert_array_equal(mask, np.abs(get_params(mod)[name]) >= 0.1)
 
 
-def test_two_of_four_along_the_input_channels(mod):
+def test_2_4_along_the_input_channels(mod):
     sparse = Sparsify(pattern=(2, 4))(mod)
     masks = get_masks(sparse)
     assert sorted(masks) == ["classifier.weight", "pw.weight"]

@@ -54,7 +54,7 @@ def test_the_arena_shrinks_and_every_byte_stays(tmp_path: Path) -> None:
     assert len(program.functions) <= 3 * len(whole.made.program.functions)
     assert not [name for name in program.functions if "slice" in name or "concat" in name]
     assert len(program.steps) == patches.layers * patches.strips + len(whole.made.program.steps) - patches.layers
-    # Figures by layer are those of the layer, not of its strips.
+    # Figures by layer are those of the layer, not of its patches.
     assert {step.layer for step in program.steps} == {step.layer for step in whole.made.program.steps}
     x = net.input()
     np.testing.assert_array_equal(infer(strips, x)[0], infer(whole, x)[0])
@@ -62,7 +62,7 @@ def test_the_arena_shrinks_and_every_byte_stays(tmp_path: Path) -> None:
     assert f"{strips.bytes:,} bytes instead of {whole.bytes:,}" in patches.sentence(strips.bytes)
 
 
-def test_nothing_changes_where_strips_do_not_help(tmp_path: Path) -> None:
+def test_nothing_changes_where_patches_do_not_help(tmp_path: Path) -> None:
     net = Net((1, 8, 8, 16), 0)
     net.convolution(4, 1, 1, (0, 0))
     made = generate(net.core(), HOST, tmp_path, registers=FLOAT_REGISTERS, patch_wise=True)

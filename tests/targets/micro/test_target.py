@@ -177,13 +177,13 @@ def _numbers(pattern, refused) -> list[int]:
     return [int(number.replace(",", "")) for number in found.groups()]
 
 
-def test_what_strips_would_save_is_tried_out(tmp_path) -> None:
+def test_what_patches_would_save_is_tried_out(tmp_path) -> None:
     net = tall_net()
     integer_net = net.core()
     whole = get_target("cortex-m4").build(integer_net, tmp_path / "large").info.arena_bytes
     with pytest.raises(UserError) as refused:
         _board(ram_bytes=4096 + whole - 8).build(integer_net, tmp_path / "whole")
-    (strips,) = _numbers(r"in strips \(--patch-wise\), ([\d,]+) bytes, which fits", refused)
+    (strips,) = _numbers(r"in patches \(--patch-wise\), ([\d,]+) bytes, which fits", refused)
     assert strips < whole
     artifact = _board(ram_bytes=4096 + whole - 8).build(integer_net, tmp_path / "strips", patch_wise=True)
     assert artifact.info.arena_bytes == strips

@@ -29,7 +29,7 @@ class BuildOptions:
     threads: Annotated[int | None, _targets(min=1, help="Threads of an inference on x86.")] = None
     patch_wise: Annotated[
         bool,
-        _targets("--patch-wise", help="Compute the first layers strip by strip where that takes less RAM (Cortex-M, int8)."),
+        _targets("--patch-wise", help="Compute the first layers patch by patch where that takes less RAM (Cortex-M, int8)."),
     ] = False
     emit: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""The Helium kernels against the NumPy meaning of the operators, on the emulator, over shapes with every tail."""
+"""The Helium kernels against the NumPy reference of the operators, on the emulator, over shapes with every tail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Cortex-M kernels against the NumPy meaning of the operators, on the emulator, over shapes with every kind of tail."""
+"""The Cortex-M kernels against the NumPy reference of the operators, on the emulator, over shapes with every kind of tail."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _DEFAULT_SHARE = 200
 """By default one byte is spent for so many of weights."""
 
 
-def choose_wide(main: relax.Function, budget: int | None, spare: bool = True) -> list[Constant]:
+def choose_int16(main: relax.Function, budget: int | None, spare: bool = True) -> list[Constant]:
     """The weights that become halfwords.
 
     Args:
@@ -49,7 +49,7 @@ def choose_wide(main: relax.Function, budget: int | None, spare: bool = True) ->
             continue
         words = PanelConvolution(conv, plan).words
         pairs, pixels = -(-conv.out_channels // 2), conv.out_height * conv.out_width
-        # Strips of a layer that is computed patch by patch share the weights.
+        # Patches of a layer that is computed patch by patch share the weights.
         saved[weight] = saved.get(weight, 0) + pairs * (words * -(-pixels // plan.pixels) + 3 * pixels)
         size[weight] = 8 * words * pairs
     left = sum(weight.value.numpy().nbytes for weight in weights) // _DEFAULT_SHARE if budget is None else budget
@@ -61,17 +61,17 @@ def choose_wide(main: relax.Function, budget: int | None, spare: bool = True) ->
     return chosen
 
 
-def wide_weights(mod: tvm.IRModule, budget: int | None, spare: bool = True) -> list[bytes]:
+def int16_weights(mod: tvm.IRModule, budget: int | None, spare: bool = True) -> list[bytes]:
     """The weights of a model that become halfwords, as they are before.
 
     Args:
         mod: A model module in integer operators, parameters attached.
-        budget, spare: As of `choose_wide`.
+        budget, spare: As of `choose_int16`.
     """
     core, _, _ = core_and_specs(mod)
     bare, params = detach_params(core)
     bound = relax.transform.BindParams("main", {name: tvm.runtime.tensor(value) for name, value in params.items()})(bare)
-    return [weight.value.numpy().tobytes() for weight in choose_wide(bound["main"], budget, spare)]
+    return [weight.value.numpy().tobytes() for weight in choose_int16(bound["main"], budget, spare)]
 
 
 def convolution_shape(call: relax.Call) -> Convolution:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmcompress.passes.numbers.two_of_four import is_2of4, pack_2of4, unpack_2of4
+from tvmcompress.passes.numbers.sparsity_2_4 import has_2_4_sparsity, pack_2_4, unpack_2_4
 
 
 def sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -21,8 +21,8 @@ def sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 @given(seed=st.integers(0, 2**31), shape=st.lists(st.integers(1, 4), min_size=0, max_size=3), groups=st.integers(1, 5))
 def test_packing_is_undone(seed: int, shape: list[int], groups: int) -> None:
     weight = sparse(np.random.default_rng(seed), (*shape, 4 * groups))
-    assert is_2of4(weight)
-    values, indices = pack_2of4(weight)
+    assert has_2_4_sparsity(weight)
+    values, indices = pack_2_4(weight)
     count = weight.size // 4
     assert (values.dtype, values.shape) == (np.int8, (2 * count,))
     assert (indices.dtype, indices.shape) == (np.uint8, (-(-count // 2),))
@@ -32,7 +32,7 @@ def test_packing_is_undone(seed: int, shape: list[int], groups: int) -> None:
         wanted = np.zeros(4, np.int8)
         wanted[[code & 3, code >> 2]] = values[2 * group : 2 * group + 2]
         np.testing.assert_array_equal(weight.reshape(-1, 4)[group], wanted)
-    np.testing.assert_array_equal(unpack_2of4(values, indices, weight.shape), weight)
+    np.testing.assert_array_equal(unpack_2_4(values, indices, weight.shape), weight)
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_packing_is_undone(seed: int, shape: list[int], groups: int) -> None:
     ],
 )
 def test_what_has_the_pattern(weight: list[list[int]], has_it: bool) -> None:
-    assert is_2of4(np.array(weight, np.int8)) == has_it
+    assert has_2_4_sparsity(np.array(weight, np.int8)) == has_it

@@ -14,7 +14,7 @@ from tvmcompress.passes.graph.module_params import detach_params
 from tvmcompress.passes.graph.rebuild import bindings
 from tvmcompress.passes.integer import ops
 from tvmcompress.targets import get_target
-from tvmcompress.targets.micro.kernels.wide_weights import choose_wide
+from tvmcompress.targets.micro.kernels.int16_weights import choose_int16
 
 RNG = np.random.default_rng(0)
 
@@ -50,7 +50,7 @@ def test_the_best_layers_come_first(budget: int | None, chosen: list[int]) -> No
     values = {name: tvm.runtime.tensor(value) for name, value in params.items()}
     main = relax.transform.BindParams("main", values)(bare)["main"]
     weights = [call.args[1] for _, call in bindings(main)]
-    found = choose_wide(main, budget)
+    found = choose_int16(main, budget)
     assert [index for index, weight in enumerate(weights) if any(weight.same_as(w) for w in found)] == chosen
 
 
