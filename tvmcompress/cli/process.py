@@ -83,7 +83,9 @@ def _exit_code(error: BaseException) -> int:
         return known[0]
     with contextlib.suppress(OSError):
         traceback.print_exception(error)
-    print_line("Error", f"this is a bug ({type(error).__name__}, see above); please report it with the lines above and the command")
+    print_line(
+        "Error", f"this is a bug ({type(error).__name__}, see above); please report it with the lines above and the command"
+    )
     return BUG
 
 

@@ -66,7 +66,7 @@ def finetune(
 
     Args:
         model: The model.
-        data: What it learns from, with class numbers as labels where it shall be taught them; see
+        data: What it learns from, with class numbers as labels where it shall be told them; see
             `tvmcompress.data.load_data`.
         teacher: A model with the same inputs and outputs, as a rule the original, to come close to. Without labels it is
             all there is to learn from, except for models that give back their input. What is made small, see `Objective`.

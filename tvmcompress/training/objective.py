@@ -91,5 +91,5 @@ class Objective:
         return int((outputs[0].reshape(len(labels), -1).argmax(1) == labels).sum())
 
     def _squared(self, outputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-        pairs = [(found, teacher_logs) for found, teacher_logs in zip(outputs, wanted) if found.is_floating_point()]
-        return sum((found - teacher_logs).square().mean() / teacher_logs.square().mean().clamp_min(1e-12) for found, teacher_logs in pairs)
+        pairs = [(found, expected) for found, expected in zip(outputs, wanted) if found.is_floating_point()]
+        return sum((found - expected).square().mean() / expected.square().mean().clamp_min(1e-12) for found, expected in pairs)
