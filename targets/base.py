@@ -18,7 +18,13 @@ from ..passes._tvm import tvm
 from ..passes.errors import MissingToolError
 
 
-class TensorSpec(BaseModel):
+class Record(BaseModel):
+    """A record that is not changed."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class TensorSpec(Record):
     """One input or output of a built model.
 
     Attributes:
@@ -30,8 +36,6 @@ class TensorSpec(BaseModel):
         zero_point: Of an integer tensor.
         limit: Of indices: how many entries there are that they look up.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     shape: tuple[int, ...]
@@ -73,7 +77,7 @@ class TensorSpec(BaseModel):
         return np.ascontiguousarray(np.moveaxis(x, -1, 1) if self.channels_last else x)
 
 
-class Latency(BaseModel):
+class Latency(Record):
     """Seconds of one inference on hardware.
 
     Attributes:
@@ -82,8 +86,6 @@ class Latency(BaseModel):
         threads: Threads used.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     median_ms: float
     p10_ms: float
     p90_ms: float
@@ -91,7 +93,7 @@ class Latency(BaseModel):
     threads: int = 1
 
 
-class Patches(BaseModel):
+class Patches(Record):
     """What is computed in patches.
 
     Attributes:
@@ -102,8 +104,6 @@ class Patches(BaseModel):
         macs: Multiply-accumulates of the network without them.
         whole_arena_bytes: The arena without patches.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     end: str
     layers: int
@@ -121,7 +121,7 @@ class Patches(BaseModel):
         )
 
 
-class Measurement(BaseModel):
+class Measurement(Record):
     """What one build does on one target.
 
     Attributes:
@@ -142,8 +142,6 @@ class Measurement(BaseModel):
         patches: Which layers run in patches; None where none do.
         notes: What a reader must know of these figures.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     target: str
     source: Literal["hardware", "qemu"]

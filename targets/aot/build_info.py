@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ...passes.errors import UserError
 from ..artifact_folder import read_artifact, write_artifact
-from ..base import Patches, TargetDescription, TensorSpec
+from ..base import Patches, Record, TargetDescription, TensorSpec
 
 PREFIX = "^[a-z_][a-z0-9_]*$"
 """What may start the names of symbols and files."""
 
 
-class BuildInfo(BaseModel):
+class BuildInfo(Record):
     """A built library.
 
     Attributes:
@@ -30,8 +30,6 @@ class BuildInfo(BaseModel):
         workspaces: For each function the bytes of its workspaces, which lie in the arena while it runs.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     prefix: str = Field(pattern=PREFIX)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -40,9 +38,9 @@ class BuildInfo(BaseModel):
     constant_bytes: int
     arena_bytes: int
     arena_lower_bound: int
-    layers: dict[str, tuple[str, ...]] = {}
+    layers: dict[str, tuple[str, ...]] = Field(default={})
     identity: str = ""
-    workspaces: dict[str, int] = {}
+    workspaces: dict[str, int] = Field(default={})
     patches: Patches | None = None
 
     def write(self, folder: Path, target: TargetDescription) -> None:

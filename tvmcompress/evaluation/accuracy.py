@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from ..data.dataset import DataLike, Dataset, load_data
 from ..errors import UserError
 from ..model import Model, Preprocessing
 from ..passes.graph.interpreter import Interpreter
-from ..targets.base import Artifact
+from ..targets.base import Artifact, Record
 
 Runner = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """Float inputs of several samples to float outputs."""
@@ -19,7 +18,7 @@ Runner = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 _BATCH = 64
 
 
-class Evaluation(BaseModel):
+class Evaluation(Record):
     """The quality of a model on some data.
 
     Attributes:
@@ -34,8 +33,6 @@ class Evaluation(BaseModel):
         reconstruction_error: Mean squared error of the output against the input, where they have the same shape.
         reference_reconstruction_error: The same of the reference.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     samples: int
     accuracy: float | None = None
@@ -202,9 +199,7 @@ class _Totals:
             reference_accuracy=self.reference_correct / self.samples if self.labelled and self.compared else None,
             relative_error=float(np.sqrt(self.error / max(self.norm, 1e-30))) if self.compared else None,
             reconstruction_error=self.own_loss / self.elements if self.reconstructs else None,
-            reference_reconstruction_error=(
-                self.other_loss / self.elements if self.reconstructs and self.compared else None
-            ),
+            reference_reconstruction_error=(self.other_loss / self.elements if self.reconstructs and self.compared else None),
         )
 
 

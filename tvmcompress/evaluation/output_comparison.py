@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from ..data.dataset import Dataset
 from ..model import Model
+from ..targets.base import Record
 from .accuracy import as_runner
 from .noise import decibel
 
 _BATCH = 64
 
 
-class OutputQuality(BaseModel):
+class OutputQuality(Record):
     """What is left of a model's outputs.
 
     Attributes:
@@ -24,8 +24,6 @@ class OutputQuality(BaseModel):
         agreement: Share of samples for which the highest output is the original's; None where the model gives back its
             input, whose highest value means nothing.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     error: float
     accuracy: float | None = None

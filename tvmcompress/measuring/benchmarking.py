@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,6 @@ class WrongBuildError(UserError):
     """A built model computes something else than the model."""
 
     exit_code = 1
-
 
 
 OnBuild = Callable[[str, str, str], None]
@@ -100,19 +100,10 @@ def benchmark(
                 continue
             report = _reporter(on_build, model_name, target_name)
             with _folder(output, folders[model_name, target_name]) as folder:
-                records.append(
-                    _measure(
-                        model_name,
-                        model,
-                        target_name,
-                        folder,
-                        output is not None,
-                        samples,
-                        dict((build_options or {}).get(family, {})),
-                        dict((measure_options or {}).get(family, {})),
-                        report,
-                    )
-                )
+                building = dict((build_options or {}).get(family, {}))
+                measuring = dict((measure_options or {}).get(family, {}))
+                measure = partial(_measured, model_name, model, target_name, folder, samples, building, measuring, report)
+                records.append(_recorded(measure, model_name, target_name, folder, output is not None))
     return records
 
 
@@ -208,21 +199,11 @@ def random_samples(model: Model, count: int, seed: int = 0) -> list[np.ndarray]:
     return made
 
 
-def _measure(
-    model_name: str,
-    model: Model,
-    target: str,
-    folder: Path,
-    kept: bool,
-    samples: Dataset | None,
-    build_options: dict[str, Any],
-    measure_options: dict[str, Any],
-    report: Callable[[str], None],
-) -> BuildRecord:
-    """Build, check and measure; what goes wrong is recorded, so that the other builds go on, and leaves only a log."""
+def _recorded(measure: Callable[[], BuildRecord], model_name: str, target: str, folder: Path, kept: bool) -> BuildRecord:
+    """What `measure` gives; what goes wrong is recorded, so that the other builds go on, and leaves only a log."""
     log: Path | None = None
     try:
-        return _measured(model_name, model, target, folder, samples, build_options, measure_options, report)
+        return measure()
     except (DiskFullError, MissingToolError, OSError):
         raise
     except ToolError as error:
@@ -260,11 +241,7 @@ def _measured(
     artifact = build(model, target, folder, **build_options)
     seconds = time.perf_counter() - start
     report("check")
-    inputs = (
-        random_samples(model, CHECKED_SAMPLES)
-        if samples is None
-        else samples.read(0, min(CHECKED_SAMPLES, len(samples)))
-    )
+    inputs = random_samples(model, CHECKED_SAMPLES) if samples is None else samples.read(0, min(CHECKED_SAMPLES, len(samples)))
     worst = check(model, artifact, inputs, what)
     report("measure")
     one = [value[: spec.shape[0]] for value, spec in zip(inputs, model.inputs)]

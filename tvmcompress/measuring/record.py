@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
-from ..targets.base import Measurement
+from ..targets.base import Measurement, Record
 
 
-class BuildRecord(BaseModel):
+class BuildRecord(Record):
     """One model on one target.
 
     Attributes:
@@ -22,8 +20,6 @@ class BuildRecord(BaseModel):
         exit_code: What the command line makes of the problem: 0 where there is none or the target was to be left out, else
             1 a bug, 2 the user's input, 3 a board that the model does not fit, 5 a tool that is missing or failed.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     target: str

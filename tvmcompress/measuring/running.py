@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from ..data.dataset import Dataset
 from ..errors import UserError
@@ -16,13 +15,13 @@ from ..files.whole_file import whole_file
 from ..model import InputSpec, Model, Preprocessing
 from ..passes.graph.index_limits import integer_range
 from ..passes.layout.converter import layout_name
-from ..targets.base import Artifact, Measurement, TensorSpec
+from ..targets.base import Artifact, Measurement, Record, TensorSpec
 
 _BATCH = 32
 """Samples of one start of an emulator: its time limit is for so many."""
 
 
-class Prediction(BaseModel):
+class Prediction(Record):
     """The highest output of a sample.
 
     Attributes:
@@ -31,14 +30,12 @@ class Prediction(BaseModel):
         expected: The label of the data; None where there is none.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     label: int
     score: float
     expected: int | None = None
 
 
-class RunRecord(BaseModel):
+class RunRecord(Record):
     """What came of running a built model.
 
     Attributes:
@@ -49,8 +46,6 @@ class RunRecord(BaseModel):
         evaluation: The accuracy, where there are labels.
         measurement: Of one inference, of the first sample.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     target: str
     samples: int
@@ -203,6 +198,5 @@ def _predictions(output: np.ndarray, data: Dataset | None) -> tuple[Prediction, 
         return ()
     labels = [None] * len(output) if data is None or data.labels is None else data.labels.tolist()
     return tuple(
-        Prediction(label=int(row.argmax()), score=float(row.max()), expected=expected)
-        for row, expected in zip(output, labels)
+        Prediction(label=int(row.argmax()), score=float(row.max()), expected=expected) for row, expected in zip(output, labels)
     )

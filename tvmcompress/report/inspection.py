@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from ..compression import is_quantized
 from ..model import InputSpec, Model
 from ..passes.channels import groups
 from ..passes.graph.analysis import layers
+from ..targets.base import Record
 from .record import count_weights
 
 
-class LayerRecord(BaseModel):
+class LayerRecord(Record):
     """One operator: its result's name, shapes, work and weights."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     op: str
@@ -25,7 +22,7 @@ class LayerRecord(BaseModel):
     param_bytes: int
 
 
-class GroupRecord(BaseModel):
+class GroupRecord(Record):
     """Channels that go together.
 
     Attributes:
@@ -35,18 +32,14 @@ class GroupRecord(BaseModel):
         frozen: Why none can be removed; None where they can.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
     size: int
     params: tuple[str, ...]
     frozen: str | None
 
 
-class Inspection(BaseModel):
+class Inspection(Record):
     """A model: its inputs, totals, layers and channel groups."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     inputs: tuple[InputSpec, ...]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from ..errors import MissingToolError
 from ..exporting.writer import RULES as ONNX
@@ -20,6 +20,7 @@ from ..passes.lowering import walk as lowering
 from ..passes.quantization.kinds import CLIPS, KINDS
 from ..passes.reference import REFERENCES
 from ..targets.arm.kernels.legalize import KERNELS as NEON
+from ..targets.base import Record
 from ..targets.micro.kernels.helium_legalize import KERNELS as HELIUM
 from ..targets.micro.kernels.legalize import KERNELS as DSP
 from ..targets.x86.kernels.select import KERNELS as X86
@@ -37,7 +38,7 @@ UNPACK split
 """Where TFLite and Relax call an operator by different words."""
 
 
-class OperatorRecord(BaseModel):
+class OperatorRecord(Record):
     """One operator of Relax.
 
     Attributes:
@@ -53,8 +54,6 @@ class OperatorRecord(BaseModel):
         reasons: Why columns are empty, by their names.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
     reference: bool
     channels: bool
@@ -64,10 +63,10 @@ class OperatorRecord(BaseModel):
     torch: bool | None
     onnx: bool
     tflite: tuple[str, ...]
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = Field(default={})
 
 
-class IntegerOperatorRecord(BaseModel):
+class IntegerOperatorRecord(Record):
     """One of our integer operators; each has a definition that every target can compile.
 
     Attributes:
@@ -76,8 +75,6 @@ class IntegerOperatorRecord(BaseModel):
         int16: The form with operands or a result of int16; None where there is none.
         kernels: Which targets have kernels for it.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     reference: bool

@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from .. import __version__
 from ..compression import CompressionResult, is_quantized
@@ -19,14 +19,11 @@ from ..passes._tvm import TVM_VERSION
 from ..passes.graph.analysis import count_macs, param_bytes, param_sizes
 from ..recipe.recipe import Recipe
 from ..search.precision_choice import PrecisionChoice
+from ..targets.base import Record
 from .surgery import SurgeryRecord
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ModelRecord(_Record):
+class ModelRecord(Record):
     """One model.
 
     Attributes:
@@ -48,7 +45,7 @@ class ModelRecord(_Record):
     provenance: tuple[str, ...] = ()
 
 
-class StepRecord(_Record):
+class StepRecord(Record):
     """One step of the compression: what, how long, what came of it."""
 
     name: str
@@ -56,7 +53,7 @@ class StepRecord(_Record):
     message: str
 
 
-class RemarkRecord(_Record):
+class RemarkRecord(Record):
     """What a pass had to say."""
 
     pass_name: str
@@ -64,7 +61,7 @@ class RemarkRecord(_Record):
     message: str
 
 
-class Host(_Record):
+class Host(Record):
     """Where the command ran.
 
     Attributes:
@@ -96,7 +93,7 @@ class Host(_Record):
         )
 
 
-class Verdict(_Record):
+class Verdict(Record):
     """Whether all that was asked for is there.
 
     Attributes:
@@ -108,7 +105,7 @@ class Verdict(_Record):
     sentence: str
 
 
-class Report(_Record):
+class Report(Record):
     """Everything that came out of one command.
 
     Attributes:

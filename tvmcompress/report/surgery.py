@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from ..compression import CompressionResult
 from ..passes.channels import analyze
 from ..passes.pruning.cost_model import CostModel
+from ..targets.base import Record
 
 
-class PrunedGroup(BaseModel):
+class PrunedGroup(Record):
     """What one group lost.
 
     Attributes:
@@ -22,8 +22,6 @@ class PrunedGroup(BaseModel):
         reason: How the units were chosen.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     name: str
     before: int
     after: int
@@ -33,7 +31,7 @@ class PrunedGroup(BaseModel):
     reason: str
 
 
-class SurgeryRecord(BaseModel):
+class SurgeryRecord(Record):
     """What pruning removed from a model.
 
     Attributes:
@@ -42,8 +40,6 @@ class SurgeryRecord(BaseModel):
         blocks: Results of the blocks that were left out.
         groups: Each group that lost channels.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     macs_before: int
     macs_after: int

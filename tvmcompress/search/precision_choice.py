@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 from ..errors import UserError
 from ..evaluation.output_comparison import OutputQuality
 from ..passes import Remark
 from ..recipe.quantize import Precision
+from ..targets.base import Record
 
 
-class Trial(BaseModel):
+class Trial(Record):
     """One version that was tried.
 
     Attributes:
@@ -23,15 +22,13 @@ class Trial(BaseModel):
         weight_bytes: Bytes of its constants.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     precisions: dict[str, Precision]
     samples: int
     quality: OutputQuality
     weight_bytes: int
 
 
-class PrecisionChoice(BaseModel):
+class PrecisionChoice(Record):
     """What was chosen.
 
     Attributes:
@@ -43,8 +40,6 @@ class PrecisionChoice(BaseModel):
         macs: Multiply-accumulates by layer.
         steps: The versions tried in full, in order; the last is the one chosen.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     limit: str
     max_drop: float | None

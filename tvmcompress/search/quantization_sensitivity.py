@@ -1,8 +1,8 @@
 """How much the quantization of each layer costs: of it alone, and of all others without it.
 
-    from tvmcompress.quantization_sensitivity import measure_quantization_sensitivity
+from tvmcompress.quantization_sensitivity import measure_quantization_sensitivity
 
-    found = measure_quantization_sensitivity(model, calibration, data, "int8", save="sensitivity.json")
+found = measure_quantization_sensitivity(model, calibration, data, "int8", save="sensitivity.json")
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import ClassVar
-
-from pydantic import BaseModel, ConfigDict
 
 from ..data.dataset import Dataset
 from ..errors import UserError
@@ -21,10 +19,11 @@ from ..recipe.quantize import Precision, QuantizeRecipe
 from ..recipe.recipe import as_quantize_recipe
 from ..sensitivity.record import AnalysisRecord
 from ..steps.calibrate import find_ranges
+from ..targets.base import Record
 from .precision_trials import free_units, quantized
 
 
-class LayerSensitivity(BaseModel):
+class LayerSensitivity(Record):
     """One layer.
 
     Attributes:
@@ -35,8 +34,6 @@ class LayerSensitivity(BaseModel):
         alone: The model with this layer quantized and the others in float.
         without: The model with this layer in float and the others quantized.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     op: str

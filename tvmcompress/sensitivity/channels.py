@@ -1,8 +1,8 @@
 """How much each group of channels matters: prune it alone by several ratios, and look at the output.
 
-    from tvmcompress.sensitivity import measure_sensitivity
+from tvmcompress.sensitivity import measure_sensitivity
 
-    found = measure_sensitivity(model, data, ratios=(0.25, 0.5, 0.75), save="sensitivity.json")
+found = measure_sensitivity(model, data, ratios=(0.25, 0.5, 0.75), save="sensitivity.json")
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from ..data.dataset import Dataset
 from ..errors import UserError
@@ -25,12 +24,13 @@ from ..passes.graph.module_params import get_params
 from ..passes.pruning.allocation import Allocation, allocate
 from ..passes.pruning.damage_curves import DamageCurves
 from ..passes.pruning.importance import get_criterion, prepare, score
+from ..targets.base import Record
 from .record import AnalysisRecord
 
 DEFAULT_RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-class SensitivityPoint(BaseModel):
+class SensitivityPoint(Record):
     """What removing a share of one group did.
 
     Attributes:
@@ -39,8 +39,6 @@ class SensitivityPoint(BaseModel):
         error: Squared error of the output, relative to the square of the original's.
         accuracy: Share of samples classified right; None without labels.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     ratio: float
     removed: int
@@ -53,7 +51,7 @@ class SensitivityPoint(BaseModel):
         return decibel(1.0, self.error)
 
 
-class GroupSensitivity(BaseModel):
+class GroupSensitivity(Record):
     """One group.
 
     Attributes:
@@ -61,8 +59,6 @@ class GroupSensitivity(BaseModel):
         size: Its units.
         points: What was measured, by ascending ratio.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     size: int

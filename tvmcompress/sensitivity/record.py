@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ..errors import UserError
 from ..files.whole_file import whole_file
+from ..targets.base import Record
 
 
-class AnalysisRecord(BaseModel):
+class AnalysisRecord(Record):
     """Measurements, and what they were made with.
 
     Attributes:
@@ -20,7 +21,6 @@ class AnalysisRecord(BaseModel):
         fingerprint: Of the model, the samples and the options: a file of another fingerprint is not gone on with.
     """
 
-    model_config = ConfigDict(frozen=True)
     KIND: ClassVar[str] = "analysis"
 
     fingerprint: str
