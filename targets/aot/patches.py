@@ -115,10 +115,10 @@ def _while_in_patches(prefix: Prefix, count: int, steps: dict[str, tuple[int, St
     else:
         kept = whole + sum(sources)
     # Patches between the first and the last are alike.
-    return kept + max(_strip_bytes(prefix, rows, steps, arena) for rows in (needed[0], needed[len(needed) // 2], needed[-1]))
+    return kept + max(_patch_bytes(prefix, rows, steps, arena) for rows in (needed[0], needed[len(needed) // 2], needed[-1]))
 
 
-def _strip_bytes(prefix: Prefix, rows: dict, steps: dict[str, tuple[int, Step]], arena: Arena) -> int:
+def _patch_bytes(prefix: Prefix, rows: dict, steps: dict[str, tuple[int, Step]], arena: Arena) -> int:
     """The most bytes that the tensors between the input and the end take in one patch, with the workspaces."""
     size = {var: align(_row_bytes(var) * (rows[var][1] - rows[var][0])) for var in prefix.layers}
     size[prefix.end] = 0
