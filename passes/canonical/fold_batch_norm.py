@@ -113,9 +113,7 @@ def _fold(mod: tvm.IRModule) -> tvm.IRModule:
     return record_statistics(add_remarks(folded, remarks), moments)
 
 
-def _folded(
-    build: Rebuilder, producer: _Producer, scale: np.ndarray, shift: np.ndarray, shape: list[int]
-) -> relax.Expr:
+def _folded(build: Rebuilder, producer: _Producer, scale: np.ndarray, shift: np.ndarray, shape: list[int]) -> relax.Expr:
     call = producer.call
     name = build.param_name(call.args[1])
     assert name is not None

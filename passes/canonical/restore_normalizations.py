@@ -154,8 +154,6 @@ def _vector(
     axes = [int(norm.attrs.channel_axis)] if group_norm else [int(axis) % len(shape) for axis in norm.attrs.axes]
     if value is None or name is None or len(readers[expr]) != 1 or value.ndim > len(shape):
         return None
-    if (1,) * (len(shape) - value.ndim) + value.shape != tuple(
-        size if axis in axes else 1 for axis, size in enumerate(shape)
-    ):
+    if (1,) * (len(shape) - value.ndim) + value.shape != tuple(size if axis in axes else 1 for axis, size in enumerate(shape)):
         return None
     return build.param(name, value.reshape([shape[axis] for axis in axes]))

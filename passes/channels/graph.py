@@ -298,9 +298,7 @@ class _Grouping:
             if sizes[index] > 1:
                 yield self._group(int(sizes[index]), entries, int(producer[index]), names)
 
-    def _group(
-        self, size: int, entries: list[tuple[int, np.ndarray, int]], producer: int, names: dict[str, int]
-    ) -> Group:
+    def _group(self, size: int, entries: list[tuple[int, np.ndarray, int]], producer: int, names: dict[str, int]) -> Group:
         in_params = [(slot, index, role) for slot, index, role in entries if slot >= self._first_param]
         members = {self._slot_names[slot]: index for slot, index, _ in in_params}
         roles = {self._slot_names[slot]: Role(role) for slot, _, role in in_params}

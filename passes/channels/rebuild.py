@@ -14,9 +14,7 @@ from .graph import ChannelGraph
 from .registry import RULES, Site
 
 
-def remove_units(
-    mod: tvm.IRModule, graph: ChannelGraph, units: Mapping[str, Sequence[int] | np.ndarray]
-) -> tvm.IRModule:
+def remove_units(mod: tvm.IRModule, graph: ChannelGraph, units: Mapping[str, Sequence[int] | np.ndarray]) -> tvm.IRModule:
     """Remove units of groups.
 
     Args:

@@ -64,9 +64,7 @@ def _operand(
     return expr.args[0], values.get(expr.args[0])
 
 
-def _shuffle(
-    split: relax.Call, permute: relax.Call, merge: relax.Call, inner: tuple[relax.Var, relax.Var]
-) -> Shuffle | None:
+def _shuffle(split: relax.Call, permute: relax.Call, merge: relax.Call, inner: tuple[relax.Var, relax.Var]) -> Shuffle | None:
     try:
         old, middle, new = static_shape(split.args[0]), static_shape(split), static_shape(merge)
     except ValueError:

@@ -23,9 +23,7 @@ def is_stored_weight(value: relax.Expr | None) -> TypeGuard[Any]:
     """Whether an expression makes weights from stored ones: int4, two of every four, or float16."""
     if not isinstance(value, relax.Call) or getattr(value.op, "name", "") not in _STORED:
         return False
-    return value.op.name != "relax.astype" or (
-        str(value.args[0].ty.dtype) == "float16" and str(value.ty.dtype) == "float32"
-    )
+    return value.op.name != "relax.astype" or (str(value.args[0].ty.dtype) == "float16" and str(value.ty.dtype) == "float32")
 
 
 @model_pass("DecodeWeights")

@@ -245,9 +245,7 @@ def _define_lut(call: relax.Call, x: Any, table: Any) -> Any:
     if dtype_of(call.args[0]) == "int8":
         return te.compute(x.shape, lambda *i: table[x(*i).astype("int32") + tirx.const(128, "int32")], name="looked_up")
 
-    return te.compute(
-        x.shape, lambda *i: te_interpolated(x(*i).astype("int32"), table).astype("int16"), name="looked_up"
-    )
+    return te.compute(x.shape, lambda *i: te_interpolated(x(*i).astype("int32"), table).astype("int16"), name="looked_up")
 
 
 def te_interpolated(value: Any, table: Any) -> Any:

@@ -90,8 +90,7 @@ def _define(call: relax.Call, x: Any, exponentials: Any, differences: Any, logar
     mantissa = te.compute(
         rows,
         lambda *i: (
-            tirx.shift_left(summed.total(*i).astype("int64"), summed.leading(*i).astype("int64"))
-            - tirx.const(1 << 31, "int64")
+            tirx.shift_left(summed.total(*i).astype("int64"), summed.leading(*i).astype("int64")) - tirx.const(1 << 31, "int64")
         ).astype("int32"),
         name="mantissa",
     )

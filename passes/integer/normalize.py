@@ -75,9 +75,7 @@ def integer_epsilon(epsilon: float, scale: float, count: int) -> int:
     return round(min(count * count * float(epsilon) / float(scale) ** 2, _LARGEST_EPSILON))
 
 
-def normalize(
-    x: np.ndarray, factor: np.ndarray, offset: np.ndarray, axes: tuple[int, ...], attrs: Any
-) -> np.ndarray:
+def normalize(x: np.ndarray, factor: np.ndarray, offset: np.ndarray, axes: tuple[int, ...], attrs: Any) -> np.ndarray:
     """The reference of `qnormalize` in NumPy."""
     count = math.prod(x.shape[axis] for axis in axes)
     wide = x.astype(np.int64)

@@ -90,9 +90,7 @@ def _qdense(args: Sequence[Value], context: Context) -> Value:
 
 def _operands(args: Sequence[Value], context: Context) -> tuple[np.ndarray, np.ndarray]:
     attrs = context.attrs
-    return args[0].astype(np.int64) - int(attrs.input1_zero_point), args[1].astype(np.int64) - int(
-        attrs.input2_zero_point
-    )
+    return args[0].astype(np.int64) - int(attrs.input1_zero_point), args[1].astype(np.int64) - int(attrs.input2_zero_point)
 
 
 @register_reference(NARROW + "add", WIDE + "add", NARROW + "sub", WIDE + "sub")

@@ -59,9 +59,7 @@ class LayerRequantization(Requantization, total=False):
     accumulator: str
 
 
-def requantized_call(
-    name: str, args: list[relax.Expr], requantization: Mapping[str, Any], **attrs: Any
-) -> relax.Call:
+def requantized_call(name: str, args: list[relax.Expr], requantization: Mapping[str, Any], **attrs: Any) -> relax.Call:
     """A call of `q<name>`, or of `w<name>` as `registry.typed_call` has it.
 
     Args:

@@ -203,9 +203,7 @@ def _define_resize(call: relax.Call, x: Any) -> Any:
     # 20 bits more than the input has.
     kind = "int32" if result_dtype(attrs) == "int8" else "int64"
     row_weight = te.compute((len(attrs.rows),), lambda i: _constant(attrs.row_weights, i), name="row_weights")
-    column_weight = te.compute(
-        (len(attrs.columns),), lambda i: _constant(attrs.column_weights, i), name="column_weights"
-    )
+    column_weight = te.compute((len(attrs.columns),), lambda i: _constant(attrs.column_weights, i), name="column_weights")
 
     def mixed(n: Any, i: Any, j: Any, k: Any) -> Any:
         row, column = row_at[i], column_at[j]

@@ -219,9 +219,7 @@ def _define(call: relax.Call, x: Any, table: Any, mask: Any = None) -> Any:
     halves = te.compute(
         (*rows, 1),
         lambda *i: tirx.shift_right(
-            tirx.shift_left(total(*i).astype("int64"), leading(*i).astype("int64"))
-            - unit
-            + tirx.const(INT32_MAX + 1, "int64"),
+            tirx.shift_left(total(*i).astype("int64"), leading(*i).astype("int64")) - unit + tirx.const(INT32_MAX + 1, "int64"),
             tirx.const(1, "int64"),
         ).astype("int32"),
         name="halves",
@@ -248,9 +246,7 @@ def _define(call: relax.Call, x: Any, table: Any, mask: Any = None) -> Any:
 
 def _newton(previous: Any, halves: Any, shape: tuple[int, ...], step: int) -> Any:
     """One step of Newton's iteration for a reciprocal, with two integer bits."""
-    error = te.compute(
-        shape, lambda *i: tirx.const(1 << 29, "int32") - _high(halves(*i), previous(*i)), name=f"error{step}"
-    )
+    error = te.compute(shape, lambda *i: tirx.const(1 << 29, "int32") - _high(halves(*i), previous(*i)), name=f"error{step}")
 
     def improved(*i: Any) -> Any:
         change = _high(previous(*i), error(*i)).astype("int64") * tirx.const(4, "int64")

@@ -33,9 +33,7 @@ def int4_weight(
     Returns:
         A call of type int8, the shape of `values`.
     """
-    return make_call(
-        _WEIGHT, [values, multipliers], output_axis=output_axis, input_axis=input_axis, group_size=group_size
-    )
+    return make_call(_WEIGHT, [values, multipliers], output_axis=output_axis, input_axis=input_axis, group_size=group_size)
 
 
 def unpacked(
@@ -60,9 +58,7 @@ def _infer_weight(call: relax.Call) -> relax.TensorType:
     shape = static_shape(call.args[0])
     check_tensor("int4_weight", "the values", call.args[0], ("int8",), (None,) * len(shape))
     groups = _groups(shape[int(call.attrs.input_axis)], int(call.attrs.group_size))
-    check_tensor(
-        "int4_weight", "the multipliers", call.args[1], ("int8",), (shape[int(call.attrs.output_axis)], groups)
-    )
+    check_tensor("int4_weight", "the multipliers", call.args[1], ("int8",), (shape[int(call.attrs.output_axis)], groups))
     return tensor_type(shape, "int8")
 
 

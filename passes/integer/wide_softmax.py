@@ -90,9 +90,7 @@ def _define(call: relax.Call, x: Any, exponentials: Any, reciprocals: Any) -> An
     multiplier, shift = int(call.attrs.multiplier), int(call.attrs.shift)
     along, again = te.reduce_axis((0, size), "k"), te.reduce_axis((0, size), "k")
     largest = te.compute((*rows, 1), lambda *i: te.max(x(*i[:-1], along), axis=along), name="largest")
-    differences = te.compute(
-        shape, lambda *i: x(*i).astype("int32") - largest(*i[:-1], 0).astype("int32"), name="differences"
-    )
+    differences = te.compute(shape, lambda *i: x(*i).astype("int32") - largest(*i[:-1], 0).astype("int32"), name="differences")
 
     def exponential(*i: Any) -> Any:
         scaled = te_multiply(differences(*i), multiplier, shift, "double", shift) + 32767

@@ -32,9 +32,7 @@ def accumulator_bounds(
     return smallest, largest
 
 
-def fits_int32(
-    weight: np.ndarray, bias: np.ndarray, input_zero_point: int, qmin: int = -128, qmax: int = 127
-) -> bool:
+def fits_int32(weight: np.ndarray, bias: np.ndarray, input_zero_point: int, qmin: int = -128, qmax: int = 127) -> bool:
     """Whether the accumulator of a layer stays in 32 bits, whatever the input and the order of summation."""
     smallest, largest = accumulator_bounds(weight, bias, input_zero_point, qmin, qmax)
     return bool(smallest.min(initial=0) >= INT32_MIN and largest.max(initial=0) <= INT32_MAX)

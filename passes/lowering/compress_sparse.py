@@ -37,9 +37,7 @@ class CompressSparse:
                 remarks.append(Remark("CompressSparse", var.name, "its weights are not two of every four input channels"))
                 return None
             name = rebuilder.param_name(value.args[1]) or f"{var.name}.weight"
-            values, indices = (
-                rebuilder.param(key, array) for key, array in zip((name, f"{name}.indices"), pack_2_4(weight))
-            )
+            values, indices = (rebuilder.param(key, array) for key, array in zip((name, f"{name}.indices"), pack_2_4(weight)))
             x, _, *rest = (rebuilder.get(arg) for arg in value.args)
             stored = rebuilder.emit(sparse_weight(values, indices, shape=weight.shape), f"{name}.unpacked")
             return relax.Call(value.op, [x, stored, *rest], value.attrs, value.ty_args)

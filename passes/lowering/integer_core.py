@@ -91,9 +91,7 @@ def get_io_quantization(mod: tvm.IRModule) -> IOQuantization:
 
 def set_io_quantization(mod: tvm.IRModule, io: IOQuantization) -> tvm.IRModule:
     """Mark a module whose `main` already takes and returns integers, imported from elsewhere, as an integer program."""
-    return mod.with_attr(
-        IO_ATTR, json.dumps({side: [asdict(t) for t in getattr(io, side)] for side in ("inputs", "outputs")})
-    )
+    return mod.with_attr(IO_ATTR, json.dumps({side: [asdict(t) for t in getattr(io, side)] for side in ("inputs", "outputs")}))
 
 
 def _tensor_quantization(entry: dict) -> TensorQuantization:
@@ -176,9 +174,7 @@ def _strip_input(
     new = build.set_input(index, static_shape(end), str(end.ty.dtype))
     build.values[quantized[0]] = new
     build.values[end] = new
-    return TensorQuantization(
-        old.name, shape, static_shape(end), axes, str(end.ty.dtype), float(scale), int(zero), layout
-    )
+    return TensorQuantization(old.name, shape, static_shape(end), axes, str(end.ty.dtype), float(scale), int(zero), layout)
 
 
 def _strip_output(
@@ -190,9 +186,7 @@ def _strip_output(
     shape = static_shape(result)
     call = values.get(result)
     if not is_call(call, "dequantize"):
-        remarks.append(
-            Remark("IntegerCore", getattr(result, "name", name), "this output is computed in float and stays so")
-        )
+        remarks.append(Remark("IntegerCore", getattr(result, "name", name), "this output is computed in float and stays so"))
         axes = tuple(range(len(shape)))
         return build.get(result), TensorQuantization(name, shape, shape, axes, str(result.ty.dtype))
     scale, zero = build.param_value(call.args[1]), build.param_value(call.args[2])

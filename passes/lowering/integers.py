@@ -62,9 +62,7 @@ class KnownIntegers(Constants):
         rounding: "double" or "single", of requantization.
     """
 
-    def __init__(
-        self, mod: tvm.IRModule, rounding: str, packed: Mapping[str, tuple[np.ndarray, int]] | None = None
-    ) -> None:
+    def __init__(self, mod: tvm.IRModule, rounding: str, packed: Mapping[str, tuple[np.ndarray, int]] | None = None) -> None:
         super().__init__(mod, packed)
         self.rounding = rounding
         self._tensors: dict[relax.Var, Integers] = {}
@@ -75,9 +73,7 @@ class KnownIntegers(Constants):
         Raises:
             CannotLowerError: It is not known as integers.
         """
-        while (
-            isinstance(expr, relax.Var) and expr not in self._tensors and isinstance(self.values.get(expr), relax.Var)
-        ):
+        while isinstance(expr, relax.Var) and expr not in self._tensors and isinstance(self.values.get(expr), relax.Var):
             expr = self.values[expr]
         if isinstance(expr, relax.Var) and expr not in self._tensors:
             self._move_integers(expr)

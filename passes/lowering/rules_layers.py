@@ -137,11 +137,7 @@ def _integer_bias(
         if np.allclose(scales, products, rtol=1e-5, atol=0.0):
             return weights.integers.reshape(-1), weights.name
     known = lower.real_constant(bias)
-    if (
-        known is None
-        or known[0].size not in (1, channels)
-        or (known[0].ndim and known[0].shape[-1] not in (1, channels))
-    ):
+    if known is None or known[0].size not in (1, channels) or (known[0].ndim and known[0].shape[-1] not in (1, channels)):
         raise CannotLowerError("what is added to it is not one value an output channel")
     value = np.broadcast_to(known[0].reshape(-1), (channels,))
     return np.rint(value / products.astype(np.float64)).astype(np.int64), known[1]

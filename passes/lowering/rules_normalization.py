@@ -118,9 +118,7 @@ def _log_softmax(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Want
     return made(x.expr) if axis == last else _along_last(lower, x.expr, axis, made, wanted.name)
 
 
-def _along_last(
-    lower: Lowering, x: relax.Expr, axis: int, make: Callable[[relax.Expr], relax.Expr], name: str
-) -> relax.Expr:
+def _along_last(lower: Lowering, x: relax.Expr, axis: int, make: Callable[[relax.Expr], relax.Expr], name: str) -> relax.Expr:
     """An operator over the last axis, applied over another one."""
     order = list(range(len(static_shape(x))))
     order[axis], order[-1] = order[-1], axis

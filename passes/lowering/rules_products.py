@@ -48,9 +48,7 @@ def _einsum(lower: Lowering, var: relax.Var, call: relax.Call, wanted: Wanted) -
     return relax.op.permute_dims(lower.emit(apart, f"{wanted.name}.product"), list(form.result))
 
 
-def _arranged(
-    lower: Lowering, x: relax.Expr, axes: tuple[int, ...], shape: tuple[int, int, int], name: str
-) -> relax.Expr:
+def _arranged(lower: Lowering, x: relax.Expr, axes: tuple[int, ...], shape: tuple[int, int, int], name: str) -> relax.Expr:
     if axes != tuple(range(len(axes))):
         x = lower.emit(relax.op.permute_dims(x, list(axes)), f"{name}.operand")
     return x if static_shape(x) == shape else lower.emit(relax.op.reshape(x, shape), f"{name}.operand")

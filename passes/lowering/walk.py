@@ -61,16 +61,12 @@ class Lowering(KnownIntegers):
         scales: How the integers of the new function are to be read, by their names.
     """
 
-    def __init__(
-        self, mod: tvm.IRModule, rounding: str, packed: Mapping[str, tuple[np.ndarray, int]] | None = None
-    ) -> None:
+    def __init__(self, mod: tvm.IRModule, rounding: str, packed: Mapping[str, tuple[np.ndarray, int]] | None = None) -> None:
         super().__init__(mod, rounding, packed)
         self.scales: dict[str, Affine] = {}
         # Integer variables of the old function in the new one.
         self._integers: dict[relax.Var, relax.Expr] = {}
-        self._floats: dict[relax.Var, relax.Expr] = {
-            var: self.build.values[var] for var in input_vars(self.build.source)
-        }
+        self._floats: dict[relax.Var, relax.Expr] = {var: self.build.values[var] for var in input_vars(self.build.source)}
         self._done: dict[tuple[relax.Var, Affine, float, float], relax.Expr] = {}
         self._reasons: dict[relax.Var, str] = {}
         self._stayed: list[relax.Var] = []
@@ -194,11 +190,7 @@ class Lowering(KnownIntegers):
         low, high = -_INFINITE, _INFINITE
         while not self.is_integers(x):
             call = self.source(x)
-            if (
-                not isinstance(call, relax.Call)
-                or call.op.name not in CLIPS
-                or not isinstance(call.args[0], relax.Var)
-            ):
+            if not isinstance(call, relax.Call) or call.op.name not in CLIPS or not isinstance(call.args[0], relax.Var):
                 break
             ends = (0.0, 6.0 if call.op.name == "relax.nn.relu6" else _INFINITE)
             if call.op.name == "relax.clip":
@@ -280,4 +272,3 @@ class Lowering(KnownIntegers):
 
 def _constants(affine: Affine) -> tuple[relax.Expr, relax.Expr]:
     return relax.const(np.float32(affine.scale)), relax.const(np.asarray(affine.zero_point, affine.dtype))
-

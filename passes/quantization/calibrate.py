@@ -67,9 +67,7 @@ def calibrate(
             return
         # A sum is finite only if all values are, or nearly so; the exact test is made only when it is not.
         if not np.isfinite(value.sum(dtype=np.float64)) and not np.isfinite(value).all():
-            raise UserError(
-                f"tensor {name} takes values that are not finite; check the model's weights and the samples"
-            )
+            raise UserError(f"tensor {name} takes values that are not finite; check the model's weights and the samples")
         observers[name].update(value)
 
     interpreter = Interpreter(mod)

@@ -176,9 +176,7 @@ class _Quantizer:
         dtype = scheme.activations
         if dtype == "int16":
             return affine_of_range(found.wide, dtype, symmetric=True, shift_only=self.shift_only)
-        return affine_of_range(
-            found, dtype, symmetric=self.symmetric, shift_only=self.shift_only, bits=scheme.activation_bits
-        )
+        return affine_of_range(found, dtype, symmetric=self.symmetric, shift_only=self.shift_only, bits=scheme.activation_bits)
 
     def _per_channel(self, layer: relax.Var) -> bool:
         found = (granularity for pattern, granularity in self.weights.items() if fnmatchcase(layer.name, pattern))
@@ -242,9 +240,7 @@ class _Quantizer:
         shape = static_shape(source.args[0])
         return len(shape) == 4 and shape[2] * shape[3] > 1
 
-    def _smallest_scales(
-        self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None
-    ) -> np.ndarray:
+    def _smallest_scales(self, var: relax.Var, call: relax.Call, weight: np.ndarray, offsets: np.ndarray | None) -> np.ndarray:
         """float64 (O,): below these the biases, or sums of products with int8 activations, would be too large."""
         axis = weight_axis(call)
         outputs, per_channel, given = weight.shape[axis], self._per_channel(var), self.affines[call.args[0]]
@@ -280,9 +276,7 @@ class _Quantizer:
         scales = np.maximum(scales, smallest)
         return (power_of_two(scales) if self.shift_only else scales).astype(np.float32)
 
-    def _bias(
-        self, var: relax.Var, call: relax.Call, layer: relax.Var, values: dict[relax.Var, relax.Expr]
-    ) -> relax.Expr:
+    def _bias(self, var: relax.Var, call: relax.Call, layer: relax.Var, values: dict[relax.Var, relax.Expr]) -> relax.Expr:
         value = self.build.param_value(call.args[1])
         assert value is not None
         input_scale = np.float32(self.affines[values[layer].args[0]].scale)

@@ -33,9 +33,7 @@ _ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def source_rows(
-    size_in: int, size_out: int, method: str, mode: str, rounding: str
-) -> tuple[np.ndarray, np.ndarray | None]:
+def source_rows(size_in: int, size_out: int, method: str, mode: str, rounding: str) -> tuple[np.ndarray, np.ndarray | None]:
     """For each output index along one axis the input index, and for linear interpolation the weight of the next one.
 
     Args:

@@ -78,9 +78,7 @@ def _moments(
     return None
 
 
-def _sum(
-    call: relax.Call, graph: GraphView, statistics: dict[str, Moments], known: dict[relax.Var, Moments]
-) -> Moments | None:
+def _sum(call: relax.Call, graph: GraphView, statistics: dict[str, Moments], known: dict[relax.Var, Moments]) -> Moments | None:
     first, second = call.args
     layer = graph.call(first)
     if layer is not None and layer.op.name in _LAYERS and second in graph.params:

@@ -67,7 +67,6 @@ def solve(
     groups = geometry.groups
     dense = not geometry.kernel
 
-
     def by_group(value: np.ndarray) -> np.ndarray:
         """(groups, outputs of a group, fan-in of a group)"""
         return (value.T if dense else value).reshape(groups, -1, value.shape[0] if dense else value[0].size)

@@ -137,9 +137,7 @@ class EmulatedArtifact(Artifact):
             results = None
             if count:
                 calls, driver = list(self.info.layers), f"{self.info.prefix}_run"
-                argument, results = plugin_argument(
-                    program, self.nm, folder, thumb=self.thumb, calls=calls, driver=driver
-                )
+                argument, results = plugin_argument(program, self.nm, folder, thumb=self.thumb, calls=calls, driver=driver)
                 plugin = ["-plugin", argument]
             try:
                 run(self.command(plugin, program), what="running on the emulator", timeout=timeout, cwd=folder)

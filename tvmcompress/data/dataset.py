@@ -158,15 +158,11 @@ def load_data(
         permutations.append(_fit(array, spec, layout, name))
     counts = {len(array) for array in raw}
     if len(counts) > 1:
-        raise UserError(
-            f"{name} has {_listing(counts)} samples for the different inputs; give the same number for each"
-        )
+        raise UserError(f"{name} has {_listing(counts)} samples for the different inputs; give the same number for each")
     if counts == {0}:
         raise UserError(f"{name} is empty; give at least one sample")
     if counts.pop() < inputs[0].shape[0]:
-        raise UserError(
-            f"{name} has fewer samples than the model's batch of {inputs[0].shape[0]}; give at least one batch"
-        )
+        raise UserError(f"{name} has fewer samples than the model's batch of {inputs[0].shape[0]}; give at least one batch")
     labels = _labels(given, label_key, len(raw[0]), need_labels)
     data = Dataset(tuple(inputs), tuple(raw), labels, tuple(steps), tuple(permutations), name).first(limit)
     for array in data.arrays:
@@ -265,9 +261,7 @@ def _labels(given: Arrays, label_key: str | None, samples: int, needed: bool) ->
     if (labels < 0).any():
         raise UserError(f"{wrong}; that of sample {int(np.argmax(labels < 0))} is negative")
     if len(labels) != samples:
-        raise UserError(
-            f"{given.source} has {samples} samples but {len(labels)} labels in '{name}'; give one label a sample"
-        )
+        raise UserError(f"{given.source} has {samples} samples but {len(labels)} labels in '{name}'; give one label a sample")
     return labels.astype(np.int64)
 
 
@@ -334,8 +328,7 @@ def _check_finite(array: np.ndarray, source: str) -> None:
         good = np.isfinite(array[start : start + rows]).reshape(len(array[start : start + rows]), -1).all(1)
         if not good.all():
             raise UserError(
-                f"{source} contains NaN or infinity (first in sample {start + int(np.argmin(good))}); "
-                "remove those samples"
+                f"{source} contains NaN or infinity (first in sample {start + int(np.argmin(good))}); remove those samples"
             )
 
 

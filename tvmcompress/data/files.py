@@ -44,9 +44,7 @@ def read_path(path: Path, rank: int) -> Arrays:
         return Arrays({"x": _read_npy(path)}, str(path))
     if path.suffix == ".npz":
         return Arrays(_read_npz(path), str(path))
-    raise UserError(
-        f"{path} is of unknown kind '{path.suffix}'; give an .npz file, an .npy file or a folder of .npy files"
-    )
+    raise UserError(f"{path} is of unknown kind '{path.suffix}'; give an .npz file, an .npy file or a folder of .npy files")
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

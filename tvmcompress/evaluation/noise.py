@@ -43,9 +43,7 @@ class LayerNoise(BaseModel):
     of_channels: int
 
 
-def layer_noise(
-    reference: Model, model: Model, data: DataLike | Dataset, *, samples: int = _SAMPLES
-) -> list[LayerNoise]:
+def layer_noise(reference: Model, model: Model, data: DataLike | Dataset, *, samples: int = _SAMPLES) -> list[LayerNoise]:
     """Compare two versions of a model layer by layer on the same inputs.
 
     Layers are matched by the names of their tensors, which passes keep; of a pruned layer the channels kept are

@@ -207,9 +207,6 @@ class Matrix(Products):
         return values
 
 
-
-
-
 def products_of(target: dict[str, Any]) -> Products:
     """The best way of a core to multiply, by the features that LLVM knows of it.
 

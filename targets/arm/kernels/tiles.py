@@ -123,9 +123,7 @@ class Tiles:
                 total = total + tirx.Broadcast(self.terms(column + index // vectors), 4)
             T.buffer_store(self.result, k.epilogue.scaled(total, factors), [index])
 
-    def _store(
-        self, line: tirx.PrimExpr, column: tirx.PrimExpr, channel: tirx.PrimExpr, written: tirx.PrimExpr
-    ) -> None:
+    def _store(self, line: tirx.PrimExpr, column: tirx.PrimExpr, channel: tirx.PrimExpr, written: tirx.PrimExpr) -> None:
         """Stores the tile whose first pixel is (line, column)."""
         k = self.kernel
         (down, across), vectors, outputs = k.plan.pixels, k.plan.vectors, k.shape.out_channels

@@ -157,9 +157,7 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
                         smlad(planes[start + ky * NW + i], taps[same + ky * 3], acc[i]),
                     )
         for i in T.unroll(width):
-            out[place + i * C] = ep.apply(
-                acc[i], [q[HEAD + channel * QW + 1 + same + word] for word in range(ep.words)]
-            )
+            out[place + i * C] = ep.apply(acc[i], [q[HEAD + channel * QW + 1 + same + word] for word in range(ep.words)])
 
     @T.prim_func(s_tir=True)
     def depthwise(
@@ -178,9 +176,7 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
                     if T.And(first_row(band) * S + r - PT >= 0, first_row(band) * S + r - PT < H):
                         if HAS_LEFT:
                             planes[r * NW] = pack_bottoms(ZERO, even_bytes(pixel(x, first_row(band) * S + r - PT, 0, c)))
-                            planes[PLANE + r * NW] = pack_bottoms(
-                                ZERO, odd_bytes(pixel(x, first_row(band) * S + r - PT, 0, c))
-                            )
+                            planes[PLANE + r * NW] = pack_bottoms(ZERO, odd_bytes(pixel(x, first_row(band) * S + r - PT, 0, c)))
                             planes[2 * PLANE + r * NW] = pack_tops(
                                 ZERO, even_bytes(pixel(x, first_row(band) * S + r - PT, 0, c))
                             )

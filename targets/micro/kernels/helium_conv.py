@@ -317,9 +317,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                             accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, 0, 0)
                         for r0 in range(rounds(constants)):
                             for ch in range(chunks(constants)):
-                                accumulate(
-                                    read_from(x, source, panel, fields), constants, acc, line, p, n, r0 + k.peeled, ch
-                                )
+                                accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, r0 + k.peeled, ch)
                         finish(constants, acc, result, skip, table, places(band, line, p, n), n)
                         store(out, result, places(band, line, p, n), p, n)
 

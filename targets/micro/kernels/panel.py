@@ -351,9 +351,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                         if T.Or(not ADD, p * PX + px < M):
                             out[at(step, p, px, n, 0)] = output(result[px * 2], skip, constants, at(step, p, px, n, 0))
                             if n * 2 + 1 < CO:
-                                out[at(step, p, px, n, 1)] = output(
-                                    result[px * 2 + 1], skip, constants, at(step, p, px, n, 1)
-                                )
+                                out[at(step, p, px, n, 1)] = output(result[px * 2 + 1], skip, constants, at(step, p, px, n, 1))
 
     # Scalar accesses only, so a small panel may stay on the stack; the source is filled by vectors.
     workspaces = {} if k.panel_bytes <= _STACK_BYTES else {"panel": k.panel_bytes}

@@ -154,18 +154,10 @@ def _build(k: WinogradConvolution) -> tirx.PrimFunc:
                     f[6 + j] = odd_bytes(d[j])
                 for t in T.unroll(2):
                     for half in T.unroll(2):
-                        fields[field(strip, row, cw, t, 0) + half] = ssub16(
-                            f[half * 6 + 2 * t], f[half * 6 + 2 * t + 2]
-                        )
-                        fields[field(strip, row, cw, t, 1) + half] = sadd16(
-                            f[half * 6 + 2 * t + 1], f[half * 6 + 2 * t + 2]
-                        )
-                        fields[field(strip, row, cw, t, 2) + half] = ssub16(
-                            f[half * 6 + 2 * t + 2], f[half * 6 + 2 * t + 1]
-                        )
-                        fields[field(strip, row, cw, t, 3) + half] = ssub16(
-                            f[half * 6 + 2 * t + 3], f[half * 6 + 2 * t + 1]
-                        )
+                        fields[field(strip, row, cw, t, 0) + half] = ssub16(f[half * 6 + 2 * t], f[half * 6 + 2 * t + 2])
+                        fields[field(strip, row, cw, t, 1) + half] = sadd16(f[half * 6 + 2 * t + 1], f[half * 6 + 2 * t + 2])
+                        fields[field(strip, row, cw, t, 2) + half] = ssub16(f[half * 6 + 2 * t + 2], f[half * 6 + 2 * t + 1])
+                        fields[field(strip, row, cw, t, 3) + half] = ssub16(f[half * 6 + 2 * t + 3], f[half * 6 + 2 * t + 1])
 
     @T.prim_func(s_tir=True)
     def conv(
@@ -196,12 +188,8 @@ def _build(k: WinogradConvolution) -> tirx.PrimFunc:
                         g[3 + t] = odd_bytes(w[((block * BLOCK * 2 + o) * K4 + kw) * 3 + t])
                     for half in T.unroll(2):
                         taps[tap(o // 2, kw, o % 2, 0) + half] = sadd16(g[half * 3], g[half * 3])
-                        taps[tap(o // 2, kw, o % 2, 1) + half] = sadd16(
-                            sadd16(g[half * 3], g[half * 3 + 2]), g[half * 3 + 1]
-                        )
-                        taps[tap(o // 2, kw, o % 2, 2) + half] = ssub16(
-                            sadd16(g[half * 3], g[half * 3 + 2]), g[half * 3 + 1]
-                        )
+                        taps[tap(o // 2, kw, o % 2, 1) + half] = sadd16(sadd16(g[half * 3], g[half * 3 + 2]), g[half * 3 + 1])
+                        taps[tap(o // 2, kw, o % 2, 2) + half] = ssub16(sadd16(g[half * 3], g[half * 3 + 2]), g[half * 3 + 1])
                         taps[tap(o // 2, kw, o % 2, 3) + half] = sadd16(g[half * 3 + 2], g[half * 3 + 2])
             for strip in range(STRIPS):
                 for band in range(OH // ROWS):
@@ -232,9 +220,7 @@ def _build(k: WinogradConvolution) -> tirx.PrimFunc:
                                 result[4 + j] = acc[j] - m[8 + j] + m[12 + j]
                             for j in T.unroll(8):
                                 if strip * 4 + j // 2 % 2 * 2 + j // 4 < OW:
-                                    out[
-                                        at(band * ROWS + y, strip, j // 2 % 2 * 2 + j // 4, block * BLOCK + n, j % 2)
-                                    ] = output(
+                                    out[at(band * ROWS + y, strip, j // 2 % 2 * 2 + j // 4, block * BLOCK + n, j % 2)] = output(
                                         finish(q, block * BLOCK + n, result[j], j % 2),
                                         skip,
                                         constants,
