@@ -190,7 +190,7 @@ def test_what_patches_would_save_is_tried_out(tmp_path) -> None:
     measured = artifact.measure()
     assert (measured.arena_bytes, measured.patches.whole_arena_bytes) == (strips, whole)
     assert measured.arena_lower_bound <= strips
-    assert any("strips" in note for note in measured.notes)
+    assert any("patches" in note for note in measured.notes)
     x = net.input()
     np.testing.assert_array_equal(artifact.run([x])[0], run(integer_net, [x])[0])
     with pytest.raises(UserError) as refused:

@@ -1,4 +1,4 @@
-"""Options of the microcontrollers on the command line: strips, C source, the memory map."""
+"""Options of the microcontrollers on the command line: patches, C source, the memory map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tvmcompress.targets.registry import get_target
 pytestmark = pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
 
 
-def test_strips_and_c_source(digits: Path, tmp_path: Path) -> None:
+def test_patches_and_c_source(digits: Path, tmp_path: Path) -> None:
     asked = (digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--calib-samples", 40, "--quantize", "int8")
     folder = tmp_path / "out"
     ran = run("compress", *asked, "-t", "cortex-m4", "--patch-wise", "--emit", "c", "-o", folder)
@@ -29,7 +29,7 @@ def test_strips_and_c_source(digits: Path, tmp_path: Path) -> None:
     assert [int(cell.replace(",", "")) for cell in row.groups()] == [measured[name] for name in names]
     patches = measured["patches"]
     assert measured["arena_bytes"] < patches["whole_arena_bytes"]
-    assert f"run in {patches['strips']} strips" in " ".join(ran.out.split())
+    assert f"run in {patches['strips']} patches" in " ".join(ran.out.split())
     assert not list((folder / "cortex-m4").glob("*.o"))
     kernels = (folder / "cortex-m4" / "model_kernels.c").read_text()
     assert "tvm" not in kernels.lower()
