@@ -15,7 +15,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcompress.passes import groups
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.channels import RULES, rules_shape
+from tvmcompress.passes.channels import RULES, rules_elementwise, rules_reshape, rules_shape
 
 op, nn = relax.op, relax.op.nn
 CASES = {}
@@ -162,6 +162,14 @@ def attention_operator(Net):
     net = Net((1, 7, 12))
     q, k, v = (net.reshape(net.dense(net.x, 12, name=name), 1, 7, 2, 6) for name in ("q", "k", "v"))
     y = net.reshape(net.emit(nn.attention(q, k, v)), 1, 7, 12)
+    return net.finish(net.dense(y, 5, name="out"))
+
+
+@case(q=6, v=6)
+def attention_operator_with_a_bias(Net):
+    net = Net((1, 7, 12))
+    q, k, v = (net.reshape(net.dense(net.x, 12, name=name), 1, 7, 2, 6) for name in ("q", "k", "v"))
+    y = net.reshape(net.emit(nn.attention(q, k, v, net.param("bias", (1, 2, 7, 7)))), 1, 7, 12)
     return net.finish(net.dense(y, 5, name="out"))
 
 
@@ -318,6 +326,34 @@ def padded_shortcut(Net):
 
 
 @case(a=6)
+def positions_are_counted_along_another_axis(Net):
+    net = Net((1, 3, 4, 4))
+    x = net.emit(op.argmax(net.conv(net.x, 6, name="a"), 2))
+    return net.finish(net.head(net.emit(op.expand_dims(net.emit(op.astype(x, "float32")), 2))))
+
+
+@case()
+def positions_are_counted_along_channels(Net):
+    net = Net((1, 3, 4, 4))
+    x = net.emit(op.argmax(net.conv(net.x, 6, name="a"), 1, True))
+    return net.finish(net.head(net.emit(op.astype(x, "float32"))))
+
+
+@case(a=6)
+def sums_run_along_another_axis(Net):
+    net = Net((1, 3, 4, 4))
+    return net.finish(net.head(net.emit(op.cumsum(net.conv(net.x, 6, name="a"), 2))))
+
+
+@case(a=4)
+def channels_split_in_front_of_another_axis(Net):
+    # No shuffle: the rows of the image come between the parts of the channels.
+    net = Net((1, 3, 4, 4))
+    x = net.reshape(net.conv(net.x, 8, name="a"), 1, 2, 4, 4, 4)
+    return net.finish(net.head(net.reshape(net.permute(x, 0, 1, 4, 2, 3), 1, 8, 4, 4)))
+
+
+@case(a=6)
 def squeeze_expand_broadcast(Net):
     net = Net((1, 3, 4, 4))
     x = net.mean(net.conv(net.x, 6, name="a"))
@@ -460,6 +496,25 @@ def test_every_operator_of_the_onnx_front_end_has_a_rule():
     known = {name for name in names if name in tvm.ir.Op.list_op_names()}
     assert len(known) > 100
     assert sorted(known - set(RULES)) == []
+
+
+@pytest.mark.parametrize("name", rules_elementwise._BINARY)
+def test_zeros_stay_where_numpy_says_so(name):
+    function = {"log_add_exp": np.logaddexp, "atan2": np.arctan2}.get(name) or getattr(np, name)
+    kind = "int64" if "bitwise" in name else "float64"
+    for pair in ((0, 0), (0, 3), (3, 0)):
+        a, b = (np.array([value], kind) for value in pair)
+        with np.errstate(all="ignore"):
+            assert (rules_elementwise._BINARY[name](a, b) == 0).all() == (function(a, b) == 0).all()
+
+
+@given(old=st.lists(st.sampled_from([1, 1, 2, 3]), min_size=1, max_size=5), data=st.data())
+def test_blocks_of_a_reshape_leave_no_axis_out(old, data):
+    new = data.draw(st.permutations(old))
+    blocks = rules_reshape._blocks(old, new)
+    assert [axis for block, _ in blocks for axis in range(*block.indices(len(old)))] == list(range(len(old)))
+    assert [axis for _, block in blocks for axis in range(*block.indices(len(new)))] == list(range(len(new)))
+    assert all(np.prod(old[left]) == np.prod(new[right]) for left, right in blocks)
 
 
 @given(

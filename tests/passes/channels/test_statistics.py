@@ -33,6 +33,19 @@ def statistics_over_channels(Net):
     return net.finish(net.mean(x, axes=[1]), net.emit(op.max(x, [1])), net.emit(op.min(net.relu(x), [1, 2])))
 
 
+@case(a=4, b=4)
+def sum_of_padding(Net, value=0.0):
+    net = Net((1, 3, 6, 6))
+    a = net.conv(net.x, 4, name="a")
+    padded = net.emit(nn.pad(a, [0, 0, 2, 2, 0, 0, 0, 0], "constant", value))
+    return net.finish(net.mean(net.add(padded, net.conv(a, 8, name="b")), axes=[1]))
+
+
+@case(a=4)
+def sum_of_padding_with_ones(Net):
+    return sum_of_padding(Net, 1.0)
+
+
 @case()
 def statistics_that_zeros_would_change(Net):
     net = Net((1, 3, 6, 6))

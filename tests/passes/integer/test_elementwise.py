@@ -136,3 +136,9 @@ def test_shapes_that_do_not_broadcast() -> None:
         relax.BlockBuilder().normalize(
             qmul(a, b, input1_zero_point=0, input2_zero_point=0, output_zero_point=0, multiplier=0, shift=0)
         )
+
+
+def test_a_table_is_for_activations() -> None:
+    x, table = (relax.Var(name, relax.TensorType((256,), dtype)) for name, dtype in (("x", "int32"), ("table", "int8")))
+    with pytest.raises(ValueError, match="qlut: the input must be int8, got int32"):
+        relax.BlockBuilder().normalize(qlut(x, table))

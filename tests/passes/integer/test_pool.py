@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,3 +91,18 @@ def test_padding_must_be_smaller_than_the_window() -> None:
     x = relax.Var("x", relax.TensorType((1, 4, 4, 1), "int8"))
     with pytest.raises(ValueError, match="not smaller than the window"):
         relax.BlockBuilder().normalize(qavgpool(x, pool_size=(2, 2), strides=(2, 2), padding=(2, 0, 0, 0)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64, 1000])
+@pytest.mark.parametrize("shift", [-31, -30, -28, -3, 0, 5])
+def test_a_mean_divides_as_tensorflow_lite_does(count: int, shift: int) -> None:
+    # The shift of the result must stay one that requantization knows, however small the factor is.
+    multiplier = 0x5A5A5A5A
+    bits = min(count.bit_length() - 1, 32, 31 + shift)
+    assert mean_multiplier(multiplier, shift, count) == ((multiplier << bits) // count, shift - bits)
+
+
+@pytest.mark.parametrize("make", [qavgpool, qmaxpool])
+def test_nothing_is_padded_by_default(make: Callable[..., relax.Call]) -> None:
+    call = make(relax.Var("x", relax.TensorType((1, 4, 4, 1), "int8")), pool_size=[2, 2], strides=[1, 1])
+    assert [int(size) for size in call.attrs.padding] == [0, 0, 0, 0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tvm_ffi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvmcompress.passes._tvm import relax
+from tvmcompress.passes._tvm import relax, tirx
 from tvmcompress.passes.integer.ops import IDENTITY, qconcat, qpad, qresize
 from tvmcompress.passes.integer.requantize import quantize_multiplier
+from tvmcompress.passes.integer.shape import _constant
 
 from . import exact, running
 
@@ -82,6 +84,25 @@ def test_linear(seed: int, rows: int, columns: int) -> None:
             for c, b in ((column[j], 1024 - right[j]), (min(column[j] + 1, 4), right[j])):
                 total += int(x[0, r, c, k]) * int(a) * int(b)
         assert found[0, i, j, k] == exact.truncated(total + (2**19 if total > 0 else -(2**19)), 2**20)
+
+
+@pytest.mark.parametrize("weights", [[0], [0, 1025], [-1, 0]])
+def test_weights_that_do_not_fit(weights: list[int]) -> None:
+    x = relax.Var("x", relax.TensorType((1, 4, 4, 1), "int8"))
+    call = qresize(x, rows=[0, 1], columns=[0], row_weights=weights, column_weights=[0])
+    with pytest.raises(ValueError, match="one weight in"):
+        relax.BlockBuilder().normalize(call)
+
+
+def test_indices_that_are_a_quotient_or_a_multiple_need_no_comparisons() -> None:
+    i = tirx.Var("i", "int32")
+    for values, expected in (
+        ([3] * 5, tirx.const(3, "int32")),
+        ([2, 3, 4, 5], tirx.floordiv(i, 1) + 2),
+        ([0, 0, 0, 1, 1, 1, 2, 2], tirx.floordiv(i, 3) + 0),
+        ([1, 5, 9], i * 4 + 1),
+    ):
+        assert tvm_ffi.structural_equal(_constant(values, i), expected)
 
 
 def test_indices_outside() -> None:
