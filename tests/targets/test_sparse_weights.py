@@ -73,6 +73,8 @@ def test_other_targets_take_such_a_module(sparse_net, samples, tmp_path, name) -
         ((6, 5, 16), 3, (1, 1), (2, 2), (0, 0, 0, 0), {"qmin": -20, "qmax": 90}),
         ((1, 2, 4), 1, (1, 1), (1, 1), (0, 0, 0, 0), {}),
         ((3, 4, 4), 9, (3, 4), (1, 1), (0, 0, 0, 0), {}),
+        ((4, 5, 4), 3, (3, 3), (1, 1), (0, 0, 0, 1), {"input_zero_point": 9}),
+        ((4, 5, 4), 3, (3, 3), (1, 1), (0, 0, 1, 0), {"input_zero_point": 9}),
     ],
 )
 def test_kernel_of_convolutions(size, outputs, kernel, strides, padding, extra, tmp_path) -> None:

@@ -61,9 +61,33 @@ def accumulated(a: T.Buffer((8, 3), "int32"), b: T.Buffer((8,), "int32"), out: T
             out[x] = out[x] + a[x, y]
 
 
+@T.prim_func(s_tir=True)
+def read_at_the_start_of_a_sum(
+    a: T.Buffer((8,), "int32"), b: T.Buffer((8, 3), "int32"), out: T.Buffer((8,), "int32")
+):
+    total = T.sblock_alloc_buffer((8,), "int32")
+    for i, j in T.grid(8, 3):
+        with T.sblock("rows"):
+            x, y = T.axis.remap("SR", [i, j])
+            with T.init():
+                total[x] = a[7 - x]
+            total[x] = total[x] + b[x, y]
+    for i in range(8):
+        with T.sblock("last"):
+            x = T.axis.spatial(8, i)
+            out[x] = a[x] + total[x]
+
+
 @pytest.mark.parametrize(
     ("func", "expected"),
-    [(same_index, 1), (other_index, None), (other_dtype, None), (read_before, None), (accumulated, None)],
+    [
+        (same_index, 1),
+        (other_index, None),
+        (other_dtype, None),
+        (read_before, None),
+        (read_at_the_start_of_a_sum, None),
+        (accumulated, None),
+    ],
 )
 def test_inplace_argument(func, expected) -> None:
     assert inplace_argument(func) == expected

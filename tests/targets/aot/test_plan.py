@@ -151,6 +151,17 @@ def test_branch_and_bound_finds_what_first_fit_misses() -> None:
         assert search.size == plan(buffers).size
 
 
+@pytest.mark.parametrize("nodes", [1, 5, 12])
+def test_a_search_that_is_broken_off_has_proved_nothing(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvmcompress.targets.aot.plan._MOST_NODES", nodes)
+    random_ = random.Random(2)
+    firsts = [random_.randrange(8) for _ in range(12)]
+    buffers = {f"b{i}": Buffer(8 * random_.randrange(1, 50), f, f + random_.randrange(5)) for i, f in enumerate(firsts)}
+    search = _Search(buffers, 0, 0)
+    search.size = sum(b.size for b in buffers.values()) + 1
+    assert not search.prove()
+
+
 @pytest.mark.parametrize(("steps", "life"), [(12, 4), (24, 5), (40, 6)])
 def test_random_programs_are_within_five_percent_of_the_bound(steps: int, life: int) -> None:
     random_ = random.Random(steps)

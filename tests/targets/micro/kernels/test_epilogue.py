@@ -12,6 +12,7 @@ from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.targets import get_target
 from tvmcompress.targets.kernels.layers import NotRepresentable
+from tvmcompress.targets.micro.kernels.constant_channels import settle_constant_channels
 from tvmcompress.targets.micro.kernels.depthwise import Depthwise, depthwise_3x3
 from tvmcompress.targets.micro.kernels.epilogue import Epilogue
 
@@ -62,3 +63,24 @@ def test_depthwise_of_several_bands_is_not_done_in_place(band: int, inplace: boo
 def test_depthwise_that_makes_the_map_smaller_is_not_done_in_place() -> None:
     layer = Depthwise(6, 6, 4, 3, 3, 2, 0, 0, 0, Epilogue("double", 0), 3)
     assert "tvmcompress.inplace" not in depthwise_3x3(layer).attrs
+
+
+@pytest.mark.parametrize(("rounding", "refused"), [("double", [0, -1]), ("single", [0, -1])])
+def test_factors_without_room_are_refused(rounding: str, refused: list[int]) -> None:
+    """But for a factor of nought, whose shift says nothing."""
+    epilogue = Epilogue(rounding, 0, shared_shift=False)
+    for shift in refused:
+        shifts = np.array([-4, shift], np.int32)
+        with pytest.raises(NotRepresentable):
+            epilogue.parameters(np.array([1 << 30, 1 << 30], np.int32), shifts)
+    if rounding == "double":
+        words = epilogue.parameters(np.array([1 << 30, 0], np.int32), np.array([-4, 0], np.int32))
+        assert words.tolist() == [[1 << 30, 0], [1 << 28, 0]]
+
+
+def test_sums_beyond_a_word_settle_nothing() -> None:
+    """A channel whose greatest accumulator does not fit 32 bits is left as it is."""
+    weights, bias = np.full((1, 4), 1, np.int8), np.array([(1 << 31) - 1], np.int64).astype(np.int32)
+    numbers = weights, bias, np.array([1], np.int32), np.array([-31], np.int32)
+    for kept, old in zip(settle_constant_channels(*numbers, Epilogue("double", 0)), numbers):
+        np.testing.assert_array_equal(kept, old)

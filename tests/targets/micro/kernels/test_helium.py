@@ -198,17 +198,22 @@ def test_global_average(shape: tuple[int, int, int], tmp_path: Path, rng: np.ran
 
 @needs_tools
 @pytest.mark.usefixtures("_only_helium")
+@pytest.mark.parametrize("depthwise", [False, True])
 @pytest.mark.parametrize("shared_shift", [False, True])
-def test_single_rounding(shared_shift: bool, tmp_path: Path, rng: np.random.Generator) -> None:
-    params = {"weight": weights(rng, 8, 3, 3, 16), **channels(rng, 8, 144)}
+def test_single_rounding(shared_shift: bool, depthwise: bool, tmp_path: Path, rng: np.random.Generator) -> None:
+    if depthwise:
+        params = {"weight": weights(rng, 1, 3, 3, 16), **channels(rng, 16, 9)}
+    else:
+        params = {"weight": weights(rng, 8, 3, 3, 16), **channels(rng, 8, 144)}
     if shared_shift:
         params["multiplier"] = (params["multiplier"] >> 9).astype("int32")
-        params["shift"] = np.full(8, -1, "int32")
+        params["shift"] = np.full(len(params["shift"]), -1, "int32")
     points = {"input_zero_point": 4, "output_zero_point": 9}
+    operator = ops.qdepthwise if depthwise else ops.qconv2d
     mod = module(
-        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), **points, rounding="single"), [(1, 6, 7, 16)], params
+        lambda *args: operator(*args, padding=(1, 1, 1, 1), **points, rounding="single"), [(1, 6, 7, 16)], params
     )
-    assert_kernel(mod, "conv2d", tmp_path, rng, TARGET)
+    assert_kernel(mod, "depthwise" if depthwise else "conv2d", tmp_path, rng, TARGET)
 
 
 @needs_tools

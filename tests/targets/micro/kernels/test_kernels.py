@@ -307,6 +307,15 @@ def test_depthwise(
     assert_kernel(mod, "depthwise", tmp_path)
 
 
+@pytest.mark.parametrize(("kernel", "depth"), [((5, 5), 8), ((3, 3), 6), ((3, 1), 4)])
+def test_depthwise_of_another_size(kernel: tuple[int, int], depth: int, tmp_path: Path) -> None:
+    """There is no kernel; the result is right."""
+    params = {"weight": RNG.integers(-127, 128, (1, *kernel, depth)).astype("int8"), **channels(depth, 5)}
+    points = {"input_zero_point": 3, "output_zero_point": -5}
+    mod = module(lambda *a: ops.qdepthwise(*a, padding=(1, 1, 1, 1), **points), [(1, 8, 9, depth)], params)
+    assert_kernel(mod, "qdepthwise", tmp_path)
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), [(64, 10), (12, 3), (640, 16), (128, 13)])
 def test_dense(inputs: int, outputs: int, tmp_path: Path) -> None:
     params = {"weight": RNG.integers(-127, 128, (outputs, inputs)).astype("int8"), **channels(outputs)}

@@ -1,0 +1,60 @@
+"""Which kernel, and which of its forms, a layer of a size gets."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tvmcompress.targets.micro.kernels import legalize
+from tvmcompress.targets.micro.kernels.epilogue import Epilogue
+from tvmcompress.targets.micro.kernels.helium_conv import HeliumKernel
+from tvmcompress.targets.micro.kernels.helium_conv_shape import HeliumConvolution, HeliumPlan
+from tvmcompress.targets.micro.kernels.helium_depthwise import HeliumDepthwise
+from tvmcompress.targets.micro.kernels.helium_epilogue import HeliumEpilogue
+from tvmcompress.targets.micro.kernels.panel import Convolution
+from tvmcompress.targets.micro.kernels.plans import plan_convolution
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "strides", "source"),
+    [(8, 4, (4, 1), "direct"), (4, 8, (4, 1), "image"), (4, 8, (1, 4), "image"), (5, 8, (4, 1), "direct")],
+)
+def test_only_pixels_of_the_input_are_read_where_they_lie(
+    height: int, width: int, strides: tuple[int, int], source: str
+) -> None:
+    """Padding behind the last row or column is none of them."""
+    out = (2, 4) if strides[0] > 1 else (4, 3)
+    plan = plan_convolution(Convolution(height, width, 8, *out, 8, (1, 1), strides, 0, 0, 0, Epilogue("double", 0)))
+    assert plan is not None
+    assert plan.source == source
+
+
+@pytest.mark.parametrize(("inputs", "unpacked"), [(4, True), (124, True), (128, True), (132, False), (512, False)])
+def test_small_inputs_of_dense_layers_are_unpacked_once(
+    inputs: int, unpacked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = []
+    monkeypatch.setattr(legalize.dense, "dense", layers.append)
+    monkeypatch.setattr(legalize, "epilogue_of", lambda call: Epilogue("double", 0))
+    monkeypatch.setattr(legalize, "Kernel", lambda *args: args)
+    scale = np.full(3, 1 << 30, np.int32), np.full(3, -4, np.int32)
+    legalize._fully_connected(SimpleNamespace(), np.ones((3, inputs), np.int8), np.zeros(3, np.int32), *scale)
+    assert [layer.unpacked for layer in layers] == [unpacked]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "rows", "expected"), [(3, 1, 1, 3), (3, 2, 4, 9), (5, 1, 2, 6)])
+def test_a_band_holds_the_rows_that_it_is_made_of(kernel: int, stride: int, rows: int, expected: int) -> None:
+    sizes = (16, 16, 16, 16 // stride, 16 // stride, (kernel, kernel), (stride, stride), kernel // 2, kernel // 2, 0)
+    layer = HeliumDepthwise(*sizes, HeliumEpilogue("double", 0), (), rows)
+    assert (layer.band.rows, layer.band.step) == (expected, rows * stride)
+
+
+@pytest.mark.parametrize(("channels", "staged"), [(16, True), (64, True), (80, False)])
+def test_pixels_are_staged_while_two_fit_the_stack(channels: int, staged: bool) -> None:
+    sizes = (4, 4, channels, 4, 4, channels, (1, 1), (1, 1), 0, 0, 0)
+    kernel = HeliumKernel(HeliumConvolution(*sizes, HeliumEpilogue("double", 0)), HeliumPlan("direct", 4, 1, 8))
+    assert kernel.chunks == 1
+    assert kernel.staged == staged
+    assert kernel.inplace == staged
