@@ -268,6 +268,15 @@ def test_not_tflite(tmp_path: Path) -> None:
         tvmcompress.load(path)
 
 
+@pytest.mark.parametrize("shape", [[1, 8] * 200, [1, -553647630]])
+def test_shapes_that_cannot_be(shape: list[int], tmp_path: Path) -> None:
+    file = File()
+    x, out = file.input([1, 4], "float32"), file.tensor(shape, "float32")
+    file.operator("RELU", [x], [out])
+    with pytest.raises(UserError, match=r"model\.tflite is damaged: the shape of its tensor 1 cannot be"):
+        tvmcompress.load(saved(tmp_path, file.bytes(out)))
+
+
 def test_truncated(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))

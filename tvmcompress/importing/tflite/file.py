@@ -12,6 +12,8 @@ import numpy as np
 from ...errors import MissingToolError, UnsupportedOperatorError, UserError
 from .sparse import densify
 
+_MOST_AXES = 16
+"""Shapes of damaged files would make long sentences."""
 _READABLE = {"float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"}
 
 
@@ -221,6 +223,8 @@ class TfliteFile:
         kind = self._dtypes.get(raw.Type(), f"type number {raw.Type()}")
         dtype = {"int4": "int8"}.get(kind, kind)
         shape = tuple(int(raw.Shape(axis)) for axis in range(raw.ShapeLength()))
+        if len(shape) > _MOST_AXES or min(shape, default=0) < -1:
+            raise UserError(f"{self.source} is damaged: the shape of its tensor {index} cannot be")
         name = (raw.Name() or b"").decode(errors="replace") or f"tensor{index}"
         if dtype not in _READABLE:
             raise UnsupportedOperatorError(f"'{name}' of {self.source} is of {kind}, which cannot be imported")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_only_pixels_of_the_input_are_read_where_they_lie(
 def test_small_inputs_of_dense_layers_are_unpacked_once(
     inputs: int, unpacked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layers = []
+    layers: list[Any] = []
     monkeypatch.setattr(legalize.dense, "dense", layers.append)
     monkeypatch.setattr(legalize, "epilogue_of", lambda call: Epilogue("double", 0))
     monkeypatch.setattr(legalize, "Kernel", lambda *args: args)
