@@ -57,6 +57,32 @@ from tvm.relax.vm_build import _vmlink as vm_link  # noqa: E402
 for _error in (UserError, UnsupportedOperatorError, LimitError, ToolError, MissingToolError):
     tvm_ffi.register_error(_error)
 
+
+def _power(builder: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    """`relax.power` without the warnings that TVM prints for each exponent of three and more which is written into code.
+
+    Small whole ones are products, as the warning advises; others are read from memory.
+    """
+    constant = call.args[1].value.numpy() if isinstance(call.args[1], Constant) else None
+    if constant is None or constant.ndim or not (float(constant).is_integer() and 1 <= constant <= _LONGEST_PRODUCT):
+        return builder.call_te(topi.power, *call.args)
+
+    def product(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *i: _product(x(*i), int(constant)), "T_power", "elementwise")
+
+    return builder.call_te(product, call.args[0], primfunc_name_hint="power")
+
+
+def _product(x: tirx.PrimExpr, factors: int) -> tirx.PrimExpr:
+    if factors == 1:
+        return x
+    half = _product(x, factors // 2)
+    return half * half * x if factors % 2 else half * half
+
+
+_LONGEST_PRODUCT = 8
+tvm.ir.register_op_attr("relax.power", "FLegalize", _power, level=11)
+
 if _torch_hidden:
     del sys.modules["torch"]
 
