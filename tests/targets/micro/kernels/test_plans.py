@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tvmcompress.targets.micro.kernels import legalize
+from tvmcompress.targets.micro.kernels import dense, legalize
 from tvmcompress.targets.micro.kernels.epilogue import Epilogue
 from tvmcompress.targets.micro.kernels.helium_conv import HeliumKernel
 from tvmcompress.targets.micro.kernels.helium_conv_shape import HeliumConvolution, HeliumPlan
 from tvmcompress.targets.micro.kernels.helium_depthwise import HeliumDepthwise
 from tvmcompress.targets.micro.kernels.helium_epilogue import HeliumEpilogue
-from tvmcompress.targets.micro.kernels.panel import Convolution
+from tvmcompress.targets.micro.kernels.panel import Convolution, PanelConvolution
 from tvmcompress.targets.micro.kernels.plans import plan_convolution
 
 
@@ -33,9 +34,7 @@ def test_only_pixels_of_the_input_are_read_where_they_lie(
 
 
 @pytest.mark.parametrize(("inputs", "unpacked"), [(4, True), (124, True), (128, True), (132, False), (512, False)])
-def test_small_inputs_of_dense_layers_are_unpacked_once(
-    inputs: int, unpacked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_inputs_of_dense_layers_are_unpacked_once(inputs: int, unpacked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     layers: list[Any] = []
     monkeypatch.setattr(legalize.dense, "dense", layers.append)
     monkeypatch.setattr(legalize, "epilogue_of", lambda call: Epilogue("double", 0))
@@ -47,7 +46,7 @@ def test_small_inputs_of_dense_layers_are_unpacked_once(
 
 @pytest.mark.parametrize(("kernel", "stride", "rows", "expected"), [(3, 1, 1, 3), (3, 2, 4, 9), (5, 1, 2, 6)])
 def test_a_band_holds_the_rows_that_it_is_made_of(kernel: int, stride: int, rows: int, expected: int) -> None:
-    sizes = (16, 16, 16, 16 // stride, 16 // stride, (kernel, kernel), (stride, stride), kernel // 2, kernel // 2, 0)
+    sizes = (16, 16, 16, 16 // stride, 16 // stride, 16, (kernel, kernel), (stride, stride), kernel // 2, kernel // 2, 0)
     layer = HeliumDepthwise(*sizes, HeliumEpilogue("double", 0), (), rows)
     assert (layer.band.rows, layer.band.step) == (expected, rows * stride)
 
@@ -59,3 +58,21 @@ def test_pixels_are_staged_while_two_fit_the_stack(channels: int, staged: bool) 
     assert kernel.chunks == 1
     assert kernel.staged == staged
     assert kernel.inplace == staged
+
+
+@pytest.mark.parametrize(("channels", "words"), [(8, 2 * 2), (16, 4 * 2)])
+def test_a_panel_takes_no_more_of_the_stack_than_its_words(channels: int, words: int) -> None:
+    conv = Convolution(4, 4, channels, 4, 4, 8, (1, 1), (1, 1), 0, 0, 0, Epilogue("double", 0))
+    plan = plan_convolution(conv)
+    assert plan is not None
+    assert (plan.source, plan.pixels) == ("direct", 2)
+    text = PanelConvolution(conv, plan).function().script()
+    assert re.findall(r"panel = T\.alloc_buffer\(\((\d+),\)", text) == [str(2 + 2 * words)]
+
+
+@pytest.mark.parametrize("inputs", [8, 128, 4096])
+def test_small_inputs_of_dense_layers_are_unpacked_on_the_stack(inputs: int) -> None:
+    layer = dense.Dense(inputs, 4, Epilogue("double", 0), 2, 2, inputs < 4096, False, False)
+    assert dict(dense.dense(layer).attrs["tvmcompress.workspaces"]) == {"": 0}
+    wide = dense.Dense(1024, 4, Epilogue("double", 0), 2, 2, True, False, False)
+    assert dict(dense.dense(wide).attrs["tvmcompress.workspaces"]) == {"unpacked": 2 * 1024 + 4 * 2}
