@@ -1,12 +1,12 @@
 """ONNX's own node tests: is each operator computed right, or refused with a reason, at every stage that a model goes through?
 
-    python benchmarks/onnx_node_tests.py [--every 1] [--only resize] [--jobs 2] [--write] [--log cases.jsonl]
+    python benchmarks/onnx_node_tests.py [--every 1] [--only resize] [--jobs 2] [--log cases.jsonl] [--target x86] [--write]
 
 Every node test of the package `onnx` is imported twice: with the operands as the test gives them, and with all but the first
-as initializers (`/constants`), as exporters write weights, shapes and axes. What it computes is compared with the test's
-own results in NumPy (`Model.run`), built in float for x86, and after export to ONNX: by ONNX Runtime, and imported again.
-A case is `right` on all of them, `refused` with one sentence, `wrong`, or a `crash` (any other exception, a signal, a minute).
-`onnx_node_tests_refused.tsv` lists what is refused and why; whatever else is not right makes the exit code 1.
+as initializers (`/constants`), as exporters write weights, shapes and axes. What it computes is compared with the test's own
+results in NumPy (`Model.run`), built in float for x86 or another target, and after export to ONNX: by ONNX Runtime, and
+imported again. A case is `right` on all of them, `refused` with one sentence, `wrong`, or a `crash` (any other exception, a
+signal, a minute). `onnx_node_tests_refused.tsv` lists what is refused and why; anything else makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 REFUSED = Path(__file__).with_name("onnx_node_tests_refused.tsv")
-STAGES = ("import", "numpy", "x86", "export", "onnxruntime", "again")
 OUTCOMES = ("right", "refused", "wrong", "crash")
 _TIMEOUT = 60
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -85,8 +84,8 @@ def _tensor(value: np.ndarray, info: onnx.ValueInfoProto) -> onnx.TensorProto:
     return tensor
 
 
-def judge(case: Case, build: bool = True) -> dict[str, Any]:
-    """What becomes of a case: outcome, the stage at which it was decided, and the reason; `build` for x86, too."""
+def judge(case: Case, target: str = "x86") -> dict[str, Any]:
+    """What becomes of a case: outcome, the stage at which it was decided, and the reason; `target` may be empty."""
     import onnxruntime
 
     import tvmcompress
@@ -99,10 +98,11 @@ def judge(case: Case, build: bool = True) -> dict[str, Any]:
         inputs = [_as(value, spec.dtype) for value, spec in zip(case.inputs, model.inputs, strict=True)]
         stage = "numpy"
         _compare(model.run(*inputs), case)
-        if build:
-            stage = "x86"
+        if target:
+            stage = target
+            options: dict[str, Any] = {"tuning_log": False} if target == "x86" else {}
             with tempfile.TemporaryDirectory() as folder:
-                _compare(tvmcompress.build(model, "x86", folder, tuning_log=False).run(inputs), case)
+                _compare(tvmcompress.build(model, target, folder, **options).run(inputs), case)
         stage = "export"
         proto = to_onnx(model)
         stage = "onnxruntime"
@@ -151,7 +151,7 @@ def _compare(found: list[np.ndarray], case: Case) -> None:
 # Cases may end the process: they run in others.
 
 
-def work(build: bool) -> None:
+def work(target: str) -> None:
     """Judge the cases named on standard input; what native code writes goes nowhere."""
     answers = os.fdopen(os.dup(1), "w")
     written = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
@@ -163,7 +163,7 @@ def work(build: bool) -> None:
         written.seek(0)
         written.truncate()
         with np.errstate(all="ignore"):
-            found = judge(known[line.strip()], build)
+            found = judge(known[line.strip()], target)
         written.seek(0)
         found["output"] = written.read().strip()[:200]
         answers.write(json.dumps(found) + "\n")
@@ -173,8 +173,8 @@ def work(build: bool) -> None:
 class Worker:
     """A process that judges cases, started again when one ends it."""
 
-    def __init__(self, build: bool) -> None:
-        self._command = [sys.executable, __file__, "--worker", *([] if build else ["--no-build"])]
+    def __init__(self, target: str) -> None:
+        self._command = [sys.executable, __file__, "--worker", "--target", target]
         self._process: subprocess.Popen[str] | None = None
 
     def judge(self, name: str) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class Worker:
             self._process.wait()
 
 
-def judge_all(names: list[str], jobs: int, build: bool, log: Path | None) -> dict[str, dict[str, Any]]:
+def judge_all(names: list[str], jobs: int, target: str, log: Path | None) -> dict[str, dict[str, Any]]:
     """Each case by name, over several processes; what is in the log already is taken from there."""
     found: dict[str, dict[str, Any]] = {}
     if log and log.exists():
@@ -215,7 +215,7 @@ def judge_all(names: list[str], jobs: int, build: bool, log: Path | None) -> dic
     left = [name for name in names if name not in found]
 
     def part(start: int) -> None:
-        worker = Worker(build)
+        worker = Worker(target)
         for count, name in enumerate(left[start::jobs]):
             found[name] = worker.judge(name)
             if log:
@@ -252,16 +252,17 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="a sample: every so manieth case")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--no-build", action="store_true", help="leave out x86, which takes most of the time")
+    parser.add_argument("--target", default="x86", help="what it is built for, in float")
+    parser.add_argument("--no-build", action="store_true", help="leave that out; it takes most of the time")
     parser.add_argument("--write", action="store_true", help="write the list of what is refused anew")
     parser.add_argument("--log", type=Path, help="JSON lines of every outcome; a run that was stopped goes on from there")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(not options.no_build)
+        work(options.target)
         return 0
     names = [case.name for case in cases() if options.only in case.name][:: options.every]
-    found = judge_all(names, options.jobs, not options.no_build, options.log)
+    found = judge_all(names, options.jobs, "" if options.no_build else options.target, options.log)
     print(table(found))
     if options.write:
         REFUSED.write_text("".join(f"{n}\t{r['reason']}\n" for n, r in sorted(found.items()) if r["outcome"] == "refused"))

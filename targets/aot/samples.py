@@ -15,7 +15,7 @@ def pack_inputs(specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray]) -> by
     """The file that the runners read: the number of samples as a little-endian word, then every sample's inputs in order."""
     samples = check_inputs(specs, inputs)
     parts = [samples.to_bytes(4, "little")]
-    split = [np.split(np.ascontiguousarray(value), samples) for value in inputs]
+    split = [np.split(np.ascontiguousarray(value), samples) if value.ndim else [value] * samples for value in inputs]
     parts += [piece.tobytes() for sample in zip(*split) for piece in sample]
     return b"".join(parts)
 
@@ -36,4 +36,11 @@ def unpack_outputs(specs: Sequence[TensorSpec], data: bytes, samples: int) -> tu
             count = int(np.prod(spec.shape, dtype=np.int64))
             column.append(np.frombuffer(data, spec.dtype, count, position).reshape(spec.shape))
             position += spec.nbytes
-    return [np.concatenate(column) for column in columns], data[position:]
+    return [joined(column) for column in columns], data[position:]
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Results of samples on axis 0; numbers without an axis get one where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts[0].ndim else np.stack(parts)

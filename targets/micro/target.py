@@ -19,12 +19,13 @@ from ..staging import staged
 from .artifact import CortexMArtifact
 from .cores import problem
 from .fit import check_fit
+from .float_helpers import with_float_helpers
 from .project import library_identity, write_firmware, write_project
 from .soft_float import refuse_floats, use_arm_names
 
 _PREFIX = "arm-none-eabi-"
-_BUILDING = [_PREFIX + "gcc", _PREFIX + "ar", _PREFIX + "size", _PREFIX + "objcopy"]
-_RUNNING = [_PREFIX + "nm", "qemu-system-arm", "cc"]
+_BUILDING = [_PREFIX + name for name in ("gcc", "ar", "size", "objcopy", "nm")]
+_RUNNING = ["qemu-system-arm", "cc"]
 _PROGRAM = "firmware/model.elf"
 
 
@@ -99,6 +100,8 @@ class CortexMTarget(Target):
 
         with staged(output) as work:
             generated = compiled(work, patch_wise)
+            if description.fpu:
+                generated = with_float_helpers(generated)
             arena = generated.arena.plan
             if not soft_float and not description.fpu:
                 refuse_floats(description, generated.program)

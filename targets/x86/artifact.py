@@ -11,6 +11,7 @@ import numpy as np
 
 from ...passes._tvm import relax, tvm
 from ...passes.errors import UserError
+from ..aot.samples import joined
 from ..artifact_folder import read_artifact, whole
 from ..base import Artifact, Measurement
 from ..inputs import check_inputs, random_inputs
@@ -90,7 +91,7 @@ class X86Artifact(Artifact):
                 result = self.machine["main"](*(tvm.runtime.tensor(np.asarray(array, order="C")) for array in batch))
                 fields = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
                 results.append([field.numpy() for field in fields])
-        return [np.concatenate(arrays) if count > 1 else arrays[0] for arrays in zip(*results)]
+        return [joined(arrays) for arrays in zip(*results)]
 
     def measure(self, inputs: Sequence[np.ndarray] | None = None, **options: Any) -> Measurement:
         """Measure one inference.

@@ -40,6 +40,8 @@ def clean(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
         folded = _fold_once(model)
         if not decide_control_flow(model.graph, _static_shapes(model.graph)) and not folded:
             break
+        # Branches and bodies bring more of them.
+        _constants_to_initializers(model.graph)
     _drop_empty_operands(model.graph)
     _drop_unused(model.graph)
     _unshare_vectors(model.graph)

@@ -14,6 +14,9 @@ from ..errors import UnsupportedOperatorError, UserError
 from .onnx_editing import node_graphs
 
 MIN_OPSET, MAX_OPSET = 7, 28
+OUTWARDS = "outwards"
+"""The rounding of nearest pixels before opset 11, as ONNX Runtime has it: down where an axis grows, up where it shrinks."""
+
 # From here on axes, limits and sizes are operands, as the rules expect them.
 _LOWEST = 13
 _HALVES = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -46,6 +49,7 @@ def modern(model: onnx.ModelProto, source: str) -> tuple[onnx.ModelProto, list[s
     model = onnx.ModelProto.FromString(model.SerializeToString())
     # Since version 4 initializers need not be inputs, too; what is read here is of one form.
     model.ir_version = max(model.ir_version, 8)
+    _to_dense(model.graph)
     known = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in known]
     del model.graph.input[:]
@@ -60,10 +64,35 @@ def modern(model: onnx.ModelProto, source: str) -> tuple[onnx.ModelProto, list[s
                 f"{source} uses ONNX opset {opset}, and ONNX's own converter cannot raise it to {_LOWEST}; "
                 "export the model again with a newer opset"
             ) from error
+        if opset < 11:
+            _as_before_opset_11(model.graph)
     notes = []
     if _to_float32(model.graph):
         notes.append("float16 and bfloat16 became float32")
     return _inline(model, source), notes
+
+
+def _to_dense(graph: onnx.GraphProto) -> None:
+    """Write weights that are stored sparsely as ordinary ones."""
+    for sparse in graph.sparse_initializer:
+        values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        dense[np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)] = values
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+
+
+def _as_before_opset_11(graph: onnx.GraphProto) -> None:
+    """Say of every Resize how it was meant before there were modes; the converter leaves it to the defaults of today."""
+    for node in graph.node:
+        if node.op_type == "Resize":
+            kept = [attribute for attribute in node.attribute if attribute.name == "mode"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            node.attribute.append(helper.make_attribute("nearest_mode", OUTWARDS))
+        for inner in node_graphs(node):
+            _as_before_opset_11(inner)
 
 
 def _refuse_kinds(graph: onnx.GraphProto, source: str) -> None:

@@ -212,8 +212,7 @@ def _recorded(measure: Callable[[], BuildRecord], model_name: str, target: str, 
     except UserError as error:
         code, problem = error.exit_code, str(error)
     except Exception as error:
-        lines = str(error).strip().splitlines() or ["without a message"]
-        code, problem = 1, f"this is a bug ({type(error).__name__}: {lines[-1]}); please report it with the model"
+        code, problem = 1, f"this is a bug ({type(error).__name__}); please report it with the model"
     written = log.read_bytes() if log is not None else b""
     shutil.rmtree(folder, ignore_errors=True)
     if log is not None:

@@ -16,6 +16,12 @@ from ..targets.base import Artifact
 from ..targets.registry import get_target
 
 
+class CompilerError(UserError):
+    """A model that TVM cannot compile; what TVM said is the cause."""
+
+    exit_code = 1
+
+
 def build(model: Model | str | PathLike[str], target: str, output: str | PathLike[str], **options: Any) -> Artifact:
     """Compile a model for a target.
 
@@ -30,6 +36,7 @@ def build(model: Model | str | PathLike[str], target: str, output: str | PathLik
 
     Raises:
         UserError: There is no such target, the model cannot be built for it, or the folder cannot be written.
+        CompilerError: TVM gave up.
         MissingToolError: A tool is missing; the sentence says which package brings it.
     """
     subject = model if isinstance(model, Model) else load(model)
@@ -40,7 +47,13 @@ def build(model: Model | str | PathLike[str], target: str, output: str | PathLik
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
-    return chosen.build(executable(subject).module, place, **options)
+    try:
+        return chosen.build(executable(subject).module, place, **options)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        sentence = f"the model cannot be compiled for {target}; this is a bug: please report it with the model"
+        raise CompilerError(sentence) from error
 
 
 def executable(model: Model) -> Model:

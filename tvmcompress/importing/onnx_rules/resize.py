@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...passes._tvm import relax
+from ..onnx_versions import OUTWARDS
 from .registry import CannotImportError, Node, Result, constant, onnx_op
 
 _ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -33,26 +34,22 @@ class _Axis:
     region: tuple[float, float] | None
 
 
-@onnx_op("Resize", "Upsample")
+@onnx_op("Resize")
 def _resize(node: Node) -> Result:
-    if node.kind == "Upsample":
-        scales = node.value(1) if node.given(1) else np.asarray(node.options.get("scales", []), np.float32)
-        options = {"coordinates": "asymmetric", "rounding": "floor"}
-    else:
-        scales = node.value(2)
-        options = {
-            "coordinates": node.text("coordinate_transformation_mode", "half_pixel"),
-            "rounding": node.text("nearest_mode", "round_prefer_floor"),
-        }
-    axes = _axes(node, scales, options["coordinates"])
+    options = {
+        "coordinates": node.text("coordinate_transformation_mode", "half_pixel"),
+        "rounding": node.text("nearest_mode", "round_prefer_floor"),
+    }
+    axes = _axes(node, node.value(2), options["coordinates"])
+    if options["rounding"] == OUTWARDS and all(axis.scale >= 1 for axis in axes):
+        options["rounding"] = "floor"
     mode = node.text("mode", "nearest")
     antialias, exclude = bool(node.options.get("antialias", 0)), bool(node.options.get("exclude_outside", 0))
-    if _is_plain(node, axes, mode, options["coordinates"], antialias):
-        sizes = [axis.out for axis in axes if axis.axis > 1] if len(axes) > 1 else []
+    plain = mode != "nearest" or options["rounding"] in _ROUNDING
+    if plain and _is_plain(node, axes, mode, options["coordinates"], antialias):
         whole = list(node.shape())
         for axis in axes:
             whole[axis.axis] = axis.out
-        del sizes
         return relax.op.image.resize2d(
             node.operand(0),
             (whole[2], whole[3]),
@@ -65,7 +62,10 @@ def _resize(node: Node) -> Result:
     for axis in axes:
         positions = _positions(axis, options["coordinates"])
         if mode == "nearest":
-            picks = np.clip(_ROUNDING[options["rounding"]](positions), 0, axis.size - 1).astype(np.int64)
+            rounding = options["rounding"]
+            if rounding == OUTWARDS:
+                rounding = "floor" if axis.scale >= 1 else "ceil"
+            picks = np.clip(_ROUNDING[rounding](positions), 0, axis.size - 1).astype(np.int64)
             x = node.call(relax.op.take, x, constant(picks), axis.axis, "clip")
         else:
             alpha = float(node.options.get("cubic_coeff_a", -0.75))
@@ -84,10 +84,9 @@ def _axes(node: Node, scales: np.ndarray | None, coordinates: str) -> list[_Axis
     """The axes that change, and those with a region of their own."""
     shape, rank = node.shape(), len(node.shape())
     named = [int(axis) % rank for axis in node.options.get("axes", range(rank))]
-    resize = node.kind == "Resize"
-    if (node.given(2) if resize else node.given(1)) and scales is None:
+    if node.given(2) and scales is None:
         raise CannotImportError("its scales must be constant, not computed at run time")
-    sizes = node.integers(3, "sizes") if resize else None
+    sizes = node.integers(3, "sizes")
     if sizes:
         policy, wanted = node.text("keep_aspect_ratio_policy", "stretch"), sizes
         each = [size / shape[axis] for size, axis in zip(wanted, named)]
@@ -101,7 +100,7 @@ def _axes(node: Node, scales: np.ndarray | None, coordinates: str) -> list[_Axis
         pairs = [(int(np.floor(shape[axis] * scale)), scale) for axis, scale in zip(named, each)]
     else:
         raise CannotImportError("it has neither scales nor sizes")
-    region = node.value(1) if resize and node.given(1) else None
+    region = node.value(1) if node.given(1) else None
     if coordinates == "tf_crop_and_resize" and region is None:
         raise CannotImportError("its region must be constant, not computed at run time")
     found = []
@@ -127,12 +126,12 @@ def _is_plain(node: Node, axes: list[_Axis], mode: str, coordinates: str, antial
 
 
 def _positions(axis: _Axis, mode: str) -> np.ndarray:
-    """Where in the input each output pixel lies."""
-    size, out, scale = axis.size, axis.out, axis.scale
-    index = np.arange(out, dtype=np.float64)
+    """Where in the input each output pixel lies; in float32 as in ONNX Runtime, which decides between nearest pixels."""
+    size, out, scale = axis.size, axis.out, np.float32(axis.scale)
+    index = np.arange(out, dtype=np.float32)
     length = scale * size
     if mode == "align_corners":
-        return index * (size - 1) / (length - 1) if length != 1 else np.zeros(out)
+        return index * (size - 1) / (length - 1) if length != 1 else np.zeros(out, np.float32)
     if mode == "asymmetric":
         return index / scale
     if mode == "tf_crop_and_resize":
@@ -140,9 +139,9 @@ def _positions(axis: _Axis, mode: str) -> np.ndarray:
         start, end = axis.region
         if length > 1:
             return start * (size - 1) + index * (end - start) * (size - 1) / (length - 1)
-        return np.full(out, 0.5 * (start + end) * (size - 1))
+        return np.full(out, 0.5 * (start + end) * (size - 1), np.float32)
     if mode == "pytorch_half_pixel" and out == 1:
-        return np.zeros(1)
+        return np.zeros(1, np.float32)
     if mode == "half_pixel_symmetric":
         return size / 2 * (1 - out / length) + (index + 0.5) / scale - 0.5
     if mode in ("half_pixel", "pytorch_half_pixel"):
