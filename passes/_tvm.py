@@ -81,7 +81,22 @@ def _product(x: tirx.PrimExpr, factors: int) -> tirx.PrimExpr:
 
 
 _LONGEST_PRODUCT = 8
+def _take(builder: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    """`relax.take` without the warning that TVM prints for each lookup whose indices are not checked, its default."""
+    if str(call.attrs.mode) != "fast" or call.attrs.axis is None:
+        return builder.call_te(topi.take, call.args[0], call.args[1], call.attrs.axis, mode=call.attrs.mode)
+    axis = int(call.attrs.axis) % len(call.args[0].ty.shape)
+
+    def take(x: te.Tensor, indices: te.Tensor) -> te.Tensor:
+        behind = axis + len(indices.shape)
+        shape = [*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]]
+        return te.compute(shape, lambda *i: x(*i[:axis], indices(*i[axis:behind]), *i[behind:]), "T_take", "injective")
+
+    return builder.call_te(take, call.args[0], call.args[1])
+
+
 tvm.ir.register_op_attr("relax.power", "FLegalize", _power, level=11)
+tvm.ir.register_op_attr("relax.take", "FLegalize", _take, level=11)
 
 if _torch_hidden:
     del sys.modules["torch"]

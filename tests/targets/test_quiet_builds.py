@@ -1,4 +1,4 @@
-"""TVM prints nothing while a model is built, and powers are right."""
+"""TVM prints nothing while a model is built, and what it would have warned of is right."""
 
 from __future__ import annotations
 
@@ -24,4 +24,15 @@ def test_powers(exponent: float, target: str, tmp_path: Path, capfd: pytest.Capt
         x = np.random.default_rng(0).uniform(0.1, 3, (1, 3, 4, 5)).astype(np.float32)
         x[0, 0] *= 1 if exponent % 1 else -1
         np.testing.assert_allclose(artifact.run([x])[0], x.astype(float) ** exponent, rtol=2e-6)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 3), 1), ((2, 3), -3), ((4,), 3), ((), 2)])
+def test_lookups(shape: tuple[int, ...], axis: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if get_target("x86").missing_tools():
+        pytest.skip("needs a C++ compiler")
+    index = np.random.default_rng(0).integers(0, 3, shape)
+    mod = small_models.model(lambda x, p: relax.op.take(x, relax.const(index), axis), (1, 3, 4, 5))
+    x = np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(get_target("x86").build(mod, tmp_path).run([x])[0], x.take(index, axis))
     assert capfd.readouterr() == ("", "")
