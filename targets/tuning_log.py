@@ -110,6 +110,11 @@ class TuningLog:
         lines = [] if number is None else self._records.get(number, [])
         return {json.dumps(line.content[0]): line.seconds for line in lines}
 
+    def modules(self) -> Iterator[tvm.IRModule]:
+        """The workloads."""
+        for number in range(len(self._workloads)):
+            yield self._parsed_workload(number).mod
+
     def append(
         self,
         mod: tvm.IRModule,
@@ -246,6 +251,23 @@ def default_logs(target: str, directory: str | os.PathLike[str] | None = None) -
     if packaged is not None and packaged.resolve() != folders[0].resolve():
         folders.append(packaged)
     return [TuningLog(folder) for folder in folders if folder.is_dir()]
+
+
+LogChoice = str | os.PathLike[str] | bool | Sequence[TuningLog] | None
+"""Logs that a build consults: a folder before the packaged one, by default the user's; False for none; or these."""
+
+
+def chosen_logs(target: str, choice: LogChoice) -> list[TuningLog]:
+    """The logs of a choice, the first to ask first.
+
+    Raises:
+        UserError: One of them is damaged.
+    """
+    if choice is False:
+        return []
+    if choice is None or choice is True:
+        return default_logs(target)
+    return default_logs(target, choice) if isinstance(choice, (str, os.PathLike)) else list(choice)
 
 
 def _lines(path: Path, skip: int) -> Iterator[tuple[int, Any]]:

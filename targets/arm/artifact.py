@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..base import TargetDescription
 from ..emulators.artifact import EmulatedArtifact
+
+
+def emulator_command(description: TargetDescription, plugin: Sequence[str], program: Path) -> list[str | Path]:
+    """The command line that runs a program on the core's stand-in."""
+    return ["qemu-aarch64", "-cpu", str(description.emulator_cpu), *plugin, program]
 
 
 class CortexAArtifact(EmulatedArtifact):
@@ -16,4 +22,4 @@ class CortexAArtifact(EmulatedArtifact):
 
     def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
         """The emulator's command line."""
-        return ["qemu-aarch64", "-cpu", str(self.target.emulator_cpu), *plugin, program]
+        return emulator_command(self.target, plugin, program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
 from ..aot.schedule import NEON
 from ..aot.toolchain import Toolchain
-from ..base import Target, TargetDescription
+from ..base import TargetDescription
 from ..emulators.tools import missing, package_version, require
 from ..staging import staged
+from ..trials.tunable import TunableTarget
+from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexAArtifact
 from .cores import problem
+from .trials import CortexAEmulator
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
@@ -28,7 +32,7 @@ _RUNNING = [_PREFIX + "nm", "qemu-aarch64", "cc"]
 _PROGRAM = "runner"
 
 
-class CortexATarget(Target):
+class CortexATarget(TunableTarget):
     """Builds for one 64-bit Cortex-A core."""
 
     @classmethod
@@ -48,6 +52,7 @@ class CortexATarget(Target):
         prefix: str = "model",
         emit: str = "object",
         kernels: bool = True,
+        tuning_log: LogChoice = None,
         **options: Any,
     ) -> CortexAArtifact:
         """Write the library and a program that runs it into `output`.
@@ -58,16 +63,17 @@ class CortexATarget(Target):
             prefix: Starts every symbol.
             emit: "object" for kernels compiled by LLVM, "c" for C source.
             kernels: Whether to use this family's own kernels; otherwise all come from the default schedule.
+            tuning_log: A log's folder; by default the user's and the packaged one; False for none.
             options: None.
 
         Raises:
-            UserError: The model cannot be compiled.
+            UserError: A damaged tuning log, or the model cannot be compiled.
             MissingToolError: The cross compiler is missing.
         """
         if options:
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
         require(_BUILDING, f"building for {self.description.name}")
-        description, output = self.description, Path(output)
+        description, output, logs = self.description, Path(output), self.logs(tuning_log)
         with staged(output) as work:
             generated = generate(
                 mod,
@@ -77,7 +83,7 @@ class CortexATarget(Target):
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
-                legalize=self._kernels(kernels and emit == "object"),
+                legalize=self.kernel_passes(logs) if kernels and emit == "object" else [],
                 # Flash is no matter here, and the kernels read whole vectors of weights.
                 decode=["int4", "2of4"],
             )
@@ -101,13 +107,16 @@ class CortexATarget(Target):
         """The artifact in a folder."""
         return CortexAArtifact(self.description, Path(path), BuildInfo.read(Path(path)))
 
-    def _kernels(self, wanted: bool) -> list[Any]:
-        if not wanted:
-            return []
+    def emulator(self) -> CortexAEmulator:
+        """The user-mode emulator."""
+        return CortexAEmulator(self.description)
+
+    def kernel_passes(self, logs: Sequence[TuningLog] = (), **options: Any) -> list[Any]:
+        """The passes that use the core's kernels."""
         from .kernels.legalize import UseNeonKernels
         from .kernels.products import products_of
 
-        return [UseNeonKernels(products_of(self.description.tvm))]
+        return [UseNeonKernels(products_of(self.description.tvm), self.tuned(logs))]
 
     def _compile(self, generated: Generated, output: Path) -> tuple[int, int]:
         """Compile and link; bytes of code and of constants."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -14,6 +16,7 @@ from ...passes.graph.rebuild import bindings, users
 from ...passes.integer.registry import PREFIX, dtype_of
 from ..aot.lower import LLVM_OPTIONS_ATTR
 from ..aot.rewrite import rewrite_main
+from .decisions import Choice, Decide, Decisions
 from .layers import NotRepresentable
 from .spare_memory import spare_memory
 
@@ -38,6 +41,25 @@ def use_kernels(mod: tvm.IRModule, makers: Makers, spare: bool = True) -> tvm.IR
 
 
 @dataclass(frozen=True)
+class Site:
+    """A place in a model where a kernel's maker decides something.
+
+    Attributes:
+        choice: What it decides.
+        call: The operator.
+        addition: The sum that is computed with it.
+        make: The kernel as is decided.
+        count: How often the model computes it.
+    """
+
+    choice: Choice
+    call: relax.Call
+    addition: relax.Call | None
+    make: Callable[[Decide], Kernel | None]
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A function with its constants.
 
@@ -56,15 +78,60 @@ class Kernel:
     repeat: bool = False
 
 
+class _Asked(NotRepresentable):
+    """What a survey takes in place of a decision."""
+
+    def __init__(self, choice: Choice) -> None:
+        super().__init__("nothing is decided yet")
+        self.choice = choice
+
+
+def survey_kernels(mod: tvm.IRModule, makers: Callable[[Decide], Makers], spare: bool = True) -> list[Site]:
+    """The sites of `main`, in order; equal ones once.
+
+    Args:
+        mod: Parameters are bound.
+        makers: Given who decides.
+        spare: As of `use_kernels`.
+    """
+
+    def ask(call: relax.Call, choice: Choice) -> Decisions:
+        raise _Asked(choice)
+
+    asked: list[tuple[relax.Call, tuple[Any, ...], Choice]] = []
+    asking = makers(ask)
+    rewrite_main(mod, _Rewriter(mod, asking, spare, asked))
+    calls = [value for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)]
+    counts = Counter(call_key(call) for call in calls if getattr(call.op, "name", "") in asking)
+    found: dict[tuple, Site] = {}
+    for call, extra, choice in asked:
+        # What is fused with a sum is asked for once more, as a whole.
+        count = counts[call_key(call)]
+        addition = next((part for part in extra if isinstance(part, relax.Call)), None)
+
+        def make(decide: Decide, call: relax.Call = call, extra: tuple[Any, ...] = extra) -> Kernel | None:
+            return makers(decide)[call.op.name](call, *extra)
+
+        found[call_key(call)] = Site(choice, call, addition, make, count)
+    return list(found.values())
+
+
 Maker = Callable[..., Kernel | None]
 Makers = Mapping[str, Maker]
 
 
 @mutator
 class _Rewriter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, makers: Makers, spare: bool) -> None:
+    def __init__(
+        self,
+        mod: tvm.IRModule,
+        makers: Makers,
+        spare: bool,
+        asked: list[tuple[relax.Call, tuple[Any, ...], Choice]] | None = None,
+    ) -> None:
         super().__init__(mod)
         self._makers = makers
+        self._asked = asked
         main = mod["main"]
         self._values = dict(bindings(main))
         self._readers = users(main)
@@ -116,12 +183,14 @@ class _Rewriter(PyExprMutator):
 
     def _kernel(self, call: relax.Call, *extra: int | relax.Call) -> Kernel | None:
         """The kernel of a call, given what else its maker takes; equal calls on the same constants share one."""
-        key = tuple(_key(part) if isinstance(part, relax.Call) else part for part in (call, *extra))
+        key = tuple(call_key(part) if isinstance(part, relax.Call) else part for part in (call, *extra))
         if key not in self._made:
             try:
                 self._made[key] = self._makers[call.op.name](call, *extra)
-            except NotRepresentable:
+            except NotRepresentable as error:
                 self._made[key] = None
+                if isinstance(error, _Asked) and self._asked is not None:
+                    self._asked.append((call, extra, error.choice))
         return self._made[key]
 
     def _spare_at(self, call: relax.Call) -> int:
@@ -139,7 +208,7 @@ class _Rewriter(PyExprMutator):
         return relax.op.reshape(result, shape)
 
 
-def _key(call: relax.Call) -> tuple:
+def call_key(call: relax.Call) -> tuple:
     """What a kernel depends on."""
     constants = (arg for arg in call.args if isinstance(arg, Constant))
     return call.op.name, *map(static_shape, call.args), str(call.attrs), *constants

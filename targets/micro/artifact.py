@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..base import TargetDescription
 from ..emulators.artifact import EmulatedArtifact
+
+
+def emulator_command(description: TargetDescription, plugin: Sequence[str], program: Path) -> list[str | Path]:
+    """The command line that runs a program on the board's stand-in."""
+    return [
+        "qemu-system-arm",
+        *("-M", str(description.emulator_machine)),
+        *("-nographic", "-monitor", "none", "-serial", "none"),
+        *("-semihosting-config", "enable=on,target=native"),
+        *plugin,
+        *("-kernel", program),
+    ]
 
 
 class CortexMArtifact(EmulatedArtifact):
@@ -16,14 +29,7 @@ class CortexMArtifact(EmulatedArtifact):
 
     def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
         """The emulator's command line."""
-        return [
-            "qemu-system-arm",
-            *("-M", str(self.target.emulator_machine)),
-            *("-nographic", "-monitor", "none", "-serial", "none"),
-            *("-semihosting-config", "enable=on,target=native"),
-            *plugin,
-            *("-kernel", program),
-        ]
+        return emulator_command(self.target, plugin, program)
 
     def stack_bytes(self, rest: bytes) -> int | None:
         """The deepest stack: the program paints it at reset and looks for the first word that changed."""

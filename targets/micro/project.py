@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,8 +18,8 @@ STACK_BYTES = 4096
 """Reserved for the stack on the board."""
 
 _EMULATOR_STACK_BYTES = 16384
-_RUNTIME = Path(__file__).parent / "runtime"
-_TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
+RUNTIME = Path(__file__).parent / "runtime"
+_TEMPLATES = Environment(loader=FileSystemLoader(RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
 
 _TEMPLATES.filters["comment"] = comment
 
@@ -27,19 +28,23 @@ def write_firmware(generated: Generated, description: TargetDescription) -> list
     """Write start-up code, linker script and main program for the emulator; the C sources to compile."""
     firmware = generated.folder / "firmware"
     firmware.mkdir(exist_ok=True)
+    write_emulator_script(firmware / "emulator.ld", description)
+    _render("runner.c.j2", firmware / "runner.c", {"prefix": generated.prefix})
+    for name in ("startup.c", "semihosting.h"):
+        shutil.copyfile(RUNTIME / name, firmware / name)
+    return [firmware / "startup.c", firmware / "runner.c"]
+
+
+def write_emulator_script(path: Path, description: TargetDescription) -> None:
+    """Write the linker script of the board's stand-in."""
     context = {
-        "prefix": generated.prefix,
         "stack_bytes": _EMULATOR_STACK_BYTES,
         "flash_origin": description.emulated_flash_origin,
         "flash_bytes": description.emulated_flash_bytes,
         "ram_origin": description.emulated_ram_origin,
         "ram_bytes": description.emulated_ram_bytes,
     }
-    _render("linker.ld.j2", firmware / "emulator.ld", context)
-    _render("runner.c.j2", firmware / "runner.c", context)
-    for name in ("startup.c", "semihosting.h"):
-        shutil.copyfile(_RUNTIME / name, firmware / name)
-    return [firmware / "startup.c", firmware / "runner.c"]
+    _render("linker.ld.j2", path, context)
 
 
 def library_identity(generated: Generated) -> str:
@@ -78,5 +83,5 @@ def write_project(generated: Generated, description: TargetDescription, identity
     _render("serial_main.c.j2", folder / "firmware" / "serial_main.c", context)
 
 
-def _render(template: str, path: Path, context: dict[str, object]) -> None:
+def _render(template: str, path: Path, context: Mapping[str, object]) -> None:
     path.write_text(_TEMPLATES.get_template(template).render(context))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
 from ..aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, HELIUM, Registers
 from ..aot.toolchain import Toolchain
-from ..base import Target, TargetDescription
+from ..base import TargetDescription
 from ..emulators.tools import missing, package_version, require
 from ..staging import staged
+from ..trials.tunable import TunableTarget
+from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexMArtifact
 from .cores import problem
 from .fit import check_fit
 from .float_helpers import with_float_helpers
 from .project import library_identity, write_firmware, write_project
 from .soft_float import refuse_floats, use_arm_names
+from .trials import CortexMEmulator
 
 _PREFIX = "arm-none-eabi-"
 _BUILDING = [_PREFIX + name for name in ("gcc", "ar", "size", "objcopy", "nm")]
@@ -29,7 +33,7 @@ _RUNNING = ["qemu-system-arm", "cc"]
 _PROGRAM = "firmware/model.elf"
 
 
-class CortexMTarget(Target):
+class CortexMTarget(TunableTarget):
     """Builds for one Cortex-M core or board."""
 
     @classmethod
@@ -54,6 +58,7 @@ class CortexMTarget(Target):
         soft_float: bool = True,
         spend_flash: int | None = None,
         sparse_weights: bool = False,
+        tuning_log: LogChoice = None,
         **options: Any,
     ) -> CortexMArtifact:
         """Write the library, with a project that builds it, into `output`.
@@ -72,20 +77,22 @@ class CortexMTarget(Target):
                 as halfwords. A half percent of the weights when not given; 0 spends none.
             sparse_weights: Whether int8 weights of which at most two of every four input channels are not zero are stored
                 as these and their places, 2.5 bytes for four; it takes more instructions and, for a table, more RAM.
+            tuning_log: A log's folder; by default the user's and the packaged one; False for none.
             options: None.
 
         Raises:
-            UserError: The model does not fit the board, or cannot be compiled.
+            UserError: A damaged tuning log, the model does not fit the board, or cannot be compiled.
             MissingToolError: The cross compiler is missing.
         """
         if options:
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
         require(_BUILDING, f"building for {self.description.name}")
-        description, output = self.description, Path(output)
+        description, output, logs = self.description, Path(output), self.logs(tuning_log)
         if sparse_weights:
             mod = tvm.transform.Sequential([CompressSparse()])(mod)
 
         def compiled(folder: Path, patch_wise: bool) -> Generated:
+            wanted = kernels and emit == "object"
             return generate(
                 mod,
                 description.tvm,
@@ -94,7 +101,7 @@ class CortexMTarget(Target):
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
-                legalize=self._kernels(kernels and emit == "object", not patch_wise, spend_flash),
+                legalize=self.kernel_passes(logs, spare=not patch_wise, spend_flash=spend_flash) if wanted else [],
                 patch_wise=patch_wise,
             )
 
@@ -134,14 +141,22 @@ class CortexMTarget(Target):
         """The artifact in a folder."""
         return CortexMArtifact(self.description, Path(path), BuildInfo.read(Path(path)))
 
-    def _kernels(self, wanted: bool, spare: bool = True, spend_flash: int | None = None) -> list[Any]:
-        if not (wanted and self.description.dsp):
+    def emulator(self) -> CortexMEmulator:
+        """The emulated board."""
+        return CortexMEmulator(self.description)
+
+    def kernel_passes(
+        self, logs: Sequence[TuningLog] = (), *, spare: bool = True, spend_flash: int | None = None, **options: Any
+    ) -> list[Any]:
+        """The passes that use the core's kernels."""
+        if not self.description.dsp:
             return []
         from .kernels.helium_legalize import UseHeliumKernels
         from .kernels.legalize import UseDspKernels
 
-        kernels = UseDspKernels(spare, spend_flash)
-        return [UseHeliumKernels(spare), kernels] if self.description.helium else [kernels]
+        tuned = self.tuned(logs)
+        kernels = UseDspKernels(spare, spend_flash, tuned)
+        return [UseHeliumKernels(spare, tuned), kernels] if self.description.helium else [kernels]
 
     def _compile(self, generated: Generated, output: Path) -> int:
         """Compile, and link for the emulator; bytes of code, those of the C library that it needs included."""

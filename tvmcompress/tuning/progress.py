@@ -18,9 +18,12 @@ class TuningProgress:
         task_trials: How many it will have at most.
         total_trial: Candidates of all tasks tried so far.
         total_trials: How many there will be at most.
-        best_seconds: The fastest so far, None before the first that is right.
-        default_seconds: The schedule of an untuned build, None before it was measured.
+        best_cost: The best so far, in `unit`; None before the first that is right.
+        default_cost: Of an untuned build, None before it was measured.
         rejected: Candidates of this task that computed something else than the reference.
+        unit: "s" of time, or executed "instructions".
+        gain: What share of its cost the whole model has lost so far, where that is known.
+        seconds_left: Of the time limit, where there is one.
     """
 
     task: str
@@ -30,9 +33,12 @@ class TuningProgress:
     task_trials: int
     total_trial: int
     total_trials: int
-    best_seconds: float | None
-    default_seconds: float | None
+    best_cost: float | None
+    default_cost: float | None
     rejected: int
+    unit: str = "s"
+    gain: float = 0.0
+    seconds_left: float | None = None
 
 
 OnProgress = Callable[[TuningProgress], None]
@@ -49,8 +55,8 @@ class TaskResult:
         outcomes: How they ended: `ok`, `wrong`, `error`, `timeout`, `crash`.
         reused: Whether a log knew it already, so that nothing was tried.
         finished: Whether its share of the trials was used up or its candidates were.
-        default_seconds: The schedule of an untuned build, re-measured beside the best where that was done.
-        best_seconds: The best schedule.
+        default_cost: Of an untuned build, in the result's `unit`; measured again beside the best where that was done.
+        best_cost: Of the best candidate.
         reason: The first reason why a candidate did not count, if one did not.
     """
 
@@ -60,8 +66,8 @@ class TaskResult:
     outcomes: dict[str, int] = field(default_factory=dict)
     reused: bool = False
     finished: bool = False
-    default_seconds: float | None = None
-    best_seconds: float | None = None
+    default_cost: float | None = None
+    best_cost: float | None = None
     reason: str | None = None
 
     @property
@@ -79,12 +85,17 @@ class TuningResult:
         directory: The log that was written.
         seconds: How long it took.
         stopped: Why it ended before all trials were used: `time limit`, or None.
+        unit: Of costs: "s" of time, or executed "instructions".
+        model_default, model_best: Of the whole model without and with what was found, where that was measured.
     """
 
     tasks: list[TaskResult]
     directory: str
     seconds: float = 0.0
     stopped: str | None = None
+    unit: str = "s"
+    model_default: float | None = None
+    model_best: float | None = None
 
     @property
     def trials(self) -> int:

@@ -14,12 +14,18 @@ import numpy as np
 from tvm.s_tir import meta_schedule as ms
 
 from ..model import Model
-from ..passes._tvm import tvm
+from ..passes import LowerQDQ
+from ..passes._tvm import relax, tvm
 from ..passes.errors import UserError
+from ..passes.graph.rebuild import bindings
+from ..passes.lowering.lower_qdq import is_lowered
+from ..targets.registry import get_target
+from ..targets.trials.tunable import TunableTarget as KernelTarget
 from ..targets.tuning_log import FAILED_SECONDS, TuningLog, default_logs, trace_key, user_log_directory
 from ..targets.x86.space import X86Tuning
 from .builder import WorkerBuilder, target_json
 from .cost_model import CostModel
+from .kernels import tune_kernels
 from .process import WorkerPool
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
 from .runner import CheckingRunner
@@ -61,7 +67,8 @@ def tune(
 
     Args:
         model: A model, or its module with the parameter values attached: float, or integer.
-        target: `x86`, or an object that says how to lower and what to try.
+        target: The name of a target, or an object that says how to lower and what to try. On x86 schedules are tried and
+            timed; on Cortex-M and Cortex-A an integer model's kernels, whose instructions an emulator counts.
         trials: Candidates to measure in total; functions with more work get more of them.
         database_dir: The log's folder; see `tvmcompress.targets.tuning_log.user_log_directory` for the default.
         seed: Of the inputs and of the candidates that are drawn at random. Timings differ from run to run all the same.
@@ -81,6 +88,15 @@ def tune(
     """
     if trials < 1:
         raise UserError(f"{trials} tuning trials were asked for; give at least 1")
+    if isinstance(target, str) and isinstance(described := get_target(target), KernelTarget):
+        described.require_tools()
+        core = described.description.core
+        directory = Path(database_dir) if database_dir is not None else user_log_directory(core)
+        log, known = TuningLog(directory), default_logs(core, directory)
+        mod = _integer(model, described)
+        return tune_kernels(
+            mod, described, trials, log, known, seed=seed, on_progress=on_progress, time_limit=time_limit, retune=retune
+        )
     tunable = _tunable(target)
     start = time.monotonic()
     directory = Path(database_dir) if database_dir is not None else user_log_directory(tunable.name)
@@ -95,7 +111,7 @@ def tune(
             open_tasks.append((task, result))
         else:
             result.reused = result.finished = True
-            result.best_seconds = _seconds(record)
+            result.best_cost = _seconds(record)
     outcome = TuningResult(results, str(directory))
     deadline = None if time_limit is None else start + time_limit
     shares = allot([task for task, _ in open_tasks], trials)
@@ -260,9 +276,9 @@ class _Search:
         self.log.append(self.task.mod, candidate.sch.trace, times, self.target.log_target, self.arguments)
         if times:
             self.measured.append((times[0], index))
-            self.result.best_seconds = min(self.measured)[0]
+            self.result.best_cost = min(self.measured)[0]
             if index == 0:
-                self.result.default_seconds = times[0]
+                self.result.default_cost = times[0]
         elif self.result.reason is None:
             self.result.reason = str(outcome.error_msg)
 
@@ -291,8 +307,8 @@ class _Search:
             trace = self._candidate(index).sch.trace
             self.log.append(self.task.mod, trace, [seconds], self.target.log_target, self.arguments)
         if medians:
-            self.result.best_seconds = min(medians.values())
-            self.result.default_seconds = medians.get(0, self.result.default_seconds)
+            self.result.best_cost = min(medians.values())
+            self.result.default_cost = medians.get(0, self.result.default_cost)
 
     def _reference(self) -> Path:
         """The file with inputs and what the unscheduled function makes of them."""
@@ -324,17 +340,28 @@ class _Search:
             task_trials=min(trials, len(self.task.points)),
             total_trial=place.spent + result.trials,
             total_trials=place.trials,
-            best_seconds=result.best_seconds,
-            default_seconds=result.default_seconds,
+            best_cost=result.best_cost,
+            default_cost=result.default_cost,
             rejected=result.rejected,
         )
+
+
+def _integer(model: Model | tvm.IRModule, target: KernelTarget) -> tvm.IRModule:
+    """The model in integer operators, which are what kernels compute."""
+    mod = model.module if isinstance(model, Model) else model
+    operators = {getattr(value.op, "name", "") for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)}
+    if not is_lowered(mod):
+        if "relax.quantize" not in operators:
+            raise UserError(f"{target.description.name} has kernels to tune for integer models only; quantize it first")
+        mod = LowerQDQ()(mod)
+    if not target.kernel_passes():
+        raise UserError(f"{target.description.name} has no kernels of its own that could be tuned")
+    return mod
 
 
 def _tunable(target: str | TunableTarget) -> TunableTarget:
     if not isinstance(target, str):
         return target
-    if target != "x86":
-        raise UserError(f"there is no tuning for target {target}; x86 can be tuned")
     return X86Tuning()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,8 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.integer.requantization import requantization_of
 from ....passes.plugins.registry import Registry
+from ...kernels.choose import Tuned
+from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import (
     ConvolutionShape,
     checked_bias,
@@ -22,7 +25,7 @@ from ...kernels.layers import (
 )
 from ...kernels.sums import operands_of
 from ...kernels.taps import group_taps
-from ...kernels.use_kernels import Kernel, Maker, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, Makers, use_kernels
 from ...kernels.vectors import VECTOR
 from .addition import Term, add
 from .convolution import convolution
@@ -33,9 +36,7 @@ from .matmul import MatmulKernel, matmul
 from .plan import ConvolutionKernel
 from .plans import plan_convolution
 from .products import Dot, Pairs, Products
-
-_NO_HOISTING = "-licm-mssa-optimization-cap:uint=0"
-"""LLVM would move loads of weights out of the loop over pixels, and spill them."""
+from .spaces import NO_HOISTING, convolution_choice, convolution_plan, llvm_options
 
 _MOST_TAPS = 25
 """Of the largest depthwise kernel; taps are unrolled."""
@@ -50,14 +51,32 @@ class UseNeonKernels:
 
     Args:
         products: How the core multiplies bytes.
+        tuned: What tuning logs know.
     """
 
-    def __init__(self, products: Products) -> None:
-        self.products = products
+    spare = True
+
+    def __init__(self, products: Products, tuned: Tuned | None = None) -> None:
+        self.products, self.tuned = products, tuned
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return use_kernels(mod, {name: partial(make, self.products) for name, make in KERNELS.items()})
+        mod, makers = self.prepared(mod)
+        # Flash is no matter here.
+        decide = by_default if self.tuned is None else self.tuned.decide(mod, makers, spare_flash=1 << 30)
+        return use_kernels(mod, makers(decide))
+
+    def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
+        """The module as kernels take it, and what makes them, given who decides."""
+
+        def makers(decide: Decide) -> Makers:
+            made: dict[str, Maker] = {name: partial(make, self.products) for name, make in KERNELS.items()}
+            for name in (f"{PREFIX}qconv2d", f"{PREFIX}qdense"):
+                if name in made:
+                    made[name] = partial(made[name], decide=decide)
+            return made
+
+        return mod, makers
 
 
 def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
@@ -66,7 +85,9 @@ def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
 
 
 @KERNELS.register("qconv2d")
-def _convolution(products: Products, call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
+def _convolution(
+    products: Products, call: relax.Call, spare: int, addition: relax.Call | None = None, *, decide: Decide = by_default
+) -> Kernel | None:
     constants = constant_values(call)
     if addition is not None or constants is None or not is_plain(call):
         return None
@@ -74,21 +95,22 @@ def _convolution(products: Products, call: relax.Call, spare: int, addition: rel
     whole = shape.kernel == (shape.height, shape.width) and (shape.out_height, shape.out_width) == (1, 1)
     if whole and not any(int(p) for p in call.attrs.padding):
         weight, *rest = constants
-        return _tokens(products, call, 1, weight.reshape(len(weight), -1), *rest)
-    return _kernel("conv2d", products, call, shape, *constants)
+        return _tokens(products, call, decide, 1, weight.reshape(len(weight), -1), *rest)
+    return _kernel("conv2d", products, call, decide, shape, *constants)
 
 
 @KERNELS.register("qdense")
-def _dense(products: Products, call: relax.Call) -> Kernel | None:
+def _dense(products: Products, call: relax.Call, *, decide: Decide = by_default) -> Kernel | None:
     constants = constant_values(call)
     if constants is None:
         return None
-    return _tokens(products, call, int(np.prod(static_shape(call.args[0])[:-1])), *constants)
+    return _tokens(products, call, decide, int(np.prod(static_shape(call.args[0])[:-1])), *constants)
 
 
 def _tokens(
     products: Products,
     call: relax.Call,
+    decide: Decide,
     count: int,
     weight: np.ndarray,
     bias: np.ndarray,
@@ -98,7 +120,7 @@ def _tokens(
     """A layer of (O, K) weights over `count` tokens, as the pointwise convolution of a row."""
     outputs, inputs = weight.shape
     shape = ConvolutionShape(**row_sizes(count, inputs, outputs))
-    return _kernel("dense", products, call, shape, weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
+    return _kernel("dense", products, call, decide, shape, weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
 
 
 def _fitting(products: Products, weights: np.ndarray) -> Products:
@@ -110,6 +132,7 @@ def _kernel(
     name: str,
     products: Products,
     call: relax.Call,
+    decide: Decide,
     shape: ConvolutionShape,
     weight: np.ndarray,
     bias: np.ndarray,
@@ -120,9 +143,10 @@ def _kernel(
     folded = checked_bias(call, flat, bias)
     epilogue = _epilogue(call, shift)
     products = _fitting(products, flat)
-    kernel = ConvolutionKernel(shape, epilogue, products, plan_convolution(shape, epilogue, products))
+    decided = decide(call, convolution_choice(name, shape, epilogue, products))
+    kernel = ConvolutionKernel(shape, epilogue, products, convolution_plan(decided))
     packed = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
-    return Kernel(name, convolution(kernel), packed, options=_NO_HOISTING)
+    return Kernel(name, convolution(kernel), packed, llvm_options(decided))
 
 
 @KERNELS.register("qdepthwise")
@@ -144,7 +168,7 @@ def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
     if not kernel.fits:
         return None
     packed = [kernel.weights(weight[0]), kernel.parameters(folded, multiplier, shift)]
-    return Kernel("depthwise", kernel.function(), packed, options=_NO_HOISTING)
+    return Kernel("depthwise", kernel.function(), packed, options=NO_HOISTING)
 
 
 @KERNELS.register("qmatmul")
@@ -159,7 +183,7 @@ def _matmul(products: Products, call: relax.Call) -> Kernel | None:
     chosen: Products = Dot() if products.dot else Pairs(whole=True)
     kernel = ConvolutionKernel(shape, epilogue, chosen, plan_convolution(shape, epilogue, chosen))
     made = MatmulKernel(kernel, count, (int(attrs.input1_zero_point), int(attrs.input2_zero_point)))
-    return Kernel("matmul", matmul(made), [made.parameters(multiplier, shift)], options=_NO_HOISTING)
+    return Kernel("matmul", matmul(made), [made.parameters(multiplier, shift)], options=NO_HOISTING)
 
 
 @KERNELS.register("qadd")

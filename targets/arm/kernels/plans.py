@@ -24,10 +24,11 @@ _TILE = 12
 
 def plan_convolution(shape: ConvolutionShape, epilogue: Epilogue, products: Products) -> Plan:
     """The plan of fewest instructions."""
-    return min(_plans(shape, products), key=lambda plan: _cost(ConvolutionKernel(shape, epilogue, products, plan)))
+    return min(plans(shape, products), key=lambda plan: cost(ConvolutionKernel(shape, epilogue, products, plan)))
 
 
-def _plans(shape: ConvolutionShape, products: Products) -> Iterator[Plan]:
+def plans(shape: ConvolutionShape, products: Products) -> Iterator[Plan]:
+    """All plans whose tiles the registers hold."""
     for source in _sources(shape, products):
         rows = shape.out_height if source == "direct" else _band_rows(shape, source)
         flat = source == "columns" or (source == "direct" and shape.strides == (1, 1))
@@ -64,7 +65,8 @@ def _band_rows(shape: ConvolutionShape, source: str) -> int:
     return -(-shape.out_height // bands)
 
 
-def _cost(k: ConvolutionKernel) -> float:
+def cost(k: ConvolutionKernel) -> float:
+    """Instructions that a kernel would execute, as they are counted here."""
     s, plan, products = k.shape, k.plan, k.products
     pixels = plan.pixels[0] * plan.pixels[1]
     bands = -(-s.out_height // plan.rows)
@@ -77,9 +79,9 @@ def _cost(k: ConvolutionKernel) -> float:
     inner = k.runs * (inner + (_LOOP if k.runs > 1 else 0))
     # Scaling, narrowing and storing, and the start of the sums.
     ends = pixels * plan.vectors * (5.5 + products.end_cost) + pixels + products.sums(pixels, plan.vectors)
-    cost = tiles * (inner + ends + 3 * plan.vectors + _TILE)
+    total = tiles * (inner + ends + 3 * plan.vectors + _TILE)
     if plan.source != "direct":
-        cost += bands * k.band.count * (k.band.pitch / VECTOR * 2.2 + 12)
+        total += bands * k.band.count * (k.band.pitch / VECTOR * 2.2 + 12)
     if plan.source == "columns":
-        cost += s.out_height * s.out_width * s.kernel[0] * 2.2 * -(-s.kernel[1] * s.channels // VECTOR)
-    return cost
+        total += s.out_height * s.out_width * s.kernel[0] * 2.2 * -(-s.kernel[1] * s.channels // VECTOR)
+    return total

@@ -48,6 +48,11 @@ class Products(ABC):
     dot = True
     by_channel = False
 
+    @property
+    def name(self) -> str:
+        """What it is called in workloads."""
+        return type(self).__name__.lower()
+
     @abstractmethod
     def sums(self, pixels: int, vectors: int) -> int:
         """Vectors of sums of a tile of pixels by `vectors` times four channels."""
@@ -130,6 +135,11 @@ class Pairs(Products):
     dot = False
     # In longer rounds LLVM adds up the products of all steps at the end, and spills them.
     unroll = 2
+
+    @property
+    def name(self) -> str:
+        """What it is called in workloads."""
+        return "pairs_of_all" if self.whole else "pairs"
 
     def sums(self, pixels: int, vectors: int) -> int:
         return pixels * vectors * 4

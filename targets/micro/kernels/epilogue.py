@@ -48,6 +48,13 @@ class Epilogue:
         return cls(record["rounding"], record["output_zero_point"], record["qmin"], record["qmax"], shared_shift)
 
     @property
+    def kind(self) -> dict[str, Any]:
+        """All of it that decides how many instructions it takes, by name."""
+        cut = self.qmin >= self.zero_point or self.zero_point == -128
+        limited = (self.qmin, self.qmax) != (-128, 127)
+        return {"rounding": self.rounding, "shared_shift": self.shared_shift, "cut": cut, "limited": limited}
+
+    @property
     def two_steps(self) -> bool:
         """Whether an accumulator is multiplied first and shifted then."""
         return self.rounding == "double" or not self.shared_shift

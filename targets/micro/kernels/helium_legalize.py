@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +12,8 @@ from ....passes._tvm import relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
+from ...kernels.choose import Tuned
+from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import (
     averaged_pixels,
     checked_bias,
@@ -20,17 +24,21 @@ from ...kernels.layers import (
     row_sizes,
 )
 from ...kernels.taps import group_taps
-from ...kernels.use_kernels import NO_STRENGTH_REDUCTION, Kernel, Maker, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, Makers, use_kernels
 from . import helium_add, helium_conv, helium_depthwise, helium_pool
-from .helium_conv_shape import HeliumConvolution, HeliumPlan
+from .helium_conv_shape import HeliumConvolution
 from .helium_epilogue import HeliumEpilogue
 from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
+from .helium_spaces import (
+    convolution_choice,
+    convolution_options,
+    convolution_plan,
+    depthwise_choice,
+    depthwise_options,
+)
 
-_NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
-"""Their counter is one of the eight registers that VMLADAVA can add to."""
-
-_REACH = 7
-"""Vectors of four channels that loads reach from one pointer; beyond, strength reduction would keep many pointers."""
+_SPARE_FLASH = 4096
+"""Bytes of code that a tuned model may take beyond an untuned one."""
 
 KERNELS: Registry[Maker] = Registry("Helium kernel", prefix=PREFIX)
 """What makes the kernel of each operator."""
@@ -42,14 +50,31 @@ class UseHeliumKernels:
 
     Args:
         spare: Whether kernels may take workspace for speed alone.
+        tuned: What tuning logs know.
     """
 
-    def __init__(self, spare: bool = True) -> None:
-        self.spare = spare
+    def __init__(self, spare: bool = True, tuned: Tuned | None = None) -> None:
+        self.spare, self.tuned = spare, tuned
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        return use_kernels(mod, KERNELS, self.spare)
+        mod, makers = self.prepared(mod)
+        decide: Decide = by_default
+        if self.tuned is not None:
+            decide = self.tuned.decide(mod, makers, spare=self.spare, spare_flash=_SPARE_FLASH)
+        return use_kernels(mod, makers(decide), self.spare)
+
+    def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
+        """The module as kernels take it, and what makes them, given who decides."""
+
+        def makers(decide: Decide) -> Makers:
+            deciding = ("qconv2d", "qdense", "qdepthwise")
+            return {
+                name: partial(make, decide=decide) if name.removeprefix(PREFIX) in deciding else make
+                for name, make in KERNELS.items()
+            }
+
+        return mod, makers
 
 
 def _epilogue(call: relax.Call) -> HeliumEpilogue:
@@ -57,7 +82,9 @@ def _epilogue(call: relax.Call) -> HeliumEpilogue:
 
 
 @KERNELS.register("qconv2d")
-def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = None) -> Kernel | None:
+def _convolution(
+    call: relax.Call, spare: int, addition: relax.Call | None = None, *, decide: Decide = by_default
+) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or not is_plain(call):
         return None
@@ -67,47 +94,47 @@ def _convolution(call: relax.Call, spare: int, addition: relax.Call | None = Non
     folded = checked_bias(call, flat, bias)
     padded = any(int(p) for p in call.attrs.padding)
     if conv.kernel == (conv.height, conv.width) and not padded and addition is None:
-        return _fully_connected(call, flat, folded, multiplier, shift)
-    plan = plan_convolution(conv)
+        return _fully_connected(call, flat, folded, multiplier, shift, decide)
     made = _sum(addition) if addition is not None else None
+    decided = decide(call, convolution_choice(conv, plan_convolution(conv), made is not None, False))
+    plan, options = convolution_plan(decided), convolution_options(decided)
     kernel = helium_conv.HeliumKernel(conv, plan, made[0] if made is not None else None)
     packed = kernel.constants(weight, folded, multiplier, shift)
     if made is not None:
-        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], _options(plan))
-    return Kernel("conv2d", kernel.function(), [packed], _options(plan), repeat=True)
-
-
-def _options(plan: HeliumPlan) -> str:
-    """The LLVM options of a convolution."""
-    long = plan.runs * plan.unroll > _REACH
-    return f"{_NO_LOW_OVERHEAD_LOOPS} {NO_STRENGTH_REDUCTION}" if long else _NO_LOW_OVERHEAD_LOOPS
+        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], options)
+    return Kernel("conv2d", kernel.function(), [packed], options, repeat=True)
 
 
 @KERNELS.register("qdense")
-def _dense(call: relax.Call) -> Kernel | None:
+def _dense(call: relax.Call, *, decide: Decide = by_default) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
         return None
     weight, bias, multiplier, shift = constants
-    return _fully_connected(call, weight, checked_bias(call, weight, bias), multiplier, shift)
+    return _fully_connected(call, weight, checked_bias(call, weight, bias), multiplier, shift, decide)
 
 
 def _fully_connected(
-    call: relax.Call, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+    call: relax.Call,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+    decide: Decide,
 ) -> Kernel:
     """A layer of (O, K) weights as the convolution of one pixel."""
     outputs, inputs = weight.shape
     sizes = row_sizes(1, inputs, outputs, int(call.attrs.input_zero_point))
     conv = HeliumConvolution(**sizes, epilogue=_epilogue(call))
-    plan = plan_convolution(conv)
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
-    kernel = helium_conv.HeliumKernel(conv, replace(plan, one_scale=one_scale))
+    decided = decide(call, convolution_choice(conv, plan_convolution(conv), False, one_scale))
+    kernel = helium_conv.HeliumKernel(conv, replace(convolution_plan(decided), one_scale=one_scale))
     packed = kernel.constants(weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
-    return Kernel("dense", kernel.function(), [packed], _options(plan), repeat=True)
+    return Kernel("dense", kernel.function(), [packed], convolution_options(decided), repeat=True)
 
 
 @KERNELS.register("qdepthwise")
-def _depthwise(call: relax.Call) -> Kernel | None:
+def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or not is_plain(call):
         return None
@@ -121,8 +148,10 @@ def _depthwise(call: relax.Call) -> Kernel | None:
     if not layer.fits or layer.taps > MOST_TAPS:
         return None
     layer = replace(layer, rows=plan_depthwise(layer))
+    decided = decide(call, depthwise_choice(layer))
+    layer = replace(layer, rows=int(decided["rows"]))
     packed = helium_depthwise.pack_constants(layer, taps, folded, multiplier, shift)
-    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], options="", repeat=True)
+    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], depthwise_options(decided), repeat=True)
 
 
 def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:

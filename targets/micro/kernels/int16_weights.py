@@ -21,8 +21,8 @@ _DEFAULT_SHARE = 200
 """By default one byte is spent for so many of weights."""
 
 
-def choose_int16(main: relax.Function, budget: int | None, spare: bool = True) -> list[Constant]:
-    """The weights that become halfwords.
+def choose_int16(main: relax.Function, budget: int | None, spare: bool = True) -> tuple[list[Constant], int]:
+    """The weights that become halfwords, and what is left of the bytes to spend.
 
     Args:
         main: The model's function, parameters bound.
@@ -30,7 +30,7 @@ def choose_int16(main: relax.Function, budget: int | None, spare: bool = True) -
         spare: As of `UseDspKernels`.
 
     Returns:
-        The weights, as arguments of their convolutions.
+        The weights, as arguments of their convolutions, and the bytes.
     """
     room = spare_memory(main) if spare else {}
     saved: dict[Constant, int] = {}
@@ -58,7 +58,7 @@ def choose_int16(main: relax.Function, budget: int | None, spare: bool = True) -
         if size[weight] <= left:
             left -= size[weight]
             chosen.append(weight)
-    return chosen
+    return chosen, left
 
 
 def int16_weights(mod: tvm.IRModule, budget: int | None, spare: bool = True) -> list[bytes]:
@@ -71,7 +71,7 @@ def int16_weights(mod: tvm.IRModule, budget: int | None, spare: bool = True) -> 
     core, _, _ = core_and_specs(mod)
     bare, params = detach_params(core)
     bound = relax.transform.BindParams("main", {name: tvm.runtime.tensor(value) for name, value in params.items()})(bare)
-    return [weight.value.numpy().tobytes() for weight in choose_int16(bound["main"], budget, spare)]
+    return [weight.value.numpy().tobytes() for weight in choose_int16(bound["main"], budget, spare)[0]]
 
 
 def convolution_shape(call: relax.Call) -> Convolution:

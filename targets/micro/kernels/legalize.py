@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,14 +12,26 @@ from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
+from ...kernels.choose import Tuned
+from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import averaged_pixels, constant_values, folded_bias, is_plain, row_sizes
-from ...kernels.use_kernels import Kernel, Maker, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, Makers, use_kernels
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
 from .int16_weights import choose_int16, convolution_shape, epilogue_of
 from .packing import planes_are_exact
+from .panel import PanelPlan
 from .plans import plan_band, plan_convolution, plan_winograd
+from .spaces import (
+    convolution_choice,
+    convolution_plan,
+    dense_choice,
+    dense_plan,
+    depthwise_choice,
+    llvm_options,
+)
 from .sparse import decode_sparse, plan_sparse
+from .winograd import WinogradPlan
 
 _SMALL_LAYER = 1536
 """Weights."""
@@ -35,20 +47,35 @@ class UseDspKernels:
     Args:
         spare: Whether kernels may take workspace for speed alone.
         spend_flash: Bytes of flash to spend for speed, see `choose_int16`.
+        tuned: What tuning logs know.
     """
 
-    def __init__(self, spare: bool = True, spend_flash: int | None = None) -> None:
-        self.spare, self.spend_flash = spare, spend_flash
+    def __init__(self, spare: bool = True, spend_flash: int | None = None, tuned: Tuned | None = None) -> None:
+        self.spare, self.spend_flash, self.tuned = spare, spend_flash, tuned
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        int16 = choose_int16(mod["main"], self.spend_flash, self.spare)
+        _, left = choose_int16(mod["main"], self.spend_flash, self.spare)
+        mod, makers = self.prepared(mod)
+        decide: Decide = by_default
+        if self.tuned is not None:
+            decide = self.tuned.decide(mod, makers, spare=self.spare, spare_flash=left)
+        return use_kernels(mod, makers(decide), self.spare)
+
+    def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
+        """The module as kernels take it, and what makes them, given who decides."""
+        int16, _ = choose_int16(mod["main"], self.spend_flash, self.spare)
         mod, sparse = decode_sparse(mod)
-        made = {
-            f"{PREFIX}qconv2d": partial(_convolution, int16=int16, sparse=sparse),
-            f"{PREFIX}qdense": partial(_dense, sparse=sparse),
-        }
-        return use_kernels(mod, {**KERNELS, **{name: maker for name, maker in made.items() if name in KERNELS}}, self.spare)
+
+        def makers(decide: Decide) -> Makers:
+            made = {
+                f"{PREFIX}qconv2d": partial(_convolution, int16=int16, sparse=sparse, decide=decide),
+                f"{PREFIX}qdense": partial(_dense, sparse=sparse, decide=decide),
+                f"{PREFIX}qdepthwise": partial(_depthwise, decide=decide),
+            }
+            return {**KERNELS, **{name: maker for name, maker in made.items() if name in KERNELS}}
+
+        return mod, makers
 
 
 def _settled(
@@ -74,6 +101,7 @@ def _convolution(
     *,
     int16: Sequence[Constant] = (),
     sparse: Sequence[Constant] = (),
+    decide: Decide = by_default,
 ) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or not is_plain(call):
@@ -86,30 +114,33 @@ def _convolution(
     weight = flat.reshape(weight.shape)
     covers = (conv.out_height, conv.out_width) == (1, 1) and conv.kernel == (conv.height, conv.width)
     if covers and not any(int(p) for p in call.attrs.padding):
-        return _fully_connected(call, flat, folded, multiplier, shift)
+        return _fully_connected(call, flat, folded, multiplier, shift, decide)
     made = elementwise.Sum.of(addition, epilogue_of(addition)) if addition is not None else None
     residual = made[0] if made is not None else None
-    minimal = plan_winograd(conv, spare)
-    if minimal is not None:
-        fast = winograd.WinogradConvolution(conv, minimal, residual)
-        constants = [fast.weights(weight), fast.parameters(folded, multiplier, shift)]
-        if made is not None:
-            return Kernel("conv2d_add_winograd", fast.function(), [*constants, made[1]])
-        return Kernel("conv2d_winograd", fast.function(), constants, repeat=True)
-    plan = plan_convolution(conv, residual is not None)
-    if plan is None:
-        return None
-    in_int16 = not planes_are_exact(flat) or _is_among(call.args[1], int16)
-    plan = replace(plan, int16_weights=in_int16, late_bias=_is_late(flat, folded))
-    kernel = panel.PanelConvolution(conv, plan, residual)
+    exact, late = planes_are_exact(flat), _is_late(flat, folded)
+    default: PanelPlan | WinogradPlan | None = plan_winograd(conv, spare)
+    if default is None:
+        by_panels = plan_convolution(conv, residual is not None)
+        if by_panels is None:
+            return None
+        in_int16 = not exact or _is_among(call.args[1], int16)
+        default = replace(by_panels, int16_weights=in_int16, late_bias=late and not in_int16)
+    choice = convolution_choice(conv, default, spare, residual is not None, exact, late)
+    decided = decide(call, choice)
+    plan, options = convolution_plan(decided, late), llvm_options(decided)
+    kernel: winograd.WinogradConvolution | panel.PanelConvolution
+    if isinstance(plan, WinogradPlan):
+        name, kernel = "_winograd", winograd.WinogradConvolution(conv, plan, residual)
+    else:
+        name, kernel = "", panel.PanelConvolution(conv, plan, residual)
     constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
     if made is not None:
-        return Kernel("conv2d_add", kernel.function(), [*constants, made[1]])
-    return Kernel("conv2d", kernel.function(), constants, repeat=True)
+        return Kernel(f"conv2d_add{name}", kernel.function(), [*constants, made[1]], options)
+    return Kernel(f"conv2d{name}", kernel.function(), constants, options, repeat=True)
 
 
 @KERNELS.register("qdepthwise")
-def _depthwise(call: relax.Call) -> Kernel | None:
+def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
     if constants is None or not is_plain(call):
@@ -127,14 +158,17 @@ def _depthwise(call: relax.Call) -> Kernel | None:
         epilogue_of(call), 1,
     )  # fmt: skip
     layer = replace(layer, band=plan_band(out_height, layer))
+    decided = decide(call, depthwise_choice(layer))
+    layer = replace(layer, band=int(decided["band"]))
     flat, folded, multiplier, shift = _settled(call, weight.reshape(-1, channels).T, bias, multiplier, shift)
     weight = flat.T.reshape(weight.shape)
     parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
-    return Kernel("depthwise", depthwise.depthwise_3x3(layer), [depthwise.pack_weights(weight[0]), parameters], options="")
+    packed = [depthwise.pack_weights(weight[0]), parameters]
+    return Kernel("depthwise", depthwise.depthwise_3x3(layer), packed, llvm_options(decided))
 
 
 @KERNELS.register("qdense")
-def _dense(call: relax.Call, *, sparse: Sequence[Constant] = ()) -> Kernel | None:
+def _dense(call: relax.Call, *, sparse: Sequence[Constant] = (), decide: Decide = by_default) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
         return None
@@ -145,7 +179,7 @@ def _dense(call: relax.Call, *, sparse: Sequence[Constant] = ()) -> Kernel | Non
         sizes = row_sizes(1, inputs, outputs, int(call.attrs.input_zero_point))
         position = panel.Convolution(**sizes, epilogue=epilogue_of(call))
         return _sparse(position, *settled)
-    return _fully_connected(call, *settled)
+    return _fully_connected(call, *settled, decide)
 
 
 def _sparse(conv: panel.Convolution, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> Kernel:
@@ -158,7 +192,12 @@ def _is_among(constant: relax.Expr, constants: Sequence[Constant]) -> bool:
 
 
 def _fully_connected(
-    call: relax.Call, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+    call: relax.Call,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+    decide: Decide,
 ) -> Kernel | None:
     outputs, inputs = weight.shape
     if inputs % 4 or not planes_are_exact(weight):
@@ -171,8 +210,10 @@ def _fully_connected(
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
     late = _is_late(weight, bias)
     layer = dense.Dense(inputs, outputs, epilogue_of(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)
+    decided = decide(call, dense_choice(layer))
+    layer = dense_plan(layer, decided)
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
-    return Kernel("dense", dense.dense(layer), constants)
+    return Kernel("dense", dense.dense(layer), constants, llvm_options(decided))
 
 
 @KERNELS.register("qadd")

@@ -118,6 +118,18 @@ class PanelConvolution:
         c = self.conv
         return c.kernel[0] if self.plan.source == "strip" else (c.out_height - 1) * c.strides[0] + c.kernel[0]
 
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the strip or of the padded image; 0 where the input is read as it lies."""
+        return 0 if self.plan.source == "direct" else self.source_rows * self.row_bytes
+
+    @property
+    def workspaces(self) -> dict[str, int]:
+        """Bytes of the workspaces by name."""
+        # Scalar accesses only, so a small panel may stay on the stack; the source is filled by vectors.
+        panel = {} if self.panel_bytes <= _STACK_BYTES else {"panel": self.panel_bytes}
+        return {**panel, **({"source": self.source_bytes} if self.source_bytes else {})}
+
     def weights(self, weights: np.ndarray) -> np.ndarray:
         """Pack (O, KH, KW, C) int8 weights, flat int32."""
         c = self.conv
@@ -186,7 +198,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
     RESTW = k.rest_words
     HAS_TAIL, HAS_REST = TAIL > 0, REST > 0
     RU = k.row_unroll
-    SIZE = ROWS * PITCH if COPY else 4
+    SIZE = k.source_bytes if COPY else 4
 
     ADD = k.residual is not None
     RN = OH * OW * CO if ADD else H * W * C
@@ -353,11 +365,7 @@ def _build(k: PanelConvolution) -> tirx.PrimFunc:
                             if n * 2 + 1 < CO:
                                 out[at(step, p, px, n, 1)] = output(result[px * 2 + 1], skip, constants, at(step, p, px, n, 1))
 
-    # Scalar accesses only, so a small panel may stay on the stack; the source is filled by vectors.
-    workspaces = {} if k.panel_bytes <= _STACK_BYTES else {"panel": k.panel_bytes}
-    if COPY:
-        workspaces["source"] = SIZE
-    conv = conv.with_attr("tvmcompress.workspaces", workspaces or {"": 0})
+    conv = conv.with_attr("tvmcompress.workspaces", k.workspaces or {"": 0})
     if ADD:
         return conv.with_attr("tvmcompress.inplace", 3)
     return conv.with_attr("tvmcompress.inplace", 0) if k.inplace_pointwise else conv

@@ -26,11 +26,7 @@ def plan_convolution(conv: Convolution, adds: bool = False) -> PanelPlan | None:
     pixels = conv.out_height * conv.out_width
     if pixels < 2:
         return None
-    pointwise = conv.kernel == (1, 1) and conv.top == 0 and conv.left == 0
-    inside = (conv.out_height - 1) * conv.strides[0] < conv.height and (
-        conv.out_width - 1
-    ) * conv.strides[1] < conv.width
-    if pointwise and inside and conv.channels % 4 == 0:
+    if is_direct(conv):
         source = "direct"
     elif conv.out_width >= 8:
         source = "strip"
@@ -41,6 +37,13 @@ def plan_convolution(conv: Convolution, adds: bool = False) -> PanelPlan | None:
     walk = conv.out_width if source == "strip" else pixels
     three = -(-walk // 3) * 3 <= (1 if adds else 1.02) * walk
     return PanelPlan(source, 3 if three else 2, round_length(words), halves=three and words <= 8)
+
+
+def is_direct(conv: Convolution) -> bool:
+    """Whether the input can be read as it lies."""
+    pointwise = conv.kernel == (1, 1) and conv.top == 0 and conv.left == 0
+    down, across = (conv.out_height - 1) * conv.strides[0], (conv.out_width - 1) * conv.strides[1]
+    return pointwise and down < conv.height and across < conv.width and conv.channels % 4 == 0
 
 
 def round_length(words: int) -> int:

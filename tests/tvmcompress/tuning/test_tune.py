@@ -104,11 +104,11 @@ def test_best_is_kept_and_reused(tmp_path) -> None:
     assert (first.trials, first.rejected, first.reused) == (6, 0, 0)
     assert task.finished
     assert task.outcomes == {"ok": 6}
-    assert 0 < task.best_seconds <= task.default_seconds
+    assert 0 < task.best_cost <= task.default_cost
     assert [(event.trial, event.task_trials, event.total_trials) for event in seen] == [(6, 6, 6)]
     second = tune(dense(), trials=6, database_dir=tmp_path, workers=1)
     assert (second.trials, second.reused) == (0, 1)
-    assert second.tasks[0].best_seconds == pytest.approx(task.best_seconds, rel=1e-6)
+    assert second.tasks[0].best_cost == pytest.approx(task.best_cost, rel=1e-6)
     again = tune(dense(), trials=4, database_dir=tmp_path, workers=1, retune=True)
     assert again.trials == 4
     assert not list(tmp_path.glob(".unfinished*"))
@@ -143,7 +143,7 @@ def test_crashing_and_hanging_candidates_cost_only_themselves(tmp_path) -> None:
     result = tune(dense(), Spoiled(spoiled), trials=6, database_dir=tmp_path, workers=1, candidate_limit=5.0)
     assert result.tasks[0].outcomes == {"ok": 4, "crash": 1, "timeout": 1}
     assert time.monotonic() - start < 300
-    assert result.tasks[0].best_seconds > 0
+    assert result.tasks[0].best_cost > 0
 
 
 def test_time_limit_leaves_the_rest_for_the_next_run(tmp_path) -> None:

@@ -1,0 +1,34 @@
+"""Trying kernels on the user-mode emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..base import TargetDescription
+from .artifact import CortexAArtifact, emulator_command
+
+
+class CortexAEmulator:
+    """The emulator of a core; attributes as of `trials.image.Emulator`."""
+
+    prefix = "aarch64-linux-gnu-"
+    thumb = CortexAArtifact.thumb
+    hosted = True
+    most_bytes = 64 << 20
+
+    def __init__(self, description: TargetDescription) -> None:
+        self.description = description
+        self.tvm = description.tvm
+
+    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
+        """Nothing but the linker's option: the emulator then needs no libraries of the other architecture."""
+        return [], ["-static"]
+
+    def flags(self) -> list[str]:
+        """Of the compiler."""
+        return list(self.description.compiler_flags)
+
+    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
+        """The emulator's command line."""
+        return emulator_command(self.description, plugin, program)

@@ -1,0 +1,123 @@
+"""Deciding for all kernels of a model together, by what was measured of them.
+
+Each layer takes one point of its space; instructions are least under the flash that may be spent. That is an integer program:
+x[l, p] = 1 where layer l takes point p,
+
+    minimize   sum of instructions[l, p] * x[l, p]
+    subject to sum over p of x[l, p] = 1 for each layer l,
+               sum of (flash[l, p] - flash[l, default]) * x[l, p] <= what may be spent.
+
+Layers that share a function share its code, which is counted for each here: less flash is used than is counted, never more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from ...passes._tvm import relax, tvm
+from ..tuning_log import TuningLog
+from .decisions import Choice, Decide, Decisions, by_default
+from .records import KernelRecord, read, workload_module
+from .use_kernels import Makers, Site, call_key, survey_kernels
+
+_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning logs know of a core.
+
+    Attributes:
+        core: The core's name.
+        logs: Those to ask, the first one first.
+    """
+
+    core: str
+    logs: Sequence[TuningLog] = ()
+
+    def decide(
+        self, mod: tvm.IRModule, makers: Callable[[Decide], Makers], *, spare: bool = True, spare_flash: int = 0
+    ) -> Decide:
+        """Who decides for the kernels of a module: its logs, or the formulas where they know nothing.
+
+        Args:
+            mod: Parameters are bound.
+            makers: Given who decides.
+            spare: As of `use_kernels`.
+            spare_flash: Bytes of flash that may be spent beyond what the defaults take.
+        """
+        logs = [log for log in self.logs if len(log)]
+        if not logs:
+            return by_default
+        sites = survey_kernels(mod, makers, spare)
+        keys = {site.choice.workload.key: site.choice.workload for site in sites}
+        records = {key: read(logs, workload_module(workload, self.core)) for key, workload in keys.items()}
+        return decide_together(sites, records, spare_flash)
+
+
+def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[KernelRecord]], spare_flash: int) -> Decide:
+    """Decide by records; sites without any keep their defaults.
+
+    Args:
+        sites: Of the model.
+        records: By the key of the workload.
+        spare_flash: Bytes of flash that may be spent beyond what the defaults take.
+    """
+    options = [_options(site, records.get(site.choice.workload.key, ())) for site in sites]
+    open_sites = [(site, found) for site, found in zip(sites, options) if len(found) > 1]
+    taken = dict(zip((call_key(site.call) for site, _ in open_sites), _solve(open_sites, spare_flash)))
+
+    def decide(call: relax.Call, choice: Choice) -> Decisions:
+        decided = taken.get(call_key(call))
+        # The same layer may be asked for on its own and with a sum.
+        return decided if decided is not None and decided in choice.space else choice.space[0]
+
+    return decide
+
+
+def _options(site: Site, records: Sequence[KernelRecord]) -> list[KernelRecord]:
+    """What a site may take: its default first, then what takes fewer instructions than anything with no more flash."""
+    space = {json.dumps(point, sort_keys=True) for point in site.choice.space}
+    known = [r for r in records if r.instructions is not None and json.dumps(r.decisions, sort_keys=True) in space]
+    default = next((record for record in known if record.decisions == site.choice.space[0]), None)
+    if default is None:
+        return []
+    found, least = [], None
+    for record in sorted(known, key=lambda record: (record.flash_bytes, record.instructions)):
+        if least is None or record.instructions < least:  # type: ignore[operator]
+            found.append(record)
+            least = record.instructions
+    return [default, *(record for record in found if record is not default)]
+
+
+def _solve(sites: Sequence[tuple[Site, list[KernelRecord]]], spare_flash: int) -> list[Decisions]:
+    if not sites:
+        return []
+    costs, flash, rows = [], [], []
+    for row, (site, options) in enumerate(sites):
+        for option in options:
+            costs.append(site.count * float(option.instructions or 0))
+            flash.append(float(option.flash_bytes - options[0].flash_bytes))
+            rows.append(row)
+    one_each = np.zeros((len(sites), len(costs)))
+    one_each[rows, np.arange(len(costs))] = 1
+    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(np.array([flash]), -np.inf, spare_flash)]
+    result = milp(
+        np.array(costs),
+        integrality=np.ones(len(costs)),
+        bounds=Bounds(0, 1),
+        constraints=constraints,
+        options={"time_limit": _SECONDS},
+    )
+    if result.x is None:
+        return [options[0].decisions for _, options in sites]
+    found, at = [], 0
+    for _, options in sites:
+        found.append(options[int(np.argmax(result.x[at : at + len(options)]))].decisions)
+        at += len(options)
+    return found

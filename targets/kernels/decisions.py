@@ -1,0 +1,81 @@
+"""What a kernel's maker may decide, by name, so that a search can decide otherwise than its formula.
+
+A workload says what a kernel computes as far as its cost depends on it; a space lists the decisions that may be taken for it,
+the formula's own first. Who takes them is a parameter of the passes that use kernels: the formula (`by_default`), a tuning
+log, or a search that measures one point after the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+from ...passes._tvm import relax
+
+Decisions = Mapping[str, int | str]
+"""Values by the name of what is decided."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a kernel computes.
+
+    Attributes:
+        family: Of the kernels.
+        version: Of the family's kernels: a higher one means that what was measured of them is void.
+        kernel: Which of them.
+        shape: All that its cost depends on, by name; no values of weights.
+    """
+
+    family: str
+    version: int
+    kernel: str
+    shape: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """As text: equal for equal workloads."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something to decide.
+
+    Attributes:
+        workload: Of the kernel.
+        space: The decisions that may be taken; the formula's first.
+    """
+
+    workload: Workload
+    space: Sequence[Decisions]
+
+
+Decide = Callable[[relax.Call, Choice], Decisions]
+"""Takes one of the decisions of a choice, at a call."""
+
+
+def by_default(call: relax.Call, choice: Choice) -> Decisions:
+    """What the formula takes."""
+    return choice.space[0]
+
+
+def space(default: Decisions, others: Sequence[Decisions]) -> list[Decisions]:
+    """A space without repetitions, its default first."""
+    found = {json.dumps(point, sort_keys=True): point for point in (default, *others)}
+    return list(found.values())
+
+
+def fields(record: Any, *left_out: str) -> dict[str, Any]:
+    """The fields of a data class as a workload has them: plain values, nested ones spread out."""
+    found: dict[str, Any] = {}
+    for name, value in vars(record).items():
+        if name in left_out:
+            continue
+        if is_dataclass(value):
+            found.update({f"{name}_{inner}": part for inner, part in fields(value).items()})
+        else:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found

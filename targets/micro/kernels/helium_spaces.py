@@ -1,0 +1,122 @@
+"""What may be decided for the kernels of cores with Helium; the formulas of `helium_plans` are the defaults."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+from ...kernels.decisions import Choice, Decisions, Workload, fields, space
+from ...kernels.use_kernels import NO_STRENGTH_REDUCTION
+from ...kernels.vectors import VECTOR
+from .helium_conv import HeliumKernel
+from .helium_conv_shape import HeliumConvolution, HeliumPlan
+from .helium_depthwise import HeliumDepthwise
+from .helium_plans import vectors
+
+LOOPS, STRENGTH_REDUCTION = "loops", "strength_reduction"
+_NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
+_REACH = 7
+"""Vectors of four channels that loads reach from one pointer."""
+
+VERSION = 1
+"""Of these kernels: to be raised when what was measured of them no longer holds."""
+
+_LONGEST_ROUND = 16
+_WORKSPACE_BYTES = 16384
+_WASTE = 1.34
+"""Vectors in rounds, against those that are needed."""
+
+
+def convolution_choice(conv: HeliumConvolution, default: HeliumPlan, adds: bool, one_scale: bool) -> Choice:
+    """What may be decided for a convolution.
+
+    Args:
+        conv: The convolution.
+        default: The formula's plan.
+        adds: Whether a sum follows in the same kernel.
+        one_scale: Whether all channels share one factor.
+    """
+    most = max(_WORKSPACE_BYTES, workspace_bytes(conv, default))
+    plans = [plan for plan in _plans(conv) if workspace_bytes(conv, plan) <= most]
+    shape = {**fields(conv, "epilogue", "input_zero_point"), **conv.epilogue.kind, "adds": adds, "one_scale": one_scale}
+    workload = Workload("helium", VERSION, "conv2d", shape)
+    return Choice(workload, _space(default, plans))
+
+
+def convolution_plan(decisions: Decisions) -> HeliumPlan:
+    """The plan of what was decided."""
+    d: Any = decisions
+    return HeliumPlan(d["source"], d["rows"], d["runs"], d["unroll"])
+
+
+def depthwise_choice(layer: HeliumDepthwise) -> Choice:
+    """What may be decided for a depthwise convolution, given by the formula's plan."""
+    rows = [n for n in range(1, layer.out_height + 1) if layer.out_height % n == 0]
+    most = max(_WORKSPACE_BYTES, layer.band.bytes)
+    points = [{"rows": n} for n in rows if replace(layer, rows=n).band.bytes <= most]
+    shape = {**fields(layer, "epilogue", "input_zero_point", "rows", "groups"), **layer.epilogue.kind}
+    shape["groups"] = [len(group) for group in layer.groups]
+    both: list[Decisions] = [{**point, **way} for point in points for way in [{LOOPS: "low_overhead"}, {LOOPS: "plain"}]]
+    return Choice(Workload("helium", VERSION, "depthwise", shape), space({"rows": layer.rows, LOOPS: "low_overhead"}, both))
+
+
+def convolution_options(decisions: Decisions) -> str:
+    """The LLVM options of a convolution as was decided."""
+    reduction = [] if decisions[STRENGTH_REDUCTION] == "yes" else [NO_STRENGTH_REDUCTION]
+    return " ".join([*_loops(decisions), *reduction])
+
+
+def depthwise_options(decisions: Decisions) -> str:
+    """The LLVM options of a depthwise convolution as was decided."""
+    return " ".join(_loops(decisions))
+
+
+def _loops(decisions: Decisions) -> list[str]:
+    return [] if decisions[LOOPS] == "low_overhead" else [_NO_LOW_OVERHEAD_LOOPS]
+
+
+def _space(default: HeliumPlan, plans: list[HeliumPlan]) -> list[Decisions]:
+    # Their counter is one of the eight registers that VMLADAVA can add to. Loads that reach far from one pointer would make
+    # strength reduction keep many.
+    reduced = "no" if default.runs * default.unroll > _REACH else "yes"
+    first: Decisions = {**_decisions(default), LOOPS: "plain", STRENGTH_REDUCTION: reduced}
+    answers = itertools.product(("plain", "low_overhead"), ("no", "yes"))
+    ways: list[Decisions] = [{LOOPS: loops, STRENGTH_REDUCTION: how} for loops, how in answers]
+    return space(first, [{**_decisions(plan), **way} for plan in plans for way in ways])
+
+
+def workspace_bytes(conv: HeliumConvolution, plan: HeliumPlan) -> int:
+    """Bytes of the workspaces of a convolution by a plan."""
+    kernel = HeliumKernel(conv, plan)
+    if plan.source in ("direct", "paired"):
+        return 0
+    return int(kernel.band.bytes) + (kernel.panel_bytes if plan.source == "columns" else 0)
+
+
+def _plans(conv: HeliumConvolution) -> list[HeliumPlan]:
+    found = []
+    if conv.pointwise:
+        exact = [n for n in range(1, _LONGEST_ROUND + 1) if conv.channels >= VECTOR and _reads_within(conv.channels, n)]
+        found += [HeliumPlan("direct", conv.out_height, 1, n) for n in exact]
+    rows = [n for n in range(1, conv.out_height + 1) if conv.out_height % n == 0]
+    joined = vectors(conv.kernel[0] * conv.run)
+    for n in rows:
+        for runs in sorted({1, conv.kernel[0]}):
+            found += [HeliumPlan("band", n, runs, unroll) for unroll in _rounds(vectors(conv.run))]
+        if conv.kernel[0] > 1:
+            found += [HeliumPlan("columns", n, 1, unroll) for unroll in _rounds(joined)]
+    return found
+
+
+def _reads_within(count: int, unroll: int) -> bool:
+    """Whether rounds of so many vectors read `count` bytes and none beyond."""
+    return vectors(count) == unroll or count % (unroll * VECTOR) == 0
+
+
+def _rounds(count: int) -> list[int]:
+    return [n for n in range(1, min(count, _LONGEST_ROUND) + 1) if -(-count // n) * n <= _WASTE * count]
+
+
+def _decisions(plan: HeliumPlan) -> Decisions:
+    return {"source": plan.source, "rows": plan.rows, "runs": plan.runs, "unroll": plan.unroll}

@@ -1,0 +1,154 @@
+"""What may be decided for the kernels of cores with the DSP extension; the formulas of `plans` are the defaults.
+
+A kernel may take as much workspace as there is to spare, or as its default takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from ...kernels.decisions import Choice, Decisions, Workload, fields, space
+from ...kernels.use_kernels import NO_STRENGTH_REDUCTION
+from .dense import Dense
+from .depthwise import Depthwise
+from .panel import Convolution, PanelConvolution, PanelPlan
+from .plans import is_direct
+from .winograd import WinogradConvolution, WinogradPlan
+
+STRENGTH_REDUCTION = "strength_reduction"
+
+VERSION = 1
+"""Of these kernels: to be raised when what was measured of them no longer holds."""
+
+_LONGEST_ROUND = 24
+_LONGEST_DENSE_ROUND = 64
+_BAND_BYTES = 8192
+_WASTE = 1.2
+"""Words in rounds, against those that are needed."""
+
+Plan = PanelPlan | WinogradPlan
+
+
+def convolution_choice(conv: Convolution, default: Plan, room: int, adds: bool, exact: bool, late: bool) -> Choice:
+    """What may be decided for a convolution.
+
+    Args:
+        conv: The convolution.
+        default: The formula's plan.
+        room: Bytes of workspace that it may use.
+        adds: Whether a sum follows in the same kernel.
+        exact: Whether byte planes hold the weights.
+        late: Whether they do not hold the biases with them.
+    """
+    plans: list[Plan] = [*_panels(conv, default, room, exact), *_winograds(conv, room)]
+    shape = {**_layer_fields(conv), "adds": adds, "late_bias": late, "exact": exact}
+    return Choice(Workload("dsp", VERSION, "conv2d", shape), _space(_decisions(default), map(_decisions, plans)))
+
+
+def convolution_plan(decisions: Decisions, late_bias: bool) -> Plan:
+    """The plan of what was decided."""
+    d: Any = decisions
+    if d["kernel"] == "winograd":
+        return WinogradPlan(d["block"], d["rows"], d["inputs"] == "whole", d["unroll"])
+    wide = d["weights"] == "halfwords"
+    return PanelPlan(d["source"], d["pixels"], d["unroll"], d["order"] == "halves", wide, late_bias and not wide)
+
+
+def dense_choice(layer: Dense) -> Choice:
+    """What may be decided for a fully connected layer."""
+    words = layer.inputs // 4
+    rounds = [n for n in range(1, _LONGEST_DENSE_ROUND + 1) if words % n == 0]
+    points = [
+        {"pairs": pairs, "unroll": unroll, "input": unpacked}
+        for unpacked in ("unpacked", "packed")
+        for pairs in ((1, 2, 3) if unpacked == "unpacked" else (2, 3, 4, 6))
+        for unroll in rounds
+    ]
+    default = {"pairs": layer.pairs, "unroll": layer.unroll, "input": "unpacked" if layer.unpacked else "packed"}
+    shape = {**fields(layer, "epilogue", "pairs", "unroll", "unpacked"), **layer.epilogue.kind}
+    return Choice(Workload("dsp", VERSION, "dense", shape), _space(default, points))
+
+
+def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
+    """The layer as was decided."""
+    d: Any = decisions
+    return replace(layer, pairs=d["pairs"], unroll=d["unroll"], unpacked=d["input"] == "unpacked")
+
+
+def depthwise_choice(layer: Depthwise) -> Choice:
+    """What may be decided for a depthwise convolution, given by the formula's plan."""
+    most = max(_BAND_BYTES, layer.workspace_bytes)
+    bands = [
+        {"band": rows}
+        for rows in range(1, layer.out_height + 1)
+        if replace(layer, band=rows).workspace_bytes <= most
+    ]
+    shape = {**fields(layer, "epilogue", "input_zero_point", "band"), **layer.epilogue.kind}
+    return Choice(Workload("dsp", VERSION, "depthwise", shape), _space({"band": layer.band}, bands, reduced="yes"))
+
+
+def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterator[PanelPlan]:
+    most = max(room, workspace_bytes(conv, default))
+    words = PanelConvolution(conv, PanelPlan("strip", 2, 1)).used_words
+    rounds = [n for n in range(1, min(words, _LONGEST_ROUND) + 1) if -(-words // n) * n <= _WASTE * words]
+    for source in (["direct"] if is_direct(conv) else ["strip", "image"]):
+        for pixels in (2, 3):
+            for unroll in rounds:
+                for halves in (False, True):
+                    for wide in (False, True) if exact else (True,):
+                        plan = PanelPlan(source, pixels, unroll, halves, wide)
+                        if workspace_bytes(conv, plan) <= most:
+                            yield plan
+
+
+def _winograds(conv: Convolution, room: int) -> Iterator[WinogradPlan]:
+    c = conv
+    fits = c.kernel == (3, 3) and c.strides == (1, 1) and c.channels % 4 == 0 and c.out_channels % 2 == 0
+    if not fits or c.out_width < 4:
+        return
+    words = 3 * c.channels // 4
+    for unroll in (n for n in range(2, _LONGEST_ROUND + 1) if words % n == 0):
+        for block in (n for n in range(2, c.out_channels + 1, 2) if c.out_channels % n == 0):
+            for rows in (n for n in range(1, c.out_height + 1) if c.out_height % n == 0):
+                for whole in (False, True) if rows == c.out_height else (False,):
+                    plan = WinogradPlan(block, rows, whole, unroll)
+                    if workspace_bytes(c, plan) <= room:
+                        yield plan
+
+
+def workspace_bytes(conv: Convolution, plan: Plan) -> int:
+    """Bytes of the workspaces of a convolution by a plan."""
+    if isinstance(plan, WinogradPlan):
+        return sum(WinogradConvolution(conv, plan).workspaces.values())
+    return sum(PanelConvolution(conv, plan).workspaces.values())
+
+
+def _decisions(plan: Plan) -> Decisions:
+    if isinstance(plan, WinogradPlan):
+        inputs = "whole" if plan.whole else "strips"
+        return {"kernel": "winograd", "block": plan.block, "rows": plan.rows, "inputs": inputs, "unroll": plan.unroll}
+    return {
+        "kernel": "panel",
+        "source": plan.source,
+        "pixels": plan.pixels,
+        "unroll": plan.unroll,
+        "order": "halves" if plan.halves else "pixels",
+        "weights": "halfwords" if plan.int16_weights else "planes",
+    }
+
+
+def _space(default: Decisions, points: Iterable[Decisions], reduced: str = "no") -> list[Decisions]:
+    """A space in which LLVM's loop strength reduction is decided as well; by default it is as `reduced` says."""
+    both = [{**point, STRENGTH_REDUCTION: answer} for point in points for answer in ("no", "yes")]
+    return space({**default, STRENGTH_REDUCTION: reduced}, both)
+
+
+def llvm_options(decisions: Decisions) -> str:
+    """The LLVM options of what was decided."""
+    return "" if decisions[STRENGTH_REDUCTION] == "yes" else NO_STRENGTH_REDUCTION
+
+
+def _layer_fields(conv: Convolution) -> dict[str, Any]:
+    return {**fields(conv, "epilogue", "input_zero_point"), **conv.epilogue.kind}

@@ -1,0 +1,39 @@
+"""Trying kernels on an emulated board."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..base import TargetDescription
+from .artifact import CortexMArtifact, emulator_command
+from .project import RUNTIME, write_emulator_script
+
+
+class CortexMEmulator:
+    """An emulated board; attributes as of `trials.image.Emulator`."""
+
+    prefix = "arm-none-eabi-"
+    thumb = CortexMArtifact.thumb
+    hosted = False
+
+    def __init__(self, description: TargetDescription) -> None:
+        self.description = description
+        self.tvm = description.tvm
+        self.most_bytes = description.emulated_flash_bytes // 2
+
+    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
+        """Start-up code and linker script."""
+        for name in ("startup.c", "semihosting.h"):
+            shutil.copyfile(RUNTIME / name, folder / name)
+        write_emulator_script(folder / "emulator.ld", self.description)
+        return [folder / "startup.c"], ["-nostartfiles", "-specs=nano.specs", "-T", folder / "emulator.ld"]
+
+    def flags(self) -> list[str]:
+        """Of the compiler."""
+        return ["-mthumb", *self.description.compiler_flags]
+
+    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
+        """The emulator's command line."""
+        return emulator_command(self.description, plugin, program)

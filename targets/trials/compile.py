@@ -1,0 +1,131 @@
+"""Compiling candidates in child processes: one that makes the compiler abort or not end costs nobody else anything."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from tvm.tirx.build import codegen_build
+
+from ...passes._tvm import tvm
+from ..aot.lower import lower
+from ..children import die_with_parent
+from ..object_code import object_code
+from ..objects import available_cpus
+from .trial import Outcome, Trial
+
+LIMIT = 20.0
+"""Seconds that one candidate may take."""
+
+
+@dataclass(frozen=True)
+class CompiledTrial:
+    """A candidate's object file.
+
+    Attributes:
+        content: The file.
+        workspaces: Bytes of the workspaces that follow the other parameters.
+    """
+
+    content: bytes
+    workspaces: tuple[int, ...]
+
+
+class _Child:
+    """A process that compiles some candidates one after the other."""
+
+    def __init__(self, trials: Sequence[Trial], indices: Sequence[int], target: dict[str, Any]) -> None:
+        fork = multiprocessing.get_context("fork")  # a forked child has TVM loaded, and the functions at hand
+        self.waiting = deque(indices)
+        self.result, sender = fork.Pipe(duplex=False)
+        arguments = ([(index, trials[index]) for index in indices], target, sender, os.getpid())
+        self.process = fork.Process(target=_compile, args=arguments, daemon=True)
+        self.process.start()
+        sender.close()
+        self.deadline = time.monotonic() + LIMIT
+
+    def receive(self) -> tuple[int, CompiledTrial | Outcome] | None:
+        """The next candidate's outcome; None where there is none left."""
+        try:
+            if not self.result.poll():
+                return self.waiting.popleft(), Outcome("timeout", reason=f"compiling took more than {LIMIT:g} seconds")
+            made: CompiledTrial | Outcome = self.result.recv()
+        except EOFError:
+            self.process.join()
+            if not self.waiting:
+                return None
+            return self.waiting.popleft(), Outcome("crash", reason=f"the compiler ended with {self.process.exitcode}")
+        self.deadline = time.monotonic() + LIMIT
+        return self.waiting.popleft(), made
+
+    def kill(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.join()
+
+
+def compile_trials(trials: Sequence[Trial], target: dict[str, Any]) -> list[CompiledTrial | Outcome]:
+    """Compile candidates, as many at once as there are CPUs; the function of number i is called `trial<i>`.
+
+    Args:
+        trials: The candidates.
+        target: The TVM target.
+
+    Returns:
+        For each its object, or why there is none.
+    """
+    found: dict[int, CompiledTrial | Outcome] = {}
+    count = max(1, min(available_cpus(), len(trials)))
+    children = [_Child(trials, range(start, len(trials), count), target) for start in range(count)]
+    try:
+        while children:
+            first = min(child.deadline for child in children)
+            ready = wait([child.result for child in children], max(0.0, first - time.monotonic()))
+            for child in list(children):
+                if child.result not in ready and time.monotonic() < child.deadline:
+                    continue
+                received = child.receive()
+                if received is None:
+                    child.kill()
+                    children.remove(child)
+                    continue
+                index, made = received
+                found[index] = made
+                if isinstance(made, Outcome) and made.status in ("timeout", "crash"):
+                    child.kill()
+                    children.remove(child)
+                    if child.waiting:
+                        children.append(_Child(trials, list(child.waiting), target))
+    finally:
+        for child in children:
+            child.kill()
+    return [found[index] for index in range(len(trials))]
+
+
+def _compile(trials: Sequence[tuple[int, Trial]], target: dict[str, Any], result: Connection, parent: int) -> None:
+    """In the child: send each object, or what was wrong with it."""
+    die_with_parent(parent)
+    faulthandler.disable()
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    for index, trial in trials:
+        name = f"trial{index}"
+        try:
+            made = lower({name: trial.func}, tvm.target.Target(target))
+            options = {"cl-opt": trial.options.split()} if trial.options else {}
+            content = object_code(codegen_build(made.module, tvm.target.Target({**target, **options})))
+            result.send(CompiledTrial(content, made.workspaces[name]))
+        except Exception as error:  # TVM raises errors of many kinds
+            lines = str(error).strip().splitlines()
+            result.send(Outcome("error", reason=lines[-1].strip() if lines else type(error).__name__))
+    result.close()
+    # Not what a process does at its end: it would be done twice.
+    os._exit(0)

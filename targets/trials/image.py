@@ -1,0 +1,248 @@
+"""A program of many candidates: written, linked, run under the emulator, its results read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ...passes.errors import ToolError
+from ..emulators.plugin import plugin_argument, read_counts
+from ..emulators.tools import run
+from .compile import CompiledTrial, compile_trials
+from .trial import Outcome, Trial
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "runtime"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_ALIGNMENT = 64
+_GUARD = 64
+_LIMIT = 60.0
+"""Seconds that a program may run."""
+
+
+class Emulator(Protocol):
+    """What builds and runs programs for a family of cores."""
+
+    tvm: dict[str, Any]
+    """The TVM target."""
+    prefix: str
+    """Starts the names of the tool chain's programs."""
+    thumb: bool
+    hosted: bool
+    """Whether programs run under an operating system."""
+    most_bytes: int
+    """Of a program's constants."""
+
+    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
+        """Sources to compile beside a program, written into `folder`, and options of the linker."""
+
+    def flags(self) -> list[str]:
+        """Of the compiler."""
+
+    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
+        """The emulator's command line."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a run has its memory.
+
+    Attributes:
+        places: Of the arguments that are copied, by number, then of the output and the workspaces.
+        gaps: What must stay painted.
+        size: All bytes.
+    """
+
+    places: dict[int | str, int]
+    gaps: list[tuple[int, int]]
+    size: int
+
+
+def measure(trials: Sequence[Trial], emulator: Emulator) -> list[Outcome]:
+    """Compile candidates, check what they compute, count their instructions.
+
+    Args:
+        trials: The candidates.
+        emulator: Where they run.
+
+    Raises:
+        ToolError: The tool chain or the emulator fails on what is not a candidate's fault.
+        MissingToolError: One of them is missing.
+    """
+    compiled = compile_trials(trials, emulator.tvm)
+    outcomes: dict[int, Outcome] = {i: made for i, made in enumerate(compiled) if isinstance(made, Outcome)}
+    objects = {i: made for i, made in enumerate(compiled) if isinstance(made, CompiledTrial)}
+    waiting = sorted(objects)
+    while waiting:
+        batch = _that_fit(waiting, trials, emulator.most_bytes)
+        found, culprit = _run({i: (trials[i], objects[i]) for i in batch}, emulator)
+        outcomes.update(found)
+        if culprit is not None:
+            outcomes[culprit[0]] = culprit[1]
+        waiting = [i for i in waiting if i not in outcomes]
+    return [outcomes[i] for i in range(len(trials))]
+
+
+def _that_fit(indices: list[int], trials: Sequence[Trial], limit: int) -> list[int]:
+    """The first candidates, as many as have room in one program."""
+    total = 0
+    found: list[int] = []
+    for index in indices:
+        total += sum(value.nbytes for value in trials[index].arguments) + 16384
+        if found and total > limit:
+            break
+        found.append(index)
+    return found
+
+
+def _run(
+    batch: dict[int, tuple[Trial, CompiledTrial]], emulator: Emulator
+) -> tuple[dict[int, Outcome], tuple[int, Outcome] | None]:
+    """What came of the candidates of one program, and of the one that it died of.
+
+    Where it died nothing is known of the others: the counts are written at the end.
+    """
+    with tempfile.TemporaryDirectory(prefix="tvmcompress-trials-") as scratch:
+        folder = Path(scratch)
+        program = _build(batch, emulator, folder)
+        argument, results = plugin_argument(program, f"{emulator.prefix}nm", folder, thumb=emulator.thumb)
+        command = emulator.command(["-plugin", argument], program)
+        failure = None
+        try:
+            run(command, what="running candidates", timeout=_LIMIT, cwd=folder)
+        except ToolError as error:
+            failure = str(error)
+        output = folder / "output.bin"
+        data = output.read_bytes() if output.exists() else b""
+        finished = _finished(batch, data)
+        if failure is not None:
+            left = [index for index in batch if index not in finished]
+            if not left:
+                raise ToolError(failure)
+            status = "timeout" if "was stopped after" in failure else "crash"
+            return {}, (left[0], Outcome(status, reason=failure))
+        counts = iter(read_counts(results).regions)
+        code = _code_bytes(batch, emulator, folder)
+    found = {}
+    for index, (trial, made) in batch.items():
+        instructions = [next(counts) for _ in _layouts(trial, made)]
+        if not finished[index]:
+            found[index] = Outcome("wrong", reason="its output differs from the reference, or it wrote beside its memory")
+            continue
+        flash = code[index] + trial.constant_bytes
+        found[index] = Outcome("ok", instructions[0], flash, sum(made.workspaces))
+    return found, None
+
+
+def _build(batch: dict[int, tuple[Trial, CompiledTrial]], emulator: Emulator, folder: Path) -> Path:
+    """Write, compile and link the program."""
+    blob, places = bytearray(), dict[bytes, int]()
+
+    def place(value: np.ndarray) -> int:
+        content = value.tobytes()
+        if content not in places:
+            blob.extend(bytes(-len(blob) % _ALIGNMENT))
+            places[content] = len(blob)
+            blob.extend(content)
+        return places[content]
+
+    context: list[dict[str, Any]] = []
+    objects: list[Path] = []
+    for index, (trial, made) in batch.items():
+        objects.append(folder / f"trial{index}.o")
+        objects[-1].write_bytes(made.content)
+        runs = []
+        for layout in _layouts(trial, made):
+            arguments = [
+                f"memory + {layout.places[i]}" if i in layout.places else f"(void *)(trial_data + {place(value)})"
+                for i, value in enumerate(trial.arguments)
+            ]
+            own = [f"memory + {layout.places[name]}" for name in ("output", *map(str, range(len(made.workspaces))))]
+            copies = [
+                {"to": layout.places[i], "source": place(trial.arguments[i]), "bytes": trial.arguments[i].nbytes}
+                for i in trial.activations
+            ]
+            runs.append(
+                {
+                    "gaps": layout.gaps,
+                    "bytes": layout.size,
+                    "copies": copies,
+                    "arguments": arguments + own,
+                    "place": layout.places["output"],
+                }
+            )
+        count = len(trial.arguments) + 1 + len(made.workspaces)
+        context.append(
+            {
+                "name": f"trial{index}",
+                "parameters": ", ".join(["void *"] * count),
+                "runs": runs,
+                "output_bytes": trial.expected.nbytes,
+            }
+        )
+    (folder / "data.bin").write_bytes(bytes(blob) + bytes(_ALIGNMENT))
+    data = folder / "data.S"
+    data.write_text(f'.section .rodata\n.balign {_ALIGNMENT}\n.global trial_data\ntrial_data:\n.incbin "{folder}/data.bin"\n')
+    source = folder / "trials.c"
+    size = max(run["bytes"] for trial in context for run in trial["runs"])
+    text = _TEMPLATES.get_template("trials.c.j2").render(trials=context, hosted=emulator.hosted, memory_bytes=size)
+    source.write_text(text)
+    support, options = emulator.support(folder)
+    program = folder / "trials.elf"
+    command: list[str | Path] = [f"{emulator.prefix}gcc", "-std=gnu11", "-O1", *emulator.flags(), "-I", folder]
+    command += [source, data, *support, *objects]
+    run([*command, *options, "-o", program], what="building candidates", timeout=120)
+    return program
+
+
+def _layouts(trial: Trial, made: CompiledTrial) -> list[_Layout]:
+    """With the output on its own, and where it may lie in an argument's memory."""
+    return [_layout(trial, made, None)] + ([_layout(trial, made, trial.inplace)] if trial.inplace is not None else [])
+
+
+def _layout(trial: Trial, made: CompiledTrial, shared: int | None) -> _Layout:
+    places: dict[int | str, int] = {}
+    gaps = []
+    end = 0
+    sizes: list[tuple[int | str, int]] = [(i, trial.arguments[i].nbytes) for i in trial.activations]
+    sizes += [] if shared is not None else [("output", trial.expected.nbytes)]
+    sizes += [(str(i), size) for i, size in enumerate(made.workspaces)]
+    for name, size in sizes:
+        start = -(-(end + _GUARD) // _ALIGNMENT) * _ALIGNMENT
+        gaps.append((end, start))
+        places[name], end = start, start + size
+    if shared is not None:
+        places["output"] = places[shared]
+    gaps.append((end, end + _GUARD))
+    return _Layout(places, gaps, end + _GUARD)
+
+
+def _finished(batch: dict[int, tuple[Trial, CompiledTrial]], data: bytes) -> dict[int, bool]:
+    """Of the candidates that came to their end whether they were right."""
+    found, at = {}, 0
+    for index, (trial, made) in batch.items():
+        right = True
+        expected = trial.expected.tobytes()
+        for _ in _layouts(trial, made):
+            right = right and data[at : at + 1] == b"\1" and data[at + 1 : at + 1 + len(expected)] == expected
+            at += 1 + len(expected)
+        if at > len(data):
+            break
+        found[index] = right
+    return found
+
+
+def _code_bytes(batch: dict[int, Any], emulator: Emulator, folder: Path) -> dict[int, int]:
+    paths = {f"trial{index}.o": index for index in batch}
+    text = run([f"{emulator.prefix}size", *paths], what="measuring the code", timeout=60, cwd=folder)
+    found = {}
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        found[paths[Path(fields[-1]).name]] = int(fields[0]) + int(fields[1])
+    return found

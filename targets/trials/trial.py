@@ -1,0 +1,57 @@
+"""One candidate and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...passes._tvm import tirx
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A kernel on the arguments that it is tried with.
+
+    Attributes:
+        func: The function; its last parameter is the output.
+        arguments: Values of the parameters before it.
+        activations: Which of them are no constants.
+        expected: What it must compute, flat.
+        inplace: The argument whose memory the output may take: this is tried as well.
+        options: LLVM options that it is compiled with, separated by spaces.
+    """
+
+    func: tirx.PrimFunc
+    arguments: Sequence[np.ndarray]
+    activations: Sequence[int]
+    expected: np.ndarray
+    inplace: int | None = None
+    options: str = ""
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of the constants, equal ones once."""
+        constants = [value for index, value in enumerate(self.arguments) if index not in self.activations]
+        return sum({value.tobytes(): value.nbytes for value in constants}.values())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a candidate.
+
+    Attributes:
+        status: "ok", or why it does not count: "wrong" (it computed something else, or wrote where it must not), "error" (it
+            cannot be compiled), "timeout" or "crash".
+        instructions: Executed instructions of one call.
+        flash_bytes: Of its code and constants.
+        workspace_bytes: Of its workspaces.
+        reason: What happened to one that does not count.
+    """
+
+    status: str
+    instructions: int = 0
+    flash_bytes: int = 0
+    workspace_bytes: int = 0
+    reason: str | None = None
