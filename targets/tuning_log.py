@@ -110,6 +110,23 @@ class TuningLog:
         lines = [] if number is None else self._records.get(number, [])
         return {json.dumps(line.content[0]): line.seconds for line in lines}
 
+    def lines(self, mod: tvm.IRModule) -> list[Any]:
+        """The records of a workload as the log has them: [trace, costs, target, arguments]."""
+        number = self._find(mod)
+        return [] if number is None else [line.content for line in self._records.get(number, ())]
+
+    def extend(self, mod: tvm.IRModule, lines: Sequence[Any]) -> None:
+        """Write records of a workload as another log has them, those that are not there yet, to the end of the log.
+
+        Raises:
+            UserError: The log cannot be written.
+        """
+        with self._writing(mod) as number:
+            known = [line.content for line in self._records.get(number, ())]
+            for line in lines:
+                if line not in known:
+                    _append_line(self.record_path, [number, line])
+
     def modules(self) -> Iterator[tvm.IRModule]:
         """The workloads."""
         for number in range(len(self._workloads)):
@@ -137,6 +154,13 @@ class TuningLog:
         """
         from tvm.s_tir.meta_schedule.database import TuningRecord
 
+        with self._writing(mod) as number:
+            record = TuningRecord(trace, _workload(mod), list(seconds) or [FAILED_SECONDS], target, list(args_info))
+            _append_line(self.record_path, [number, record.as_json()])
+
+    @contextlib.contextmanager
+    def _writing(self, mod: tvm.IRModule) -> Iterator[int]:
+        """The number of a workload, for appending to the log, which nobody else writes meanwhile."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with self._locked():
@@ -145,9 +169,7 @@ class TuningLog:
                 if number is None:
                     number = len(self._workloads)
                     _append_line(self.workload_path, _as_json(mod))
-                workload = _workload(mod)
-                record = TuningRecord(trace, workload, list(seconds) or [FAILED_SECONDS], target, list(args_info))
-                _append_line(self.record_path, [number, record.as_json()])
+                yield number
                 self._read()
         except OSError as error:
             raise UserError(
@@ -238,6 +260,11 @@ def packaged_log_directory(target: str) -> Path | None:
     """The log that comes with tvmcompress for a target, None where there is none."""
     path = _PACKAGED / target
     return path if path.is_dir() else None
+
+
+def packaged_targets() -> list[str]:
+    """The targets whose logs come with tvmcompress."""
+    return sorted(path.name for path in _PACKAGED.iterdir() if (path / RECORDS).exists())
 
 
 def default_logs(target: str, directory: str | os.PathLike[str] | None = None) -> list[TuningLog]:

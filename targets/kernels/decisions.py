@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from ...passes._tvm import relax
+from .versions import VERSIONS
 
 Decisions = Mapping[str, int | str]
 """Values by the name of what is decided."""
@@ -24,20 +25,18 @@ class Workload:
 
     Attributes:
         family: Of the kernels.
-        version: Of the family's kernels: a higher one means that what was measured of them is void.
         kernel: Which of them.
         shape: All that its cost depends on, by name; no values of weights.
     """
 
     family: str
-    version: int
     kernel: str
     shape: Mapping[str, Any]
 
     @property
     def key(self) -> str:
         """As text: equal for equal workloads."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps({**asdict(self), "version": VERSIONS[self.family]}, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,22 @@ def read(logs: Sequence[TuningLog], mod: tvm.IRModule) -> list[KernelRecord]:
     return list(found.values())
 
 
-def _record(trace: Any, cost: float) -> KernelRecord | None:
+def decisions_of(trace: Any) -> Decisions:
+    """The decisions of a record's trace, as a log has it."""
+    return {name: value for name, value in _annotations(trace).items() if name not in (_FLASH, _WORKSPACE)}
+
+
+def _annotations(trace: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for kind, inputs, attributes, _ in trace[0]:
         if kind == "Annotate":
             value = inputs[1]
             values[attributes[0]] = json.loads(value) if isinstance(value, str) else value
+    return values
+
+
+def _record(trace: Any, cost: float) -> KernelRecord | None:
+    values = _annotations(trace)
     if _FLASH not in values or _WORKSPACE not in values:
         return None
     flash, workspace = values.pop(_FLASH), values.pop(_WORKSPACE)

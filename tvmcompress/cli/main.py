@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .compress import compress
 from .evaluate import evaluate
 from .inspect import inspect
+from .logs import logs
 from .operators import operators
 from .package import package
 from .presets import presets
@@ -18,6 +19,7 @@ from .process import Commands
 from .run import run
 from .sensitivity import sensitivity
 from .targets import targets
+from .tune import tune
 
 app = typer.Typer(
     name="tvmcompress",
@@ -54,6 +56,8 @@ app.command()(compress)
 app.command()(evaluate)
 app.command()(run)
 app.command()(benchmark)
+app.command()(tune)
+app.add_typer(logs, name="logs")
 app.command()(package)
 app.command()(targets)
 app.command()(presets)

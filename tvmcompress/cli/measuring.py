@@ -32,7 +32,8 @@ def measure_all(
 
     if tune:
         for name, model in models.items():
-            _tune(name, model, tune)
+            for target in targets:
+                _tune(name, model, target, tune)
     measuring: dict[str, Any] = {**options["x86"], **({"runs": runs} if runs is not None else {})}
     total = len(models) * len(targets)
     with bars() as bar:
@@ -57,13 +58,16 @@ def measure_all(
         )
 
 
-def _tune(name: str, model: Model, trials: int) -> None:
-    from ..tuning.progress import TuningProgress
+def _tune(name: str, model: Model, target: str, trials: int) -> None:
+    """Tune a model for a target; on Cortex only what is quantized has kernels to tune."""
+    from ..compression import is_quantized
+    from ..targets.registry import get_target
+    from ..targets.trials.tunable import TunableTarget
     from ..tuning.tune import tune
+    from .tune import reporter
 
+    described = get_target(target)
+    if isinstance(described, TunableTarget) and not (is_quantized(model) and described.kernel_passes()):
+        return
     with bars() as bar:
-
-        def report(progress: TuningProgress) -> None:
-            bar(f"tune {name}", progress.total_trial, progress.total_trials)
-
-        tune(model.module, "x86", trials, on_progress=report)
+        tune(model, target, trials, on_progress=reporter(bar, f"{name}, {target}"))

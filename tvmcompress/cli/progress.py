@@ -17,13 +17,13 @@ class Bars:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, name: str, done: int, total: int) -> None:
-        """A step is so far; the first call makes its line."""
+    def __call__(self, name: str, done: int, total: int, text: str | None = None) -> None:
+        """A step is so far; the first call makes its line, which says `text` instead of its name where there is one."""
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=None)
         # A step that does not say how far it is has a bar that only moves.
         known = total > 1 or done >= total
-        self._progress.update(self._tasks[name], total=total if known else None, completed=done)
+        self._progress.update(self._tasks[name], total=total if known else None, completed=done, description=text or name)
 
 
 @contextmanager

@@ -353,7 +353,7 @@ def _integer(model: Model | tvm.IRModule, target: KernelTarget) -> tvm.IRModule:
     if not is_lowered(mod):
         if "relax.quantize" not in operators:
             raise UserError(f"{target.description.name} has kernels to tune for integer models only; quantize it first")
-        mod = LowerQDQ()(mod)
+        mod = tvm.transform.Sequential([LowerQDQ()])(mod)
     if not target.kernel_passes():
         raise UserError(f"{target.description.name} has no kernels of its own that could be tuned")
     return mod

@@ -11,9 +11,6 @@ from .plan import ConvolutionKernel, Plan
 from .plans import cost, plans
 from .products import Products
 
-VERSION = 1
-"""Of these kernels: to be raised when what was measured of them no longer holds."""
-
 NO_HOISTING = "-licm-mssa-optimization-cap:uint=0"
 """LLVM would move loads of weights out of the loop over pixels, and spill them."""
 
@@ -31,7 +28,7 @@ def convolution_choice(name: str, shape: ConvolutionShape, epilogue: Epilogue, p
     near = [plan for count, _, plan in counted[:_MOST] if count <= _FARTHEST * counted[0][0]]
     kind = {**fields(epilogue, "zero_point", "qmin", "qmax"), "limited": (epilogue.qmin, epilogue.qmax) != (-128, 127)}
     sizes = fields(shape, "input_zero_point")
-    workload = Workload("neon", VERSION, name, {**sizes, **kind, "products": products.name})
+    workload = Workload("neon", name, {**sizes, **kind, "products": products.name})
     ways: list[Decisions] = [{"hoisting": "no"}, {"hoisting": "yes"}]
     points = [{**_decisions(plan), **way} for plan in near for way in ways]
     return Choice(workload, space(points[0], points))

@@ -19,9 +19,6 @@ _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 _REACH = 7
 """Vectors of four channels that loads reach from one pointer."""
 
-VERSION = 1
-"""Of these kernels: to be raised when what was measured of them no longer holds."""
-
 _LONGEST_ROUND = 16
 _WORKSPACE_BYTES = 16384
 _WASTE = 1.34
@@ -40,7 +37,7 @@ def convolution_choice(conv: HeliumConvolution, default: HeliumPlan, adds: bool,
     most = max(_WORKSPACE_BYTES, workspace_bytes(conv, default))
     plans = [plan for plan in _plans(conv) if workspace_bytes(conv, plan) <= most]
     shape = {**fields(conv, "epilogue", "input_zero_point"), **conv.epilogue.kind, "adds": adds, "one_scale": one_scale}
-    workload = Workload("helium", VERSION, "conv2d", shape)
+    workload = Workload("helium", "conv2d", shape)
     return Choice(workload, _space(default, plans))
 
 
@@ -58,7 +55,7 @@ def depthwise_choice(layer: HeliumDepthwise) -> Choice:
     shape = {**fields(layer, "epilogue", "input_zero_point", "rows", "groups"), **layer.epilogue.kind}
     shape["groups"] = [len(group) for group in layer.groups]
     both: list[Decisions] = [{**point, **way} for point in points for way in [{LOOPS: "low_overhead"}, {LOOPS: "plain"}]]
-    return Choice(Workload("helium", VERSION, "depthwise", shape), space({"rows": layer.rows, LOOPS: "low_overhead"}, both))
+    return Choice(Workload("helium", "depthwise", shape), space({"rows": layer.rows, LOOPS: "low_overhead"}, both))
 
 
 def convolution_options(decisions: Decisions) -> str:

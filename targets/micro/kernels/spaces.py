@@ -19,9 +19,6 @@ from .winograd import WinogradConvolution, WinogradPlan
 
 STRENGTH_REDUCTION = "strength_reduction"
 
-VERSION = 1
-"""Of these kernels: to be raised when what was measured of them no longer holds."""
-
 _LONGEST_ROUND = 24
 _LONGEST_DENSE_ROUND = 64
 _BAND_BYTES = 8192
@@ -44,7 +41,7 @@ def convolution_choice(conv: Convolution, default: Plan, room: int, adds: bool, 
     """
     plans: list[Plan] = [*_panels(conv, default, room, exact), *_winograds(conv, room)]
     shape = {**_layer_fields(conv), "adds": adds, "late_bias": late, "exact": exact}
-    return Choice(Workload("dsp", VERSION, "conv2d", shape), _space(_decisions(default), map(_decisions, plans)))
+    return Choice(Workload("dsp", "conv2d", shape), _space(_decisions(default), map(_decisions, plans)))
 
 
 def convolution_plan(decisions: Decisions, late_bias: bool) -> Plan:
@@ -68,7 +65,7 @@ def dense_choice(layer: Dense) -> Choice:
     ]
     default = {"pairs": layer.pairs, "unroll": layer.unroll, "input": "unpacked" if layer.unpacked else "packed"}
     shape = {**fields(layer, "epilogue", "pairs", "unroll", "unpacked"), **layer.epilogue.kind}
-    return Choice(Workload("dsp", VERSION, "dense", shape), _space(default, points))
+    return Choice(Workload("dsp", "dense", shape), _space(default, points))
 
 
 def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
@@ -86,7 +83,7 @@ def depthwise_choice(layer: Depthwise) -> Choice:
         if replace(layer, band=rows).workspace_bytes <= most
     ]
     shape = {**fields(layer, "epilogue", "input_zero_point", "band"), **layer.epilogue.kind}
-    return Choice(Workload("dsp", VERSION, "depthwise", shape), _space({"band": layer.band}, bands, reduced="yes"))
+    return Choice(Workload("dsp", "depthwise", shape), _space({"band": layer.band}, bands, reduced="yes"))
 
 
 def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterator[PanelPlan]:

@@ -25,7 +25,7 @@ class BuildOptions:
     target: Annotated[list[str] | None, _targets("--target", "-t", help="Build and measure for this target (repeatable).")] = (
         None
     )
-    tune: Annotated[int, _targets(min=0, metavar="N", help="Try N schedules on this machine first (x86).")] = 0
+    tune: Annotated[int, _targets(min=0, metavar="N", help="Try N schedules or kernels first, see `tvmcompress tune`.")] = 0
     threads: Annotated[int | None, _targets(min=1, help="Threads of an inference on x86.")] = None
     patch_wise: Annotated[
         bool,
@@ -90,7 +90,7 @@ class BuildOptions:
             check_prefix(self.prefix)
         cortex = {"cortex-m", "cortex-a"}
         for option, given, takers, sentence in (
-            ("--tune", self.tune, {"x86"}, "tries schedules on x86; add --target x86"),
+            ("--tune", self.tune, {"x86", *cortex}, "tries schedules and kernels of targets; add --target x86"),
             ("--emit", self.emit, cortex, "says what is written for Cortex-M and Cortex-A; add --target cortex-m4"),
             ("--prefix", self.prefix, cortex, "starts the C names of Cortex-M and Cortex-A; add --target cortex-m4"),
             ("--patch-wise", self.patch_wise, {"cortex-m"}, _MICRO),

@@ -1,0 +1,85 @@
+"""`tvmcompress tune`: search for a faster build of a model, and keep what is found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import common
+from .options.groups import with_groups
+from .options.model import ModelArgument, ModelOptions
+from .progress import Bars, bars
+
+if TYPE_CHECKING:
+    from ..tuning.progress import OnProgress, TuningProgress
+
+
+@with_groups
+def tune(
+    model: ModelArgument,
+    *,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Tune for this target (repeatable).", show_default="x86")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Candidates to measure at most, for each target.")] = 1000,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.01, help="Minutes after which no more candidates are measured.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Folder of the log.", show_default="that which builds consult")
+    ] = None,
+    retune: Annotated[bool, typer.Option("--retune", help="Try again what logs know.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    reading: ModelOptions,
+    json: common.JsonOption = False,
+) -> None:
+    """Search for a faster build of a model: schedules on x86, timed; kernels on Cortex, counted by an emulator.
+
+    Every candidate's output is checked. What is found goes into a tuning log, which all later builds consult; a search that
+    was interrupted goes on where it was.
+    """
+    from ..errors import UserError
+    from ..recipe.recipe import Recipe
+    from ..report.tuning import tuning_table
+    from ..targets.registry import get_target
+    from ..tuning.tune import tune as search
+
+    targets = target or ["x86"]
+    if log is not None and len(targets) > 1:
+        raise UserError("--log is the folder of one target's log; tune for one target at a time, or leave it out")
+    for name in targets:
+        get_target(name).require_tools()
+    loaded = reading.load(model, Recipe())
+    results = {}
+    for name in targets:
+        with bars() as bar:
+            limit = None if minutes is None else 60 * minutes
+            results[name] = search(
+                loaded, name, trials, log, seed=seed, on_progress=reporter(bar, name), time_limit=limit, retune=retune
+            )
+        if not json:
+            if len(targets) > 1:
+                common.output().print(f"{name}:")
+            common.output().print(tuning_table(results[name]))
+    if json:
+        common.print_json({name: asdict(result) for name, result in results.items()})
+
+
+def reporter(bar: Bars, name: str) -> OnProgress:
+    """What shows the progress of tuning for a target."""
+
+    def report(progress: TuningProgress) -> None:
+        best = (
+            ""
+            if progress.default_cost is None or progress.best_cost is None
+            else (f", {100 * (progress.best_cost / progress.default_cost - 1):+.1f} %")
+        )
+        whole = f"; all {-100 * progress.gain:+.1f} %" if progress.gain else ""
+        left = "" if progress.seconds_left is None else f"; {progress.seconds_left / 60:.0f} min left"
+        text = f"{name}: {progress.task} ({progress.task_number} of {progress.tasks}){best}{whole}{left}"
+        bar(f"tune {name}", progress.total_trial, progress.total_trials, text)
+
+    return report

@@ -1,0 +1,218 @@
+"""Keeping tuning logs: what is in them, putting them together, leaving out what is of no more use, checking them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..passes._tvm import tvm
+from ..passes.errors import UserError
+from ..targets.kernels.records import KernelRecord, read, workload_of
+from ..targets.kernels.versions import is_current
+from ..targets.tuning_log import (
+    FAILED_SECONDS,
+    RECORDS,
+    WORKLOADS,
+    TuningLog,
+    packaged_log_directory,
+    packaged_targets,
+    user_log_directory,
+)
+
+
+@dataclass(frozen=True)
+class LogSummary:
+    """A log.
+
+    Attributes:
+        target: What it is for: x86, or a core.
+        directory: Where it is.
+        workloads, records: How many it has.
+        failed: Records of candidates that did not run or were wrong.
+        stale: Workloads of kernels that have changed since: builds pass over them.
+    """
+
+    target: str
+    directory: Path
+    workloads: int
+    records: int
+    failed: int
+    stale: int
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """What a log knows of a workload.
+
+    Attributes:
+        name: What it computes.
+        records: How many records it has.
+        best: The least cost, None where all failed.
+        unit: "s" or "instructions".
+        decisions: Of the best, where they have names.
+        stale: Whether the kernel has changed since.
+    """
+
+    name: str
+    records: int
+    best: float | None
+    unit: str
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    stale: bool = False
+
+
+def find_logs() -> list[tuple[str, Path]]:
+    """The logs that builds consult, by target: the user's, then those that come with the package."""
+    user = user_log_directory("x").parent
+    own = [(path.name, path) for path in sorted(user.iterdir()) if (path / RECORDS).exists()] if user.is_dir() else []
+    shipped = [(name, path) for name in packaged_targets() if (path := packaged_log_directory(name)) is not None]
+    return own + [(name, path) for name, path in shipped if path.resolve() not in {other.resolve() for _, other in own}]
+
+
+def open_log(name: str | os.PathLike[str]) -> TuningLog:
+    """A log by the name of its target or by its folder.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+    path = Path(name)
+    if (path / RECORDS).exists():
+        return TuningLog(path)
+    for target, directory in find_logs():
+        if target == str(name):
+            return TuningLog(directory)
+    known = ", ".join(dict.fromkeys(target for target, _ in find_logs())) or "none yet"
+    raise UserError(f"there is no tuning log {name}; give a folder with {RECORDS}, or one of these: {known}")
+
+
+def summary(target: str, directory: Path) -> LogSummary:
+    """What a log holds.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    log = TuningLog(directory)
+    modules = list(log.modules())
+    failed = sum(cost >= FAILED_SECONDS for mod in modules for cost in log.measured(mod).values())
+    stale = sum(not is_current(workload) for mod in modules if (workload := workload_of(mod)) is not None)
+    return LogSummary(target, directory, len(modules), len(log), failed, stale)
+
+
+def entries(log: TuningLog) -> Iterator[LogEntry]:
+    """What a log knows, workload by workload."""
+    for mod in log.modules():
+        workload = workload_of(mod)
+        if workload is None:
+            costs = [cost for cost in log.measured(mod).values() if cost < FAILED_SECONDS]
+            yield LogEntry(_parameters(mod), len(log.measured(mod)), min(costs, default=None), "s")
+            continue
+        records = read([log], mod)
+        best = min((r for r in records if r.instructions is not None), key=lambda r: r.instructions or 0, default=None)
+        name = f"{workload['core']} {workload['kernel']} {_sizes(workload['shape'])}"
+        cost = None if best is None else float(best.instructions or 0)
+        stale = not is_current(workload)
+        yield LogEntry(name, len(records), cost, "instructions", {} if best is None else dict(best.decisions), stale)
+
+
+def merge(sources: list[TuningLog], directory: Path) -> TuningLog:
+    """Put the records of several logs into one; what it has already stays, and no record twice.
+
+    Raises:
+        UserError: A log cannot be read or written.
+    """
+    merged = TuningLog(directory)
+    for source in sources:
+        for mod in source.modules():
+            merged.extend(mod, source.lines(mod))
+    return merged
+
+
+def prune(log: TuningLog) -> tuple[int, int]:
+    """Leave out stale workloads, failures, and points that another beats in cost, flash and workspace together.
+
+    Returns:
+        Records before and after.
+
+    Raises:
+        UserError: The log cannot be read or written.
+    """
+    before = len(log)
+    with tempfile.TemporaryDirectory(prefix="tvmcompress-log-") as scratch:
+        kept = TuningLog(Path(scratch) / "log")
+        for mod in log.modules():
+            workload = workload_of(mod)
+            if workload is None:
+                kept.extend(mod, [line for line in log.lines(mod) if _cost_of(line) < FAILED_SECONDS])
+            elif is_current(workload):
+                useful = _useful(read([log], mod))
+                kept.extend(
+                    mod, [line for line in log.lines(mod) if _point(line) in useful and _cost_of(line) < FAILED_SECONDS]
+                )
+        try:
+            for name in (WORKLOADS, RECORDS):
+                source, place = kept.directory / name, log.directory / name
+                if source.exists():
+                    shutil.copyfile(source, place.with_suffix(".new"))
+                else:
+                    place.with_suffix(".new").write_text("")
+            for name in (RECORDS, WORKLOADS):
+                (log.directory / name).with_suffix(".new").replace(log.directory / name)
+        except OSError as error:
+            raise UserError(f"the tuning log {log.directory} cannot be written ({error.strerror})") from error
+        return before, len(kept)
+
+
+def verify(log: TuningLog) -> list[str]:
+    """Read every record whole, and say in a sentence each what a build would pass over.
+
+    Raises:
+        UserError: A line is damaged.
+    """
+    found = []
+    for mod, entry in zip(log.modules(), entries(log), strict=True):
+        log.records(mod)
+        if entry.stale:
+            found.append(f"{entry.name}: its kernel has changed since; tune it again")
+        elif entry.best is None:
+            found.append(f"{entry.name}: none of its {entry.records} candidates ran")
+    return found
+
+
+def _useful(records: list[KernelRecord]) -> set[str]:
+    """The points that no other beats; as text."""
+    right = [record for record in records if record.instructions is not None]
+
+    def beats(other: KernelRecord, record: KernelRecord) -> bool:
+        mine = (record.instructions or 0, record.flash_bytes, record.workspace_bytes)
+        its = (other.instructions or 0, other.flash_bytes, other.workspace_bytes)
+        return its != mine and all(a <= b for a, b in zip(its, mine))
+
+    # Builds compare with the default, which is the first record of a workload.
+    kept = [record for record in right if record is right[0] or not any(beats(other, record) for other in right)]
+    return {json.dumps(dict(record.decisions), sort_keys=True) for record in kept}
+
+
+def _point(line: Any) -> str:
+    from ..targets.kernels.records import decisions_of
+
+    return json.dumps(decisions_of(line[0]), sort_keys=True)
+
+
+def _cost_of(line: Any) -> float:
+    times = line[1]
+    return sum(times) / len(times) if times else FAILED_SECONDS
+
+
+def _parameters(mod: tvm.IRModule) -> str:
+    params = mod["main"].params
+    return " × ".join("x".join(str(int(dim)) for dim in param.ty.shape) or "scalar" for param in params)
+
+
+def _sizes(shape: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in shape.items())
