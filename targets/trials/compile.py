@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..aot.lower import lower
 from ..children import die_with_parent
 from ..object_code import object_code
 from ..objects import available_cpus
-from .trial import Outcome, Trial
+from .trial import MakeTrial, Outcome, Trial
 
 LIMIT = 20.0
 """Seconds that one candidate may take."""
@@ -27,13 +27,15 @@ LIMIT = 20.0
 
 @dataclass(frozen=True)
 class CompiledTrial:
-    """A candidate's object file.
+    """A candidate and its object file.
 
     Attributes:
+        trial: The candidate, without its function.
         content: The file.
         workspaces: Bytes of the workspaces that follow the other parameters.
     """
 
+    trial: Trial
     content: bytes
     workspaces: tuple[int, ...]
 
@@ -41,7 +43,7 @@ class CompiledTrial:
 class _Child:
     """A process that compiles some candidates one after the other."""
 
-    def __init__(self, trials: Sequence[Trial], indices: Sequence[int], target: dict[str, Any]) -> None:
+    def __init__(self, trials: Sequence[MakeTrial], indices: Sequence[int], target: dict[str, Any]) -> None:
         fork = multiprocessing.get_context("fork")  # a forked child has TVM loaded, and the functions at hand
         self.waiting = deque(indices)
         self.result, sender = fork.Pipe(duplex=False)
@@ -71,11 +73,11 @@ class _Child:
         self.process.join()
 
 
-def compile_trials(trials: Sequence[Trial], target: dict[str, Any]) -> list[CompiledTrial | Outcome]:
+def compile_trials(trials: Sequence[MakeTrial], target: dict[str, Any]) -> list[CompiledTrial | Outcome]:
     """Compile candidates, as many at once as there are CPUs; the function of number i is called `trial<i>`.
 
     Args:
-        trials: The candidates.
+        trials: What makes the candidates.
         target: The TVM target.
 
     Returns:
@@ -109,20 +111,24 @@ def compile_trials(trials: Sequence[Trial], target: dict[str, Any]) -> list[Comp
     return [found[index] for index in range(len(trials))]
 
 
-def _compile(trials: Sequence[tuple[int, Trial]], target: dict[str, Any], result: Connection, parent: int) -> None:
+def _compile(trials: Sequence[tuple[int, MakeTrial]], target: dict[str, Any], result: Connection, parent: int) -> None:
     """In the child: send each object, or what was wrong with it."""
     die_with_parent(parent)
     faulthandler.disable()
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    for index, trial in trials:
+    for index, make in trials:
         name = f"trial{index}"
         try:
+            trial = make()
+            if trial is None:
+                result.send(Outcome("error", reason="the kernel does not take what was decided"))
+                continue
             made = lower({name: trial.func}, tvm.target.Target(target))
             options = {"cl-opt": trial.options.split()} if trial.options else {}
             content = object_code(codegen_build(made.module, tvm.target.Target({**target, **options})))
-            result.send(CompiledTrial(content, made.workspaces[name]))
+            result.send(CompiledTrial(replace(trial, func=None), content, made.workspaces[name]))
         except Exception as error:  # TVM raises errors of many kinds
             lines = str(error).strip().splitlines()
             result.send(Outcome("error", reason=lines[-1].strip() if lines else type(error).__name__))

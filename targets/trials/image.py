@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from ...passes.errors import ToolError
 from ..emulators.plugin import plugin_argument, read_counts
 from ..emulators.tools import run
 from .compile import CompiledTrial, compile_trials
-from .trial import Outcome, Trial
+from .trial import MakeTrial, Outcome
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "runtime"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -64,11 +64,11 @@ class _Layout:
     size: int
 
 
-def measure(trials: Sequence[Trial], emulator: Emulator) -> list[Outcome]:
+def measure(trials: Sequence[MakeTrial], emulator: Emulator) -> list[Outcome]:
     """Compile candidates, check what they compute, count their instructions.
 
     Args:
-        trials: The candidates.
+        trials: What makes the candidates.
         emulator: Where they run.
 
     Raises:
@@ -80,8 +80,8 @@ def measure(trials: Sequence[Trial], emulator: Emulator) -> list[Outcome]:
     objects = {i: made for i, made in enumerate(compiled) if isinstance(made, CompiledTrial)}
     waiting = sorted(objects)
     while waiting:
-        batch = _that_fit(waiting, trials, emulator.most_bytes)
-        found, culprit = _run({i: (trials[i], objects[i]) for i in batch}, emulator)
+        batch = _that_fit(waiting, objects, emulator.most_bytes)
+        found, culprit = _run({i: objects[i] for i in batch}, emulator)
         outcomes.update(found)
         if culprit is not None:
             outcomes[culprit[0]] = culprit[1]
@@ -89,12 +89,12 @@ def measure(trials: Sequence[Trial], emulator: Emulator) -> list[Outcome]:
     return [outcomes[i] for i in range(len(trials))]
 
 
-def _that_fit(indices: list[int], trials: Sequence[Trial], limit: int) -> list[int]:
+def _that_fit(indices: list[int], objects: Mapping[int, CompiledTrial], limit: int) -> list[int]:
     """The first candidates, as many as have room in one program."""
     total = 0
     found: list[int] = []
     for index in indices:
-        total += sum(value.nbytes for value in trials[index].arguments) + 16384
+        total += sum(value.nbytes for value in objects[index].trial.arguments) + 16384
         if found and total > limit:
             break
         found.append(index)
@@ -102,7 +102,7 @@ def _that_fit(indices: list[int], trials: Sequence[Trial], limit: int) -> list[i
 
 
 def _run(
-    batch: dict[int, tuple[Trial, CompiledTrial]], emulator: Emulator
+    batch: Mapping[int, CompiledTrial], emulator: Emulator
 ) -> tuple[dict[int, Outcome], tuple[int, Outcome] | None]:
     """What came of the candidates of one program, and of the one that it died of.
 
@@ -130,8 +130,9 @@ def _run(
         counts = iter(read_counts(results).regions)
         code = _code_bytes(batch, emulator, folder)
     found = {}
-    for index, (trial, made) in batch.items():
-        instructions = [next(counts) for _ in _layouts(trial, made)]
+    for index, made in batch.items():
+        trial = made.trial
+        instructions = [next(counts) for _ in _layouts(made)]
         if not finished[index]:
             found[index] = Outcome("wrong", reason="its output differs from the reference, or it wrote beside its memory")
             continue
@@ -140,7 +141,7 @@ def _run(
     return found, None
 
 
-def _build(batch: dict[int, tuple[Trial, CompiledTrial]], emulator: Emulator, folder: Path) -> Path:
+def _build(batch: Mapping[int, CompiledTrial], emulator: Emulator, folder: Path) -> Path:
     """Write, compile and link the program."""
     blob, places = bytearray(), dict[bytes, int]()
 
@@ -154,11 +155,12 @@ def _build(batch: dict[int, tuple[Trial, CompiledTrial]], emulator: Emulator, fo
 
     context: list[dict[str, Any]] = []
     objects: list[Path] = []
-    for index, (trial, made) in batch.items():
+    for index, made in batch.items():
+        trial = made.trial
         objects.append(folder / f"trial{index}.o")
         objects[-1].write_bytes(made.content)
         runs = []
-        for layout in _layouts(trial, made):
+        for layout in _layouts(made):
             arguments = [
                 f"memory + {layout.places[i]}" if i in layout.places else f"(void *)(trial_data + {place(value)})"
                 for i, value in enumerate(trial.arguments)
@@ -201,12 +203,14 @@ def _build(batch: dict[int, tuple[Trial, CompiledTrial]], emulator: Emulator, fo
     return program
 
 
-def _layouts(trial: Trial, made: CompiledTrial) -> list[_Layout]:
+def _layouts(made: CompiledTrial) -> list[_Layout]:
     """With the output on its own, and where it may lie in an argument's memory."""
-    return [_layout(trial, made, None)] + ([_layout(trial, made, trial.inplace)] if trial.inplace is not None else [])
+    inplace = made.trial.inplace
+    return [_layout(made, None), *([_layout(made, inplace)] if inplace is not None else [])]
 
 
-def _layout(trial: Trial, made: CompiledTrial, shared: int | None) -> _Layout:
+def _layout(made: CompiledTrial, shared: int | None) -> _Layout:
+    trial = made.trial
     places: dict[int | str, int] = {}
     gaps = []
     end = 0
@@ -223,13 +227,13 @@ def _layout(trial: Trial, made: CompiledTrial, shared: int | None) -> _Layout:
     return _Layout(places, gaps, end + _GUARD)
 
 
-def _finished(batch: dict[int, tuple[Trial, CompiledTrial]], data: bytes) -> dict[int, bool]:
+def _finished(batch: Mapping[int, CompiledTrial], data: bytes) -> dict[int, bool]:
     """Of the candidates that came to their end whether they were right."""
     found, at = {}, 0
-    for index, (trial, made) in batch.items():
+    for index, made in batch.items():
         right = True
-        expected = trial.expected.tobytes()
-        for _ in _layouts(trial, made):
+        expected = made.trial.expected.tobytes()
+        for _ in _layouts(made):
             right = right and data[at : at + 1] == b"\1" and data[at + 1 : at + 1 + len(expected)] == expected
             at += 1 + len(expected)
         if at > len(data):
@@ -238,7 +242,7 @@ def _finished(batch: dict[int, tuple[Trial, CompiledTrial]], data: bytes) -> dic
     return found
 
 
-def _code_bytes(batch: dict[int, Any], emulator: Emulator, folder: Path) -> dict[int, int]:
+def _code_bytes(batch: Mapping[int, Any], emulator: Emulator, folder: Path) -> dict[int, int]:
     paths = {f"trial{index}.o": index for index in batch}
     text = run([f"{emulator.prefix}size", *paths], what="measuring the code", timeout=60, cwd=folder)
     found = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ class Trial:
     """A kernel on the arguments that it is tried with.
 
     Attributes:
-        func: The function; its last parameter is the output.
+        func: The function; its last parameter is the output. None once it is compiled.
         arguments: Values of the parameters before it.
         activations: Which of them are no constants.
         expected: What it must compute, flat.
@@ -23,7 +23,7 @@ class Trial:
         options: LLVM options that it is compiled with, separated by spaces.
     """
 
-    func: tirx.PrimFunc
+    func: tirx.PrimFunc | None
     arguments: Sequence[np.ndarray]
     activations: Sequence[int]
     expected: np.ndarray
@@ -35,6 +35,10 @@ class Trial:
         """Bytes of the constants, equal ones once."""
         constants = [value for index, value in enumerate(self.arguments) if index not in self.activations]
         return sum({value.tobytes(): value.nbytes for value in constants}.values())
+
+
+MakeTrial = Callable[[], Trial | None]
+"""Makes a candidate, in the process that compiles it; None where there is no such kernel."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +161,9 @@ class _Search:
         """Measure some points of a task; how many."""
         before = task.best
         chosen = self._choose(task, min(_BATCH, most))
-        made = [(index, trial) for index in chosen if (trial := task.trials.trial(task.space[index])) is not None]
-        outcomes = measure([trial for _, trial in made], self._emulator) if made else []
+        outcomes = measure([partial(task.trials.trial, task.space[index]) for index in chosen], self._emulator)
         counts: Counter[str] = Counter(task.result.outcomes)
-        for (index, _), outcome in zip(made, outcomes, strict=True):
+        for index, outcome in zip(chosen, outcomes, strict=True):
             self._record(task, task.space[index], outcome)
             counts[outcome.status] += 1
             if task.result.reason is None and outcome.status != "ok":

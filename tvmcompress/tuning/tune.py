@@ -18,7 +18,7 @@ from ..passes import LowerQDQ
 from ..passes._tvm import relax, tvm
 from ..passes.errors import UserError
 from ..passes.graph.rebuild import bindings
-from ..passes.lowering.lower_qdq import is_lowered
+from ..targets.integer_io import is_integer
 from ..targets.registry import get_target
 from ..targets.trials.tunable import TunableTarget as KernelTarget
 from ..targets.tuning_log import FAILED_SECONDS, TuningLog, default_logs, trace_key, user_log_directory
@@ -349,13 +349,13 @@ class _Search:
 def _integer(model: Model | tvm.IRModule, target: KernelTarget) -> tvm.IRModule:
     """The model in integer operators, which are what kernels compute."""
     mod = model.module if isinstance(model, Model) else model
+    if not target.kernel_passes():
+        raise UserError(f"{target.description.name} has no kernels of its own that could be tuned")
     operators = {getattr(value.op, "name", "") for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)}
-    if not is_lowered(mod):
+    if not is_integer(mod):
         if "relax.quantize" not in operators:
             raise UserError(f"{target.description.name} has kernels to tune for integer models only; quantize it first")
         mod = tvm.transform.Sequential([LowerQDQ()])(mod)
-    if not target.kernel_passes():
-        raise UserError(f"{target.description.name} has no kernels of its own that could be tuned")
     return mod
 
 

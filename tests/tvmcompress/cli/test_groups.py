@@ -19,7 +19,7 @@ from tvmcompress.cli.options.targets import BuildOptions
 
 COMMANDS = {info.callback.__name__: info.callback for info in app.registered_commands if info.callback is not None}
 USERS = {
-    ModelOptions: {"inspect", "sensitivity", "compress", "evaluate", "benchmark"},
+    ModelOptions: {"inspect", "sensitivity", "compress", "evaluate", "benchmark", "tune"},
     ReadOptions: {"sensitivity", "compress", "evaluate", "run", "benchmark"},
     PartOptions: {"evaluate", "run"},
     SampleOptions: {"compress", "benchmark"},

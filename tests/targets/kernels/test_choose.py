@@ -1,0 +1,69 @@
+"""Decisions for all layers together, against trying every combination."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.integer import ops
+from tvmcompress.targets.kernels.choose import decide_together
+from tvmcompress.targets.kernels.decisions import Choice, Workload
+from tvmcompress.targets.kernels.records import KernelRecord
+from tvmcompress.targets.kernels.use_kernels import Site
+
+# Of each layer: how often it is called, and of each point (instructions, bytes of flash), the default first.
+POINT = st.tuples(st.integers(1, 50), st.integers(0, 20))
+LAYERS = st.lists(st.tuples(st.integers(1, 3), st.lists(POINT, min_size=1, max_size=4)), min_size=1, max_size=4)
+
+
+def site(number: int, calls: int, points: int) -> Site:
+    """A layer of its own shape."""
+    x = relax.Var("x", relax.TensorType((1, 1, 1, number + 1), "int8"))
+    scales = ops.add_parameters(0.1, 0.1, 0.2)
+    added = ops.qadd(x, x, input1_zero_point=0, input2_zero_point=0, output_zero_point=0, **scales)
+    call = relax.BlockBuilder().normalize(added)
+    workload = Workload("dsp", "conv2d", {"number": number})
+    return Site(Choice(workload, [{"point": index} for index in range(points)]), call, None, lambda decide: None, calls)
+
+
+@settings(deadline=None, max_examples=60)
+@given(LAYERS, st.integers(0, 30))
+def test_the_best_within_the_flash(layers: list[tuple[int, list[tuple[int, int]]]], spare: int) -> None:
+    sites = [site(number, calls, len(points)) for number, (calls, points) in enumerate(layers)]
+    records = {
+        made.choice.workload.key: [KernelRecord({"point": i}, cost, flash, 0) for i, (cost, flash) in enumerate(points)]
+        for made, (_, points) in zip(sites, layers)
+    }
+    decide = decide_together(sites, records, spare)
+    taken = [int(decide(made.call, made.choice)["point"]) for made in sites]
+
+    def cost(combination: tuple[int, ...]) -> int:
+        return sum(calls * points[i][0] for i, (calls, points) in zip(combination, layers))
+
+    def extra(combination: tuple[int, ...]) -> int:
+        return sum(points[i][1] - points[0][1] for i, (_, points) in zip(combination, layers))
+
+    every = itertools.product(*(range(len(points)) for _, points in layers))
+    least = min(cost(combination) for combination in every if extra(combination) <= spare)
+    assert cost(tuple(taken)) == least
+    assert extra(tuple(taken)) <= spare
+
+
+def test_without_records_the_formula_decides() -> None:
+    one = site(0, 1, 3)
+    failed = [KernelRecord({"point": 1}, None, 0, 0)]
+    foreign = [KernelRecord({"point": 0}, 9, 0, 0), KernelRecord({"point": 7}, 1, 0, 0)]
+    for records in ([], failed, foreign):
+        decide = decide_together([one], {one.choice.workload.key: records}, 100)
+        assert decide(one.call, one.choice) == {"point": 0}
+
+
+def test_a_better_point_without_the_default_is_not_compared() -> None:
+    one = site(0, 1, 3)
+    decide = decide_together([one], {one.choice.workload.key: [KernelRecord({"point": 1}, 1, 0, 0)]}, 100)
+    assert decide(one.call, one.choice) == {"point": 0}
+    assert np.array_equal(list(one.choice.space), [{"point": i} for i in range(3)])
