@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .common import print_line
 from .progress import bars
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def measure_all(
     from ..measuring.benchmarking import benchmark
 
     if tune:
-        for name, model in models.items():
-            for target in targets:
-                _tune(name, model, target, tune)
+        for target in targets:
+            tuned = [_tune(name, model, target, tune) for name, model in models.items()]
+            if not any(tuned):
+                print_line("Warning", f"--tune changed nothing for {target}: it has kernels to tune for int8 models only")
     measuring: dict[str, Any] = {**options["x86"], **({"runs": runs} if runs is not None else {})}
     total = len(models) * len(targets)
     with bars() as bar:
@@ -58,8 +60,8 @@ def measure_all(
         )
 
 
-def _tune(name: str, model: Model, target: str, trials: int) -> None:
-    """Tune a model for a target; on Cortex only what is quantized has kernels to tune."""
+def _tune(name: str, model: Model, target: str, trials: int) -> bool:
+    """Tune a model for a target, if there is something to tune: on Cortex what is quantized, on cores with kernels."""
     from ..compression import is_quantized
     from ..targets.registry import get_target
     from ..targets.trials.tunable import TunableTarget
@@ -68,6 +70,7 @@ def _tune(name: str, model: Model, target: str, trials: int) -> None:
 
     described = get_target(target)
     if isinstance(described, TunableTarget) and not (is_quantized(model) and described.kernel_passes()):
-        return
+        return False
     with bars() as bar:
         tune(model, target, trials, on_progress=reporter(bar, f"{name}, {target}"))
+    return True

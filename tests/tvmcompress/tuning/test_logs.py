@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tvm.s_tir import meta_schedule as ms
 from typer.testing import CliRunner
 
 from tvmcompress.cli.main import app
 from tvmcompress.errors import UserError
-from tvmcompress.passes._tvm import tvm
+from tvmcompress.passes import attach_params
+from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.targets.kernels import versions
 from tvmcompress.targets.kernels.decisions import Workload
 from tvmcompress.targets.kernels.records import KernelRecord, append, read, workload_module
-from tvmcompress.targets.tuning_log import LOGS_VARIABLE, TuningLog
+from tvmcompress.targets.tuning_log import LOGS_VARIABLE, WORKLOADS, TuningLog
+from tvmcompress.targets.tuning_log import RECORDS as RECORDS_FILE
+from tvmcompress.targets.x86.space import X86Tuning
 from tvmcompress.tuning.logs import merge, open_log, prune, verify
+from tvmcompress.tuning.tune import tune
 
 LLVM = tvm.target.Target({"kind": "llvm", "mcpu": "cortex-m4", "mtriple": "thumbv7em-none-eabi"})
 SMALL, LARGE = (Workload("dsp", "dense", {"inputs": size, "outputs": 4}) for size in (8, 64))
@@ -88,3 +94,23 @@ def test_a_log_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(LOGS_VARIABLE, str(tmp_path))
     with pytest.raises(UserError, match="there is no tuning log nothing"):
         open_log("nothing")
+
+
+def test_a_log_of_schedules_is_a_database_of_metaschedule(tmp_path: Path) -> None:
+    """As docs/tuning.md has it."""
+    x, w = relax.Var("x", relax.TensorType((4, 24), "float32")), relax.Var("w", relax.TensorType((24, 16), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x, w], attrs={"num_input": 1}):
+        with builder.dataflow():
+            y = builder.emit_output(relax.op.nn.relu(relax.op.matmul(x, w)))
+        builder.emit_func_output(y)
+    weights = np.random.default_rng(0).normal(size=(24, 16)).astype("float32")
+    mod = attach_params(builder.get(), {"w": weights})
+    tune(mod, "x86", 2, tmp_path)
+    tunable = X86Tuning()
+    lowered = tunable.lower(mod)
+    database = ms.database.JSONDatabase(str(tmp_path / WORKLOADS), str(tmp_path / RECORDS_FILE))
+    with database, tunable.log_target, tvm.transform.PassContext(opt_level=3):
+        applied = relax.transform.MetaScheduleApplyDatabase()(lowered)
+    (function,) = [var for var in lowered.get_global_vars() if var.name_hint != "main"]
+    assert str(applied[function]) != str(lowered[function])

@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...targets.base import Target
+
 _targets = partial(typer.Option, rich_help_panel="Targets")
 
 WhichBuildOption = Annotated[
@@ -88,9 +90,10 @@ class BuildOptions:
             raise UserError(f"--emit {self.emit} is neither {' nor '.join(EMITTED)}")
         if self.prefix is not None:
             check_prefix(self.prefix)
+        if self.tune and not any(_can_be_tuned(target) for target in chosen):
+            raise UserError("--tune tries schedules and kernels, of which these targets have none to try; add --target x86")
         cortex = {"cortex-m", "cortex-a"}
         for option, given, takers, sentence in (
-            ("--tune", self.tune, {"x86", *cortex}, "tries schedules and kernels of targets; add --target x86"),
             ("--emit", self.emit, cortex, "says what is written for Cortex-M and Cortex-A; add --target cortex-m4"),
             ("--prefix", self.prefix, cortex, "starts the C names of Cortex-M and Cortex-A; add --target cortex-m4"),
             ("--patch-wise", self.patch_wise, {"cortex-m"}, _MICRO),
@@ -116,3 +119,9 @@ class BuildOptions:
 
 
 _MICRO = "is for microcontrollers; add --target cortex-m4"
+
+
+def _can_be_tuned(target: Target) -> bool:
+    from ...targets.trials.tunable import TunableTarget
+
+    return target.description.family == "x86" or (isinstance(target, TunableTarget) and bool(target.kernel_passes()))
