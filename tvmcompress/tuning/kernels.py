@@ -7,13 +7,11 @@ operator's NumPy meaning, beside its own memory too, before its count is taken.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -25,9 +23,10 @@ from ..targets.trials.image import measure
 from ..targets.trials.site import SiteTrials
 from ..targets.trials.trial import Outcome
 from ..targets.trials.tunable import TunableTarget
-from ..targets.tuning_log import LogChoice, TuningLog
+from ..targets.tuning_log import TuningLog
 from .decision_model import DecisionModel
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
+from .whole_model import instructions_of_model
 
 _BATCH = 16
 _EXPLORE = 0.25
@@ -119,7 +118,7 @@ def tune_kernels(
         task.result.finished = not task.left or task.stale >= _PATIENCE
         task.result.reused = task.result.trials == 0 and task.result.finished
     if result.trials or search.tasks:
-        result.model_default, result.model_best = _whole_model(mod, target, [log, *known])
+        result.model_default, result.model_best = instructions_of_model(mod, target, [log, *known])
     result.seconds = time.monotonic() - start
     return result
 
@@ -237,18 +236,6 @@ class _Search:
 
     def _note(self, task: _Task) -> None:
         task.result.default_cost, task.result.best_cost = task.default, task.best
-
-
-def _whole_model(mod: tvm.IRModule, target: TunableTarget, logs: Sequence[TuningLog]) -> tuple[float | None, float | None]:
-    """Instructions of the model without and with what the logs know."""
-    found: list[float | None] = []
-    options = {"check_memory": False} if target.description.family == "cortex-m" else {}
-    choices: list[LogChoice] = [False, list(logs)]
-    for chosen in choices:
-        with tempfile.TemporaryDirectory(prefix="tvmcompress-tuning-") as folder:
-            artifact = target.build(mod, Path(folder) / "model", tuning_log=chosen, **options)
-            found.append(artifact.measure().instructions)
-    return found[0], found[1]
 
 
 def _key(decisions: Decisions) -> str:

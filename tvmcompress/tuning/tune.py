@@ -14,10 +14,8 @@ import numpy as np
 from tvm.s_tir import meta_schedule as ms
 
 from ..model import Model
-from ..passes import LowerQDQ
-from ..passes._tvm import relax, tvm
+from ..passes._tvm import tvm
 from ..passes.errors import UserError
-from ..passes.graph.rebuild import bindings
 from ..targets.integer_io import is_integer
 from ..targets.registry import get_target
 from ..targets.trials.tunable import TunableTarget as KernelTarget
@@ -30,6 +28,7 @@ from .process import WorkerPool
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
 from .runner import CheckingRunner
 from .tasks import TunableTarget, TuningTask, extract_tasks, task_inputs
+from .whole_model import executable, seconds_of_model
 
 _BATCH = 8
 _FINALISTS = 3
@@ -102,7 +101,10 @@ def tune(
     directory = Path(database_dir) if database_dir is not None else user_log_directory(tunable.name)
     log = TuningLog(directory)
     known = default_logs(tunable.name, directory)
-    tasks = extract_tasks(model.module if isinstance(model, Model) else model, tunable)
+    mod = model.module if isinstance(model, Model) else model
+    if isinstance(target, str):
+        mod = executable(mod)
+    tasks = extract_tasks(mod, tunable)
     results = [TaskResult(task.name, task.calls) for task in tasks]
     open_tasks = []
     for task, result in zip(tasks, results, strict=True):
@@ -117,19 +119,21 @@ def tune(
     shares = allot([task for task, _ in open_tasks], trials)
     size = workers or max(1, len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="tvmcompress-tuning-") as folder, WorkerPool(size, tunable.threads) as pool:
-        model = CostModel(seed)
+        costs = CostModel(seed)
         builder = WorkerBuilder(pool, Path(folder))
         spent = 0
         for number, (task, result) in enumerate(open_tasks, start=1):
             if deadline is not None and time.monotonic() >= deadline:
                 outcome.stopped = "time limit"
                 break
-            search = _Search(task, result, tunable, log, model, builder, seed, tolerance, candidate_limit)
+            search = _Search(task, result, tunable, log, costs, builder, seed, tolerance, candidate_limit)
             state = _Place(number, len(open_tasks), spent, sum(shares))
             search.run(shares[number - 1], state, on_progress, deadline)
             spent += result.trials
     if any(not result.finished for result in results) and deadline is not None:
         outcome.stopped = "time limit"
+    if isinstance(target, str) and tasks:
+        outcome.model_default, outcome.model_best = seconds_of_model(mod, directory, tunable.threads)
     outcome.seconds = time.monotonic() - start
     return outcome
 
@@ -351,11 +355,9 @@ def _integer(model: Model | tvm.IRModule, target: KernelTarget) -> tvm.IRModule:
     mod = model.module if isinstance(model, Model) else model
     if not target.kernel_passes():
         raise UserError(f"{target.description.name} has no kernels of its own that could be tuned")
-    operators = {getattr(value.op, "name", "") for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)}
+    mod = executable(mod)
     if not is_integer(mod):
-        if "relax.quantize" not in operators:
-            raise UserError(f"{target.description.name} has kernels to tune for integer models only; quantize it first")
-        mod = tvm.transform.Sequential([LowerQDQ()])(mod)
+        raise UserError(f"{target.description.name} has kernels to tune for integer models only; quantize it first")
     return mod
 
 
