@@ -74,7 +74,7 @@ class LayerProblem:
             return self.weight, None
         real = bias.real().reshape(-1)
         weight, offsets = solve_least_squares(self.x, self.wanted, self.geometry, self.weight, real, clip=self.layer.limits)
-        if not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
+        if offsets is None or not (np.isfinite(weight).all() and np.isfinite(offsets).all()):
             return None
         return weight, bias.nearest(offsets.reshape(bias.integers.shape))
 

@@ -35,13 +35,13 @@ def solve(
     target: np.ndarray,
     geometry: LayerGeometry,
     weight: np.ndarray,
-    bias: np.ndarray,
+    bias: np.ndarray | None,
     ridge: float | None = None,
     *,
     offset: np.ndarray | None = None,
     clip: tuple[float, float] = (-math.inf, math.inf),
     mask: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The weights and bias that map `x` to `target` with the least squared error.
 
     Solves min |X W + b + offset - T|^2 + lambda |W - W0|^2 with lambda = ridge * mean(diag(X'X)): where the samples say
@@ -55,14 +55,14 @@ def solve(
         target: What it should give: (N, O, *spatial) or (..., O).
         geometry: How it reads.
         weight: W0, (O, C / groups, *kernel) or (K, O).
-        bias: b0, (O,).
+        bias: b0, (O,); None for a layer without one.
         ridge: Relative strength of the pull towards W0, at least 0; None chooses it on every fifth sample.
         offset: What is added to the layer's result, like `target`.
         clip: The limits that the sum is clipped to afterwards.
         mask: Where W may be other than zero, bool like `weight`; None for everywhere.
 
     Returns:
-        Weight and bias, shapes and dtypes of `weight` and `bias`.
+        Weight and bias, shapes and dtypes of `weight` and `bias`; None for no bias.
     """
     groups = geometry.groups
     dense = not geometry.kernel
@@ -72,8 +72,9 @@ def solve(
         return (value.T if dense else value).reshape(groups, -1, value.shape[0] if dense else value[0].size)
 
     old = by_group(weight)
-    free = None if mask is None else by_group(mask)
+    free = None if mask is None and bias is not None else by_group(np.ones(weight.shape, bool) if mask is None else mask)
     outputs, fan_in = old.shape[1], old.shape[2]
+    offsets = np.zeros(groups * outputs) if bias is None else bias
     limit = min(_ROWS_PER_UNKNOWN * (fan_in + 1), _ROWS_BYTES // (4 * groups * (fan_in + 2 * outputs)))
     rows = gather(x, target, geometry, offset, limit)
     held = rows.samples % _HELD_BACK == 0
@@ -82,9 +83,9 @@ def solve(
             rows.inputs[group],
             rows.targets[group],
             None if rows.offsets is None else rows.offsets[group],
-            np.concatenate([old[group].T, bias.reshape(groups, outputs)[group][None]]).astype(np.float64),
+            np.concatenate([old[group].T, offsets.reshape(groups, outputs)[group][None]]).astype(np.float64),
             clip,
-            None if free is None else np.concatenate([free[group].T, np.ones((1, outputs), bool)]),
+            None if free is None else np.concatenate([free[group].T, np.full((1, outputs), bias is not None)]),
         )
         for group in range(groups)
     ]
@@ -93,7 +94,7 @@ def solve(
     solutions = np.stack([problem.solve(ridge) for problem in problems])
     flat = solutions[:, :-1].transpose(0, 2, 1).reshape(-1, fan_in)
     shaped = flat.T if dense else flat.reshape(weight.shape)
-    return shaped.astype(weight.dtype), solutions[:, -1].reshape(-1).astype(bias.dtype)
+    return shaped.astype(weight.dtype), None if bias is None else solutions[:, -1].reshape(-1).astype(bias.dtype)
 
 
 def _chosen_ridge(problems: Sequence[_Problem], held: np.ndarray) -> float:
@@ -203,6 +204,16 @@ def _solver(system: np.ndarray, free: np.ndarray | None) -> Callable[[np.ndarray
     if free is None or free.all():
         factor = linalg.cho_factor(system, check_finite=False)
         return lambda right: np.asarray(linalg.cho_solve(factor, right, check_finite=False))
+    if (free == free[:, :1]).all():
+        shared = np.flatnonzero(free[:, 0])
+        inner = _solver(system[np.ix_(shared, shared)], None)
+
+        def solve_shared(right: np.ndarray) -> np.ndarray:
+            found = np.zeros_like(right)
+            found[shared] = inner(right[shared])
+            return found
+
+        return solve_shared
     supports = [np.flatnonzero(column) for column in free.T]
     factors = [linalg.cho_factor(system[np.ix_(support, support)], check_finite=False) for support in supports]
 

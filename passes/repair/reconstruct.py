@@ -44,7 +44,7 @@ class _Layer:
         var: Holds the result of the bare convolution or matrix product.
         call: That operation.
         weight: Its weight.
-        bias: The parameter added to it.
+        bias: The parameter added to it, if there is one.
         output: The tensor whose value is restored: behind the bias, or behind a residual addition.
         other: The other operand of that residual addition, if it is computed before the layer.
         clip: The limits of the activation that alone reads `output`; infinite where there is none.
@@ -53,7 +53,7 @@ class _Layer:
     var: relax.Var
     call: relax.Call
     weight: relax.Var
-    bias: relax.Var
+    bias: relax.Var | None
     output: str
     other: relax.Var | None
     clip: tuple[float, float]
@@ -143,7 +143,7 @@ def _repair(
 ) -> str | None:
     """Solve one layer and put the solution into the run; what stood in the way, if anything."""
     x = execution.values[layer.call.args[0]]
-    weight, bias = params[layer.weight.name], params[layer.bias.name]
+    weight, bias = params[layer.weight.name], None if layer.bias is None else params[layer.bias.name]
     dense = layer.call.op.name == "relax.matmul"
     wanted = reference.value(layer.output)
     if wanted is None:
@@ -159,16 +159,17 @@ def _repair(
         wanted,
         LayerGeometry.of(layer.call),
         weight,
-        bias.reshape(-1),
+        None if bias is None else bias.reshape(-1),
         ridge,
         offset=None if layer.other is None else execution.values[layer.other],
         clip=layer.clip,
         mask=masks.get(layer.weight.name),
     )
-    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+    if not np.isfinite(new_weight).all() or (new_bias is not None and not np.isfinite(new_bias).all()):
         return "its equations have no finite solution; it keeps its weights"
     params[layer.weight.name] = execution.values[layer.weight] = new_weight
-    params[layer.bias.name] = execution.values[layer.bias] = new_bias.reshape(bias.shape)
+    if layer.bias is not None and bias is not None and new_bias is not None:
+        params[layer.bias.name] = execution.values[layer.bias] = new_bias.reshape(bias.shape)
     return None
 
 
@@ -209,7 +210,7 @@ def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:
 
 
 def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
-    """The layers with a weight and a bias of their own, by the variable of the bare operation."""
+    """The layers with a weight of their own, by the variable of the bare operation."""
     graph = GraphView(mod)
     params = graph.params
     order = {var: index for index, var in enumerate(graph.values)}
@@ -220,12 +221,12 @@ def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
         weight = value.args[1]
         if weight not in params or not graph.is_alone(weight) or value.args[0] in params:
             continue
+        if value.op.name == "relax.matmul" and params[weight].ndim != 2:
+            continue
+        added, bias = var, None
         behind = graph.sole_reader(var)
-        if behind is None or not _adds(behind[1], var, params):
-            continue
-        added, bias = behind[0], behind[1].args[1]
-        if not graph.is_alone(bias):
-            continue
+        if behind is not None and _adds(behind[1], var, params) and graph.is_alone(behind[1].args[1]):
+            added, bias = behind[0], behind[1].args[1]
         output, other = added, None
         after = graph.sole_reader(added)
         if after is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -9,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import tvmcompress
 from tvmcompress.importing import from_onnx
 
 _RNG = np.random.default_rng(0)
@@ -57,6 +60,10 @@ FORMS = {
         'y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (x, , s)',
         13, s=scales(1, 1, 1.6, 1.6),
     ),
+    "resize 13, one row": text(
+        'y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , , s)',
+        13, s=np.array([1, 4, 1, 5]),
+    ),
     "slice 9": text("y = Slice <axes = [2, -1], starts = [1, -6], ends = [-1, 9999]> (x)", 9),
     "softmax 11": text("y = Softmax <axis = 1> (x)", 11),
     "pad 9": text("y = Pad <pads = [0, 0, 1, 2, 0, 0, 3, 0], value = 1.5> (x)", 9),
@@ -77,9 +84,12 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_as_onnx_runtime(name: str) -> None:
+def test_as_onnx_runtime(name: str, tmp_path: Path) -> None:
     proto, x = FORMS[name], normal(1, 4, 9, 11)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     (wanted,) = session.run(None, {"x": x})
-    (found,) = from_onnx(proto).run(x)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    model = from_onnx(proto)
+    np.testing.assert_allclose(model.run(x)[0], wanted, rtol=1e-5, atol=1e-5)
+    if "size" in name or "sample" in name:
+        built = tvmcompress.build(model, "x86", tmp_path, tuning_log=False)
+        np.testing.assert_allclose(built.run([x])[0], wanted, rtol=1e-5, atol=1e-5)

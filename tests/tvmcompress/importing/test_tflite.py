@@ -303,3 +303,16 @@ def test_rounding_of_fully_connected_layers_is_chosen_in_python_and_on_the_comma
     assert run("inspect", path, "--dense-rounding", "double", "--json").code == 0
     (tmp_path / "other.onnx").write_bytes(b"")
     assert "is no TFLite file" in refused("inspect", tmp_path / "other.onnx", "--dense-rounding", "double")
+
+
+@pytest.mark.parametrize("kind", ["BILINEAR", "NEAREST_NEIGHBOR"])
+def test_resize_to_one_row_with_aligned_corners(tmp_path: Path, kind: str) -> None:
+    file = File()
+    x, y = file.input([1, 5, 7, 3], "float32"), file.tensor([1, 1, 4, 3], "float32")
+    options = "ResizeBilinearOptions" if kind == "BILINEAR" else "ResizeNearestNeighborOptions"
+    file.operator(f"RESIZE_{kind}", [x, file.constant([1, 4])], [y], options, alignCorners=True)
+    path, sample = saved(tmp_path, file.bytes(y)), np.random.default_rng(0).normal(size=(1, 5, 7, 3)).astype(np.float32)
+    model = tvmcompress.load(path)
+    np.testing.assert_allclose(model.run(sample)[0], reference(path, sample), rtol=1e-5)
+    built = tvmcompress.build(model, "x86", tmp_path / "out", tuning_log=False)
+    np.testing.assert_allclose(built.run([sample])[0], reference(path, sample), rtol=1e-5)

@@ -120,6 +120,8 @@ def _is_plain(node: Node, axes: list[_Axis], mode: str, coordinates: str, antial
     known = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel")
     if len(node.shape()) != 4 or mode not in ("nearest", "linear") or antialias or coordinates not in known:
         return False
+    if coordinates == "align_corners" and any(axis.out == 1 for axis in axes):  # TVM divides by the last place
+        return False
     if not axes or any(axis.axis < 2 for axis in axes) or not node.dtype().startswith("float"):
         return False
     return all(np.isclose(axis.scale, axis.out / axis.size, rtol=1e-6) for axis in axes)

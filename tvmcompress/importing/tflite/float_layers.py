@@ -202,12 +202,17 @@ def _resize(importer: Importer, operator: TfliteOperator) -> None:
     align, half = bool(operator.option("AlignCorners", False)), bool(operator.option("HalfPixelCenters", False))
     linear = operator.kind == "RESIZE_BILINEAR"
     mode = "align_corners" if align else "half_pixel" if half else "asymmetric"
+    # TVM divides by the last place of the output; the first pixel of two is that of one.
+    grown = [max(size, 2) if align else size for size in out.shape[1:3]]
     resized = relax.op.image.resize2d(
         importer.first(operator.operand(0)),
-        relax.ShapeExpr(out.shape[1:3]),
+        relax.ShapeExpr(grown),
         layout="NCHW",
         method="linear" if linear else "nearest_neighbor",
         coordinate_transformation_mode=mode,
         rounding_method="" if linear else "floor" if mode == "asymmetric" else "round",
     )
+    if grown != list(out.shape[1:3]):
+        larger = importer.emit(resized, f"{identifier(out.name)}.grown")
+        resized = relax.op.strided_slice(larger, [2, 3], [0, 0], list(out.shape[1:3]))
     importer.bind(out, resized, first=True)
