@@ -78,3 +78,15 @@ def fields(record: Any, *left_out: str) -> dict[str, Any]:
         else:
             found[name] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def layer_name(kernel: str, shape: Mapping[str, Any]) -> str:
+    """What a workload is called in tables: its kernel and sizes."""
+    if "inputs" in shape:
+        return f"{kernel} {shape['inputs']} to {shape['outputs']}"
+    size = "x".join(map(str, shape.get("kernel", (3, 3))))
+    outputs = f" to {shape['out_channels']}" if "out_channels" in shape and kernel != "depthwise" else ""
+    stride = shape.get("stride", max(shape.get("strides", (1,))))
+    by = f" by {stride}" if stride > 1 else ""
+    tensor = f"{shape['height']}x{shape['width']}x{shape['channels']}"
+    return f"{kernel} {size}{by} on {tensor}{outputs}{' and sum' if shape.get('adds') else ''}"

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from ..passes._tvm import tvm
-from ..targets.kernels.decisions import Decisions
+from ..targets.kernels.decisions import Decisions, layer_name
 from ..targets.kernels.records import KernelRecord, append, read, workload_module, workload_of
 from ..targets.kernels.use_kernels import Site
 from ..targets.trials.image import measure
@@ -140,7 +140,13 @@ class _Search:
             site = max(sites, key=lambda site: len(site.choice.space))
             calls = sum(site.count for site in sites)
             workload = workload_module(site.choice.workload, core)
-            task = _Task(site, calls, workload, TaskResult(_name(site), calls), SiteTrials(site, seed))
+            task = _Task(
+                site,
+                calls,
+                workload,
+                TaskResult(layer_name(site.choice.workload.kernel, site.choice.workload.shape), calls),
+                SiteTrials(site, seed),
+            )
             task.known = {_key(record.decisions): record for record in read(known, workload)}
             task.left = [i for i, point in enumerate(task.space) if _key(point) not in task.known]
             rest = np.array(task.left[1:], dtype=int)
@@ -240,15 +246,3 @@ class _Search:
 
 def _key(decisions: Decisions) -> str:
     return json.dumps(dict(decisions), sort_keys=True)
-
-
-def _name(site: Site) -> str:
-    """What a layer is called in tables: its kernel and sizes."""
-    workload = site.choice.workload
-    shape = workload.shape
-    if "kernel" not in shape:
-        return f"{workload.kernel} {shape.get('inputs')} to {shape.get('outputs')}"
-    sizes = f"{shape['height']}x{shape['width']}x{shape['channels']}"
-    outputs = f" to {shape['out_channels']}" if "out_channels" in shape else ""
-    kernel = "x".join(map(str, shape["kernel"]))
-    return f"{workload.kernel} {kernel} on {sizes}{outputs}{' and sum' if shape.get('adds') else ''}"

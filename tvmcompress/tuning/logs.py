@@ -13,7 +13,8 @@ from typing import Any
 
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
-from ..targets.kernels.records import KernelRecord, read, workload_of
+from ..targets.kernels.decisions import layer_name
+from ..targets.kernels.records import KernelRecord, decisions_of, read, workload_of
 from ..targets.kernels.versions import is_current
 from ..targets.tuning_log import (
     FAILED_SECONDS,
@@ -114,7 +115,7 @@ def entries(log: TuningLog) -> Iterator[LogEntry]:
             continue
         records = read([log], mod)
         best = min((r for r in records if r.instructions is not None), key=lambda r: r.instructions or 0, default=None)
-        name = f"{workload['core']} {workload['kernel']} {_sizes(workload['shape'])}"
+        name = f"{workload['core']}: {layer_name(workload['kernel'], workload['shape'])}"
         cost = None if best is None else float(best.instructions or 0)
         stale = not is_current(workload)
         yield LogEntry(name, len(records), cost, "instructions", {} if best is None else dict(best.decisions), stale)
@@ -199,8 +200,6 @@ def _useful(records: list[KernelRecord]) -> set[str]:
 
 
 def _point(line: Any) -> str:
-    from ..targets.kernels.records import decisions_of
-
     return json.dumps(decisions_of(line[0]), sort_keys=True)
 
 
@@ -212,7 +211,3 @@ def _cost_of(line: Any) -> float:
 def _parameters(mod: tvm.IRModule) -> str:
     params = mod["main"].params
     return " × ".join("x".join(str(int(dim)) for dim in param.ty.shape) or "scalar" for param in params)
-
-
-def _sizes(shape: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in shape.items())
