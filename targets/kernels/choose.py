@@ -23,7 +23,7 @@ from ...passes._tvm import relax, tvm
 from ..tuning_log import TuningLog
 from .decisions import Choice, Decide, Decisions, by_default
 from .records import KernelRecord, read, workload_module
-from .use_kernels import Makers, Site, call_key, survey_kernels
+from .use_kernels import Makers, Site, call_key, survey_kernels, use_kernels
 
 _SECONDS = 20.0
 
@@ -58,6 +58,19 @@ class Tuned:
         keys = {site.choice.workload.key: site.choice.workload for site in sites}
         records = {key: read(logs, workload_module(workload, self.core)) for key, workload in keys.items()}
         return decide_together(sites, records, spare_flash)
+
+
+def use_tuned_kernels(
+    mod: tvm.IRModule,
+    makers: Callable[[Decide], Makers],
+    tuned: Tuned | None,
+    *,
+    spare: bool = True,
+    spare_flash: int = 0,
+) -> tvm.IRModule:
+    """`use_kernels`, decided by logs where there are some; arguments as of `Tuned.decide`."""
+    decide = by_default if tuned is None else tuned.decide(mod, makers, spare=spare, spare_flash=spare_flash)
+    return use_kernels(mod, makers(decide), spare)
 
 
 def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[KernelRecord]], spare_flash: int) -> Decide:

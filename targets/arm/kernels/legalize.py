@@ -12,7 +12,7 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.integer.requantization import requantization_of
 from ....passes.plugins.registry import Registry
-from ...kernels.choose import Tuned
+from ...kernels.choose import Tuned, use_tuned_kernels
 from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import (
     ConvolutionShape,
@@ -25,7 +25,7 @@ from ...kernels.layers import (
 )
 from ...kernels.sums import operands_of
 from ...kernels.taps import group_taps
-from ...kernels.use_kernels import Kernel, Maker, Makers, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, Makers
 from ...kernels.vectors import VECTOR
 from .addition import Term, add
 from .convolution import convolution
@@ -63,8 +63,7 @@ class UseNeonKernels:
         """Rewrite `main`."""
         mod, makers = self.prepared(mod)
         # Flash is no matter here.
-        decide = by_default if self.tuned is None else self.tuned.decide(mod, makers, spare_flash=1 << 30)
-        return use_kernels(mod, makers(decide))
+        return use_tuned_kernels(mod, makers, self.tuned, spare_flash=1 << 30)
 
     def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
         """The module as kernels take it, and what makes them, given who decides."""

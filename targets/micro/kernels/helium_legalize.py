@@ -12,7 +12,7 @@ from ....passes._tvm import relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
-from ...kernels.choose import Tuned
+from ...kernels.choose import Tuned, use_tuned_kernels
 from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import (
     averaged_pixels,
@@ -24,7 +24,7 @@ from ...kernels.layers import (
     row_sizes,
 )
 from ...kernels.taps import group_taps
-from ...kernels.use_kernels import Kernel, Maker, Makers, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, Makers
 from . import helium_add, helium_conv, helium_depthwise, helium_pool
 from .helium_conv_shape import HeliumConvolution
 from .helium_epilogue import HeliumEpilogue
@@ -59,10 +59,7 @@ class UseHeliumKernels:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
         mod, makers = self.prepared(mod)
-        decide: Decide = by_default
-        if self.tuned is not None:
-            decide = self.tuned.decide(mod, makers, spare=self.spare, spare_flash=_SPARE_FLASH)
-        return use_kernels(mod, makers(decide), self.spare)
+        return use_tuned_kernels(mod, makers, self.tuned, spare=self.spare, spare_flash=_SPARE_FLASH)
 
     def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
         """The module as kernels take it, and what makes them, given who decides."""

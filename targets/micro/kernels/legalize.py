@@ -12,10 +12,10 @@ from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
-from ...kernels.choose import Tuned
+from ...kernels.choose import Tuned, use_tuned_kernels
 from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import averaged_pixels, constant_values, folded_bias, is_plain, row_sizes
-from ...kernels.use_kernels import Kernel, Maker, Makers, use_kernels
+from ...kernels.use_kernels import Kernel, Maker, Makers
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
 from .int16_weights import choose_int16, convolution_shape, epilogue_of
@@ -57,10 +57,7 @@ class UseDspKernels:
         """Rewrite `main`."""
         _, left = choose_int16(mod["main"], self.spend_flash, self.spare)
         mod, makers = self.prepared(mod)
-        decide: Decide = by_default
-        if self.tuned is not None:
-            decide = self.tuned.decide(mod, makers, spare=self.spare, spare_flash=left)
-        return use_kernels(mod, makers(decide), self.spare)
+        return use_tuned_kernels(mod, makers, self.tuned, spare=self.spare, spare_flash=left)
 
     def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
         """The module as kernels take it, and what makes them, given who decides."""
