@@ -188,7 +188,7 @@ def test_the_arenas_of_trained_models_are_optimal(shared: Path, name: str) -> No
     target = CortexMTarget(get_target("cortex-m4").description)
     core = core_and_specs(tvmcompress.load(shared / "models" / name).module)[0]
     core = core if name.endswith("tflite") else channels_last(core)
-    program = make_program(core, "net", FLOAT_REGISTERS, target._kernels(True))
+    program = make_program(core, "net", FLOAT_REGISTERS, target.kernel_passes())
     made = compile_program(program, tvm.target.Target(target.description.tvm)).arena.plan
     assert made.optimal
     assert made.size == made.lower_bound

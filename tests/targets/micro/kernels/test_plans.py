@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tvmcompress.targets.kernels.decisions import by_default
 from tvmcompress.targets.micro.kernels import dense, legalize
 from tvmcompress.targets.micro.kernels.epilogue import Epilogue
 from tvmcompress.targets.micro.kernels.helium_conv import HeliumKernel
@@ -40,7 +41,7 @@ def test_small_inputs_of_dense_layers_are_unpacked_once(inputs: int, unpacked: b
     monkeypatch.setattr(legalize, "epilogue_of", lambda call: Epilogue("double", 0))
     monkeypatch.setattr(legalize, "Kernel", lambda *args: args)
     scale = np.full(3, 1 << 30, np.int32), np.full(3, -4, np.int32)
-    legalize._fully_connected(SimpleNamespace(), np.ones((3, inputs), np.int8), np.zeros(3, np.int32), *scale)
+    legalize._fully_connected(SimpleNamespace(), np.ones((3, inputs), np.int8), np.zeros(3, np.int32), *scale, by_default)
     assert [layer.unpacked for layer in layers] == [unpacked]
 
 
