@@ -29,8 +29,8 @@ _TIMEOUT = 600
 def judge(path: Path, target: str) -> tuple[str, str]:
     """What becomes of a file, and why."""
     import tvmcompress
-    from tvmcompress.measuring.benchmarking import check, random_samples
-    from tvmcompress.measuring.building import executable
+    from tvmcompress.measuring.benchmarking import WrongBuildError, check, random_samples
+    from tvmcompress.measuring.building import CompilerError, executable
 
     try:
         model = tvmcompress.load(path)
@@ -50,7 +50,8 @@ def judge(path: Path, target: str) -> tuple[str, str]:
                 built = tvmcompress.build(model, target, Path(folder) / "build", **options)
                 check(executable(model), built, inputs, "the build")
     except tvmcompress.UserError as error:
-        return ("wrong" if error.exit_code == 1 else "refused"), str(error)
+        kinds = {WrongBuildError: "wrong", CompilerError: "crash"}
+        return kinds.get(type(error), "refused"), str(error)
     except Exception as error:
         return "crash", f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
     return "right", ""

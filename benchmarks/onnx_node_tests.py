@@ -114,7 +114,8 @@ def judge(case: Case, target: str = "x86") -> dict[str, Any]:
     except AssertionError as error:
         return {"outcome": "wrong", "stage": stage, "reason": str(error)}
     except tvmcompress.UserError as error:
-        return {"outcome": "refused", "stage": stage, "reason": str(error)}
+        outcome = "crash" if error.exit_code == 1 else "refused"  # TVM's compiler gave up
+        return {"outcome": outcome, "stage": stage, "reason": str(error)}
     except Exception as error:
         if stage == "onnxruntime" and "NOT_IMPLEMENTED" in str(error):
             return {"outcome": "right", "stage": stage, "reason": "ONNX Runtime has no kernel"}

@@ -60,7 +60,8 @@ def _built(model: tvmcompress.Model, target: str, tried: list[np.ndarray]) -> di
 
 
 def _outcome(error: Exception) -> dict[str, str]:
-    kind = "wrong" if isinstance(error, WrongBuildError) else "refused" if isinstance(error, tvmcompress.UserError) else "crash"
+    refused = isinstance(error, tvmcompress.UserError) and error.exit_code != 1
+    kind = "wrong" if isinstance(error, WrongBuildError) else "refused" if refused else "crash"
     text = (str(error).strip().splitlines() or [""])[-1] if kind == "crash" else str(error)
     return {"outcome": kind, "reason": f"{type(error).__name__}: {text}"}
 

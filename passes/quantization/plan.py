@@ -135,7 +135,7 @@ class _Planner(GraphView):
     def _find_masks(self) -> None:
         """Masks of attention, which are part of the softmax behind them."""
         for var, value in self.values.items():
-            if op_name(value) != "relax.nn.softmax" or not is_float(value):
+            if op_name(value) != "relax.nn.softmax" or not is_float(value) or self.exclude(var.name):
                 continue
             operand = value.args[0]
             found = masked_scores(value, self.values.get, self._constant)

@@ -41,6 +41,7 @@ _C_TYPES = {
     "uint8": "uint8_t",
     "uint16": "uint16_t",
     "uint32": "uint32_t",
+    "uint64": "uint64_t",
     "bool": "uint8_t",
     # Its bits; C has no such type everywhere.
     "float16": "uint16_t",
@@ -273,22 +274,26 @@ def _write_binary(program: Program, path: Path) -> None:
 def _c_values(value: np.ndarray) -> str:
     flat = (value.view(np.uint16) if value.dtype == np.float16 else value).ravel().tolist()
     if value.dtype in (np.float32, np.float64):
-        texts = [_c_float(v) for v in flat]
-    elif value.dtype == np.int32:
-        # The least int32 has no literal of its own in C.
-        texts = ["-2147483647-1" if v == -(1 << 31) else str(v) for v in flat]
+        suffix = "f" if value.dtype == np.float32 else ""
+        texts = [_c_float(v, suffix) for v in flat]
+    elif value.dtype in (np.int32, np.int64):
+        # The least integer has no literal of its own in C.
+        least = np.iinfo(value.dtype).min
+        texts = [f"{least + 1}-1" if v == least else str(v) for v in flat]
+    elif value.dtype == np.uint64:
+        texts = [f"{v}u" for v in flat]
     else:
         texts = [str(int(v)) for v in flat]
     lines = [",".join(texts[i : i + 24]) for i in range(0, len(texts), 24)]
     return ",\n".join(lines) if lines else "0"
 
 
-def _c_float(value: float) -> str:
+def _c_float(value: float, suffix: str = "f") -> str:
     if value != value:
         return "NAN"
     if value in (float("inf"), float("-inf")):
         return "-INFINITY" if value < 0 else "INFINITY"
-    return float(value).hex() + "f"
+    return float(value).hex() + suffix
 
 
 _PROTOTYPE = re.compile(r"^void \w+\([^)]*\);$", re.MULTILINE)

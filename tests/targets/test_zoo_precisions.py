@@ -18,13 +18,14 @@ pytest.importorskip("torch")
 from ..passes import torch_zoo
 
 BY_NAME = {architecture.name: architecture for architecture in torch_zoo.ARCHITECTURES}
-# Joins of int16, resizing whose places are integers of 64 bits, convolutions over time, points.
+# Joins of int16, resizing whose places are integers of 64 bits, convolutions over time, points, masks.
 SAMPLE = [
     ("densenet", "int16x8", "x86"),
     ("SuperResolution", "float32", "cortex-m4"),
     ("TemporalConvolutions", "int4", "cortex-m4"),
     ("PointNet", "uint8", "cortex-m4"),
     ("normalizations", "int16x8", "x86"),
+    ("Llama", "float16", "x86"),
 ]
 
 

@@ -45,3 +45,21 @@ def test_library_functions_get_their_arguments(name: str, tmp_path: Path) -> Non
     for value, expected in zip(artifact.run([x, d]), model.run(x, d), strict=True):
         np.testing.assert_array_equal(value, expected)
     assert "model_floats.c" in (tmp_path / "CMakeLists.txt").read_text()
+
+
+def test_constants_of_64_bits(tmp_path: Path) -> None:
+    """Each as it is: a double is not rounded, and the ends of the ranges have literals."""
+    if get_target("cortex-m4").missing_tools():
+        pytest.skip("needs the tools of cortex-m4")
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    sums (double[1,2] d, int64[1,2] i, uint64[1,2] u) => (double[1,2] a, int64[1,2] b, bool[1,2] c)
+    <double[1,2] third = {0.3333333333333333, 1e300}, int64[1,2] low = {-9223372036854775808, 5000000000}>
+    { a = Mul (d, third) b = Max (i, low) c = Less (u, high) }
+    """
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([[2**64 - 1, 7]], np.uint64), "high"))
+    model = from_onnx(proto)
+    inputs = [np.array([[1.0, 1]]), np.array([[-(2**63), 1]]), np.array([[2**63, 8]], np.uint64)]
+    for value, expected in zip(tvmcompress.build(model, "cortex-m4", tmp_path).run(inputs), model.run(*inputs), strict=True):
+        np.testing.assert_array_equal(value, expected)
