@@ -35,8 +35,7 @@ def tuning_sentences(result: TuningResult) -> list[str]:
     if result.model_default and result.model_best:
         before, after = (_cost(value, result.unit) for value in (result.model_default, result.model_best))
         change = 100 * (result.model_best / result.model_default - 1)
-        flash = ", in the flash that it took before" if result.unit == "instructions" else ""
-        found.append(f"The whole model{flash}: {before} before, {after} after, {change:+.1f} %.")
+        found.append(f"The whole model: {before} before, {after} after, {change:+.1f} %.")
     rejected = [task for task in result.tasks if set(task.outcomes) - {"ok"}]
     for task in rejected:
         others = ", ".join(f"{number} {status}" for status, number in task.outcomes.items() if status != "ok")

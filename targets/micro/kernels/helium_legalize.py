@@ -37,9 +37,6 @@ from .helium_spaces import (
     depthwise_options,
 )
 
-_SPARE_FLASH = 4096
-"""Bytes of code that a tuned model may take beyond an untuned one."""
-
 KERNELS: Registry[Maker] = Registry("Helium kernel", prefix=PREFIX)
 """What makes the kernel of each operator."""
 
@@ -59,7 +56,7 @@ class UseHeliumKernels:
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
         mod, makers = self.prepared(mod)
-        return use_tuned_kernels(mod, makers, self.tuned, spare=self.spare, spare_flash=_SPARE_FLASH)
+        return use_tuned_kernels(mod, makers, self.tuned, spare=self.spare)
 
     def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
         """The module as kernels take it, and what makes them, given who decides."""
