@@ -42,8 +42,13 @@ class _Line:
 
     @property
     def seconds(self) -> float:
-        times = self.content[1]
-        return sum(times) / len(times) if times else FAILED_SECONDS
+        return cost_of(self.content)
+
+
+def cost_of(content: Any) -> float:
+    """The cost of a record as a log has it: the mean of its times."""
+    times = content[1]
+    return sum(times) / len(times) if times else FAILED_SECONDS
 
 
 class TuningLog:

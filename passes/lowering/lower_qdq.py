@@ -58,6 +58,12 @@ def is_lowered(mod: tvm.IRModule) -> bool:
     return mod.attrs is not None and (SCALES_ATTR in mod.attrs or IO_ATTR in mod.attrs)
 
 
+def needs_lowering(mod: tvm.IRModule) -> bool:
+    """Whether a module is in QDQ form, which builds turn into integer operators."""
+    names = {getattr(getattr(value, "op", None), "name", "") for _, value in bindings(mod["main"])}
+    return "relax.quantize" in names and not is_lowered(mod)
+
+
 def get_scales(mod: tvm.IRModule) -> dict[str, Affine]:
     """How the integer tensors of a lowered module are to be read, by the names of their variables."""
     if mod.attrs is None or SCALES_ATTR not in mod.attrs:

@@ -12,7 +12,6 @@ Layers that share a function share its code, which is counted for each here: les
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ...passes._tvm import relax, tvm
 from ..tuning_log import TuningLog
-from .decisions import Choice, Decide, Decisions, by_default
+from .decisions import Choice, Decide, Decisions, by_default, point_key
 from .records import KernelRecord, read, workload_module
 from .use_kernels import Makers, Site, call_key, survey_kernels, use_kernels
 
@@ -88,16 +87,16 @@ def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[Kernel
     def decide(call: relax.Call, choice: Choice) -> Decisions:
         decided = taken.get(call_key(call))
         # The same layer may be asked for on its own and with a sum.
-        return decided if decided is not None and decided in choice.space else choice.space[0]
+        return decided if decided is not None and decided in choice.space else choice.default
 
     return decide
 
 
 def _options(site: Site, records: Sequence[KernelRecord]) -> list[KernelRecord]:
     """What a site may take: its default first, then what takes fewer instructions than anything with no more flash."""
-    space = {json.dumps(point, sort_keys=True) for point in site.choice.space}
-    known = [r for r in records if r.instructions is not None and json.dumps(r.decisions, sort_keys=True) in space]
-    default = next((record for record in known if record.decisions == site.choice.space[0]), None)
+    space = {point_key(point) for point in site.choice.space}
+    known = [r for r in records if r.instructions is not None and point_key(r.decisions) in space]
+    default = next((record for record in known if record.decisions == site.choice.default), None)
     if default is None:
         return []
     found, least = [], None

@@ -8,8 +8,9 @@ log, or a search that measures one point after the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property
 from typing import Any
 
 from ...passes._tvm import relax
@@ -45,11 +46,18 @@ class Choice:
 
     Attributes:
         workload: Of the kernel.
-        space: The decisions that may be taken; the formula's first.
+        default: What the formula takes.
+        others: Makes the other decisions that may be taken; most builds never ask for them.
     """
 
     workload: Workload
-    space: Sequence[Decisions]
+    default: Decisions
+    others: Callable[[], Iterable[Decisions]]
+
+    @cached_property
+    def space(self) -> Sequence[Decisions]:
+        """The decisions that may be taken, each once; the default first."""
+        return list({point_key(point): point for point in (self.default, *self.others())}.values())
 
 
 Decide = Callable[[relax.Call, Choice], Decisions]
@@ -58,13 +66,12 @@ Decide = Callable[[relax.Call, Choice], Decisions]
 
 def by_default(call: relax.Call, choice: Choice) -> Decisions:
     """What the formula takes."""
-    return choice.space[0]
+    return choice.default
 
 
-def space(default: Decisions, others: Sequence[Decisions]) -> list[Decisions]:
-    """A space without repetitions, its default first."""
-    found = {json.dumps(point, sort_keys=True): point for point in (default, *others)}
-    return list(found.values())
+def point_key(decisions: Decisions) -> str:
+    """Decisions as text: equal for equal ones."""
+    return json.dumps(dict(decisions), sort_keys=True)
 
 
 def fields(record: Any, *left_out: str) -> dict[str, Any]:

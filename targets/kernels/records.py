@@ -16,7 +16,7 @@ from tvm.script import tirx as T
 
 from ...passes._tvm import tirx, tvm
 from ..tuning_log import FAILED_SECONDS, TuningLog
-from .decisions import Decisions, Workload
+from .decisions import Decisions, Workload, point_key
 
 # mypy: ignore-errors
 
@@ -84,7 +84,7 @@ def read(logs: Sequence[TuningLog], mod: tvm.IRModule) -> list[KernelRecord]:
         for trace, cost in log.measured(mod).items():
             record = _record(json.loads(trace), cost)
             if record is not None:
-                found[json.dumps(record.decisions, sort_keys=True)] = record
+                found[point_key(record.decisions)] = record
     return list(found.values())
 
 

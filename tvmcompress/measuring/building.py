@@ -10,8 +10,7 @@ from ..errors import UserError
 from ..importing import load
 from ..model import Model
 from ..passes import LowerQDQ
-from ..passes.graph.rebuild import bindings
-from ..passes.lowering.lower_qdq import is_lowered
+from ..passes.lowering.lower_qdq import needs_lowering
 from ..targets.base import Artifact
 from ..targets.registry import get_target
 
@@ -58,7 +57,6 @@ def build(model: Model | str | PathLike[str], target: str, output: str | PathLik
 
 def executable(model: Model) -> Model:
     """A model as targets build it: one in QDQ form becomes an integer one."""
-    names = {getattr(getattr(value, "op", None), "name", "") for _, value in bindings(model.module["main"])}
-    if "relax.quantize" in names and not is_lowered(model.module):
+    if needs_lowering(model.module):
         return model.apply(LowerQDQ(), note="integer operators, double rounding")
     return model

@@ -6,7 +6,6 @@ operator's NumPy meaning, beside its own memory too, before its count is taken.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from ..passes._tvm import tvm
-from ..targets.kernels.decisions import Decisions, layer_name
+from ..targets.kernels.decisions import Decisions, layer_name, point_key
 from ..targets.kernels.records import KernelRecord, append, read, workload_module, workload_of
 from ..targets.kernels.use_kernels import Site
 from ..targets.trials.image import measure
@@ -62,13 +61,13 @@ class _Task:
     @property
     def default(self) -> int | None:
         """Instructions of the default."""
-        return self.costs().get(_key(self.space[0]))
+        return self.costs().get(point_key(self.site.choice.default))
 
     @property
     def best(self) -> int | None:
         """Instructions of the best point of the space."""
         costs = self.costs()
-        return min((costs[key] for point in self.space if (key := _key(point)) in costs), default=None)
+        return min((costs[key] for point in self.space if (key := point_key(point)) in costs), default=None)
 
     @property
     def expected(self) -> float:
@@ -147,8 +146,8 @@ class _Search:
                 TaskResult(layer_name(site.choice.workload.kernel, site.choice.workload.shape), calls),
                 SiteTrials(site, seed),
             )
-            task.known = {_key(record.decisions): record for record in read(known, workload)}
-            task.left = [i for i, point in enumerate(task.space) if _key(point) not in task.known]
+            task.known = {point_key(record.decisions): record for record in read(known, workload)}
+            task.left = [i for i, point in enumerate(task.space) if point_key(point) not in task.known]
             rest = np.array(task.left[1:], dtype=int)
             self._random.shuffle(rest)
             task.left[1:] = [int(index) for index in rest]
@@ -213,7 +212,7 @@ class _Search:
         if scores is None or len(task.left) <= count:
             return task.left[:count]
         ranked = [task.left[i] for i in np.argsort(scores, kind="stable")]
-        weights = task.space[0].get("weights")
+        weights = task.site.choice.default.get("weights")
         frugal = [i for i in ranked if task.space[i].get("weights") == weights]
         explored = task.left[: int(count * _EXPLORE)]
         half = (count - len(explored)) // 2
@@ -224,7 +223,7 @@ class _Search:
         instructions = outcome.instructions if outcome.status == "ok" else None
         record = KernelRecord(decisions, instructions, outcome.flash_bytes, outcome.workspace_bytes)
         append(self._log, task.mod, record, self._tvm)
-        task.known[_key(decisions)] = record
+        task.known[point_key(decisions)] = record
         if instructions is not None and task.default is not None:
             self._model.add(task.site.choice.workload.shape, decisions, instructions / task.default)
 
@@ -242,7 +241,3 @@ class _Search:
 
     def _note(self, task: _Task) -> None:
         task.result.default_cost, task.result.best_cost = task.default, task.best
-
-
-def _key(decisions: Decisions) -> str:
-    return json.dumps(dict(decisions), sort_keys=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -13,7 +12,7 @@ from typing import Any
 
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
-from ..targets.kernels.decisions import layer_name
+from ..targets.kernels.decisions import layer_name, point_key
 from ..targets.kernels.records import KernelRecord, decisions_of, read, workload_of
 from ..targets.kernels.versions import is_current
 from ..targets.tuning_log import (
@@ -21,6 +20,7 @@ from ..targets.tuning_log import (
     RECORDS,
     WORKLOADS,
     TuningLog,
+    cost_of,
     packaged_log_directory,
     packaged_targets,
     user_log_directory,
@@ -149,11 +149,11 @@ def prune(log: TuningLog) -> tuple[int, int]:
         for mod in log.modules():
             workload = workload_of(mod)
             if workload is None:
-                kept.extend(mod, [line for line in log.lines(mod) if _cost_of(line) < FAILED_SECONDS])
+                kept.extend(mod, [line for line in log.lines(mod) if cost_of(line) < FAILED_SECONDS])
             elif is_current(workload):
                 useful = _useful(read([log], mod))
                 kept.extend(
-                    mod, [line for line in log.lines(mod) if _point(line) in useful and _cost_of(line) < FAILED_SECONDS]
+                    mod, [line for line in log.lines(mod) if _point(line) in useful and cost_of(line) < FAILED_SECONDS]
                 )
         try:
             for name in (WORKLOADS, RECORDS):
@@ -196,16 +196,11 @@ def _useful(records: list[KernelRecord]) -> set[str]:
 
     # Builds compare with the default, which is the first record of a workload.
     kept = [record for record in right if record is right[0] or not any(beats(other, record) for other in right)]
-    return {json.dumps(dict(record.decisions), sort_keys=True) for record in kept}
+    return {point_key(record.decisions) for record in kept}
 
 
 def _point(line: Any) -> str:
-    return json.dumps(decisions_of(line[0]), sort_keys=True)
-
-
-def _cost_of(line: Any) -> float:
-    times = line[1]
-    return sum(times) / len(times) if times else FAILED_SECONDS
+    return point_key(decisions_of(line[0]))
 
 
 def _parameters(mod: tvm.IRModule) -> str:

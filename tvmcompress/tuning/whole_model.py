@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..passes._tvm import relax, tvm
-from ..passes.graph.rebuild import bindings
-from ..passes.lowering.lower_qdq import LowerQDQ
+from ..passes._tvm import tvm
+from ..passes.lowering.lower_qdq import LowerQDQ, needs_lowering
 from ..targets.base import Artifact, Target
-from ..targets.integer_io import is_integer
 from ..targets.registry import get_target
 from ..targets.trials.tunable import TunableTarget
 from ..targets.tuning_log import LogChoice, TuningLog
@@ -24,10 +22,7 @@ _ROUNDS = 5
 
 def executable(mod: tvm.IRModule) -> tvm.IRModule:
     """A module as builds take it: one in QDQ form in integer operators."""
-    operators = {getattr(value.op, "name", "") for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)}
-    if "relax.quantize" not in operators or is_integer(mod):
-        return mod
-    return tvm.transform.Sequential([LowerQDQ()])(mod)
+    return tvm.transform.Sequential([LowerQDQ()])(mod) if needs_lowering(mod) else mod
 
 
 def instructions_of_model(mod: tvm.IRModule, target: TunableTarget, logs: Sequence[TuningLog]) -> tuple[float, float]:

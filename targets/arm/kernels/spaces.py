@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from ...kernels.decisions import Choice, Decisions, Workload, fields, space
+from ...kernels.decisions import Choice, Decisions, Workload, fields
 from ...kernels.layers import ConvolutionShape
 from .epilogue import Epilogue
 from .plan import ConvolutionKernel, Plan
-from .plans import cost, plans
+from .plans import cost, plan_convolution, plans
 from .products import Products
 
 NO_HOISTING = "-licm-mssa-optimization-cap:uint=0"
@@ -21,17 +22,18 @@ _MOST = 96
 
 def convolution_choice(name: str, shape: ConvolutionShape, epilogue: Epilogue, products: Products) -> Choice:
     """What may be decided for a convolution, or for a layer over tokens as one."""
-    counted = sorted(
-        ((cost(ConvolutionKernel(shape, epilogue, products, plan)), i, plan) for i, plan in enumerate(plans(shape, products))),
-        key=lambda item: item[:2],
-    )
-    near = [plan for count, _, plan in counted[:_MOST] if count <= _FARTHEST * counted[0][0]]
+
+    def others() -> Iterator[Decisions]:
+        counted = [(cost(ConvolutionKernel(shape, epilogue, products, plan)), plan) for plan in plans(shape, products)]
+        counted.sort(key=lambda item: item[0])
+        for count, plan in counted[:_MOST]:
+            if count <= _FARTHEST * counted[0][0]:
+                yield from ({**_decisions(plan), "hoisting": answer} for answer in ("no", "yes"))
+
     kind = {**fields(epilogue, "zero_point", "qmin", "qmax"), "limited": (epilogue.qmin, epilogue.qmax) != (-128, 127)}
-    sizes = fields(shape, "input_zero_point")
-    workload = Workload("neon", name, {**sizes, **kind, "products": products.name})
-    ways: list[Decisions] = [{"hoisting": "no"}, {"hoisting": "yes"}]
-    points = [{**_decisions(plan), **way} for plan in near for way in ways]
-    return Choice(workload, space(points[0], points))
+    workload = Workload("neon", name, {**fields(shape, "input_zero_point"), **kind, "products": products.name})
+    default = plan_convolution(shape, epilogue, products)
+    return Choice(workload, {**_decisions(default), "hoisting": "no"}, others)
 
 
 def convolution_plan(decisions: Decisions) -> Plan:

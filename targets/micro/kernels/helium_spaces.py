@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ...kernels.decisions import Choice, Decisions, Workload, fields, space
+from ...kernels.decisions import Choice, Decisions, Workload, fields
 from ...kernels.use_kernels import NO_STRENGTH_REDUCTION
 from ...kernels.vectors import VECTOR
 from .helium_conv import HeliumKernel
@@ -35,10 +36,19 @@ def convolution_choice(conv: HeliumConvolution, default: HeliumPlan, adds: bool,
         one_scale: Whether all channels share one factor.
     """
     most = max(_WORKSPACE_BYTES, workspace_bytes(conv, default))
-    plans = [plan for plan in _plans(conv) if workspace_bytes(conv, plan) <= most]
     shape = {**fields(conv, "epilogue", "input_zero_point"), **conv.epilogue.kind, "adds": adds, "one_scale": one_scale}
     workload = Workload("helium", "conv2d", shape)
-    return Choice(workload, _space(default, plans))
+    # The counter of low-overhead loops is one of the eight registers that VMLADAVA can add to. Loads that reach far from one
+    # pointer would make strength reduction keep many.
+    reduced = "no" if default.runs * default.unroll > _REACH else "yes"
+
+    def others() -> Iterator[Decisions]:
+        for plan in _plans(conv):
+            if workspace_bytes(conv, plan) <= most:
+                for loops, how in itertools.product(("plain", "low_overhead"), ("no", "yes")):
+                    yield {**_decisions(plan), LOOPS: loops, STRENGTH_REDUCTION: how}
+
+    return Choice(workload, {**_decisions(default), LOOPS: "plain", STRENGTH_REDUCTION: reduced}, others)
 
 
 def convolution_plan(decisions: Decisions) -> HeliumPlan:
@@ -51,11 +61,15 @@ def depthwise_choice(layer: HeliumDepthwise) -> Choice:
     """What may be decided for a depthwise convolution, given by the formula's plan."""
     rows = [n for n in range(1, layer.out_height + 1) if layer.out_height % n == 0]
     most = max(_WORKSPACE_BYTES, layer.band.bytes)
-    points = [{"rows": n} for n in rows if replace(layer, rows=n).band.bytes <= most]
+
+    def others() -> Iterator[Decisions]:
+        for n in rows:
+            if replace(layer, rows=n).band.bytes <= most:
+                yield from ({"rows": n, LOOPS: loops} for loops in ("low_overhead", "plain"))
+
     shape = {**fields(layer, "epilogue", "input_zero_point", "rows", "groups"), **layer.epilogue.kind}
     shape["groups"] = [len(group) for group in layer.groups]
-    both: list[Decisions] = [{**point, **way} for point in points for way in [{LOOPS: "low_overhead"}, {LOOPS: "plain"}]]
-    return Choice(Workload("helium", "depthwise", shape), space({"rows": layer.rows, LOOPS: "low_overhead"}, both))
+    return Choice(Workload("helium", "depthwise", shape), {"rows": layer.rows, LOOPS: "low_overhead"}, others)
 
 
 def convolution_options(decisions: Decisions) -> str:
@@ -71,16 +85,6 @@ def depthwise_options(decisions: Decisions) -> str:
 
 def _loops(decisions: Decisions) -> list[str]:
     return [] if decisions[LOOPS] == "low_overhead" else [_NO_LOW_OVERHEAD_LOOPS]
-
-
-def _space(default: HeliumPlan, plans: list[HeliumPlan]) -> list[Decisions]:
-    # Their counter is one of the eight registers that VMLADAVA can add to. Loads that reach far from one pointer would make
-    # strength reduction keep many.
-    reduced = "no" if default.runs * default.unroll > _REACH else "yes"
-    first: Decisions = {**_decisions(default), LOOPS: "plain", STRENGTH_REDUCTION: reduced}
-    answers = itertools.product(("plain", "low_overhead"), ("no", "yes"))
-    ways: list[Decisions] = [{LOOPS: loops, STRENGTH_REDUCTION: how} for loops, how in answers]
-    return space(first, [{**_decisions(plan), **way} for plan in plans for way in ways])
 
 
 def workspace_bytes(conv: HeliumConvolution, plan: HeliumPlan) -> int:

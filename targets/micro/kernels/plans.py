@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .depthwise import Depthwise
 from .panel import Convolution, PanelPlan
-from .winograd import WinogradConvolution, WinogradPlan
+from .winograd import WinogradConvolution, WinogradPlan, is_minimal
 
 _LONGEST_ROUND = 16
 _BAND_BYTES = 4096
@@ -79,8 +79,7 @@ def plan_winograd(conv: Convolution, room: int) -> WinogradPlan | None:
         room: Bytes of workspace that it may use.
     """
     c = conv
-    fits = c.kernel == (3, 3) and c.strides == (1, 1) and c.channels % 4 == 0 and c.out_channels % 2 == 0
-    if not fits or c.channels < 8 or c.out_width < 4 or c.out_height < 4:
+    if not is_minimal(c) or c.channels < 8 or c.out_width < 4 or c.out_height < 4:
         return None
     words = 3 * c.channels // 4
     unroll = max(n for n in range(1, _LONGEST_ROUND + 1) if words % n == 0)

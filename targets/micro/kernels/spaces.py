@@ -5,17 +5,18 @@ A kernel may take as much workspace as there is to spare, or as its default take
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ...kernels.decisions import Choice, Decisions, Workload, fields, space
+from ...kernels.decisions import Choice, Decisions, Workload, fields
 from ...kernels.use_kernels import NO_STRENGTH_REDUCTION
 from .dense import Dense
 from .depthwise import Depthwise
 from .panel import Convolution, PanelConvolution, PanelPlan
 from .plans import is_direct
-from .winograd import WinogradConvolution, WinogradPlan
+from .winograd import WinogradConvolution, WinogradPlan, is_minimal
 
 STRENGTH_REDUCTION = "strength_reduction"
 
@@ -39,9 +40,13 @@ def convolution_choice(conv: Convolution, default: Plan, room: int, adds: bool, 
         exact: Whether byte planes hold the weights.
         late: Whether they do not hold the biases with them.
     """
-    plans: list[Plan] = [*_panels(conv, default, room, exact), *_winograds(conv, room)]
+
+    def plans() -> Iterator[Plan]:
+        yield from _panels(conv, default, room, exact)
+        yield from _winograds(conv, room)
+
     shape = {**_layer_fields(conv), "adds": adds, "late_bias": late, "exact": exact}
-    return Choice(Workload("dsp", "conv2d", shape), _space(_decisions(default), map(_decisions, plans)))
+    return _choice("conv2d", shape, _decisions(default), lambda: map(_decisions, plans()))
 
 
 def convolution_plan(decisions: Decisions, late_bias: bool) -> Plan:
@@ -57,15 +62,15 @@ def dense_choice(layer: Dense) -> Choice:
     """What may be decided for a fully connected layer."""
     words = layer.inputs // 4
     rounds = [n for n in range(1, _LONGEST_DENSE_ROUND + 1) if words % n == 0]
-    points = [
-        {"pairs": pairs, "unroll": unroll, "input": unpacked}
-        for unpacked in ("unpacked", "packed")
-        for pairs in ((1, 2, 3) if unpacked == "unpacked" else (2, 3, 4, 6))
-        for unroll in rounds
-    ]
+
+    def points() -> Iterator[Decisions]:
+        for unpacked, counts in (("unpacked", (1, 2, 3)), ("packed", (2, 3, 4, 6))):
+            for pairs, unroll in itertools.product(counts, rounds):
+                yield {"pairs": pairs, "unroll": unroll, "input": unpacked}
+
     default = {"pairs": layer.pairs, "unroll": layer.unroll, "input": "unpacked" if layer.unpacked else "packed"}
     shape = {**fields(layer, "epilogue", "pairs", "unroll", "unpacked"), **layer.epilogue.kind}
-    return Choice(Workload("dsp", "dense", shape), _space(default, points))
+    return _choice("dense", shape, default, points)
 
 
 def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
@@ -77,20 +82,21 @@ def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
 def depthwise_choice(layer: Depthwise) -> Choice:
     """What may be decided for a depthwise convolution, given by the formula's plan."""
     most = max(_BAND_BYTES, layer.workspace_bytes)
-    bands = [
-        {"band": rows}
-        for rows in range(1, layer.out_height + 1)
-        if replace(layer, band=rows).workspace_bytes <= most
-    ]
+
+    def bands() -> Iterator[Decisions]:
+        for rows in range(1, layer.out_height + 1):
+            if replace(layer, band=rows).workspace_bytes <= most:
+                yield {"band": rows}
+
     shape = {**fields(layer, "epilogue", "input_zero_point", "band"), **layer.epilogue.kind}
-    return Choice(Workload("dsp", "depthwise", shape), _space({"band": layer.band}, bands, reduced="yes"))
+    return _choice("depthwise", shape, {"band": layer.band}, bands, reduced="yes")
 
 
 def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterator[PanelPlan]:
     most = max(room, workspace_bytes(conv, default))
     words = PanelConvolution(conv, PanelPlan("strip", 2, 1)).used_words
     rounds = [n for n in range(1, min(words, _LONGEST_ROUND) + 1) if -(-words // n) * n <= _WASTE * words]
-    for source in (["direct"] if is_direct(conv) else ["strip", "image"]):
+    for source in ["direct"] if is_direct(conv) else ["strip", "image"]:
         for pixels in (2, 3):
             for unroll in rounds:
                 for halves in (False, True):
@@ -102,8 +108,7 @@ def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterato
 
 def _winograds(conv: Convolution, room: int) -> Iterator[WinogradPlan]:
     c = conv
-    fits = c.kernel == (3, 3) and c.strides == (1, 1) and c.channels % 4 == 0 and c.out_channels % 2 == 0
-    if not fits or c.out_width < 4:
+    if not is_minimal(c) or c.out_width < 4:
         return
     words = 3 * c.channels // 4
     for unroll in (n for n in range(2, _LONGEST_ROUND + 1) if words % n == 0):
@@ -136,10 +141,16 @@ def _decisions(plan: Plan) -> Decisions:
     }
 
 
-def _space(default: Decisions, points: Iterable[Decisions], reduced: str = "no") -> list[Decisions]:
-    """A space in which LLVM's loop strength reduction is decided as well; by default it is as `reduced` says."""
-    both = [{**point, STRENGTH_REDUCTION: answer} for point in points for answer in ("no", "yes")]
-    return space({**default, STRENGTH_REDUCTION: reduced}, both)
+def _choice(
+    kernel: str, shape: dict[str, Any], default: Decisions, points: Callable[[], Iterable[Decisions]], reduced: str = "no"
+) -> Choice:
+    """A choice in which LLVM's loop strength reduction is decided as well; by default it is as `reduced` says."""
+
+    def both() -> Iterator[Decisions]:
+        for point in points():
+            yield from ({**point, STRENGTH_REDUCTION: answer} for answer in ("no", "yes"))
+
+    return Choice(Workload("dsp", kernel, shape), {**default, STRENGTH_REDUCTION: reduced}, both)
 
 
 def llvm_options(decisions: Decisions) -> str:

@@ -37,6 +37,12 @@ _LEAD = 2
 registers, which would keep its load from being paired."""
 
 
+def is_minimal(conv: Convolution) -> bool:
+    """Whether minimal filtering can compute a convolution."""
+    c = conv
+    return c.kernel == (3, 3) and c.strides == (1, 1) and c.channels % 4 == 0 and c.out_channels % 2 == 0
+
+
 @dataclass(frozen=True)
 class WinogradPlan:
     """The choices of the template.
