@@ -1,14 +1,17 @@
-"""Write the pages of docs/ that are made from the code: operators.md and reference.md.
+"""Write the pages of docs/ that are made from the code: operators.md, reference.md, and the schemas of docs/schemas.
 
 Usage: python scripts/make_docs.py
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import tvmcompress
+from tvmcompress.cli.exit_codes import ExitCode
 from tvmcompress.passes.pipeline import PASSES
 from tvmcompress.passes.plugins.registry import Registry, first_sentence
 from tvmcompress.passes.pruning.importance import CRITERIA
@@ -16,6 +19,7 @@ from tvmcompress.passes.quantization.observers import OBSERVERS
 from tvmcompress.passes.repair.repairs import REPAIRS
 from tvmcompress.recipe.presets import PRESETS
 from tvmcompress.report.operators import COLUMNS, GAPS, INTEGER_COLUMNS, integer_operators, operators, row, tflite_names
+from tvmcompress.report.schemas import SCHEMAS
 from tvmcompress.targets.registry import FAMILIES
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -98,7 +102,21 @@ shapes, dtypes and units, what it returns, and the errors it raises.
 
 {table(["name", "what it is"], public)}
 
-{chr(10).join(sections)}"""
+{chr(10).join(sections)}
+## Exit codes
+
+The same number stands in `verdict.exit_code` of report.json and of what `--json` prints, with a sentence.
+
+{table(["code", "what it says"], [[str(code.value), code.meaning] for code in ExitCode])}
+
+## Files
+
+[schemas/report.schema.json](schemas/report.schema.json) is the JSON Schema of report.json and of what `compress --json` and
+`benchmark --json` print, [schemas/recipe.schema.json](schemas/recipe.schema.json) that of recipes,
+[schemas/tuning.schema.json](schemas/tuning.schema.json) that of what `tune --json` prints; `tvmcompress schema` prints them,
+too. Many editors complete and check a recipe whose first line is `#:schema ./recipe.schema.json`. Attributes may come to be in
+reports, which readers should pass over; a change that would break a reader gives `version` another number.
+"""
 
 
 def summary_of(name: str) -> str:
@@ -106,12 +124,21 @@ def summary_of(name: str) -> str:
     return first_sentence(getattr(tvmcompress, name))
 
 
-PAGES = {"operators.md": operators_page, "reference.md": reference_page}
+def schema_page(name: str) -> str:
+    """A schema, as it is published."""
+    return json.dumps(SCHEMAS[name](), indent=1) + "\n"
+
+
+PAGES = {
+    "operators.md": operators_page,
+    "reference.md": reference_page,
+    **{f"schemas/{name}.schema.json": partial(schema_page, name) for name in SCHEMAS},
+}
 
 
 def main() -> None:
     """Write the pages."""
-    DOCS.mkdir(exist_ok=True)
+    (DOCS / "schemas").mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (DOCS / name).write_text(page())
 

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 import tvmcompress
+from tvmcompress.report.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = [name for name in tvmcompress.__all__ if not name.startswith("__")]
@@ -51,7 +52,7 @@ def test_every_public_name_says_what_its_arguments_are(name: str) -> None:
     assert arguments(thing) - {word.lstrip("*") for word in documented} == set()
 
 
-@pytest.mark.parametrize("page", ["operators.md", "reference.md"])
+@pytest.mark.parametrize("page", ["operators.md", "reference.md", *(f"schemas/{name}.schema.json" for name in SCHEMAS)])
 def test_the_pages_made_from_the_code_are_current(make_docs: ModuleType, page: str) -> None:
     assert (ROOT / "docs" / page).read_text() == make_docs.PAGES[page](), "run: python scripts/make_docs.py"
 

@@ -87,6 +87,7 @@ def benchmark(
             builds=tuple(builds),
             recipe=plan if compressing else None,
             remarks=remarks,
+            gate=plan.gate,
         )
         if folder is not None:
             report.save(folder / "report.json")

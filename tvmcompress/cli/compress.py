@@ -158,6 +158,7 @@ def _report(
         surgery=surgery_record(result),
         precisions=result.precisions,
         remarks=remarks,
+        gate=result.recipe.gate,
     )
 
 

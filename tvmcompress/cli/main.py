@@ -10,6 +10,7 @@ from .. import __version__
 from .benchmark import benchmark
 from .compress import compress
 from .evaluate import evaluate
+from .exit_codes import listing
 from .inspect import inspect
 from .logs import logs
 from .operators import operators
@@ -17,6 +18,7 @@ from .package import package
 from .presets import presets
 from .process import Commands
 from .run import run
+from .schema import schema
 from .sensitivity import sensitivity
 from .targets import targets
 from .tune import tune
@@ -27,7 +29,8 @@ app = typer.Typer(
     help="Compress trained neural networks for edge devices: prune, quantize, tune, compile and [bold]measure[/bold] "
     "on x86-64, Arm Cortex-A and Cortex-M. Built on Apache TVM.",
     epilog="First steps:  tvmcompress inspect model.onnx   ·   "
-    "tvmcompress compress model.onnx --calib data.npz --prune 0.5 --quantize int8 --target x86 -o out/",
+    "tvmcompress compress model.onnx --calib data.npz --prune 0.5 --quantize int8 --target x86 -o out/\n\n"
+    f"Exit codes:  {listing()}.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -62,6 +65,7 @@ app.command()(package)
 app.command()(targets)
 app.command()(presets)
 app.command()(operators)
+app.command()(schema)
 
 
 def main() -> None:

@@ -16,26 +16,27 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from .common import print_line
+from .common import print_json, print_line
+from .exit_codes import ExitCode
 from .quiet import VERBOSE, quiet
 
-BUG, USER_ERROR, INTERRUPTED = 1, 2, 130
+BUG, USER_ERROR, INTERRUPTED = ExitCode.BUG, ExitCode.INPUT, ExitCode.INTERRUPTED
 
 # What the parser raises; typer shows of its base classes only this one.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 class Commands(TyperGroup):
-    """The commands. Exit codes: 0, 1 a bug, 2 what the user gave, 3 a budget or a board that cannot be met, 5 a tool that is
-    missing or failed, 130 interrupted."""
+    """The commands, which end with one of `ExitCode`."""
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command, and exit."""
+        given = sys.argv[1:] if args is None else args
         with quiet():
             try:
                 code = super().main(args, standalone_mode=False, **extra) or 0
             except BaseException as error:  # before the name of a command, or in its help
-                code = _exit_code(error)
+                code = _exit_code(error, "--json" in given)
             code = _flushed(code)
         if not standalone_mode:
             return code
@@ -44,13 +45,15 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; what it raises becomes a sentence and an exit code."""
         stopping = _Stopping()
+        given = [*ctx._protected_args, *ctx.args]  # those of the command, which is taken out of them as it runs
         try:
             with stopping, _plugin_warnings():
                 return super().invoke(ctx)
         except typer.Exit:
             raise
         except BaseException as error:
-            raise typer.Exit(_exit_code(KeyboardInterrupt() if stopping.stopped else error)) from None
+            code = _exit_code(KeyboardInterrupt() if stopping.stopped else error, "--json" in given)
+            raise typer.Exit(code) from None
 
 
 def describe(error: BaseException) -> tuple[int, str] | None:
@@ -66,8 +69,8 @@ def describe(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-def _exit_code(error: BaseException) -> int:
-    """Say what went wrong, and return the exit code."""
+def _exit_code(error: BaseException, json: bool = False) -> int:
+    """Say what went wrong, as JSON too where that is asked for, and return the exit code."""
     if _is_closed_pipe(error) or _is_closed_pipe(error.__context__):  # rich and typer exit with 1 then
         return 0
     if isinstance(error, SystemExit):
@@ -80,6 +83,9 @@ def _exit_code(error: BaseException) -> int:
     known = describe(error)
     if known is not None:
         print_line("Error", known[1])
+        if json:
+            with contextlib.suppress(OSError):
+                print_json({"version": 1, "verdict": {"exit_code": int(known[0]), "sentence": known[1]}})
         return known[0]
     with contextlib.suppress(OSError):
         traceback.print_exception(error)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from ..data.dataset import DataLike, Dataset, load_data
 from ..model import Model
@@ -20,6 +21,10 @@ from ..passes.lowering.lower_qdq import get_scales
 
 _SAMPLES = 32
 _BATCH = 8
+
+
+_DECIBELS = {"anyOf": [{"type": "number"}, {"const": "Infinity"}]}
+"""What is written as JSON, which has no infinite numbers."""
 
 
 class LayerNoise(BaseModel):
@@ -38,7 +43,7 @@ class LayerNoise(BaseModel):
 
     name: str
     op: str
-    snr_db: float
+    snr_db: Annotated[float, WithJsonSchema(_DECIBELS, mode="serialization")]
     channels: int
     of_channels: int
 

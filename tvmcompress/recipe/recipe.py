@@ -56,6 +56,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from ..errors import UserError
 from ..files.whole_file import whole_file
 from .finetune import FinetuneRecipe
+from .gate import GateRecipe
 from .prune import BUDGETS, PruneRecipe
 from .quantize import LayerRecipe, QuantizeRecipe
 from .sparsify import SparsifyRecipe
@@ -65,6 +66,7 @@ from .table import Table, read_table
 __all__ = [
     "BUDGETS",
     "FinetuneRecipe",
+    "GateRecipe",
     "LayerRecipe",
     "PruneRecipe",
     "QuantizeRecipe",
@@ -90,6 +92,7 @@ class Recipe(Table):
         calibration_samples: Samples of the calibration data to use at most.
         dense_rounding: Of a quantized TFLite file that is read, see `tvmcompress.load`.
         steps: A list of steps in the place of those four.
+        gate: How good the result must be; None takes it as it is.
     """
 
     prune: PruneRecipe | None = None
@@ -99,6 +102,7 @@ class Recipe(Table):
     calibration_samples: int | None = Field(default=None, ge=1)
     dense_rounding: Literal["single", "double"] | None = None
     steps: tuple[StepEntry, ...] = ()
+    gate: GateRecipe | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Recipe:
@@ -110,7 +114,7 @@ class Recipe(Table):
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Versions that do not know these read recipes and reports that have none.
-        return {name: value for name, value in dump(self).items() if name not in ("steps", "dense_rounding") or value}
+        return {name: value for name, value in dump(self).items() if name not in ("steps", "dense_rounding", "gate") or value}
 
     def entries(self) -> tuple[tuple[str, Table | dict[str, Any]], ...]:
         """The steps in order: names, and options as tables; as plain values for steps of other packages."""

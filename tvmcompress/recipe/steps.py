@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from .finetune import FinetuneRecipe
 from .prune import PruneRecipe
@@ -106,3 +108,22 @@ class StepEntry(Table):
         """The table of options; plain values for a step of another package."""
         values = dict(self.model_extra or {})
         return TABLES[self.step].model_validate(values) if self.step in TABLES else values
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The options of each step of ours, so that editors know them; any for those of other packages."""
+        ours = []
+        for name, table in TABLES.items():
+            # What a table needs and refuses stands beside the name of its step, not inside an object of its own.
+            plain = dict(handler.resolve_ref_schema(handler(table.__pydantic_core_schema__)))
+            plain["title"] = name
+            plain["properties"] = {"step": {"const": name}, **plain.get("properties", {})}
+            plain["required"] = ["step", *plain.get("required", [])]
+            ours.append(plain)
+        other = {
+            "title": "a step of another package",
+            "type": "object",
+            "properties": {"step": {"type": "string", "not": {"enum": list(TABLES)}}},
+            "required": ["step"],
+        }
+        return {"anyOf": [*ours, other], "description": "One entry of [[steps]]: a step and its options."}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Literal
 
 from pydantic import computed_field
 
@@ -17,10 +18,15 @@ from ..measuring.record import BuildRecord
 from ..model import Model
 from ..passes._tvm import TVM_VERSION
 from ..passes.graph.analysis import count_macs, param_bytes, param_sizes
+from ..recipe.gate import GateRecipe
 from ..recipe.recipe import Recipe
 from ..search.precision_choice import PrecisionChoice
 from ..targets.base import Record
+from .gate import gate_failure
 from .surgery import SurgeryRecord
+
+ACCURACY = 4
+"""The exit code where a result does not pass its gate."""
 
 
 class ModelRecord(Record):
@@ -97,7 +103,8 @@ class Verdict(Record):
     """Whether all that was asked for is there.
 
     Attributes:
-        exit_code: That of the command line: 0 where it is, else that of the first build which failed.
+        exit_code: That of the command line: 0 where it is, else that of the first build which failed, or 4 where the last
+            model does not pass the gate.
         sentence: What it comes to; empty where nothing was built.
     """
 
@@ -109,6 +116,8 @@ class Report(Record):
     """Everything that came out of one command.
 
     Attributes:
+        version: Of this form. Attributes may come to be, and readers pass over those that they do not know; a change that
+            would break a reader makes it another version.
         source: The model that went in.
         host: Where it ran.
         models: The models, the original first.
@@ -119,8 +128,10 @@ class Report(Record):
         precisions: How the precision of layers was chosen; None where it was not to be.
         remarks: What the passes had to say.
         files: What was written, relative to the output folder.
+        gate: How good the last model must be; None where it is taken as it is.
     """
 
+    version: Literal[1] = 1
     source: str
     host: Host
     models: tuple[ModelRecord, ...] = ()
@@ -131,16 +142,24 @@ class Report(Record):
     precisions: PrecisionChoice | None = None
     remarks: tuple[RemarkRecord, ...] = ()
     files: tuple[str, ...] = ()
+    gate: GateRecipe | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Verdict:
-        """Whether every build succeeded."""
+        """Whether every build succeeded, and the result is good enough."""
         failed = [build for build in self.builds if build.exit_code]
+        refused = None
+        if self.gate is not None:
+            last = self.models[-1]
+            refused = gate_failure(self.gate, last.name, last.evaluation, self.models[0].evaluation)
         if failed:
             first = failed[0]
             count = "" if len(self.builds) == 1 else f"{len(failed)} of {len(self.builds)} builds failed: "
-            return Verdict(exit_code=first.exit_code, sentence=f"{count}{first.model} on {first.target}: {first.problem}")
+            also = "" if refused is None else f"; and {refused}"
+            return Verdict(exit_code=first.exit_code, sentence=f"{count}{first.model} on {first.target}: {first.problem}{also}")
+        if refused is not None:
+            return Verdict(exit_code=ACCURACY, sentence=refused)
         checked = sum(build.checked_samples > 0 for build in self.builds)
         if not checked:
             return Verdict(exit_code=0, sentence="")

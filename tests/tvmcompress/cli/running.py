@@ -34,10 +34,14 @@ def run(*args: object) -> Ran:
 
 
 def refused(*args: object, code: int = 2) -> str:
-    """Run a command that must be refused: its exit code, nothing on standard output, one sentence of error."""
+    """Run a command that must be refused: its exit code, nothing on standard output but the verdict as JSON where
+    that was asked for, one sentence of error."""
     ran = run(*args)
     assert ran.code == code, (ran.out, ran.err)
-    assert ran.out == ""
+    if "--json" in args:
+        assert ran.json["verdict"]["exit_code"] == code
+    else:
+        assert ran.out == ""
     assert "Traceback" not in ran.err
     lines = ran.err.strip().splitlines()
     assert len(lines) == 1, ran.err

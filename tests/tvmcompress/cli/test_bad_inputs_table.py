@@ -47,7 +47,11 @@ def test_refused(
     if arguments[:1] and arguments[0] in WRITERS and "-o" not in arguments:
         arguments += ["-o", "made/out"]
     ran = run(*arguments)
-    assert (ran.code, ran.out) == (int(code), ""), ran.err
+    assert ran.code == int(code), ran.err
+    if "--json" in arguments:
+        assert ran.json["verdict"]["exit_code"] == int(code)
+    else:
+        assert ran.out == ""
     (line,) = ran.err.strip().splitlines()
     assert line.startswith("Error: ")
     assert words in line

@@ -11,9 +11,10 @@ from tests.tvmcompress.cli.running import refused, run
 from tvmcompress.cli.options.recipe import RecipeOptions
 from tvmcompress.cli.options.recipe_values import SETS
 from tvmcompress.errors import UserError
+from tvmcompress.recipe.gate import GateRecipe
 from tvmcompress.recipe.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe, SparsifyRecipe
 
-TABLES = {"prune": PruneRecipe, "finetune": FinetuneRecipe, "quantize": QuantizeRecipe}
+TABLES = {"prune": PruneRecipe, "finetune": FinetuneRecipe, "quantize": QuantizeRecipe, "gate": GateRecipe}
 
 
 def recipe(**given: Any) -> Recipe:

@@ -28,6 +28,8 @@ _pruning, _training, _quantization = (
     for table, panel in (("prune", "Pruning"), ("finetune", "Fine-tuning"), ("quantize", "Quantization"))
 )
 
+_gate = partial(Setting, "gate", "Data")
+
 _PLUGINS = entry_points()
 
 
@@ -183,6 +185,19 @@ class RecipeOptions:
     symmetric: Annotated[
         bool | None,
         _quantization("--symmetric/--asymmetric", help="Activations have the zero point 0.", show_default="asymmetric"),
+    ] = None
+    gate_drop: Annotated[
+        float | None,
+        _gate(
+            help="End with exit code 4 where the accuracy on --eval (without labels: the agreement) falls by more.",
+            min=0,
+            metavar="POINTS",
+            field="max_drop",
+        ),
+    ] = None
+    gate_accuracy: Annotated[
+        float | None,
+        _gate(help="End with exit code 4 where less is right on --eval.", metavar="PERCENT", field="min_accuracy"),
     ] = None
 
     def recipe(self) -> Recipe:

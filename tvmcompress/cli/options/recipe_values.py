@@ -23,6 +23,7 @@ _MAINS = {
     "prune": ("ratio", "threshold", "blocks", "heads"),
     "finetune": ("epochs",),
     "quantize": ("precision", "preset"),
+    "gate": ("max_drop", "min_accuracy"),
 }
 _NEEDS = {
     "prune": "--prune RATIO or a budget (--target-macs 0.5)",

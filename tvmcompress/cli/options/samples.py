@@ -76,11 +76,10 @@ class SampleOptions:
             UserError: There is one.
         """
         from ...errors import UserError
-        from ...recipe.recipe import Recipe
         from ...steps.plan import planned
 
         reads = {data for step in planned(plan) for data in step.reads}
-        compresses = plan != Recipe(calibration_samples=plan.calibration_samples)
+        compresses = bool(plan.entries())
         for value, option, needed, need in (
             (self.calib, "--calib", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
             (asked.calib_samples, "--calib-samples", self.calib is not None, "--calib FILE"),
@@ -90,6 +89,7 @@ class SampleOptions:
             (self.search_split, "--search-split", "search" in reads, _SEARCH),
             (self.search_split, "--search-split", self.eval_data is not None, "--eval FILE"),
             (self.search_log, "--search-log", plan.searches, _SEARCH),
+            (plan.gate, "--gate-drop or --gate-accuracy", self.eval_data is not None, "--eval FILE"),
             (self.cache, "--cache", compresses, "a step whose result is kept (--prune 0.5, --quantize int8)"),
         ):
             if value is not None and not needed:
@@ -114,6 +114,7 @@ class SampleOptions:
         """
         from ...compression import DEFAULT_SAMPLES
         from ...data.splits import split
+        from ...errors import UserError
 
         def samples(path: Path | None, limit: int | None = None) -> Dataset | None:
             return None if path is None else read.load(path, inputs, limit=limit)
@@ -123,6 +124,8 @@ class SampleOptions:
         evaluation = samples(self.eval_data)
         if evaluation is not None:
             evaluation = skipping(evaluation, self.eval_skip, "--eval-skip")
+            if plan.gate is not None and plan.gate.min_accuracy is not None and evaluation.labels is None:
+                raise UserError(f"--gate-accuracy needs labels, and {self.eval_data} has none; --gate-drop does not")
         search = samples(self.search_data)
         optimistic = False
         if search is None and (plan.searches or self.search_split is not None):
