@@ -81,6 +81,8 @@ def _product(x: tirx.PrimExpr, factors: int) -> tirx.PrimExpr:
 
 
 _LONGEST_PRODUCT = 8
+
+
 def _take(builder: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
     """`relax.take` without the warning that TVM prints for each lookup whose indices are not checked, its default."""
     if str(call.attrs.mode) != "fast" or call.attrs.axis is None:

@@ -57,6 +57,7 @@ class _Job:
     alternatives: Sequence[tirx.PrimFunc]
     index: int = 0
     reason: str | None = None
+    place: Path | None = None
 
     def start(self, target: tvm.target.Target, limit: float) -> None:
         last = self.index + 1 == len(self.alternatives)
@@ -100,21 +101,19 @@ class _Objects:
             return None
         return self.folder / hashlib.sha256(self._salt + tvm.ir.save_json(func).encode()).hexdigest()
 
-    def take(self, func: tirx.PrimFunc) -> bytes | None:
-        """The object of a function, where there is one."""
-        place = self.place(func)
+    def take(self, place: Path | None) -> bytes | None:
+        """The object that is kept there, if one is."""
+        if place is None:
+            return None
         try:
-            if place is None or not place.exists():
-                return None
             os.utime(place)
             data = place.read_bytes()
             return data[:-_DIGEST] if hashlib.sha256(data[:-_DIGEST]).digest() == data[-_DIGEST:] else None
         except OSError:
             return None
 
-    def keep(self, func: tirx.PrimFunc, content: bytes) -> None:
+    def keep(self, place: Path | None, content: bytes) -> None:
         """Keep an object. A cache that cannot be written is none."""
-        place = self.place(func)
         if place is None:
             return
         partial = place.with_name(f".{place.name}.{os.getpid()}")
@@ -171,7 +170,8 @@ def compile_functions(
         while waiting or running:
             while waiting and len(running) < available_cpus():
                 job = waiting.popleft()
-                known = objects.take(job.alternatives[job.index])
+                job.place = objects.place(job.alternatives[job.index])
+                known = objects.take(job.place)
                 if known is not None:
                     finish(job, known)
                 else:
@@ -182,7 +182,7 @@ def compile_functions(
                 made = job.outcome()
                 if isinstance(made, bytes):
                     fresh = True
-                    objects.keep(job.alternatives[job.index], made)
+                    objects.keep(job.place, made)
                     finish(job, made)
                 elif job.index + 1 < len(job.alternatives):
                     waiting.appendleft(_Job(job.name, job.alternatives, job.index + 1, job.reason or made))

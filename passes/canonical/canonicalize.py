@@ -266,8 +266,3 @@ def _tensor_args(call: relax.Call) -> list[relax.Expr]:
     for arg in call.args:
         found.extend(arg.fields if isinstance(arg, relax.Tuple) else [arg])
     return [arg for arg in found if isinstance(arg, relax.Var)]
-
-
-def variable_names(mod: tvm.IRModule) -> list[str]:
-    """The names of all variables of `main`, in order."""
-    return [var.name for var, _ in bindings(mod["main"])]

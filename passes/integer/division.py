@@ -44,14 +44,8 @@ def qdivide(
     Returns:
         A call of type int8.
     """
-    return make_call(
-        _DIVIDE,
-        [a, b, table],
-        input1_zero_point=input1_zero_point,
-        output_zero_point=output_zero_point,
-        qmin=qmin,
-        qmax=qmax,
-    )
+    zero_points = {"input1_zero_point": input1_zero_point, "output_zero_point": output_zero_point}
+    return make_call(_DIVIDE, [a, b, table], **zero_points, qmin=qmin, qmax=qmax)
 
 
 def reciprocals(dividend_scale: float, divisor: Affine, output_scale: float) -> np.ndarray:

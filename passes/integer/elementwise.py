@@ -26,20 +26,20 @@ ADD_LEFT_SHIFT = 20
 WIDE_LEFT_SHIFT = 15
 
 
-def qadd(
-    a: relax.Expr,
-    b: relax.Expr,
-    *,
-    input1_zero_point: int,
-    input1_multiplier: int,
-    input1_shift: int,
-    input2_zero_point: int,
-    input2_multiplier: int,
-    input2_shift: int,
-    output_multiplier: int,
-    output_shift: int,
-    **requantization: Unpack[Requantization],
-) -> relax.Call:
+class SumRequantization(Requantization):
+    """How the two operands of a sum and their sum are brought to one scale; `add_parameters` computes the factors."""
+
+    input1_zero_point: int
+    input1_multiplier: int
+    input1_shift: int
+    input2_zero_point: int
+    input2_multiplier: int
+    input2_shift: int
+    output_multiplier: int
+    output_shift: int
+
+
+def qadd(a: relax.Expr, b: relax.Expr, **requantization: Unpack[SumRequantization]) -> relax.Call:
     """Sum of two tensors of different scales, TensorFlow Lite's arithmetic.
 
     Both operands, less their zero points, are shifted left by 20 bits and multiplied onto the scale 2 * max(scale1,
@@ -48,34 +48,19 @@ def qadd(
     Args:
         a: int8; shapes broadcast as in NumPy.
         b: int8.
+        requantization: Zero points and factors.
 
     Returns:
         A call of type int8.
     """
-    return requantized_call(
-        "add",
-        [a, b],
-        requantization,
-        input1_zero_point=input1_zero_point,
-        input1_multiplier=input1_multiplier,
-        input1_shift=input1_shift,
-        input2_zero_point=input2_zero_point,
-        input2_multiplier=input2_multiplier,
-        input2_shift=input2_shift,
-        output_multiplier=output_multiplier,
-        output_shift=output_shift,
-        left_shift=_left_shift(a, b),
-    )
+    wide = "int16" in (dtype_of(a), dtype_of(b))
+    return requantized_call("add", [a, b], requantization, left_shift=WIDE_LEFT_SHIFT if wide else ADD_LEFT_SHIFT)
 
 
 def qsub(a: relax.Expr, b: relax.Expr, **attrs: Any) -> relax.Call:
     """a - b; arguments as of `qadd`."""
     call = qadd(a, b, **attrs)
     return relax.Call(tvm.ir.Op.get(call.op.name.removesuffix("add") + "sub"), call.args, call.attrs)
-
-
-def _left_shift(*operands: relax.Expr) -> int:
-    return WIDE_LEFT_SHIFT if any(dtype_of(operand) == "int16" for operand in operands) else ADD_LEFT_SHIFT
 
 
 def add_parameters(

@@ -101,9 +101,7 @@ def _that_fit(indices: list[int], objects: Mapping[int, CompiledTrial], limit: i
     return found
 
 
-def _run(
-    batch: Mapping[int, CompiledTrial], emulator: Emulator
-) -> tuple[dict[int, Outcome], tuple[int, Outcome] | None]:
+def _run(batch: Mapping[int, CompiledTrial], emulator: Emulator) -> tuple[dict[int, Outcome], tuple[int, Outcome] | None]:
     """What came of the candidates of one program, and of the one that it died of.
 
     Where it died nothing is known of the others: the counts are written at the end.

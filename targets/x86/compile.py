@@ -34,11 +34,6 @@ class MemoryPlan:
     constants: int
     io: int
 
-    @property
-    def peak(self) -> int:
-        """Everything but the constants, which stay in the library's file mapping."""
-        return self.activations + self.workspace + self.io
-
 
 @dataclass(frozen=True)
 class Compiled:

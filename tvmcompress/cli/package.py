@@ -35,8 +35,8 @@ def package(
     from ..report.units import size
 
     table = plain_table()
-    table.add_column("file", overflow="fold")
-    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("file")
+    table.add_figures("size")
     for name, count in files.items():
         table.add_row(Text(name), size(count))
     console = output()

@@ -1,11 +1,11 @@
 """The tables of a recipe that say how a model is quantized.
 
-    [quantize]
-    preset = "x86"
-    observer = "mse"
+[quantize]
+preset = "x86"
+observer = "mse"
 
-    [quantize.layers."features.0*"]
-    precision = "int16x8"
+[quantize.layers."features.0*"]
+precision = "int16x8"
 """
 
 from __future__ import annotations

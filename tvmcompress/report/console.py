@@ -24,8 +24,7 @@ def model_header(record: Inspection) -> RenderableType:
     """Inputs and totals of a model."""
     grid = plain_grid()
     inputs = ", ".join(
-        f"{spec.name} {shape(spec.shape)} {spec.dtype}" + (f" {spec.layout}" if spec.layout else "")
-        for spec in record.inputs
+        f"{spec.name} {shape(spec.shape)} {spec.dtype}" + (f" {spec.layout}" if spec.layout else "") for spec in record.inputs
     )
     grid.add_row(record.name, inputs)
     grid.add_row("work", f"{count(record.macs)} multiply-accumulates an inference")
@@ -38,12 +37,10 @@ def model_header(record: Inspection) -> RenderableType:
 def layers_table(record: Inspection) -> RenderableType:
     """One row a layer."""
     table = plain_table()
-    table.add_column("layer", overflow="fold", max_width=36)
-    table.add_column("operator", overflow="fold", max_width=20)
+    table.add_column("layer", max_width=36)
+    table.add_column("operator", max_width=20)
     table.add_column("output", no_wrap=True)
-    table.add_column("MACs", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_figures("MACs", "share", "parameters")
     for layer in record.layers:
         part = layer.macs / record.macs if record.macs else 0.0
         table.add_row(
@@ -60,9 +57,9 @@ def layers_table(record: Inspection) -> RenderableType:
 def groups_table(record: Inspection) -> RenderableType:
     """One row a group of channels."""
     table = plain_table("Groups of channels")
-    table.add_column("group", overflow="fold", max_width=30)
+    table.add_column("group", max_width=30)
     table.add_column("channels", justify="right")
-    table.add_column("removed from, or why not", overflow="fold")
+    table.add_column("removed from, or why not")
     if not record.groups:
         return Text("No channels can be removed: the model is quantized already; prune the float model.")
     for group in record.groups:
@@ -84,8 +81,7 @@ def targets_table(rows: Sequence[tuple[TargetDescription, list[str]]]) -> Render
     table.add_column("target", style="bold")
     table.add_column("what it is")
     table.add_column("measured", no_wrap=True)
-    table.add_column("flash", justify="right", no_wrap=True)
-    table.add_column("RAM", justify="right", no_wrap=True)
+    table.add_figures("flash", "RAM")
     table.add_column("tools", no_wrap=True)
     problems: dict[str, list[str]] = {}
     for description, missing in rows:
@@ -117,10 +113,7 @@ def models_table(models: Sequence[ModelRecord], wide: bool = True) -> Renderable
     """One row a model: quality, work, size; if `wide` with how much less than the first model's they are."""
     table = plain_table()
     table.add_column("model", style="bold")
-    for heading in _quality_headings(models):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("parameters", "MACs", "weights"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_figures(*_quality_headings(models), "parameters", "MACs", "weights")
     first = models[0]
     for record in models:
         table.add_row(
@@ -147,14 +140,12 @@ def builds_table(report: Report, *, with_models: bool) -> RenderableType:
     compared = len({build.model for build in report.builds}) > 1
     table.add_column("model", style="bold")
     if with_models:
-        for heading in (*(("accuracy",) if scored else ()), "params", "MACs", "weights"):
-            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_figures(*(("accuracy",) if scored else ()), "params", "MACs", "weights")
     table.add_column("target")
-    table.add_column("an inference", justify="right", no_wrap=True)
+    table.add_figures("an inference")
     if compared:
-        table.add_column("gain", justify="right", no_wrap=True)
-    table.add_column("flash", justify="right", no_wrap=True)
-    table.add_column("RAM", justify="right", no_wrap=True)
+        table.add_figures("gain")
+    table.add_figures("flash", "RAM")
     reference = {build.target: build.measurement for build in report.builds if build.model == report.models[0].name}
     for record in report.models:
         builds = [build for build in report.builds if build.model == record.name]
@@ -242,9 +233,7 @@ def evaluation_table(name: str, evaluation: Evaluation) -> RenderableType:
     grid = plain_grid()
     grid.add_row(name, f"{evaluation.samples:,} samples")
     if evaluation.accuracy is not None and evaluation.half_width is not None:
-        accuracy = (
-            f"{percent(evaluation.accuracy)} ± {percent(evaluation.half_width, 1)}  ({evaluation.correct:,} right)"
-        )
+        accuracy = f"{percent(evaluation.accuracy)} ± {percent(evaluation.half_width, 1)}  ({evaluation.correct:,} right)"
         grid.add_row("accuracy", Text(accuracy, style="bold cyan"))
     if evaluation.reference_accuracy is not None:
         grid.add_row("of the original", percent(evaluation.reference_accuracy))
@@ -263,18 +252,15 @@ def evaluation_table(name: str, evaluation: Evaluation) -> RenderableType:
 def noise_table(layers: Sequence[LayerNoise]) -> RenderableType:
     """Signal-to-noise ratio, a row a layer."""
     table = plain_table("Noise at each layer against the original")
-    table.add_column("layer", overflow="fold", max_width=40)
+    table.add_column("layer", max_width=40)
     table.add_column("operator")
-    table.add_column("channels", justify="right", no_wrap=True)
-    table.add_column("SNR", justify="right", no_wrap=True)
+    table.add_figures("channels", "SNR")
     table.add_column("", no_wrap=True)
     for layer in layers:
         exact = layer.snr_db == float("inf")
         part = 1.0 if exact else min(max(layer.snr_db / 50, 0.0), 1.0)
         poor = layer.snr_db < _POOR_SNR
-        channels = (
-            f"{layer.channels}" if layer.channels == layer.of_channels else f"{layer.channels} of {layer.of_channels}"
-        )
+        channels = f"{layer.channels}" if layer.channels == layer.of_channels else f"{layer.channels} of {layer.of_channels}"
         shown = "exact" if exact else f"{layer.snr_db:.1f} dB"
         style = "yellow" if poor else "cyan"
         table.add_row(Text(layer.name), layer.op, channels, Text(shown, style=style), Text(_bar(part, 16), style=style))
@@ -293,11 +279,11 @@ def steps_table(report: Report) -> RenderableType:
 def surgery_table(record: SurgeryRecord) -> RenderableType:
     """One row a group."""
     table = plain_table("What was removed")
-    table.add_column("group", overflow="fold", max_width=30)
+    table.add_column("group", max_width=30)
     table.add_column("channels", justify="right")
     table.add_column("MACs less", justify="right")
     table.add_column("parameters less", justify="right")
-    table.add_column("why", overflow="fold", max_width=40)
+    table.add_column("why", max_width=40)
     for block in record.blocks:
         table.add_row(block, "the whole block", "", "", "changes the output least")
     for group in record.groups:
@@ -309,10 +295,7 @@ def surgery_table(record: SurgeryRecord) -> RenderableType:
 def remarks_list(report: Report) -> RenderableType:
     """What the passes had to say."""
     return Group(
-        *(
-            Text.assemble((f"{r.subject}", "bold"), f": {r.message} ", (f"({r.pass_name})", "dim"))
-            for r in report.remarks
-        )
+        *(Text.assemble((f"{r.subject}", "bold"), f": {r.message} ", (f"({r.pass_name})", "dim")) for r in report.remarks)
     )
 
 

@@ -18,8 +18,7 @@ def memory_map(builds: Sequence[BuildRecord]) -> RenderableType:
     table = plain_table("Memory, bytes")
     for heading in ("model", "target"):
         table.add_column(heading, style="bold" if heading == "model" else None, no_wrap=True)
-    for heading in ("code", "constants", "arena", "at least", "stack"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_figures("code", "constants", "arena", "at least", "stack")
     patches = []
     for build in builds:
         measured = build.measurement

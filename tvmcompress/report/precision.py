@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ..evaluation.output_comparison import OutputQuality
 from ..search.precision_choice import PrecisionChoice
-from .tables import plain_table
+from .tables import FoldedTable, plain_table
 from .units import percent, size
 
 
@@ -17,7 +16,7 @@ def precision_table(choice: PrecisionChoice) -> RenderableType:
     table = plain_table("Precisions tried")
     table.add_column("layers (share of the MACs)")
     add_quality_columns(table, choice.original)
-    table.add_column("weights", justify="right", no_wrap=True)
+    table.add_figures("weights")
     table.add_column("", no_wrap=True)
     for trial in choice.steps:
         macs = choice.macs_in(trial)
@@ -31,13 +30,13 @@ def precision_table(choice: PrecisionChoice) -> RenderableType:
     return Group(table, Text(f"{words}.", style="dim"))
 
 
-def add_quality_columns(table: Table, original: OutputQuality) -> None:
+def add_quality_columns(table: FoldedTable, original: OutputQuality) -> None:
     """Columns for `quality_cells`, as far as the original can be told right or wrong."""
     if original.accuracy is not None:
-        table.add_column("accuracy", justify="right", no_wrap=True)
+        table.add_figures("accuracy")
     if original.agreement is not None:
-        table.add_column("agreement", justify="right", no_wrap=True)
-    table.add_column("SNR, dB", justify="right", no_wrap=True)
+        table.add_figures("agreement")
+    table.add_figures("SNR, dB")
 
 
 def quality_cells(quality: OutputQuality) -> list[str]:

@@ -20,13 +20,13 @@ def quantization_sensitivity_table(found: QuantizationSensitivity) -> Renderable
     scored = found.original.accuracy is not None
     answers = scored or found.original.agreement is not None
     table = plain_table(f"Sensitivity to {found.precision}")
-    table.add_column("layer", overflow="fold", max_width=34)
-    table.add_column("operator", overflow="fold", max_width=14)
-    table.add_column("MACs", justify="right", no_wrap=True)
+    table.add_column("layer", max_width=34)
+    table.add_column("operator", max_width=14)
+    table.add_figures("MACs")
     for heading in ("alone: SNR, dB", "without it: SNR, dB"):
         table.add_column(heading, justify="right")
         if answers:
-            table.add_column("accuracy" if scored else "agreement", justify="right", no_wrap=True)
+            table.add_figures("accuracy" if scored else "agreement")
     worst = found.most_sensitive()[:1]
     for layer in found.layers:
         table.add_row(
@@ -55,9 +55,7 @@ def plot_quantization_sensitivity(found: QuantizationSensitivity, path: Path) ->
     # A layer of no noise at all has no finite ratio.
     highest = max([snr for layer in found.layers if (snr := layer.alone.snr) < float("inf")], default=100.0)
     axes.barh(places, [min(layer.alone.snr, highest) for layer in found.layers], height=0.65, color="C0", label="alone")
-    axes.plot(
-        [min(layer.without.snr, highest) for layer in found.layers], places, "o", color="C1", label="all others, not it"
-    )
+    axes.plot([min(layer.without.snr, highest) for layer in found.layers], places, "o", color="C1", label="all others, not it")
     axes.axvline(found.whole.snr, color="C3", linestyle="--", label="all layers")
     axes.set_yticks(places, [label(layer.name) for layer in found.layers], fontsize=7)
     axes.invert_yaxis()

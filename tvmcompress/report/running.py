@@ -58,9 +58,8 @@ def instructions_tables(measured: Measurement) -> RenderableType:
         if not rows:
             continue
         table = plain_table()
-        table.add_column(heading, overflow="fold", max_width=44)
-        table.add_column("instructions", justify="right", no_wrap=True)
-        table.add_column("share", justify="right", no_wrap=True)
+        table.add_column(heading, max_width=44)
+        table.add_figures("instructions", "share")
         for name, value in rows.items():
             table.add_row(Text(name), count(value), f"{100 * value / total:.1f} %")
         tables += [*([Text()] if tables else []), table]

@@ -16,7 +16,7 @@ def sensitivity_table(found: Sensitivity) -> Table:
     """One row a group, one column a ratio: accuracy where there are labels, else the output's signal-to-noise ratio."""
     unit = "accuracy" if found.accuracy is not None else "SNR of the output, dB"
     table = plain_table(f"Each group pruned alone: {unit}")
-    table.add_column("group", overflow="fold", max_width=30)
+    table.add_column("group", max_width=30)
     table.add_column("channels", justify="right")
     for ratio in found.ratios:
         table.add_column(f"-{ratio:.0%}", justify="right")

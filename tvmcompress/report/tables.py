@@ -23,6 +23,11 @@ class FoldedTable(Table):
         """As in `Table`; what does not fit is folded where it would be cut."""
         super().add_column(*args, **{"overflow": "fold", **kwargs})
 
+    def add_figures(self, *headings: str) -> None:
+        """Columns of figures: to the right, and never folded."""
+        for heading in headings:
+            self.add_column(heading, justify="right", no_wrap=True)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """A table, or blocks."""
         fits = self._narrowest(console) <= options.max_width

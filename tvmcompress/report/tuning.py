@@ -16,9 +16,8 @@ from .units import count, duration, percent
 def tuning_table(result: TuningResult) -> RenderableType:
     """One row a layer: before, after, and its share of what is tuned."""
     table = plain_table()
-    table.add_column("function", overflow="fold")
-    for heading in ("calls", "tried", "before", "after", "change", "share"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("function")
+    table.add_figures("calls", "tried", "before", "after", "change", "share")
     costs = {id(task): task.calls * (task.default_cost or 0.0) for task in result.tasks}
     total = sum(costs.values())
     for task in sorted(result.tasks, key=lambda task: -costs[id(task)]):
@@ -50,9 +49,8 @@ def logs_table(logs: Sequence[LogSummary]) -> RenderableType:
     """One row a log."""
     table = plain_table()
     table.add_column("log", style="bold")
-    for heading in ("workloads", "records", "failed", "stale"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("folder", overflow="fold")
+    table.add_figures("workloads", "records", "failed", "stale")
+    table.add_column("folder")
     for log in logs:
         numbers = (log.workloads, log.records, log.failed, log.stale)
         table.add_row(log.target, *(count(number) for number in numbers), str(log.directory))
@@ -62,10 +60,9 @@ def logs_table(logs: Sequence[LogSummary]) -> RenderableType:
 def log_table(entries: Sequence[LogEntry]) -> RenderableType:
     """One row a workload."""
     table = plain_table()
-    table.add_column("workload", overflow="fold")
-    table.add_column("records", justify="right", no_wrap=True)
-    table.add_column("best", justify="right", no_wrap=True)
-    table.add_column("decisions", overflow="fold")
+    table.add_column("workload")
+    table.add_figures("records", "best")
+    table.add_column("decisions")
     for entry in entries:
         best = "" if entry.best is None else _cost(entry.best, entry.unit)
         decisions = ", ".join(f"{name} {value}" for name, value in entry.decisions.items())

@@ -1,8 +1,8 @@
 """How much the quantization of each layer costs: of it alone, and of all others without it.
 
-    from tvmcompress.search.quantization_sensitivity import measure_quantization_sensitivity
+from tvmcompress.search.quantization_sensitivity import measure_quantization_sensitivity
 
-    found = measure_quantization_sensitivity(model, calibration, data, "int8", save="sensitivity.json")
+found = measure_quantization_sensitivity(model, calibration, data, "int8", save="sensitivity.json")
 """
 
 from __future__ import annotations

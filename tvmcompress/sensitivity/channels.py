@@ -1,8 +1,8 @@
 """How much each group of channels matters: prune it alone by several ratios, and look at the output.
 
-    from tvmcompress.sensitivity.channels import measure_sensitivity
+from tvmcompress.sensitivity.channels import measure_sensitivity
 
-    found = measure_sensitivity(model, data, ratios=(0.25, 0.5, 0.75), save="sensitivity.json")
+found = measure_sensitivity(model, data, ratios=(0.25, 0.5, 0.75), save="sensitivity.json")
 """
 
 from __future__ import annotations

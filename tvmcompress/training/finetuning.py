@@ -1,8 +1,8 @@
 """Training what compression has left: the same structure, better weights.
 
-    from tvmcompress import finetune
+from tvmcompress import finetune
 
-    tuned = finetune(pruned, "train.npz", teacher=original, epochs=10, augment=("flip", "crop"), checkpoint="run/")
+tuned = finetune(pruned, "train.npz", teacher=original, epochs=10, augment=("flip", "crop"), checkpoint="run/")
 """
 
 from __future__ import annotations

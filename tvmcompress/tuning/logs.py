@@ -152,9 +152,7 @@ def prune(log: TuningLog) -> tuple[int, int]:
                 kept.extend(mod, [line for line in log.lines(mod) if cost_of(line) < FAILED_SECONDS])
             elif is_current(workload):
                 useful = _useful(read([log], mod))
-                kept.extend(
-                    mod, [line for line in log.lines(mod) if _point(line) in useful and cost_of(line) < FAILED_SECONDS]
-                )
+                kept.extend(mod, [line for line in log.lines(mod) if _point(line) in useful and cost_of(line) < FAILED_SECONDS])
         try:
             for name in (WORKLOADS, RECORDS):
                 source, place = kept.directory / name, log.directory / name

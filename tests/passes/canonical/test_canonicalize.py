@@ -9,14 +9,18 @@ from tvm.script import relax as R
 
 from tvmcompress.passes import Canonicalize, FoldBatchNorm, attach_params, get_params, get_remarks
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.canonical.canonicalize import variable_names
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.graph.module_params import PARAMS_ATTR
+from tvmcompress.passes.graph.rebuild import bindings
 
 from .. import small_models
 
 # TVMScript annotations are no Python annotations.
 # mypy: ignore-errors
+
+
+def variable_names(mod):
+    return [var.name for var, _ in bindings(mod["main"])]
 
 
 def random_params(mod: tvm.IRModule, seed: int = 0) -> dict[str, np.ndarray]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ...passes.integer.requantize import quantize_multiplier
 from .file import TfliteOperator, TfliteTensor
 from .importer import Importer
 
@@ -46,6 +47,18 @@ def clip_to(output: TfliteTensor, low: float | None, high: float | None) -> dict
         "qmin": smallest if low is None else max(smallest, quantized(low)),
         "qmax": largest if high is None else min(largest, quantized(high)),
     }
+
+
+def one_factor(factor: float) -> dict[str, Any]:
+    """A real factor as the integer operators take it."""
+    return dict(zip(("multiplier", "shift"), quantize_multiplier(factor)))
+
+
+def rescaling(x: TfliteTensor, out: TfliteTensor, factor: float, limits: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """How a tensor gets onto the result's scale: a `ScalarRequantization`, and the tensor's zero point."""
+    ends = dict(zip(("qmin", "qmax"), out.limits)) if limits is None else limits
+    zero_points = {"input_zero_point": x.zero_point, "output_zero_point": out.zero_point}
+    return {**zero_points, "out_dtype": out.dtype, **one_factor(factor), **ends}
 
 
 def padding(

@@ -9,9 +9,8 @@ import numpy as np
 
 from ...passes._tvm import relax, tvm
 from ...passes.integer import ops
-from ...passes.integer.requantize import quantize_multiplier
 from .file import TfliteOperator, TfliteTensor
-from .geometry import clip, clip_to
+from .geometry import clip, clip_to, one_factor, rescaling
 from .importer import Importer, dequantized, identifier, integer, plain, quantized, real_values
 
 # Where squares of differences are added up, operands are shifted up by fewer bits than in a sum.
@@ -54,15 +53,8 @@ def _sum(importer: Importer, operator: TfliteOperator) -> relax.Expr:
 @integer("MUL")
 def _product(importer: Importer, operator: TfliteOperator) -> relax.Expr:
     a, b, out = _pair(operator)
-    multiplier, shift = quantize_multiplier(float_ratio(a.scale, b.scale, out.scale))
-    return ops.qmul(
-        importer.value(a),
-        importer.value(b),
-        multiplier=multiplier,
-        shift=shift,
-        **_zero_points(a, b, out),
-        **clip(importer, operator),
-    )
+    factor = one_factor(float_ratio(a.scale, b.scale, out.scale))
+    return ops.qmul(importer.value(a), importer.value(b), **factor, **_zero_points(a, b, out), **clip(importer, operator))
 
 
 @integer("SQUARED_DIFFERENCE")
@@ -83,17 +75,8 @@ def _squared_difference(importer: Importer, operator: TfliteOperator) -> relax.E
     call = relax.Call(raw.op, raw.args, tvm.ir.make_node("ir.DictAttrs", **attrs))
     difference = importer.emit(call, f"{identifier(out.name)}.difference")
     factor = twice * twice / float(np.float32(out.scale) * np.float32(1 << 2 * _SQUARE_LEFT_SHIFT))
-    multiplier, shift = quantize_multiplier(factor)
-    return ops.qmul(
-        difference,
-        difference,
-        input1_zero_point=0,
-        input2_zero_point=0,
-        output_zero_point=out.zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        out_dtype="int8",
-    )
+    zero_points = {**_zero_points(a, b, out), "input1_zero_point": 0, "input2_zero_point": 0}
+    return ops.qmul(difference, difference, **one_factor(factor), **zero_points)
 
 
 @integer("DIV")
@@ -111,23 +94,10 @@ def _extreme(importer: Importer, operator: TfliteOperator) -> relax.Expr:
     return make(importer.value(a), importer.value(b))
 
 
-def _rescaled(importer: Importer, x: TfliteTensor, out: TfliteTensor, factor: float, limits: dict[str, Any]) -> relax.Expr:
-    multiplier, shift = quantize_multiplier(factor)
-    return ops.qrequantize(
-        importer.value(x),
-        input_zero_point=x.zero_point,
-        output_zero_point=out.zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        out_dtype=out.dtype,
-        **limits,
-    )
-
-
 def _rectifier(low: float, high: float | None) -> Callable[[Importer, TfliteOperator], relax.Expr]:
     def convert(importer: Importer, operator: TfliteOperator) -> relax.Expr:
         x, out = operator.operand(0), operator.output
-        return _rescaled(importer, x, out, float_ratio(x.scale, out.scale), clip_to(out, low, high))
+        return ops.qrequantize(importer.value(x), **rescaling(x, out, float_ratio(x.scale, out.scale), clip_to(out, low, high)))
 
     return convert
 
@@ -141,30 +111,19 @@ integer("RELU_0_TO_1")(_rectifier(0.0, 1.0))
 @integer("PRELU")
 def _prelu(importer: Importer, operator: TfliteOperator) -> relax.Expr:
     x, slope, out = _pair(operator)
-    multiplier, shift = quantize_multiplier(float_ratio(x.scale, out.scale))
-    below, below_shift = quantize_multiplier(float_ratio(x.scale, slope.scale, out.scale))
+    factor, below = float_ratio(x.scale, out.scale), one_factor(float_ratio(x.scale, slope.scale, out.scale))
     if out.dtype == "int16":
         above, part = _parts(importer, operator)
-        sloped = ops.qmul(
-            part,
-            importer.value(slope),
-            multiplier=below,
-            shift=below_shift,
-            qmin=-32768,
-            qmax=32767,
-            **_zero_points(x, slope, out),
-        )
-        return _joined(importer, operator, _requantized(above, x, out, (multiplier, shift)), sloped)
+        sloped = ops.qmul(part, importer.value(slope), **below, qmin=-32768, qmax=32767, **_zero_points(x, slope, out))
+        return _joined(importer, operator, ops.qrequantize(above, **rescaling(x, out, factor)), sloped)
     return ops.qprelu(
         importer.value(x),
         importer.value(slope),
         input_zero_point=x.zero_point,
         slope_zero_point=slope.zero_point,
         output_zero_point=out.zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        negative_multiplier=below,
-        negative_shift=below_shift,
+        **one_factor(factor),
+        **{f"negative_{name}": value for name, value in below.items()},
     )
 
 
@@ -179,9 +138,9 @@ def bent(importer: Importer, operator: TfliteOperator, slope: float) -> relax.Ex
     x, out = operator.operand(0), operator.output
     above, below = _parts(importer, operator)
     # The smallest integer is left out of what is subtracted, since its opposite is none.
-    limit = -32767 if slope < 0 else -32768
+    limits = {"qmin": -32767 if slope < 0 else -32768, "qmax": 32767}
     sides = [
-        _requantized(part, x, out, quantize_multiplier(factor), limit)
+        ops.qrequantize(part, **rescaling(x, out, factor, limits))
         for part, factor in ((above, float_ratio(x.scale, out.scale)), (below, float_ratio(x.scale, abs(slope), out.scale)))
     ]
     return _joined(importer, operator, sides[0], sides[1], falling=slope < 0)
@@ -191,21 +150,6 @@ def _parts(importer: Importer, operator: TfliteOperator) -> list[relax.Expr]:
     """What is above zero, and what is below."""
     zero, value, stem = relax.const(np.int16(0)), importer.value(operator.operand(0)), identifier(operator.output.name)
     return [importer.emit(make(value, zero), f"{stem}.side") for make in (relax.op.maximum, relax.op.minimum)]
-
-
-def _requantized(
-    part: relax.Expr, x: TfliteTensor, out: TfliteTensor, factor: tuple[int, int], qmin: int = -32768
-) -> relax.Expr:
-    return ops.qrequantize(
-        part,
-        input_zero_point=x.zero_point,
-        output_zero_point=out.zero_point,
-        multiplier=factor[0],
-        shift=factor[1],
-        out_dtype=out.dtype,
-        qmin=qmin,
-        qmax=32767,
-    )
 
 
 def _joined(
@@ -226,8 +170,7 @@ def _quantize(importer: Importer, operator: TfliteOperator) -> relax.Expr:
     # Both are computed in float32's quotient of doubles.
     factor = x.scale / out.scale
     if "uint8" not in (x.dtype, out.dtype):
-        smallest, largest = out.limits
-        return _rescaled(importer, x, out, factor, {"qmin": smallest, "qmax": largest})
+        return ops.qrequantize(importer.value(x), **rescaling(x, out, factor))
     if {x.dtype, out.dtype} != {"uint8", "int8"} or x.scale != out.scale or abs(x.zero_point - out.zero_point) != 128:
         raise importer.refuse(operator, f"{x.dtype} to {out.dtype} with another scale is not supported")
     # The same numbers, 128 further up or down.

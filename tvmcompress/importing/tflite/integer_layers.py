@@ -13,12 +13,12 @@ import numpy as np
 from ...passes._tvm import relax
 from ...passes.graph.module_params import static_shape
 from ...passes.integer import ops
-from ...passes.integer.requantize import quantize_multiplier, quantize_multipliers, reduce_multiplier
+from ...passes.integer.requantize import quantize_multipliers, reduce_multiplier
 from ...passes.lowering.bounds import accumulator_bounds
 from ...passes.lowering.conv2d_form import conv2d_form
 from ...passes.numbers.int4_weights import pack_int4
 from .file import TfliteOperator, TfliteTensor
-from .geometry import clip, padding
+from .geometry import clip, one_factor, padding
 from .importer import Importer, identifier, integer
 from .rounding import exact_multipliers
 
@@ -171,13 +171,10 @@ def _transposed(importer: Importer, operator: TfliteOperator) -> relax.Expr:
     call = _float_transposed(x.shape, weight.shape, strides, before, out.shape)
     stem = identifier(out.name)
     form = conv2d_form(call, importer.value(x), x.zero_point, weight, lambda expr, name: importer.emit(expr, f"{stem}.{name}"))
-    arguments = [
+    result = ops.qconv2d(
         form.x,
         _weight(importer, layer, form.weight, 0),
         *_arrays(importer, layer, multiplier, shift, form.copies),
-    ]
-    result = ops.qconv2d(
-        *arguments,
         strides=form.strides,
         padding=form.padding,
         dilation=form.dilation,
@@ -248,7 +245,6 @@ def _batch_matmul(importer: Importer, operator: TfliteOperator) -> relax.Expr | 
     a, b, out = operator.operand(0), operator.operand(1), operator.output
     if "int16" in (a.dtype, b.dtype) or a.shape[-1] > ops.largest_depth(a.zero_point, b.zero_point):
         return importer.in_float(operator)
-    multiplier, shift = quantize_multiplier(a.scale * b.scale / out.scale)
     operands = [
         _swapped(importer, tensor) if operator.option(name, False) else importer.value(tensor)
         for tensor, name in ((a, "AdjX"), (b, "AdjY"))
@@ -258,8 +254,7 @@ def _batch_matmul(importer: Importer, operator: TfliteOperator) -> relax.Expr | 
         input1_zero_point=a.zero_point,
         input2_zero_point=b.zero_point,
         output_zero_point=out.zero_point,
-        multiplier=multiplier,
-        shift=shift,
+        **one_factor(a.scale * b.scale / out.scale),
     )
 
 

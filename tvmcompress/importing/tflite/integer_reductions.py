@@ -12,7 +12,7 @@ from ...passes.integer.requantize import INT32_MAX, quantize_multiplier
 from ...passes.integer.softmax import MAX_ELEMENTS, OUTPUT_SCALE, OUTPUT_ZERO_POINT
 from ...passes.integer.wide_softmax import WIDE_MAX_ELEMENTS, WIDE_OUTPUT_SCALE
 from .file import TfliteOperator, TfliteTensor
-from .geometry import clip, padding
+from .geometry import clip, padding, rescaling
 from .importer import Importer, integer
 
 
@@ -39,22 +39,10 @@ def _mean(importer: Importer, operator: TfliteOperator) -> relax.Expr | list[rel
     count = int(np.prod([x.shape[axis] for axis in axes]))
     if count * (255 if x.dtype == "int8" else 1 << 15) > INT32_MAX:
         return importer.in_float(operator)
-    multiplier, shift = quantize_multiplier(x.scale / out.scale)
+    record = rescaling(x, out, x.scale / out.scale)
     if operator.kind == "MEAN":
-        multiplier, shift = ops.mean_multiplier(multiplier, shift, count)
-    smallest, largest = out.limits
-    return ops.qmean(
-        importer.value(x),
-        axes=axes,
-        keepdims=bool(operator.option("KeepDims", False)),
-        input_zero_point=x.zero_point,
-        output_zero_point=out.zero_point,
-        multiplier=multiplier,
-        shift=shift,
-        qmin=smallest,
-        qmax=largest,
-        out_dtype=out.dtype,
-    )
+        record["multiplier"], record["shift"] = ops.mean_multiplier(record["multiplier"], record["shift"], count)
+    return ops.qmean(importer.value(x), axes=axes, keepdims=bool(operator.option("KeepDims", False)), **record)
 
 
 @integer("AVERAGE_POOL_2D", "MAX_POOL_2D")
@@ -65,13 +53,8 @@ def _pool(importer: Importer, operator: TfliteOperator) -> relax.Expr:
     strides = (options.StrideH(), options.StrideW())
     before, after = padding(operator, x.shape[1:3], out.shape[1:3], kernel, strides)
     pool = ops.qavgpool if operator.kind == "AVERAGE_POOL_2D" else ops.qmaxpool
-    return pool(
-        importer.value(x),
-        pool_size=kernel,
-        strides=strides,
-        padding=[*before, *after],
-        **clip(importer, operator),
-    )
+    limits = clip(importer, operator)
+    return pool(importer.value(x), pool_size=kernel, strides=strides, padding=[*before, *after], **limits)
 
 
 @integer("SOFTMAX")
