@@ -9,13 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..passes._tvm import tvm
-from ..passes.errors import MissingToolError
+from ..passes.errors import MissingToolError, UserError
+
+if TYPE_CHECKING:
+    from .remote.artifact import RemoteProgram
+    from .remote.board import Board
 
 
 class Record(BaseModel):
@@ -141,6 +145,7 @@ class Measurement(Record):
         stack_bytes: Of these the deepest stack seen.
         patches: Which layers run in patches; None where none do.
         notes: What a reader must know of these figures.
+        place: On which machine it was timed, and how that was; None for this one.
     """
 
     target: str
@@ -159,6 +164,7 @@ class Measurement(Record):
     stack_bytes: int | None = None
     patches: Patches | None = None
     notes: tuple[str, ...] = ()
+    place: str | None = None
 
 
 _FLAGS = "-g|-ffast-math|-fno-math-errno|-ffp-contract=off|-fno-strict-aliasing|-fshort-enums|-fno-common"
@@ -288,9 +294,11 @@ class Target(ABC):
 
     Attributes:
         descriptions: The folder with the descriptions of the family's targets, one TOML file each.
+        remote: Whether builds run on boards that a TVM RPC server serves.
     """
 
     descriptions: ClassVar[Path] = Path(__file__).parent / "descriptions"
+    remote: ClassVar[bool] = False
 
     def __init__(self, description: TargetDescription) -> None:
         self.description = description
@@ -329,6 +337,18 @@ class Target(ABC):
         Raises:
             UserError: There is none, or it is damaged.
         """
+
+    def remote_options(self, board: Board) -> dict[str, Any]:
+        """Options of a build for a board, as far as they are read from it."""
+        return {}
+
+    def remote_program(self, path: Path) -> RemoteProgram:
+        """What the build in a folder has for boards that a TVM RPC server serves.
+
+        Raises:
+            UserError: There is no build, it is damaged, or the family has nothing for such boards.
+        """
+        raise UserError(f"{self.description.name} is no target that a TVM RPC server could serve")
 
     def require_tools(self) -> None:
         """Refuse to go on without the tools.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.boards import Cluster
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,3 +51,20 @@ def _own_compiled_functions(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TVMCOMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A tracker of TVM's on this machine; tests start the servers that they need."""
+    pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
+    from tests.boards import Cluster
+
+    with Cluster() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def board(cluster: Cluster) -> str:
+    """The key of a board that stays."""
+    cluster.start("steady")
+    return "steady"

@@ -119,6 +119,7 @@ def generate(
     legalize: Sequence[Legalize] = (),
     decode: Collection[str] = (),
     patch_wise: bool = False,
+    needs: tuple[int, int] | None = None,
 ) -> Generated:
     """Compile a model module to a library in `folder`.
 
@@ -133,6 +134,7 @@ def generate(
         legalize: The target's own kernels.
         decode: Stored weights ("int4", "float16") that are widened now, for speed; others are where they are read.
         patch_wise: Compute the first layers patch by patch where that makes the arena smaller.
+        needs: Bits that Linux must give in AT_HWCAP and AT_HWCAP2, which the library asks before it starts.
 
     Raises:
         UserError: The prefix cannot be one, or the model cannot be compiled.
@@ -160,6 +162,7 @@ def generate(
     context = {
         **_context(program, arena, inputs, outputs, prefix, version),
         "prototypes": _PROTOTYPE.findall(kernel_source),
+        "needs": needs,
     }
     names = {
         f"{prefix}.h": "model.h.j2",

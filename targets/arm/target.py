@@ -22,6 +22,8 @@ from ..trials.tunable import TunableTarget
 from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexAArtifact
 from .cores import problem
+from .features import masks, needed
+from .remote import CortexAProgram
 from .trials import CortexAEmulator
 
 _RUNTIME = Path(__file__).parent / "runtime"
@@ -34,6 +36,8 @@ _PROGRAM = "runner"
 
 class CortexATarget(TunableTarget):
     """Builds for one 64-bit Cortex-A core."""
+
+    remote = True
 
     @classmethod
     def problem(cls, description: TargetDescription) -> str | None:
@@ -86,6 +90,7 @@ class CortexATarget(TunableTarget):
                 legalize=self.kernel_passes(logs) if kernels and emit == "object" else [],
                 # Flash is no matter here, and the kernels read whole vectors of weights.
                 decode=["int4", "2of4"],
+                needs=masks(needed(description.tvm)),
             )
             code, constants = self._compile(generated, output)
             info = BuildInfo(
@@ -106,6 +111,11 @@ class CortexATarget(TunableTarget):
     def load(self, path: Path) -> CortexAArtifact:
         """The artifact in a folder."""
         return CortexAArtifact(self.description, Path(path), BuildInfo.read(Path(path)))
+
+    def remote_program(self, path: Path) -> CortexAProgram:
+        """The build in a folder, for boards."""
+        require(_BUILDING, f"building for {self.description.name}")
+        return CortexAProgram(self.load(path), _PREFIX)
 
     def emulator(self) -> CortexAEmulator:
         """The user-mode emulator."""

@@ -27,6 +27,7 @@ _FAILURES = {
     4: "its input file is too short",
     6: "it could not write its output file",
     7: "it wrote outside its arena",
+    9: "the emulated core lacks instructions that the code uses",
     99: "it raised a fault",
 }
 

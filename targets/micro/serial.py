@@ -12,9 +12,10 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...passes.errors import MissingToolError, UserError
+from ..base import Record
 
 PROTOCOL = 1
 CHUNK = 64
@@ -93,6 +94,33 @@ def open_port(name: str, baud: int = BAUD) -> Iterator[Port]:
         ) from error
     with port:
         yield port
+
+
+class PortInfo(Record):
+    """A serial port of this machine.
+
+    Attributes:
+        name: As the system calls it: /dev/ttyACM0.
+        description: What the system knows of what is connected.
+    """
+
+    name: str
+    description: str
+
+
+def serial_ports() -> list[PortInfo] | None:
+    """The serial ports of this machine; None where pyserial is not installed."""
+    try:
+        from serial.tools import list_ports
+    except ImportError:
+        return None
+    found = sorted(list_ports.comports(), key=lambda port: str(port.device))
+    return [PortInfo(name=str(port.device), description=_described(port)) for port in found]
+
+
+def _described(port: Any) -> str:
+    words = [str(value) for value in (port.manufacturer, port.product, port.description) if value and value != "n/a"]
+    return ", ".join(dict.fromkeys(words)) or "unknown"
 
 
 def frame(payload: str) -> bytes:

@@ -31,7 +31,7 @@ class X86Artifact(Artifact):
         untuned: Functions with the default schedule.
 
     Raises:
-        UserError: There is none, it is damaged, or this machine lacks instructions that it uses.
+        UserError: There is none, or it is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,10 +46,17 @@ class X86Artifact(Artifact):
         self.untuned: tuple[str, ...] = tuple(content["untuned"])
         self._generic: dict[str, str] = content.get("generic", {})
         self._memory: dict[str, int] = content["memory"]
+
+    def require_features(self) -> None:
+        """Refuse to go on where this machine cannot run it.
+
+        Raises:
+            UserError: It lacks instructions that the code uses.
+        """
         missing = missing_features(self.cpu)
         if missing:
             raise UserError(
-                f"{path} was built for {self.cpu} and this machine lacks {', '.join(missing)}; "
+                f"{self.path} was built for {self.cpu} and this machine lacks {', '.join(missing)}; "
                 "build it for this machine, or with cpu='portable'"
             )
 
@@ -63,8 +70,9 @@ class X86Artifact(Artifact):
         """The virtual machine with the library loaded; its function is `main`.
 
         Raises:
-            UserError: The library is missing or damaged.
+            UserError: The library is missing or damaged, or this machine lacks instructions that it uses.
         """
+        self.require_features()
         try:
             library = whole(self.path, self._library)
             return relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
@@ -110,21 +118,27 @@ class X86Artifact(Artifact):
             tvm.runtime.tensor(np.asarray(array[: spec.shape[0]] if spec.shape else array, order="C"))
             for array, spec in zip(inputs, self.inputs)
         ]
-        memory = self._memory
-        arena = memory["activations"] + memory["workspace"]
         return Measurement(
             target=self.target.name,
             source="hardware",
             latency=measure_latency(self.machine, tensors, **options),
-            flash_bytes=self.library.stat().st_size,
-            constant_bytes=memory["constants"],
-            arena_bytes=arena,
-            ram_bytes=arena + memory["io"],
-            notes=(
+            **self.figures(),
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """What is known without running it: fields of `Measurement`."""
+        memory = self._memory
+        arena = memory["activations"] + memory["workspace"]
+        return {
+            "flash_bytes": self.library.stat().st_size,
+            "constant_bytes": memory["constants"],
+            "arena_bytes": arena,
+            "ram_bytes": arena + memory["io"],
+            "notes": (
                 *self._remarks(),
                 "RAM is what the compiler planned: activations, workspace, inputs and outputs; TVM itself not counted",
             ),
-        )
+        }
 
     def _remarks(self) -> list[str]:
         return [f"{name} runs without a schedule, slowly: {reason}" for name, reason in self._generic.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...passes._tvm import tvm
@@ -54,7 +55,12 @@ def kernel_features(cpuinfo: str) -> frozenset[str] | None:
     The kernel lists what the processor has and the operating system saves on a change of context.
     """
     line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), None)
-    return None if line is None else frozenset(map(_llvm_name, line.partition(":")[2].split()))
+    return None if line is None else kernel_flags(line.partition(":")[2].split())
+
+
+def kernel_flags(flags: Iterable[str]) -> frozenset[str]:
+    """Instruction sets as the kernel names them, by LLVM's names."""
+    return frozenset(map(_llvm_name, flags))
 
 
 def _llvm_name(flag: str) -> str:

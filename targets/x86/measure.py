@@ -15,7 +15,7 @@ from ..base import Latency
 from ..objects import available_cpus
 
 _THREADS = "TVM_NUM_THREADS"
-_FASTEST_CORES = 1
+FASTEST_CORES = 1
 """TVM's affinity mode: the fastest cores first, where they differ."""
 
 
@@ -37,7 +37,7 @@ def thread_limit(threads: int | None) -> Iterator[int]:
     before = os.environ.get(_THREADS)
     os.environ[_THREADS] = str(most if threads > 1 else 1)
     if threads > 1:
-        tvm.get_global_func("runtime.config_threadpool")(_FASTEST_CORES, threads)
+        tvm.get_global_func("runtime.config_threadpool")(FASTEST_CORES, threads)
     try:
         yield threads
     finally:

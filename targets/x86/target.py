@@ -14,6 +14,7 @@ from ...passes.graph.module_params import input_vars, static_shape
 from ..artifact_folder import write_artifact
 from ..base import Target, TensorSpec
 from ..integer_io import is_integer, with_limits
+from ..remote.board import Board
 from ..staging import staged
 from ..tuning_log import default_logs
 from .artifact import X86Artifact
@@ -22,10 +23,13 @@ from .host import cpu_features, resolve_cpu
 from .integer import integer_core, io_specs
 from .kernels.intrinsics import best_dot
 from .library import compiler, write_library
+from .remote import X86Program, cpu_of
 
 
 class X86Target(Target):
     """Builds shared libraries that the Relax virtual machine runs."""
+
+    remote = True
 
     def missing_tools(self) -> list[str]:
         """What building or running needs and this machine lacks."""
@@ -99,8 +103,18 @@ class X86Target(Target):
         return X86Artifact(output)
 
     def load(self, path: Path) -> X86Artifact:
-        """The artifact that `build` left in a folder."""
-        return X86Artifact(Path(path))
+        """The artifact that `build` left in a folder, which this machine can run."""
+        artifact = X86Artifact(Path(path))
+        artifact.require_features()
+        return artifact
+
+    def remote_options(self, board: Board) -> dict[str, Any]:
+        """The CPU of the machine that will run it, where the description leaves it open."""
+        return {} if self.description.tvm.get("mcpu", "native") != "native" else {"cpu": cpu_of(board)}
+
+    def remote_program(self, path: Path) -> X86Program:
+        """The build in a folder, for other machines."""
+        return X86Program(X86Artifact(Path(path)))
 
 
 def float_specs(mod: tvm.IRModule) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

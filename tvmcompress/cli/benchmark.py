@@ -14,6 +14,7 @@ from .options.data import ReadOptions
 from .options.groups import with_groups
 from .options.model import ModelOptions
 from .options.recipe import RecipeOptions
+from .options.rpc import RpcOptions
 from .options.samples import OPTIMISTIC, SampleOptions, Samples
 from .options.targets import BuildOptions
 from .progress import bars
@@ -33,10 +34,11 @@ def benchmark(
     ],
     *,
     build: BuildOptions,
+    where: RpcOptions,
     given: SampleOptions,
     asked: RecipeOptions,
     runs: Annotated[
-        int | None, typer.Option("--runs", min=1, help="Inferences to time on x86.", rich_help_panel="Targets")
+        int | None, typer.Option("--runs", min=1, help="Inferences to time on x86 and on boards.", rich_help_panel="Targets")
     ] = None,
     skip_missing: Annotated[
         bool,
@@ -67,6 +69,7 @@ def benchmark(
         raise UserError("pruning and quantization take one model; to compare several, compress them first")
     options = build.by_family(targets, skip_missing=skip_missing)
     limited_target(plan, targets)
+    boards = where.pool(targets)
     with output_folder(save) if save is not None else nullcontext() as folder:
         loaded = {_name(path, models): reading.load(path, plan) for path in models}
         first = next(iter(loaded.values()))
@@ -78,7 +81,15 @@ def benchmark(
                 remarks = (RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC),)
         records = _records(loaded, samples.evaluation)
         builds = measure_all(
-            loaded, targets, samples.evaluation, folder, options=options, tune=build.tune, runs=runs, skip_missing=skip_missing
+            loaded,
+            targets,
+            samples.evaluation,
+            folder,
+            options=options,
+            tune=build.tune,
+            runs=runs,
+            skip_missing=skip_missing,
+            boards=boards,
         )
         report = Report(
             source=", ".join(path.name for path in models),

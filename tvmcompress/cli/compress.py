@@ -13,6 +13,7 @@ from .options.data import ReadOptions
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .options.recipe import RecipeOptions
+from .options.rpc import RpcOptions
 from .options.samples import OPTIMISTIC, SampleOptions
 from .options.targets import BuildOptions
 from .progress import Bars, bars
@@ -42,6 +43,7 @@ def compress(
         ),
     ] = None,
     build: BuildOptions,
+    where: RpcOptions,
     onnx: Annotated[
         bool | None,
         typer.Option(
@@ -72,6 +74,7 @@ def compress(
     targets = build.target or []
     options = build.by_family(targets)
     limited_target(plan, targets)
+    boards = where.pool(targets)
     with output_folder(output) as folder:
         original = reading.load(model, plan)
         steps = read.preprocessing(original.inputs)
@@ -93,7 +96,8 @@ def compress(
             )
             models = _records(result, samples.evaluation, bar)
         tried = samples.evaluation or samples.calibration
-        builds = measure_all({"compressed": result.model}, targets, tried, folder, options=options, tune=build.tune)
+        compressed = {"compressed": result.model}
+        builds = measure_all(compressed, targets, tried, folder, options=options, tune=build.tune, boards=boards)
         report = _report(model, result, models, builds, OPTIMISTIC if samples.optimistic else None)
         result.model.save(folder / "model.tvmc")
         if onnx is not False:

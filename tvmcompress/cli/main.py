@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from .benchmark import benchmark
 from .compress import compress
+from .devices import devices
 from .evaluate import evaluate
 from .exit_codes import listing
 from .inspect import inspect
@@ -63,6 +64,7 @@ app.command()(tune)
 app.add_typer(logs, name="logs")
 app.command()(package)
 app.command()(targets)
+app.command()(devices)
 app.command()(presets)
 app.command()(operators)
 app.command()(schema)

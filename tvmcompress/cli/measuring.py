@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..measuring.record import BuildRecord
     from ..model import Model
+    from ..targets.remote.boards import BoardPool
 
 
 def measure_all(
@@ -25,6 +26,7 @@ def measure_all(
     tune: int = 0,
     runs: int | None = None,
     skip_missing: bool = False,
+    boards: BoardPool | None = None,
 ) -> list[BuildRecord]:
     """Tune each model if asked to, then build and measure each on each target, with the `options` of its family."""
     if not targets:
@@ -36,7 +38,10 @@ def measure_all(
             tuned = [_tune(name, model, target, tune) for name, model in models.items()]
             if not any(tuned):
                 print_line("Warning", f"--tune changed nothing for {target}: it has kernels to tune for int8 models only")
-    measuring: dict[str, Any] = {**options["x86"], **({"runs": runs} if runs is not None else {})}
+    timed = {"runs": runs} if runs is not None else {}
+    measuring: dict[str, dict[str, Any]] = {"x86": {**options["x86"], **timed}}
+    if boards is not None:
+        measuring["cortex-a"] = timed
     total = len(models) * len(targets)
     with bars() as bar:
         done = 0
@@ -55,7 +60,8 @@ def measure_all(
             output=output,
             skip_missing=skip_missing,
             build_options=options,
-            measure_options={"x86": measuring},
+            measure_options=measuring,
+            boards=boards,
             on_build=report,
         )
 

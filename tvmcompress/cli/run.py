@@ -12,6 +12,7 @@ import typer
 from . import common
 from .options.data import PartOptions, ReadOptions
 from .options.groups import with_groups
+from .options.rpc import RpcOptions
 from .options.targets import WhichBuildOption
 from .progress import bars
 
@@ -34,6 +35,7 @@ def run(
         str | None, typer.Option("--port", help="Run on the board at this serial port (/dev/ttyACM0), and time it there.")
     ] = None,
     baud: Annotated[int | None, typer.Option("--baud", min=1, help="Bits a second of the port (115200 by default).")] = None,
+    where: RpcOptions,
     part: PartOptions,
     integers: Annotated[
         bool, typer.Option("--integers", help="The data are the integers that the firmware takes, its axes in its order.")
@@ -43,15 +45,15 @@ def run(
     read: ReadOptions,
     json: common.JsonOption = False,
 ) -> None:
-    """Run a built model on samples: on this machine, under an emulator, or on a board at a serial port."""
+    """Run a built model on samples: on this machine, under an emulator, or on a board: at a serial port, or over RPC."""
     from ..errors import UserError
     from ..measuring.built import find_build, model_beside
     from ..measuring.running import input_specs, integer_specs, run_built, save_outputs
     from ..targets.artifact_folder import load_artifact
 
     build = find_build(folder, target)
-    artifact = load_artifact(build)
-    _check(artifact, emulator, port, baud, layers)
+    artifact = _on_boards(build, where) or load_artifact(build)
+    _check(artifact, emulator, port, baud, layers, where.rpc)
     samples = None
     if data is not None:
         specs = integer_specs(artifact) if integers else input_specs(artifact, model_beside(build))
@@ -76,6 +78,17 @@ def run(
         console.print(instructions_tables(record.measurement))
 
 
+def _on_boards(build: Path, where: RpcOptions) -> Artifact | None:
+    """The build as it runs on boards of a tracker, where that is asked for."""
+    from ..targets.artifact_folder import read_artifact
+    from ..targets.registry import target_of
+    from ..targets.remote.artifact import RemoteArtifact
+
+    target = target_of(read_artifact(build)["target"])
+    pool = where.pool([target.description.name])
+    return None if pool is None else RemoteArtifact(target.remote_program(build), pool.of(target.description))
+
+
 @contextmanager
 def _where(artifact: Artifact, port: str | None, baud: int | None) -> Iterator[Artifact]:
     """The build as it runs here, or on the board at a port, which is closed at the end."""
@@ -89,11 +102,14 @@ def _where(artifact: Artifact, port: str | None, baud: int | None) -> Iterator[A
         yield BoardArtifact(artifact, SerialLink(opened, port))
 
 
-def _check(artifact: Artifact, emulator: bool, port: str | None, baud: int | None, layers: bool) -> None:
+def _check(artifact: Artifact, emulator: bool, port: str | None, baud: int | None, layers: bool, rpc: str | None) -> None:
     """Refuse options that do not go together, or that this target has no use for."""
     from ..errors import UserError
 
     name, emulated = artifact.target.name, artifact.target.source == "qemu"
+    if rpc is not None and (emulator or layers or port is not None):
+        other = "--port" if port is not None else "--emulator" if emulator else "--layers"
+        raise UserError(f"--rpc runs on a board of a tracker; leave out {other}")
     if emulator and not emulated:
         raise UserError(f"{name} runs on this machine without an emulator; leave --emulator out")
     if baud is not None and port is None:

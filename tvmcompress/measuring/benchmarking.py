@@ -28,7 +28,8 @@ from ..targets.base import Artifact
 from ..targets.escaping import file_names
 from ..targets.integer_io import core_and_specs, is_integer
 from ..targets.registry import get_target
-from .building import build, executable
+from ..targets.remote.boards import BoardPool, Boards
+from .building import build, build_for_boards, executable
 from .effects import without_effect
 from .record import BuildRecord
 
@@ -64,6 +65,7 @@ def benchmark(
     skip_missing: bool = False,
     build_options: Mapping[str, Mapping[str, Any]] | None = None,
     measure_options: Mapping[str, Mapping[str, Any]] | None = None,
+    boards: BoardPool | None = None,
     on_build: OnBuild | None = None,
 ) -> list[BuildRecord]:
     """Build every model for every target, compare it with the model, and measure it.
@@ -76,6 +78,7 @@ def benchmark(
             None throws them away.
         skip_missing: Record that a tool is missing instead of refusing.
         build_options, measure_options: Options by the family of the target, see its `build` and `measure`.
+        boards: Where models run, of families that a TVM RPC server serves; here or under an emulator where not given.
         on_build: Told how far it is.
 
     What cannot be built, does not fit, or computes something else than its model is recorded with the problem.
@@ -102,7 +105,9 @@ def benchmark(
             with _folder(output, folders[model_name, target_name]) as folder:
                 building = dict((build_options or {}).get(family, {}))
                 measuring = dict((measure_options or {}).get(family, {}))
-                measure = partial(_measured, model_name, model, target_name, folder, samples, building, measuring, report)
+                place = boards.of(target.description) if boards is not None and target.remote else None
+                what = (model_name, model, target_name, folder, samples)
+                measure = partial(_measured, *what, building, measuring, place, report)
                 records.append(_recorded(measure, model_name, target_name, folder, output is not None))
     return records
 
@@ -231,13 +236,17 @@ def _measured(
     samples: Dataset | None,
     build_options: dict[str, Any],
     measure_options: dict[str, Any],
+    boards: Boards | None,
     report: Callable[[str], None],
 ) -> BuildRecord:
     what = f"'{model_name}' built for {target}"
     model = executable(model)
     start = time.perf_counter()
     report("build")
-    artifact = build(model, target, folder, **build_options)
+    if boards is None:
+        artifact = build(model, target, folder, **build_options)
+    else:
+        artifact = build_for_boards(model, target, folder, boards, **build_options)
     seconds = time.perf_counter() - start
     report("check")
     inputs = random_samples(model, CHECKED_SAMPLES) if samples is None else samples.read(0, min(CHECKED_SAMPLES, len(samples)))

@@ -13,6 +13,8 @@ from ..passes import LowerQDQ
 from ..passes.lowering.lower_qdq import needs_lowering
 from ..targets.base import Artifact
 from ..targets.registry import get_target
+from ..targets.remote.artifact import RemoteArtifact
+from ..targets.remote.boards import Boards
 
 
 class CompilerError(UserError):
@@ -53,6 +55,27 @@ def build(model: Model | str | PathLike[str], target: str, output: str | PathLik
     except Exception as error:
         sentence = f"the model cannot be compiled for {target}; this is a bug: please report it with the model"
         raise CompilerError(sentence) from error
+
+
+def build_for_boards(
+    model: Model | str | PathLike[str], target: str, output: str | PathLike[str], boards: Boards, **options: Any
+) -> RemoteArtifact:
+    """Compile a model for a target whose boards a TVM RPC server serves; what the description leaves open is read from one.
+
+    Args:
+        model, target, output, options: As of `build`.
+        boards: Where it will run.
+
+    Returns:
+        What was built: it runs on the boards.
+
+    Raises:
+        UserError: As of `build`; and no tracker, no such board, or the family has nothing for boards.
+    """
+    chosen = get_target(target)
+    found = boards.do(chosen.remote_options, f"asking a board for {target}")
+    build(model, target, output, **{**found, **options})
+    return RemoteArtifact(chosen.remote_program(Path(output)), boards)
 
 
 def executable(model: Model) -> Model:

@@ -179,13 +179,22 @@ def _sources(report: Report) -> list[Text]:
     measured = [build for build in report.builds if build.measurement is not None]
     if not measured:
         return []
+    places: dict[str, list[str]] = {}
+    for build in measured:
+        latency = build.measurement.latency if build.measurement is not None else None
+        if build.measurement is not None and build.measurement.place is not None and latency is not None:
+            spread = f"{duration(latency.p10_ms)} to {duration(latency.p90_ms)} in 8 of 10 of {latency.runs} runs"
+            places.setdefault(build.measurement.place, []).append(f"{build.model} on {build.target} {spread}")
+    timed = "" if not places else ", or on the board named here"
+    boards = [Text(f"{'; '.join(builds)}: {place}.", style="dim") for place, builds in places.items()]
     compared = "Every build" if len(measured) == len(report.builds) else "Every build with figures"
     return [
         Text(
-            "us, ms: median time on this machine.  instr: instructions executed under an emulator; exact, not a time.\n"
+            f"us, ms: median time on this machine{timed}.  instr: instructions executed under an emulator; exact, not a time.\n"
             f"{compared} was run and compared with its model first; integer builds are equal byte for byte.",
             style="dim",
-        )
+        ),
+        *boards,
     ]
 
 

@@ -32,6 +32,8 @@ def run_summary(record: RunRecord) -> RenderableType:
     for name, value in (("flash", flash_parts(measured)), ("RAM", ram_parts(measured))):
         if value:
             grid.add_row(name, value)
+    if measured.place is not None:
+        grid.add_row("measured on", Text(measured.place))
     notes = [Text(note, style="dim") for note in measured.notes]
     return Group(*([predictions_table(record), Text()] if record.predictions else []), grid, *notes)
 

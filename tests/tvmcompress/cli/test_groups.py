@@ -14,6 +14,7 @@ from tvmcompress.cli.options.data import PartOptions, ReadOptions
 from tvmcompress.cli.options.groups import with_groups
 from tvmcompress.cli.options.model import ModelOptions
 from tvmcompress.cli.options.recipe import RecipeOptions
+from tvmcompress.cli.options.rpc import RpcOptions
 from tvmcompress.cli.options.samples import SampleOptions
 from tvmcompress.cli.options.targets import BuildOptions
 
@@ -25,6 +26,7 @@ USERS = {
     SampleOptions: {"compress", "benchmark"},
     RecipeOptions: {"compress", "benchmark"},
     BuildOptions: {"compress", "benchmark"},
+    RpcOptions: {"compress", "benchmark", "run"},
 }
 OTHER_DEFAULTS = {"sensitivity": {"limit"}}
 

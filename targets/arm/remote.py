@@ -1,0 +1,106 @@
+"""A build for Cortex-A on a board: a shared library for TVM's runtime, which the board's RPC server loads."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..artifact_folder import whole
+from ..base import TensorSpec
+from ..emulators.tools import run
+from ..remote.artifact import Loaded, RemoteProgram
+from ..remote.board import Board
+from ..remote.facts import Facts
+from .artifact import CortexAArtifact
+from .features import lacking, needed
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "runtime"), undefined=StrictUndefined, keep_trailing_newline=True
+)
+
+
+class CortexAProgram(RemoteProgram):
+    """A built library.
+
+    Args:
+        built: The build.
+        prefix: Of the cross compiler's programs.
+
+    Raises:
+        UserError: A file of the build is missing or changed.
+        ToolError: The compiler refused.
+    """
+
+    def __init__(self, built: CortexAArtifact, prefix: str) -> None:
+        self.built: CortexAArtifact = built
+        self._folder = tempfile.TemporaryDirectory(prefix="tvmcompress-module-")
+        self.library = Path(self._folder.name) / f"{built.info.prefix}.so"
+        write_module(built, prefix, self.library)
+
+    def lacking(self, facts: Facts, architecture: str) -> list[str]:
+        """Instructions that the code may use and the board lacks."""
+        if architecture != "aarch64":
+            return ["the instructions of a 64-bit Arm"]
+        return lacking(needed(self.built.target.tvm), facts.hwcap, facts.hwcap2) if facts.hwcap else []
+
+    def load(self, board: Board, threads: int) -> Loaded:
+        """Send the library; it uses one thread."""
+        return _LoadedModule(board, board.load(self.library), self.built.outputs)
+
+    def figures(self) -> dict[str, Any]:
+        """What the build knows."""
+        info = self.built.info
+        return {
+            "flash_bytes": info.code_bytes + info.constant_bytes,
+            "code_bytes": info.code_bytes,
+            "constant_bytes": info.constant_bytes,
+            "ram_bytes": info.arena_bytes,
+            "arena_bytes": info.arena_bytes,
+            "arena_lower_bound": info.arena_lower_bound,
+            "patches": info.patches,
+        }
+
+
+class _LoadedModule(Loaded):
+    def __init__(self, board: Board, module: Any, outputs: Sequence[TensorSpec]) -> None:
+        self._board, self._module, self._outputs = board, module, outputs
+
+    def infer(self, sample: Sequence[np.ndarray]) -> list[np.ndarray]:
+        inputs, outputs = self._tensors(sample)
+        self._module["main"](*inputs, *outputs)
+        return [output.numpy() for output in outputs]
+
+    def seconds(self, sample: Sequence[np.ndarray], runs: int) -> list[float]:
+        inputs, outputs = self._tensors(sample)
+        evaluate = self._module.time_evaluator("main", self._board.device, number=1, repeat=runs)
+        return [float(value) for value in evaluate(*inputs, *outputs).results]
+
+    def _tensors(self, sample: Sequence[np.ndarray]) -> tuple[list[Any], list[Any]]:
+        outputs = [np.zeros(spec.shape, spec.dtype) for spec in self._outputs]
+        return [self._board.tensor(value) for value in sample], [self._board.tensor(value) for value in outputs]
+
+
+def write_module(built: CortexAArtifact, prefix: str, library: Path) -> None:
+    """Compile a build's library once more, as a shared one with a function `main` for TVM's runtime.
+
+    Args:
+        built: The build.
+        prefix: Of the cross compiler's programs.
+        library: Where to write.
+    """
+    name, folder = built.info.prefix, built.path
+    source = library.with_name(f"{name}_module.c")
+    source.write_text(_TEMPLATES.get_template("tvm_module.c.j2").render(prefix=name))
+    parts = sorted(path.name for path in folder.glob(f"{name}*") if path.suffix in (".c", ".S", ".o"))
+    headers = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path(), folder)
+    command: list[str | Path] = [f"{prefix}gcc", "-std=gnu11", "-O3", "-shared", "-fPIC", *built.target.compiler_flags]
+    command += [part for header in dict.fromkeys(map(os.fspath, headers)) for part in ("-I", header)]
+    command += [source, *(whole(folder, part) for part in parts), "-lm", "-Wl,-Bsymbolic,--gc-sections", "-o", library]
+    run(command, what="linking the library for the board", timeout=300)

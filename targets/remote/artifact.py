@@ -1,0 +1,163 @@
+"""A built model that runs on a board: sent, run and timed there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...passes.errors import UserError
+from ..aot.samples import joined
+from ..base import Artifact, Latency, Measurement
+from ..inputs import check_inputs, random_inputs
+from .board import Board
+from .boards import Boards
+from .facts import Facts
+
+RUNS = 200
+"""Inferences to time, where they are short enough."""
+_LEAST_RUNS = 5
+_SHARE = 0.4
+"""Of a session's time that is spent on timing."""
+
+
+class Loaded(ABC):
+    """A model in the memory of a board."""
+
+    @abstractmethod
+    def infer(self, sample: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run on one batch of the built size."""
+
+    @abstractmethod
+    def seconds(self, sample: Sequence[np.ndarray], runs: int) -> list[float]:
+        """Time so many inferences by TVM's time evaluator on the board."""
+
+
+class RemoteProgram(ABC):
+    """What a family's builds have for boards.
+
+    Attributes:
+        built: The build.
+        library: What is sent.
+    """
+
+    built: Artifact
+    library: Path
+
+    @abstractmethod
+    def lacking(self, facts: Facts, architecture: str) -> list[str]:
+        """What the code needs and a board lacks; empty where it is unknown."""
+
+    @abstractmethod
+    def load(self, board: Board, threads: int) -> Loaded:
+        """Send it to a board."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, Any]:
+        """What is known of the build without running it: fields of `Measurement`."""
+
+
+class RemoteArtifact(Artifact):
+    """A built model as it runs on a board.
+
+    Args:
+        program: What is sent.
+        boards: Where to.
+    """
+
+    def __init__(self, program: RemoteProgram, boards: Boards) -> None:
+        self._program, self._boards = program, boards
+        built = program.built
+        self.target = built.target.model_copy(update={"source": "hardware"})
+        self.path, self.inputs, self.outputs = built.path, built.inputs, built.outputs
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run on samples; see `Artifact.run`.
+
+        Raises:
+            UserError: The inputs do not fit, or no board is there that can run it.
+            RemoteFailure: It failed on the board.
+            BoardsLostError: All boards that it was given to were lost.
+        """
+        count = check_inputs(self.inputs, inputs)
+
+        def task(board: Board) -> list[list[np.ndarray]]:
+            loaded = self._loaded(board, 1)
+            return [loaded.infer(self._batch(inputs, count, index)) for index in range(count)]
+
+        results = self._boards.do(task, f"running {self.path.name}")
+        return [joined(arrays) for arrays in zip(*results)]
+
+    def measure(
+        self,
+        inputs: Sequence[np.ndarray] | None = None,
+        *,
+        runs: int | None = None,
+        warm_up: int | None = None,
+        threads: int | None = 1,
+        **options: Any,
+    ) -> Measurement:
+        """Time inferences on a board.
+
+        Args:
+            inputs: The first batch of them is used; random ones when none are given.
+            runs: How many are timed; by default 200, or as many as fit into a part of the session's time.
+            warm_up: How many run before, not timed; by default a tenth.
+            threads: How many threads kernels of x86 may use.
+            options: None.
+
+        Raises:
+            UserError: An unknown option, inputs that do not fit, or no board is there that can run it.
+            RemoteFailure: It failed on the board.
+            BoardsLostError: All boards that it was given to were lost.
+        """
+        if options:
+            raise UserError(f"a board measures without option '{next(iter(options))}'")
+        if (runs is not None and runs < 1) or (warm_up is not None and warm_up < 0):
+            raise UserError(f"{runs} runs and {warm_up} warm-up runs were asked for; give at least 1 and 0")
+        given = random_inputs(self.inputs) if inputs is None else inputs
+        sample = self._batch(given, check_inputs(self.inputs, given), 0)
+
+        def task(board: Board) -> tuple[list[float], Facts, Facts, str]:
+            loaded = self._loaded(board, threads or 1)
+            (first,) = loaded.seconds(sample, 1)
+            fitting = max(_LEAST_RUNS, min(RUNS, int(_SHARE * self._boards.timeout / max(first, 1e-9))))
+            count = fitting if runs is None else runs
+            before = count // 10 if warm_up is None else warm_up
+            if before:
+                loaded.seconds(sample, before)
+            cold = board.read_facts()
+            return loaded.seconds(sample, count), cold, board.read_facts(), board.address
+
+        seconds, before, after, address = self._boards.do(task, f"measuring {self.path.name}")
+        times = 1e3 * np.array(seconds)
+        median, p10, p90 = (float(np.percentile(times, share)) for share in (50, 10, 90))
+        return Measurement(
+            target=self.target.name,
+            source="hardware",
+            latency=Latency(median_ms=median, p10_ms=p10, p90_ms=p90, runs=len(times), threads=threads or 1),
+            place=_place(address, self._boards.key, before, after),
+            **self._program.figures(),
+        )
+
+    def _batch(self, inputs: Sequence[np.ndarray], count: int, index: int) -> list[np.ndarray]:
+        return [np.split(x, count)[index] if x.ndim else x for x in inputs]
+
+    def _loaded(self, board: Board, threads: int) -> Loaded:
+        lacking = self._program.lacking(board.facts, board.architecture)
+        if lacking:
+            raise UserError(
+                f"the board at {board.address} ({board.facts.model or board.facts.cpu or board.triple}) lacks "
+                f"{', '.join(lacking)}, which code for {self.target.name} needs; build for the board's core"
+            )
+        return self._program.load(board, threads)
+
+
+def _place(address: str, key: str, before: Facts, after: Facts) -> str:
+    """Where a figure is from, and what a reader must know of the place."""
+    what = before.model or before.cpu or "an unknown machine"
+    ends = "" if before.state() == after.state() else f", at the end {after.state()}"
+    return f"{what} at {address} (key {key}), over RPC: {before.state()}{ends}"
