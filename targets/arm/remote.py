@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm_ffi
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..artifact_folder import whole
@@ -17,7 +15,7 @@ from ..base import TensorSpec
 from ..emulators.tools import run
 from ..remote.artifact import Loaded, RemoteProgram
 from ..remote.board import Board
-from ..remote.facts import Facts
+from ..remote.facts import Facts, ffi_includes
 from .artifact import CortexAArtifact
 from .features import lacking, needed
 
@@ -99,8 +97,8 @@ def write_module(built: CortexAArtifact, prefix: str, library: Path) -> None:
     source = library.with_name(f"{name}_module.c")
     source.write_text(_TEMPLATES.get_template("tvm_module.c.j2").render(prefix=name))
     parts = sorted(path.name for path in folder.glob(f"{name}*") if path.suffix in (".c", ".S", ".o"))
-    headers = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path(), folder)
+    headers = [str(folder), *ffi_includes()]
     command: list[str | Path] = [f"{prefix}gcc", "-std=gnu11", "-O3", "-shared", "-fPIC", *built.target.compiler_flags]
-    command += [part for header in dict.fromkeys(map(os.fspath, headers)) for part in ("-I", header)]
+    command += [part for header in headers for part in ("-I", header)]
     command += [source, *(whole(folder, part) for part in parts), "-lm", "-Wl,-Bsymbolic,--gc-sections", "-o", library]
     run(command, what="linking the library for the board", timeout=300)

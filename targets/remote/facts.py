@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import tempfile
 from pathlib import Path
@@ -89,6 +88,12 @@ def _words(text: str | None) -> str | None:
     return " ".join((text or "").replace("\0", " ").split()) or None
 
 
+def ffi_includes() -> list[str]:
+    """The folders with the headers of TVM's functions and tensors."""
+    found = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())
+    return list(dict.fromkeys(map(str, found)))
+
+
 @functools.cache
 def helper(architecture: str) -> bytes:
     """The library of runtime/board.c for boards of an architecture, compiled when it is first asked for.
@@ -104,8 +109,7 @@ def helper(architecture: str) -> bytes:
     if compiler is None:
         raise MissingToolError(f"there is no compiler for boards with a {architecture}")
     source = Path(__file__).parent / "runtime" / "board.c"
-    folders = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())
-    includes = [part for folder in dict.fromkeys(map(os.fspath, folders)) for part in ("-I", folder)]
+    includes = [part for folder in ffi_includes() for part in ("-I", folder)]
     with tempfile.TemporaryDirectory(prefix="tvmcompress-board-") as scratch:
         library = Path(scratch) / "board.so"
         command: list[str | Path] = [compiler, "-std=gnu11", "-O1", "-shared", "-fPIC", *includes, source, "-o", library]
