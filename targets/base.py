@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..passes._tvm import tvm
 from ..passes.errors import MissingToolError, UserError
+from .notebook import html_table
 
 if TYPE_CHECKING:
     from .remote.artifact import RemoteProgram
@@ -26,6 +27,10 @@ class Record(BaseModel):
     """A record that is not changed."""
 
     model_config = ConfigDict(frozen=True)
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return html_table(type(self).__name__, ((name, getattr(self, name)) for name in type(self).model_fields))
 
 
 class TensorSpec(Record):
@@ -125,6 +130,37 @@ class Patches(Record):
         )
 
 
+class ArenaBuffer(Record):
+    """A piece of a planned arena.
+
+    Attributes:
+        holds: The layers whose results lie there, or the layer that works there.
+        workspace: Whether it is room that a kernel needs while it runs.
+        offset: Bytes from the start of the arena.
+        bytes: Its size.
+        first, last: The steps between which it is in use, both included.
+    """
+
+    holds: tuple[str, ...]
+    workspace: bool
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+class MemoryPlan(Record):
+    """What lies where in a planned arena, and when.
+
+    Attributes:
+        steps: The layer that each step computes, in order.
+        buffers: What lies in the arena.
+    """
+
+    steps: tuple[str, ...]
+    buffers: tuple[ArenaBuffer, ...]
+
+
 class Measurement(Record):
     """What one build does on one target.
 
@@ -144,6 +180,7 @@ class Measurement(Record):
         arena_lower_bound: The most bytes of the arena that are in use at once: no plan can be smaller.
         stack_bytes: Of these the deepest stack seen.
         patches: Which layers run in patches; None where none do.
+        memory: What lies where in the arena, and when; None where there is no planned one.
         notes: What a reader must know of these figures.
         place: On which machine it was timed, and how that was; None for this one.
     """
@@ -163,6 +200,7 @@ class Measurement(Record):
     arena_lower_bound: int | None = None
     stack_bytes: int | None = None
     patches: Patches | None = None
+    memory: MemoryPlan | None = None
     notes: tuple[str, ...] = ()
     place: str | None = None
 

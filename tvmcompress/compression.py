@@ -14,6 +14,7 @@ from .evaluation.output_parts import poor_output_parts
 from .importing import load
 from .model import Model, Preprocessing
 from .passes import Remark, SurgeryReport, get_remarks, get_surgery
+from .passes.graph.analysis import count_macs, param_bytes
 from .passes.graph.rebuild import bindings
 from .passes.lowering.lower_qdq import is_lowered
 from .recipe.recipe import (
@@ -32,6 +33,7 @@ from .steps.cache import StepCache
 from .steps.patterns import check_patterns
 from .steps.plan import check_needs, planned
 from .steps.progress import FinishedStep, Progress, ProgressReporter
+from .targets.notebook import html_table
 from .targets.registry import get_target
 
 DEFAULT_SAMPLES = 512
@@ -65,6 +67,16 @@ class CompressionResult:
     remarks: tuple[Remark, ...]
     recipe: Recipe
     precisions: PrecisionChoice | None = None
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it: what became less, and what was done."""
+        rows: list[tuple[str, object]] = []
+        for name, of in (("multiply-accumulates", count_macs), ("bytes of weights", param_bytes)):
+            before, after = of(self.original.module), of(self.model.module)
+            rows.append((name, f"{after:,} of {before:,} ({after / max(before, 1):.1%})"))
+        rows += [(step.name, f"{step.message} ({step.seconds:.2f} s)") for step in self.steps]
+        rows += [(f"remark on {remark.subject}", remark.message) for remark in self.remarks]
+        return html_table("CompressionResult", rows)
 
 
 def compress(

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from ...passes.errors import UserError
 from ..artifact_folder import read_artifact, write_artifact
-from ..base import Patches, Record, TargetDescription, TensorSpec
+from ..base import MemoryPlan, Patches, Record, TargetDescription, TensorSpec
 
 PREFIX = "^[a-z_][a-z0-9_]*$"
 """What may start the names of symbols and files."""
@@ -28,6 +28,7 @@ class BuildInfo(Record):
         identity: Checksum of the library's files, by which a board tells what it runs.
         patches: What is computed patch by patch; None where nothing is.
         workspaces: For each function the bytes of its workspaces, which lie in the arena while it runs.
+        memory: What lies where in the arena, and when; None of what was built before this was kept.
     """
 
     prefix: str = Field(pattern=PREFIX)
@@ -42,6 +43,7 @@ class BuildInfo(Record):
     identity: str = ""
     workspaces: dict[str, int] = Field(default={})
     patches: Patches | None = None
+    memory: MemoryPlan | None = None
 
     def write(self, folder: Path, target: TargetDescription) -> None:
         """Write to `folder`."""

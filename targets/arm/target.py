@@ -13,6 +13,7 @@ from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
+from ..aot.memory_map import memory_plan
 from ..aot.schedule import NEON
 from ..aot.toolchain import Toolchain
 from ..base import TargetDescription
@@ -104,6 +105,7 @@ class CortexATarget(TunableTarget):
                 arena_lower_bound=generated.arena.plan.lower_bound,
                 layers=generated.program.layers(),
                 workspaces=generated.arena.workspace_bytes(generated.program),
+                memory=memory_plan(generated.program, generated.arena),
             )
             info.write(work, description)
         return CortexAArtifact(description, output, info)

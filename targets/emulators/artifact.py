@@ -109,6 +109,7 @@ class EmulatedArtifact(Artifact):
             arena_lower_bound=info.arena_lower_bound,
             stack_bytes=stack,
             patches=info.patches,
+            memory=info.memory,
             notes=tuple(notes),
         )
 

@@ -12,6 +12,7 @@ from ...passes.errors import UserError
 from ...passes.lowering.compress_sparse import CompressSparse
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
+from ..aot.memory_map import memory_plan
 from ..aot.schedule import CORE_REGISTERS, FLOAT_REGISTERS, HELIUM, Registers
 from ..aot.toolchain import Toolchain
 from ..base import TargetDescription
@@ -133,6 +134,7 @@ class CortexMTarget(TunableTarget):
                 identity=identity,
                 workspaces=generated.arena.workspace_bytes(generated.program),
                 patches=generated.patches,
+                memory=memory_plan(generated.program, generated.arena),
             )
             info.write(work, description)
         return CortexMArtifact(description, output, info)

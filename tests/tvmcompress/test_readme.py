@@ -46,7 +46,8 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ran = run(*shlex.split(without)[1:])
         assert ran.code == 0, ran.err
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"model.tvmc", "model.onnx", "recipe.toml", "report.json", "manifest.json", "x86"}
+    reports = {"report.json", "report.html"}
+    assert written == {"model.tvmc", "model.onnx", "recipe.toml", "manifest.json", "node_data", "x86", *reports}
 
 
 def test_commands_of_precisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

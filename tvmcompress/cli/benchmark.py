@@ -17,9 +17,11 @@ from .options.recipe import RecipeOptions
 from .options.rpc import RpcOptions
 from .options.samples import OPTIMISTIC, SampleOptions, Samples
 from .options.targets import BuildOptions
+from .process import command_line
 from .progress import bars
 
 if TYPE_CHECKING:
+    from ..compression import CompressionResult
     from ..data.dataset import Dataset
     from ..model import Model
     from ..recipe.recipe import Recipe
@@ -44,9 +46,12 @@ def benchmark(
         bool,
         typer.Option("--skip-missing", help="Go on without targets whose tools are missing.", rich_help_panel="Targets"),
     ] = False,
-    save: Annotated[Path | None, typer.Option("-o", "--output", help="Keep the builds and report.json in this folder.")] = None,
+    save: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Keep the builds, report.json and report.html in this folder.")
+    ] = None,
     reading: ModelOptions,
     read: ReadOptions,
+    html: common.HtmlOption = True,
     json: common.JsonOption = False,
 ) -> None:
     """Measure models on targets, side by side.
@@ -59,7 +64,9 @@ def benchmark(
     from ..compression import limited_target
     from ..errors import UserError
     from ..files.output_folder import output_folder
-    from ..report.record import Host, RemarkRecord, Report
+    from ..report.html import save_html
+    from ..report.record import Host, RemarkRecord, Report, StepRecord, compression_records, used_sensitivity
+    from ..report.surgery import surgery_record
 
     plan = reading.recorded(asked.recipe())
     given.check(plan, asked)
@@ -74,12 +81,17 @@ def benchmark(
         loaded = {_name(path, models): reading.load(path, plan) for path in models}
         first = next(iter(loaded.values()))
         samples = given.load(plan, first.inputs, read)
+        steps: tuple[StepRecord, ...] = ()
         remarks: tuple[RemarkRecord, ...] = ()
+        whole: CompressionResult | None = None
         if compressing:
-            loaded = _versions(first, samples, plan, targets, search_log=given.search_log, cache=given.cache)
+            results = _versions(first, samples, plan, targets, search_log=given.search_log, cache=given.cache)
+            loaded = {"original": first, **{name: result.model for name, result in results.items()}}
+            whole = list(results.values())[-1]
+            steps, remarks = compression_records(whole)
             if samples.optimistic:
-                remarks = (RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC),)
-        records = _records(loaded, samples.evaluation)
+                remarks = (*remarks, RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC))
+        records = _records(loaded, samples.evaluation, samples.calibration if compressing else None)
         builds = measure_all(
             loaded,
             targets,
@@ -97,15 +109,24 @@ def benchmark(
             models=tuple(records),
             builds=tuple(builds),
             recipe=plan if compressing else None,
+            steps=steps,
+            surgery=None if whole is None else surgery_record(whole),
+            precisions=None if whole is None else whole.precisions,
             remarks=remarks,
+            command=command_line(),
+            sensitivity=used_sensitivity(plan),
             gate=plan.gate,
         )
         if folder is not None:
             report.save(folder / "report.json")
+            if html:
+                save_html(report, folder / "report.html")
     if json:
         common.print_json(report)
     else:
         _show(report)
+        if save is not None and html:
+            common.show_page(save / "report.html")
     common.conclude(report, save)
 
 
@@ -125,11 +146,13 @@ def _name(path: Path, all_paths: list[Path]) -> str:
     return path.stem if sum(other.stem == path.stem for other in all_paths) == 1 else str(path.with_suffix(""))
 
 
-def _versions(original: Model, samples: Samples, plan: Recipe, targets: list[str], **kept: Path | None) -> dict[str, Model]:
+def _versions(
+    original: Model, samples: Samples, plan: Recipe, targets: list[str], **kept: Path | None
+) -> dict[str, CompressionResult]:
     from ..measuring.benchmarking import ablation
 
     with bars() as bar:
-        results = ablation(
+        return ablation(
             original,
             samples.calibration,
             plan,
@@ -139,20 +162,21 @@ def _versions(original: Model, samples: Samples, plan: Recipe, targets: list[str
             on_progress=bar,
             **kept,
         )
-    return {"original": original, **{name: result.model for name, result in results.items()}}
 
 
-def _records(models: dict[str, Model], samples: Dataset | None) -> list[ModelRecord]:
+def _records(models: dict[str, Model], samples: Dataset | None, calibration: Dataset | None) -> list[ModelRecord]:
+    """Every model, evaluated where there is data; versions of one model with the noise of their layers."""
     from ..evaluation.accuracy import evaluate
-    from ..report.record import model_record
+    from ..report.record import layers_against, model_record
 
-    if samples is None:
-        return [model_record(name, model) for name, model in models.items()]
     first = next(iter(models.values()))
+    if samples is None:
+        return [model_record(name, model, layers=layers_against(first, model, calibration)) for name, model in models.items()]
     records = []
     with bars() as bar:
         for name, model in models.items():
             report = functools.partial(bar, f"evaluate {name}")
             evaluation = evaluate(model, samples, reference=first, on_progress=report)
-            records.append(model_record(name, model, evaluation))
+            noise = layers_against(first, model, samples)
+            records.append(model_record(name, model, evaluation, noise))
     return records

@@ -22,6 +22,8 @@ WIDE = 100
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; nothing else goes to standard output.")]
 
+HtmlOption = Annotated[bool, typer.Option("--html/--no-html", help="Also write report.html: the figures as one page.")]
+
 _STYLES = {"Error": "bold red", "Warning": "bold yellow"}
 
 
@@ -46,6 +48,11 @@ def print_line(kind: str, sentence: str) -> None:
     line = Text.assemble((f"{kind}:", _STYLES.get(kind, "bold")), " ", " ".join(sentence.split()))
     with contextlib.suppress(OSError):  # there is nowhere else to say it
         errors().print(line, soft_wrap=True)
+
+
+def show_page(path: Path) -> None:
+    """Say where the report as a page is."""
+    output().print(Text.assemble("Look at ", (str(path), "bold")), soft_wrap=True)
 
 
 def print_json(result: BaseModel | Any) -> None:

@@ -16,6 +16,7 @@ from .options.recipe import RecipeOptions
 from .options.rpc import RpcOptions
 from .options.samples import OPTIMISTIC, SampleOptions
 from .options.targets import BuildOptions
+from .process import command_line
 from .progress import Bars, bars
 
 if TYPE_CHECKING:
@@ -54,18 +55,21 @@ def compress(
     ] = None,
     reading: ModelOptions,
     read: ReadOptions,
+    html: common.HtmlOption = True,
     groups: Annotated[bool, typer.Option("--groups", help="Show what each group of channels lost, and why.")] = False,
     json: common.JsonOption = False,
 ) -> None:
     """Compress a model, build it for targets, and measure what came out.
 
     The output folder gets model.tvmc (the compressed model), model.onnx (the same for other runtimes; quantized models as
-    QDQ), recipe.toml, report.json and a folder for each target. It is written whole or not at all.
+    QDQ), recipe.toml, report.json, report.html and a folder for each target. It is written whole or not at all.
     """
     from ..compression import compress as run
     from ..compression import limited_target
     from ..errors import UserError
     from ..files.output_folder import output_folder
+    from ..report.html import save_html
+    from ..report.node_data import save_node_data
 
     plan = reading.recorded(asked.recipe())
     given.check(plan, asked)
@@ -94,18 +98,21 @@ def compress(
                 cache=given.cache,
                 on_progress=bar,
             )
-            models = _records(result, samples.evaluation, bar)
-        tried = samples.evaluation or samples.calibration
+            tried = samples.evaluation or samples.calibration
+            models = _records(result, samples.evaluation, tried, bar)
         compressed = {"compressed": result.model}
         builds = measure_all(compressed, targets, tried, folder, options=options, tune=build.tune, boards=boards)
         report = _report(model, result, models, builds, OPTIMISTIC if samples.optimistic else None)
         result.model.save(folder / "model.tvmc")
-        if onnx is not False:
-            _write_onnx(result, folder / "model.onnx", required=onnx is True)
+        if onnx is not False and _write_onnx(result, folder / "model.onnx", required=onnx is True):
+            save_node_data(models[-1], tuple(builds), folder / "node_data")
         result.recipe.save(folder / "recipe.toml")
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-        report = report.model_copy(update={"files": (*files, "report.json")})
+        pages = ("report.html", "report.json") if html else ("report.json",)
+        report = report.model_copy(update={"files": (*files, *pages)})
         report.save(folder / "report.json")
+        if html:
+            save_html(report, folder / "report.html")
     if json:
         common.print_json(report)
     else:
@@ -113,8 +120,8 @@ def compress(
     common.conclude(report, output)
 
 
-def _write_onnx(result: CompressionResult, path: Path, required: bool) -> None:
-    """The model as ONNX; one with an operator that ONNX lacks is left out unless it is asked for."""
+def _write_onnx(result: CompressionResult, path: Path, required: bool) -> bool:
+    """The model as ONNX, if it can be; one with an operator that ONNX lacks is left out unless it is asked for."""
     from ..errors import UnsupportedOperatorError
     from ..exporting import export_onnx
 
@@ -123,19 +130,24 @@ def _write_onnx(result: CompressionResult, path: Path, required: bool) -> None:
     except UnsupportedOperatorError:
         if required:
             raise
+        return False
+    return True
 
 
-def _records(result: CompressionResult, data: Dataset | None, bar: Bars) -> tuple[ModelRecord, ...]:
-    """The original and the compressed model, evaluated where there is data."""
+def _records(
+    result: CompressionResult, data: Dataset | None, tried: Dataset | None, bar: Bars
+) -> tuple[ModelRecord, ...]:
+    """The original and the compressed model: evaluated where there is data, with the noise of layers where samples are."""
     from ..evaluation.accuracy import evaluate
-    from ..report.record import model_record
+    from ..report.record import layers_against, model_record
 
+    noise = layers_against(result.original, result.model, tried)
     if data is None:
-        return model_record("original", result.original), model_record("compressed", result.model)
+        return model_record("original", result.original), model_record("compressed", result.model, layers=noise)
     after = evaluate(result.model, data, reference=result.original, on_progress=lambda done, all_: bar("evaluate", done, all_))
     return (
         model_record("original", result.original, after.of_reference()),
-        model_record("compressed", result.model, after),
+        model_record("compressed", result.model, after, noise),
     )
 
 
@@ -146,7 +158,7 @@ def _report(
     builds: list[BuildRecord],
     warning: str | None,
 ) -> Report:
-    from ..report.record import Host, RemarkRecord, Report, compression_records
+    from ..report.record import Host, RemarkRecord, Report, compression_records, used_sensitivity
     from ..report.surgery import surgery_record
 
     steps, remarks = compression_records(result)
@@ -163,6 +175,8 @@ def _report(
         precisions=result.precisions,
         remarks=remarks,
         gate=result.recipe.gate,
+        command=command_line(),
+        sensitivity=used_sensitivity(result.recipe),
     )
 
 
@@ -197,3 +211,5 @@ def _show(report: Report, output: Path, groups: bool) -> None:
     exchange = ", model.onnx (for other runtimes)" if "model.onnx" in report.files else ""
     files = f": model.tvmc (the model){exchange}, recipe.toml (the options), report.json (figures)."
     console.print(Text.assemble("Written to ", (str(output), "bold"), files))
+    if "report.html" in report.files:
+        common.show_page(output / "report.html")

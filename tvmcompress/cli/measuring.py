@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..measuring.record import BuildRecord
     from ..model import Model
     from ..targets.remote.boards import BoardPool
+    from ..tuning.progress import TuningResult
 
 
 def measure_all(
@@ -33,10 +34,11 @@ def measure_all(
         return []
     from ..measuring.benchmarking import benchmark
 
+    tuned: dict[tuple[str, str], TuningResult | None] = {}
     if tune:
         for target in targets:
-            tuned = [_tune(name, model, target, tune) for name, model in models.items()]
-            if not any(tuned):
+            tuned.update({(name, target): _tune(name, model, target, tune) for name, model in models.items()})
+            if not any(tuned[name, target] for name in models):
                 print_line("Warning", f"--tune changed nothing for {target}: it has kernels to tune for int8 models only")
     timed = {"runs": runs} if runs is not None else {}
     measuring: dict[str, dict[str, Any]] = {"x86": {**options["x86"], **timed}}
@@ -53,7 +55,7 @@ def measure_all(
                 bar("models on targets", done, total)
                 done += 1
 
-        return benchmark(
+        builds = benchmark(
             models,
             targets,
             samples=samples,
@@ -64,9 +66,11 @@ def measure_all(
             boards=boards,
             on_build=report,
         )
+    found = {key: result for key, result in tuned.items() if result is not None}
+    return [build.model_copy(update={"tuning": found.get((build.model, build.target))}) for build in builds]
 
 
-def _tune(name: str, model: Model, target: str, trials: int) -> bool:
+def _tune(name: str, model: Model, target: str, trials: int) -> TuningResult | None:
     """Tune a model for a target, if there is something to tune: on Cortex what is quantized, on cores with kernels."""
     from ..compression import is_quantized
     from ..targets.registry import get_target
@@ -76,7 +80,6 @@ def _tune(name: str, model: Model, target: str, trials: int) -> bool:
 
     described = get_target(target)
     if isinstance(described, TunableTarget) and not (is_quantized(model) and described.kernel_passes()):
-        return False
+        return None
     with bars() as bar:
-        tune(model, target, trials, on_progress=reporter(bar, f"{name}, {target}"))
-    return True
+        return tune(model, target, trials, on_progress=reporter(bar, f"{name}, {target}"))

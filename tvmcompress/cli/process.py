@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -26,12 +28,21 @@ BUG, USER_ERROR, INTERRUPTED = ExitCode.BUG, ExitCode.INPUT, ExitCode.INTERRUPTE
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
+_COMMAND: ContextVar[str] = ContextVar("command", default="")
+
+
+def command_line() -> str:
+    """The command that runs, as it can be given again; empty where none does."""
+    return _COMMAND.get()
+
+
 class Commands(TyperGroup):
     """The commands, which end with one of `ExitCode`."""
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command, and exit."""
         given = sys.argv[1:] if args is None else args
+        _COMMAND.set(shlex.join(["tvmcompress", *given]))
         with quiet():
             try:
                 code = super().main(args, standalone_mode=False, **extra) or 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..targets.base import Measurement, Record
+from ..tuning.progress import TuningResult
 
 
 class BuildRecord(Record):
@@ -19,6 +20,7 @@ class BuildRecord(Record):
         notes: Options of the build that changed nothing, a sentence each.
         exit_code: What the command line makes of the problem: 0 where there is none or the target was to be left out, else
             1 a bug, 2 the user's input, 3 a board that the model does not fit, 5 a tool that is missing or failed.
+        tuning: What was found by tuning for it in this run; None where there was none.
     """
 
     model: str
@@ -30,3 +32,4 @@ class BuildRecord(Record):
     problem: str | None = None
     notes: tuple[str, ...] = ()
     exit_code: int = 0
+    tuning: TuningResult | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from html import escape
 from pathlib import Path
 from typing import Literal
 
@@ -11,22 +12,29 @@ from pydantic import computed_field
 
 from .. import __version__
 from ..compression import CompressionResult, is_quantized
+from ..data.dataset import Dataset
 from ..evaluation.accuracy import Evaluation
-from ..evaluation.noise import LayerNoise
+from ..evaluation.noise import LayerNoise, layer_noise
 from ..files.whole_file import whole_file
 from ..measuring.record import BuildRecord
 from ..model import Model
 from ..passes._tvm import TVM_VERSION
 from ..passes.graph.analysis import count_macs, param_bytes, param_sizes
 from ..recipe.gate import GateRecipe
-from ..recipe.recipe import Recipe
+from ..recipe.recipe import PruneRecipe, Recipe
 from ..search.precision_choice import PrecisionChoice
+from ..sensitivity.channels import Sensitivity
 from ..targets.base import Record
 from .gate import gate_failure
+from .layers import LayerFigures, layer_figures
 from .surgery import SurgeryRecord
 
 ACCURACY = 4
 """The exit code where a result does not pass its gate."""
+
+
+NOISE_SAMPLES = 16
+"""Samples on which the noise at layers is measured for reports; more change it little."""
 
 
 class ModelRecord(Record):
@@ -39,6 +47,7 @@ class ModelRecord(Record):
         weight_bytes: Bytes of all its constants.
         evaluation: Its quality; None where there was no data.
         layers: The noise at its layers against the original; empty where that was not asked for.
+        figures: What each of its layers costs, and in which numbers it computes.
         provenance: What happened to it, one sentence each.
     """
 
@@ -48,6 +57,7 @@ class ModelRecord(Record):
     weight_bytes: int
     evaluation: Evaluation | None = None
     layers: tuple[LayerNoise, ...] = ()
+    figures: tuple[LayerFigures, ...] = ()
     provenance: tuple[str, ...] = ()
 
 
@@ -129,6 +139,8 @@ class Report(Record):
         remarks: What the passes had to say.
         files: What was written, relative to the output folder.
         gate: How good the last model must be; None where it is taken as it is.
+        command: The command line; empty where there was none.
+        sensitivity: What `tvmcompress sensitivity` had measured, where pruning went by it.
     """
 
     version: Literal[1] = 1
@@ -143,6 +155,8 @@ class Report(Record):
     remarks: tuple[RemarkRecord, ...] = ()
     files: tuple[str, ...] = ()
     gate: GateRecipe | None = None
+    command: str = ""
+    sensitivity: Sensitivity | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -171,6 +185,12 @@ class Report(Record):
         """The targets, in the order of the builds."""
         return tuple(dict.fromkeys(build.target for build in self.builds))
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it: the page, in a frame of its own."""
+        from .html import html_page
+
+        return f'<iframe srcdoc="{escape(html_page(self))}" style="width:100%;height:900px;border:0"></iframe>'
+
     def save(self, path: Path) -> None:
         """Write the report as JSON.
 
@@ -192,8 +212,21 @@ def model_record(
         weight_bytes=param_bytes(model.module),
         evaluation=evaluation,
         layers=layers,
+        figures=layer_figures(model),
         provenance=model.provenance,
     )
+
+
+def used_sensitivity(recipe: Recipe) -> Sensitivity | None:
+    """What pruning went by, where a recipe names it."""
+    tables = [table for _, table in recipe.entries() if isinstance(table, PruneRecipe)]
+    named = [table.sensitivity for table in tables if table.sensitivity is not None]
+    return Sensitivity.load(named[0]) if named else None
+
+
+def layers_against(original: Model, model: Model, samples: Dataset | None) -> tuple[LayerNoise, ...]:
+    """The noise at the layers of a version on a few samples; none without samples."""
+    return () if samples is None or model is original else tuple(layer_noise(original, model, samples, samples=NOISE_SAMPLES))
 
 
 def count_weights(model: Model) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.patching.patch_execution import PatchExecution, prefixes
 from tvmcompress.targets.aot.compiled import compile_program
 from tvmcompress.targets.aot.generate import generate
+from tvmcompress.targets.aot.memory_map import memory_plan
+from tvmcompress.targets.aot.plan import ALIGNMENT
 from tvmcompress.targets.aot.program import make_program
 from tvmcompress.targets.aot.schedule import FLOAT_REGISTERS
 from tvmcompress.targets.integer_io import core_and_specs
@@ -35,6 +38,21 @@ def test_every_step_finds_its_tensors(net: Net, data: st.DataObject) -> None:
     program = make_program(mod, "net", FLOAT_REGISTERS)
     made = compile_program(program, tvm.target.Target(HOST))
     check_memory(program, made.arena)
+
+
+@pytest.mark.parametrize("patch_wise", [False, True])
+def test_the_map_of_the_arena(patch_wise: bool, tmp_path: Path) -> None:
+    """Every step finds its result in it, nothing lies on anything else, and it is as high as the arena."""
+    made = Library(tall_net().core(), tmp_path, patch_wise=patch_wise).made
+    found = memory_plan(made.program, made.arena)
+    assert found.steps == tuple(step.layer for step in made.program.steps)
+    alive = [[b for b in found.buffers if b.first <= step <= b.last] for step in range(len(found.steps))]
+    for layer, buffers in zip(found.steps, alive):
+        assert any(layer in buffer.holds and not buffer.workspace for buffer in buffers)
+        placed = sorted((buffer.offset, buffer.offset + buffer.bytes) for buffer in buffers)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(placed))
+    top = max(buffer.offset + buffer.bytes for buffer in found.buffers)
+    assert 0 <= made.arena.plan.size - top < ALIGNMENT
 
 
 def test_the_arena_shrinks_and_every_byte_stays(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ class TestInspect:
 class TestCompress:
     def test_what_is_written(self, compressed: Path) -> None:
         names = {path.name for path in compressed.iterdir()}
-        assert names == {"manifest.json", "model.tvmc", "model.onnx", "recipe.toml", "report.json", "x86"}
+        reports = {"report.html", "report.json"}
+        assert names == {"manifest.json", "model.tvmc", "model.onnx", "node_data", "recipe.toml", "x86", *reports}
         assert [path.name for path in compressed.parent.iterdir()] == ["out"]
         report = json.loads((compressed / "report.json").read_text())
         assert {*report["files"], "manifest.json"} == {
@@ -98,7 +99,7 @@ class TestCompress:
         images = tvmcompress.load_data(digits / "digits_test.npz", integer.inputs).first(50).inputs()[0]
         first, second = (model.run(images)[0].argmax(1) for model in (qdq, integer))
         assert (first == second).mean() >= 0.96
-        ran = run("compress", digits / "digits.onnx", "--prune", 0.3, "--no-onnx", "-o", tmp_path / "out")
+        ran = run("compress", digits / "digits.onnx", "--prune", 0.3, "--no-onnx", "--no-html", "-o", tmp_path / "out")
         assert ran.code == 0, ran.err
         names = {path.name for path in (tmp_path / "out").iterdir()}
         assert names == {"manifest.json", "model.tvmc", "recipe.toml", "report.json"}
