@@ -20,6 +20,7 @@ from .presets import presets
 from .process import Commands
 from .run import run
 from .schema import schema
+from .search import search
 from .sensitivity import sensitivity
 from .targets import targets
 from .tune import tune
@@ -60,6 +61,7 @@ app.command()(compress)
 app.command()(evaluate)
 app.command()(run)
 app.command()(benchmark)
+app.command()(search)
 app.command()(tune)
 app.add_typer(logs, name="logs")
 app.command()(package)

@@ -20,8 +20,8 @@ from tvmcompress.cli.options.targets import BuildOptions
 
 COMMANDS = {info.callback.__name__: info.callback for info in app.registered_commands if info.callback is not None}
 USERS = {
-    ModelOptions: {"inspect", "sensitivity", "compress", "evaluate", "benchmark", "tune"},
-    ReadOptions: {"sensitivity", "compress", "evaluate", "run", "benchmark"},
+    ModelOptions: {"inspect", "sensitivity", "compress", "evaluate", "benchmark", "tune", "search"},
+    ReadOptions: {"sensitivity", "compress", "evaluate", "run", "benchmark", "search"},
     PartOptions: {"evaluate", "run"},
     SampleOptions: {"compress", "benchmark"},
     RecipeOptions: {"compress", "benchmark"},
