@@ -15,6 +15,7 @@ declare -A packages=(
     [g++]="g++"
     [arm-none-eabi-gcc]="gcc-arm-none-eabi libnewlib-arm-none-eabi"
     [aarch64-linux-gnu-gcc]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+    [arm-linux-gnueabihf-gcc]="gcc-arm-linux-gnueabihf libc6-dev-armhf-cross"
     [qemu-system-arm]="qemu-system-arm"
     [qemu-aarch64]="qemu-user"
     [cmake]="cmake make"

@@ -336,7 +336,7 @@ class Target(ABC):
     """
 
     descriptions: ClassVar[Path] = Path(__file__).parent / "descriptions"
-    remote: ClassVar[bool] = False
+    remote: bool = False
 
     def __init__(self, description: TargetDescription) -> None:
         self.description = description

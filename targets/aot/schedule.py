@@ -52,6 +52,8 @@ FLOAT_REGISTERS = Registers(lanes=1, float_sums=12, integer_sums=4)
 """The same and 32 floating-point registers."""
 HELIUM = Registers(lanes=4, float_sums=4, integer_sums=4)
 NEON = Registers(lanes=4, float_sums=16, integer_sums=16, rowwise_padding=False, unroll=4)
+NARROW_NEON = Registers(lanes=4, float_sums=8, integer_sums=8, rowwise_padding=False, unroll=4)
+"""Of a 32-bit core: sixteen vector registers."""
 
 
 def schedule(func: tirx.PrimFunc, registers: Registers) -> tirx.PrimFunc:

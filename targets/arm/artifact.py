@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..aot.build_info import BuildInfo
 from ..base import TargetDescription
 from ..emulators.artifact import EmulatedArtifact
+from .cores import platform_of
 
 
 def emulator_command(description: TargetDescription, plugin: Sequence[str], program: Path) -> list[str | Path]:
     """The command line that runs a program on the core's stand-in."""
-    return ["qemu-aarch64", "-cpu", str(description.emulator_cpu), *plugin, program]
+    return [platform_of(description).qemu, "-cpu", str(description.emulator_cpu), *plugin, program]
 
 
 class CortexAArtifact(EmulatedArtifact):
-    """Runs under qemu-aarch64."""
+    """Runs under qemu-aarch64 or qemu-arm."""
 
-    nm = "aarch64-linux-gnu-nm"
     thumb = False
+
+    def __init__(self, target: TargetDescription, path: Path, info: BuildInfo) -> None:
+        super().__init__(target, path, info)
+        platform = platform_of(target)
+        self.nm = f"{platform.prefix}nm"
+        # The C library of a 32-bit system is Thumb code.
+        self.thumb = not platform.wide
 
     def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
         """The emulator's command line."""

@@ -26,8 +26,8 @@ class Feature(Record):
     bit: int
 
 
-_KNOWN = (
-    # arch/arm64/include/uapi/asm/hwcap.h; what no generated code uses (atomics, cryptography) is left out.
+_WIDE = (
+    # Linux, arch/arm64/include/uapi/asm/hwcap.h; what no generated code uses (atomics, cryptography) is left out.
     Feature(name="asimd", llvm="neon", word=1, bit=1),
     Feature(name="asimdhp", llvm="fullfp16", word=1, bit=10),
     Feature(name="asimdrdm", llvm="rdm", word=1, bit=12),
@@ -38,11 +38,19 @@ _KNOWN = (
     Feature(name="bf16", llvm="bf16", word=2, bit=14),
 )
 
+_NARROW = (
+    # arch/arm/include/uapi/asm/hwcap.h.
+    Feature(name="neon", llvm="neon", word=1, bit=12),
+    Feature(name="vfpv4", llvm="vfp4", word=1, bit=16),
+    Feature(name="idiva", llvm="hwdiv-arm", word=1, bit=17),
+)
+
 
 def needed(target: dict[str, Any]) -> tuple[Feature, ...]:
     """What code for a TVM target may use."""
     described = tvm.target.Target(target)
-    return tuple(feature for feature in _KNOWN if codegen.target_has_features(feature.llvm, described))
+    known = _WIDE if str(target["mtriple"]).startswith("aarch64") else _NARROW
+    return tuple(feature for feature in known if codegen.target_has_features(feature.llvm, described))
 
 
 def masks(features: tuple[Feature, ...]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from ..remote.artifact import Loaded, RemoteProgram
 from ..remote.board import Board
 from ..remote.facts import Facts, ffi_includes
 from .artifact import CortexAArtifact
+from .cores import platform_of
 from .features import lacking, needed
 
 _TEMPLATES = Environment(
@@ -29,18 +30,17 @@ class CortexAProgram(RemoteProgram):
 
     Args:
         built: The build.
-        prefix: Of the cross compiler's programs.
 
     Raises:
         UserError: A file of the build is missing or changed.
         ToolError: The compiler refused.
     """
 
-    def __init__(self, built: CortexAArtifact, prefix: str) -> None:
+    def __init__(self, built: CortexAArtifact) -> None:
         self.built: CortexAArtifact = built
         self._folder = tempfile.TemporaryDirectory(prefix="tvmcompress-module-")
         self.library = Path(self._folder.name) / f"{built.info.prefix}.so"
-        write_module(built, prefix, self.library)
+        write_module(built, self.library)
 
     def lacking(self, facts: Facts, architecture: str) -> list[str]:
         """Instructions that the code may use and the board lacks."""
@@ -85,12 +85,11 @@ class _LoadedModule(Loaded):
         return [self._board.tensor(value) for value in sample], [self._board.tensor(value) for value in outputs]
 
 
-def write_module(built: CortexAArtifact, prefix: str, library: Path) -> None:
+def write_module(built: CortexAArtifact, library: Path) -> None:
     """Compile a build's library once more, as a shared one with a function `main` for TVM's runtime.
 
     Args:
         built: The build.
-        prefix: Of the cross compiler's programs.
         library: Where to write.
     """
     name, folder = built.info.prefix, built.path
@@ -98,7 +97,14 @@ def write_module(built: CortexAArtifact, prefix: str, library: Path) -> None:
     source.write_text(_TEMPLATES.get_template("tvm_module.c.j2").render(prefix=name))
     parts = sorted(path.name for path in folder.glob(f"{name}*") if path.suffix in (".c", ".S", ".o"))
     headers = [str(folder), *ffi_includes()]
-    command: list[str | Path] = [f"{prefix}gcc", "-std=gnu11", "-O3", "-shared", "-fPIC", *built.target.compiler_flags]
+    command: list[str | Path] = [
+        f"{platform_of(built.target).prefix}gcc",
+        "-std=gnu11",
+        "-O3",
+        "-shared",
+        "-fPIC",
+        *built.target.compiler_flags,
+    ]
     command += [part for header in headers for part in ("-I", header)]
     command += [source, *(whole(folder, part) for part in parts), "-lm", "-Wl,-Bsymbolic,--gc-sections", "-o", library]
     run(command, what="linking the library for the board", timeout=300)

@@ -1,4 +1,4 @@
-"""64-bit Cortex-A: the same library as for microcontrollers, run and counted by the user-mode emulator."""
+"""Cortex-A: the same library as for microcontrollers, run and counted by the user-mode emulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.generate import Generated, generate
 from ..aot.memory_map import memory_plan
-from ..aot.schedule import NEON
+from ..aot.schedule import NARROW_NEON, NEON
 from ..aot.toolchain import Toolchain
 from ..base import TargetDescription
 from ..emulators.tools import missing, package_version, require
@@ -22,23 +22,22 @@ from ..staging import staged
 from ..trials.tunable import TunableTarget
 from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexAArtifact
-from .cores import problem
+from .cores import platform_of, problem
 from .features import masks, needed
 from .remote import CortexAProgram
 from .trials import CortexAEmulator
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
-_PREFIX = "aarch64-linux-gnu-"
-_BUILDING = [_PREFIX + "gcc", _PREFIX + "ar", _PREFIX + "size"]
-_RUNNING = [_PREFIX + "nm", "qemu-aarch64", "cc"]
 _PROGRAM = "runner"
 
 
 class CortexATarget(TunableTarget):
-    """Builds for one 64-bit Cortex-A core."""
+    """Builds for one Cortex-A core."""
 
-    remote = True
+    def __init__(self, description: TargetDescription) -> None:
+        super().__init__(description)
+        self.remote = platform_of(description).wide
 
     @classmethod
     def problem(cls, description: TargetDescription) -> str | None:
@@ -47,7 +46,8 @@ class CortexATarget(TunableTarget):
 
     def missing_tools(self) -> list[str]:
         """The cross compiler, the emulator, and a compiler for the counting plugin."""
-        return missing([*_BUILDING, *_RUNNING])
+        building, running = platform_of(self.description).programs
+        return missing([*building, *running])
 
     def build(
         self,
@@ -77,14 +77,14 @@ class CortexATarget(TunableTarget):
         """
         if options:
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
-        require(_BUILDING, f"building for {self.description.name}")
+        require(platform_of(self.description).programs[0], f"building for {self.description.name}")
         description, output, logs = self.description, Path(output), self.logs(tuning_log)
         with staged(output) as work:
             generated = generate(
                 mod,
                 description.tvm,
                 work,
-                registers=NEON,
+                registers=NEON if platform_of(description).wide else NARROW_NEON,
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
@@ -116,8 +116,8 @@ class CortexATarget(TunableTarget):
 
     def remote_program(self, path: Path) -> CortexAProgram:
         """The build in a folder, for boards."""
-        require(_BUILDING, f"building for {self.description.name}")
-        return CortexAProgram(self.load(path), _PREFIX)
+        require(platform_of(self.description).programs[0], f"building for {self.description.name}")
+        return CortexAProgram(self.load(path))
 
     def emulator(self) -> CortexAEmulator:
         """The user-mode emulator."""
@@ -125,6 +125,8 @@ class CortexATarget(TunableTarget):
 
     def kernel_passes(self, logs: Sequence[TuningLog] = (), **options: Any) -> list[Any]:
         """The passes that use the core's kernels."""
+        if not platform_of(self.description).wide:
+            return []
         from .kernels.legalize import UseNeonKernels
         from .kernels.products import products_of
 
@@ -135,7 +137,7 @@ class CortexATarget(TunableTarget):
         folder = generated.folder
         runner = folder / "runner.c"
         runner.write_text(_TEMPLATES.get_template("runner.c.j2").render({"prefix": generated.prefix}))
-        tools = Toolchain(_PREFIX, self.description.compiler_flags, output / "compiler.log")
+        tools = Toolchain(platform_of(self.description).prefix, self.description.compiler_flags, output / "compiler.log")
         with tempfile.TemporaryDirectory() as scratch:
             compiled = tools.compile(generated, [runner], Path(scratch))
             # Static: the emulator then needs no libraries of the other architecture.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ..base import TargetDescription
 from .artifact import CortexAArtifact, emulator_command
+from .cores import platform_of
 
 
 class CortexAEmulator:
     """The emulator of a core; attributes as of `trials.image.Emulator`."""
 
-    prefix = "aarch64-linux-gnu-"
     thumb = CortexAArtifact.thumb
     hosted = True
     most_bytes = 64 << 20
@@ -20,6 +20,7 @@ class CortexAEmulator:
     def __init__(self, description: TargetDescription) -> None:
         self.description = description
         self.tvm = description.tvm
+        self.prefix = platform_of(description).prefix
 
     def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
         """Nothing but the linker's option: the emulator then needs no libraries of the other architecture."""
