@@ -51,7 +51,7 @@ class RpcOptions:
         pool = BoardPool(Tracker(self.rpc), self.key, self.rpc_timeout or TIMEOUT)
         served = [target for target in map(get_target, targets) if target.remote]
         if not served:
-            raise UserError("--rpc runs models on x86 and 64-bit Cortex-A; add a --target such as raspberry-pi-4, or leave it out")
+            raise UserError("--rpc runs models on x86 and 64-bit Cortex-A; add one, as in --target raspberry-pi-4")
         for target in served:
             pool.of(target.description).require()
         return pool
