@@ -8,12 +8,13 @@ DEMO_OUTPUT ?= demo-out
 # Workers of the test run; each has one thread, so that they do not fight for the cores.
 WORKERS ?= auto
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 help:
 	@echo "make demo    compress the digits example and measure it on x86, Cortex-A72 and Cortex-M4"
 	@echo "make test    run the tests"
 	@echo "make lint    check style and types"
+	@echo "make docs    build the documentation as a site, in site/"
 	@echo "make clean   remove what these have made"
 
 demo: $(VENV)/.ready
@@ -30,8 +31,12 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	scripts/check_installed.sh $(BIN)
 
+# Nothing of it is fetched from elsewhere, neither here nor by who reads it. The environment silences an advertisement.
+docs: $(VENV)/.ready-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
+
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT) build
+	rm -rf $(VENV) $(DEMO_OUTPUT) build site
 
 $(VENV)/.ready: pyproject.toml scripts/setup.sh
 	PYTHON="$(PYTHON)" scripts/setup.sh $(VENV) .

@@ -1,4 +1,5 @@
-"""Write the pages of docs/ that are made from the code: operators.md, reference.md, and the schemas of docs/schemas.
+"""Write the pages of docs/ that are made from the code: operators.md, reference.md, command-line.md, python.md, and the
+schemas of docs/schemas.
 
 Usage: python scripts/make_docs.py
 """
@@ -9,6 +10,9 @@ import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+
+from command_line_page import command_line_page
+from python_page import python_page
 
 import tvmcompress
 from tvmcompress.cli.exit_codes import ExitCode
@@ -97,8 +101,8 @@ def reference_page() -> str:
 
 # Reference
 
-`import tvmcompress` gives these names. `help(tvmcompress.compress)` prints all of what is said of one: its arguments with
-shapes, dtypes and units, what it returns, and the errors it raises.
+`import tvmcompress` gives these names. The page on [Python](python.md) has all of what is said of each: arguments with shapes,
+dtypes and units, what it returns, and the errors it raises; so has `help(tvmcompress.compress)`.
 
 {table(["name", "what it is"], public)}
 
@@ -132,6 +136,8 @@ def schema_page(name: str) -> str:
 PAGES = {
     "operators.md": operators_page,
     "reference.md": reference_page,
+    "command-line.md": partial(command_line_page, NOTE),
+    "python.md": partial(python_page, NOTE),
     **{f"schemas/{name}.schema.json": partial(schema_page, name) for name in SCHEMAS},
 }
 

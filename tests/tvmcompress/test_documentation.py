@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -23,12 +23,9 @@ PUBLIC = [name for name in tvmcompress.__all__ if not name.startswith("__")]
 def make_docs() -> ModuleType:
     """The script that makes the pages."""
     pytest.importorskip("torch", reason="whether the bridge to PyTorch has an operator, only PyTorch can say")
-    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts" / "make_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        return importlib.import_module("make_docs")
 
 
 def arguments(thing: object) -> set[str]:
@@ -52,7 +49,10 @@ def test_every_public_name_says_what_its_arguments_are(name: str) -> None:
     assert arguments(thing) - {word.lstrip("*") for word in documented} == set()
 
 
-@pytest.mark.parametrize("page", ["operators.md", "reference.md", *(f"schemas/{name}.schema.json" for name in SCHEMAS)])
+MADE = ["operators.md", "reference.md", "command-line.md", "python.md", *(f"schemas/{name}.schema.json" for name in SCHEMAS)]
+
+
+@pytest.mark.parametrize("page", MADE)
 def test_the_pages_made_from_the_code_are_current(make_docs: ModuleType, page: str) -> None:
     assert (ROOT / "docs" / page).read_text() == make_docs.PAGES[page](), "run: python scripts/make_docs.py"
 

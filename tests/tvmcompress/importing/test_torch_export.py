@@ -94,9 +94,9 @@ def test_model_from_a_module_of_tvms_own() -> None:
 
 
 def test_example_of_tvms_own_flow(monkeypatch: pytest.MonkeyPatch, digits: Path) -> None:
-    monkeypatch.syspath_prepend(str(digits))
-    import tvm_flow
+    monkeypatch.syspath_prepend(str(digits / "own_pass"))
+    import flow
 
-    found = tvm_flow.main()
+    found = flow.main()
     assert found["original"] > 0.8
     assert found["repaired"] > found["pruned"] + 0.2

@@ -1,6 +1,6 @@
-"""TVM's own flow with two of our passes in it: a PyTorch network, pruned, repaired, compiled and run.
+"""TVM's own flow with passes of tvmcompress and one of its own in it: a PyTorch network, pruned, repaired, compiled and run.
 
-    python examples/tvm_flow.py        # needs PyTorch: pip install 'tvmcompress[train]'
+    python flow.py        # needs PyTorch: pip install 'tvmcompress[train]'
 
 The module comes from TVM's importer with its weights as constants, and TVM alone compiles what comes out.
 """
@@ -16,9 +16,33 @@ from torch import nn
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from tvmcompress.passes import PruneChannels, Reconstruct, detach_params
+from tvmcompress.passes import PruneChannels, Reconstruct, attach_params, detach_params
 
-FOLDER = Path(__file__).parent
+IMAGES = Path(__file__).resolve().parents[1]
+
+
+@tvm.transform.module_pass(opt_level=0, name="ClipOutliers")
+class ClipOutliers:
+    """Clip each weight to so many standard deviations of its tensor: the few that lie outside cost all others resolution
+    when integers have to reach them.
+
+    Args:
+        deviations: How many.
+    """
+
+    def __init__(self, deviations: float = 3.0) -> None:
+        self.deviations = deviations
+
+    def transform_module(self, mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        """Weights are named parameters, and their values an attribute of the module."""
+        bare, params = detach_params(mod)
+        clipped = {
+            name: np.clip(value, *(value.mean() + side * self.deviations * value.std() for side in (-1, 1))).astype(value.dtype)
+            if value.ndim > 1
+            else value
+            for name, value in params.items()
+        }
+        return attach_params(bare, clipped)
 
 
 def trained(images: np.ndarray, labels: np.ndarray) -> nn.Module:
@@ -55,14 +79,15 @@ def compiled_alone(mod: tvm.IRModule) -> tvm.IRModule:
 
 def main() -> dict[str, float]:
     """Print and return the accuracy of the network as it is, pruned, and pruned and repaired."""
-    data = np.load(FOLDER / "digits_test.npz")
+    data = np.load(IMAGES / "digits_test.npz")
     images, labels = data["x_uint8"].astype(np.float32) / 16, data["y"]
     network = trained(images[:300], labels[:300])
     program = torch.export.export(network, (torch.from_numpy(images[:1]),))
     # One form for what exporters write in many; it also gives layers names.
     original = relax.get_pipeline("tvmcompress.canonical")(from_exported_program(program, unwrap_unit_return_tuple=True))
-    pruned = tvm.transform.Sequential([PruneChannels(0.5), relax.transform.CanonicalizeBindings()])(original)
-    unlabelled = np.load(FOLDER / "digits_calib.npz")["x_uint8"].astype(np.float32) / 16
+    passes = [ClipOutliers(), PruneChannels(0.5), relax.transform.CanonicalizeBindings()]
+    pruned = tvm.transform.Sequential(passes)(original)
+    unlabelled = np.load(IMAGES / "digits_calib.npz")["x_uint8"].astype(np.float32) / 16
     repaired = Reconstruct(original, [unlabelled])(pruned)
     modules = {"original": compiled_alone(original), "pruned": compiled_alone(pruned), "repaired": compiled_alone(repaired)}
     found = {name: accuracy(mod, images[300:450], labels[300:450]) for name, mod in modules.items()}
