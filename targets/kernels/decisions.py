@@ -89,6 +89,9 @@ def fields(record: Any, *left_out: str) -> dict[str, Any]:
 
 def layer_name(kernel: str, shape: Mapping[str, Any]) -> str:
     """What a workload is called in tables: its kernel and sizes."""
+    if "reads" in shape:
+        sizes = {name: "x".join(map(str, shape.get(name, ()))) for name in ("sums", "reads", "outputs")}
+        return f"{kernel}{' of ' * bool(sizes['sums'])}{sizes['sums']} on {sizes['reads']} to {sizes['outputs']}"
     if "inputs" in shape:
         return f"{kernel} {shape['inputs']} to {shape['outputs']}"
     size = "x".join(map(str, shape.get("kernel", (3, 3))))

@@ -1,13 +1,14 @@
 """What was measured of kernels, in tuning logs.
 
 A workload of a kernel is written as an empty function that bears its key, a point of its space as annotations: so the logs
-are MetaSchedule databases like those of schedules. In place of seconds stand executed instructions.
+are MetaSchedule databases, with a name for everything that is decided. Of kernels that an emulator runs executed
+instructions stand in place of seconds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,15 @@ from tvm.s_tir import Schedule
 from tvm.script import tirx as T
 
 from ...passes._tvm import tirx, tvm
-from ..tuning_log import FAILED_SECONDS, TuningLog
+from ..tuning_log import FAILED_SECONDS, TuningLog, cost_of
 from .decisions import Decisions, Workload, point_key
 
 # mypy: ignore-errors
 
 WORKLOAD_ATTR = "tvmcompress.workload"
+_SURE = 0.05
+"""Of the default's time: what a single timing must be below it."""
+
 _FLASH, _WORKSPACE = "tvmcompress.flash_bytes", "tvmcompress.workspace_bytes"
 
 
@@ -30,15 +34,20 @@ class KernelRecord:
 
     Attributes:
         decisions: The point.
-        instructions: Executed instructions of one call; None where the kernel failed.
+        cost: Executed instructions of one call, or seconds; None where the kernel failed.
         flash_bytes: Of its code and constants.
         workspace_bytes: Of its workspaces.
     """
 
     decisions: Decisions
-    instructions: int | None
-    flash_bytes: int
-    workspace_bytes: int
+    cost: float | None
+    flash_bytes: int = 0
+    workspace_bytes: int = 0
+
+    @property
+    def instructions(self) -> int | None:
+        """Executed instructions of one call; None where the kernel failed."""
+        return None if self.cost is None else int(self.cost)
 
 
 def workload_module(workload: Workload, core: str) -> tvm.IRModule:
@@ -62,6 +71,11 @@ def workload_of(mod: tvm.IRModule) -> dict[str, Any] | None:
     return json.loads(str(func.attrs[WORKLOAD_ATTR]))
 
 
+def unit_of(workload: Mapping[str, Any]) -> str:
+    """What costs of a workload are: "s" of time, or executed "instructions"."""
+    return "s" if workload.get("family") == "x86" else "instructions"
+
+
 def append(log: TuningLog, mod: tvm.IRModule, record: KernelRecord, target: tvm.target.Target) -> None:
     """Write a record to the end of a log.
 
@@ -73,7 +87,7 @@ def append(log: TuningLog, mod: tvm.IRModule, record: KernelRecord, target: tvm.
     values = {**record.decisions, _FLASH: record.flash_bytes, _WORKSPACE: record.workspace_bytes}
     for name, value in values.items():
         schedule.annotate(root, name, value)
-    costs = [] if record.instructions is None else [float(record.instructions)]
+    costs = [] if record.cost is None else [float(record.cost)]
     log.append(mod, schedule.trace, costs, target, [])
 
 
@@ -86,6 +100,34 @@ def read(logs: Sequence[TuningLog], mod: tvm.IRModule) -> list[KernelRecord]:
             if record is not None:
                 found[point_key(record.decisions)] = record
     return list(found.values())
+
+
+def final_decisions(logs: Sequence[TuningLog], mod: tvm.IRModule, default: Decisions) -> Decisions | None:
+    """The decisions that a search by time ended with; of the first log that knows the workload, None where none does.
+
+    A search ends by measuring its best candidates again beside the default, since single timings mislead: among points that
+    were measured more than once the fastest by its latest time counts. Of a search that was interrupted the fastest counts
+    if it is clearly faster than the default.
+    """
+    for log in logs:
+        latest: dict[str, KernelRecord] = {}
+        finalists: dict[str, KernelRecord] = {}
+        for line in log.lines(mod):
+            record = _record(line[0], cost_of(line))
+            if record is None or record.cost is None:
+                continue
+            key = point_key(record.decisions)
+            if key in latest:
+                finalists[key] = record
+            latest[key] = record
+        if finalists:
+            return min(finalists.values(), key=lambda record: record.cost or 0.0).decisions
+        if latest:
+            fastest = min(latest.values(), key=lambda record: record.cost or 0.0)
+            known = latest.get(point_key(default))
+            surely = known is not None and (fastest.cost or 0.0) < (1 - _SURE) * (known.cost or 0.0)
+            return fastest.decisions if surely else default
+    return None
 
 
 def decisions_of(trace: Any) -> Decisions:
@@ -107,4 +149,4 @@ def _record(trace: Any, cost: float) -> KernelRecord | None:
     if _FLASH not in values or _WORKSPACE not in values:
         return None
     flash, workspace = values.pop(_FLASH), values.pop(_WORKSPACE)
-    return KernelRecord(values, None if cost >= FAILED_SECONDS else int(cost), flash, workspace)
+    return KernelRecord(values, None if cost >= FAILED_SECONDS else cost, flash, workspace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ...passes._tvm import Constant, relax, tvm, vm_codegen, vm_link
 from ..objects import compile_functions
 from .host import cpu_features, resolve_cpu, tvm_target
 from .lower import lower
-from .schedule import ScheduleSource, ScheduleSummary, schedule_module
+from .schedule import Decide, ScheduleSummary, by_formula, schedule_module
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,13 @@ class Compiled:
     module: tvm.IRModule
 
 
-def compile_module(
-    mod: tvm.IRModule, cpu: str = "native", logs: Sequence[ScheduleSource] = (), threads: int | None = None
-) -> Compiled:
+def compile_module(mod: tvm.IRModule, cpu: str = "native", decide: Decide = by_formula, threads: int | None = None) -> Compiled:
     """Compile a model module, its parameters as constants.
 
     Args:
         mod: A model module with its parameter values attached: float, or integer operators.
         cpu: `native`, `portable` or an LLVM name.
-        logs: Tuning logs, the first that knows a function decides.
+        decide: Who decides about schedules.
         threads: How many threads schedules may count on.
 
     Raises:
@@ -70,7 +67,7 @@ def compile_module(
     target = tvm_target(cpu, threads)
     with target, tempfile.TemporaryDirectory() as folder:
         lowered = lower(mod, cpu_features(resolve_cpu(cpu)))
-        scheduled, summary = schedule_module(lowered, logs)
+        scheduled, summary = schedule_module(lowered, decide)
         planned = _plan_memory(scheduled)
         memory = _measure_plan(scheduled, planned)
         final = tvm.transform.Sequential(_FINALIZE)(planned)

@@ -1,24 +1,20 @@
-"""Schedules for every function of a lowered module: from tuning logs where they know it, otherwise the defaults."""
+"""Schedules for every function of a lowered module: as tuning logs decide where they know it, otherwise by formula."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
-from .choices import Defaults
+from ..kernels.decisions import Choice, Decisions
+from ..kernels.records import final_decisions, workload_module
+from ..tuning_log import TuningLog
+from .layer import NotScheduledError
 from .lower import prim_funcs, workload
-from .templates import NotScheduledError, schedule_elementwise, tile_reduction
+from .space import choice_of, schedule_as
 
-
-class ScheduleSource(Protocol):
-    """Something that knows tuned schedules, such as a tuning log."""
-
-    def best(self, mod: tvm.IRModule) -> Any | None:
-        """The record with the best schedule of a workload; None when it is not known."""
+Decide = Callable[[Choice], Decisions | None]
+"""Decides for a function; None leaves it to the formula."""
 
 
 @dataclass
@@ -40,12 +36,34 @@ class ScheduleSummary:
         self.unscheduled[name] = self.given_up[name] = reason
 
 
-def schedule_module(mod: tvm.IRModule, logs: Sequence[ScheduleSource] = ()) -> tuple[tvm.IRModule, ScheduleSummary]:
+def by_formula(choice: Choice) -> Decisions | None:
+    """Leaves everything to the formulas."""
+    return None
+
+
+def by_logs(logs: Sequence[TuningLog], level: str) -> Decide:
+    """Decides as tuning logs know.
+
+    Args:
+        logs: Asked in this order; the first that knows a function decides.
+        level: The instruction set that is compiled for, as `host.cpu_level` names it; what was measured of others does not
+            count.
+    """
+    asked = [log for log in logs if len(log)]
+
+    def decide(choice: Choice) -> Decisions | None:
+        found = final_decisions(asked, workload_module(choice.workload, level), choice.default) if asked else None
+        return found if found in choice.space else None
+
+    return decide
+
+
+def schedule_module(mod: tvm.IRModule, decide: Decide = by_formula) -> tuple[tvm.IRModule, ScheduleSummary]:
     """Schedule the PrimFuncs of a lowered module.
 
     Args:
         mod: What `lower` returns.
-        logs: Asked in this order; the first that knows a function decides.
+        decide: Who decides.
 
     Returns:
         The scheduled module and where each schedule came from.
@@ -53,7 +71,7 @@ def schedule_module(mod: tvm.IRModule, logs: Sequence[ScheduleSource] = ()) -> t
     summary = ScheduleSummary()
     functions = {}
     for name, func in prim_funcs(mod).items():
-        functions[name] = _schedule(name, func, logs, summary)
+        functions[name] = _schedule(name, func, decide, summary)
     new = tvm.IRModule(dict(mod.functions), attrs=mod.attrs)
     for var, func in mod.functions.items():
         if var.name_hint in functions:
@@ -61,50 +79,20 @@ def schedule_module(mod: tvm.IRModule, logs: Sequence[ScheduleSource] = ()) -> t
     return new, summary
 
 
-def default_schedule(mod: tvm.IRModule, parallel: bool = True) -> Schedule:
-    """The schedule of a workload (one function, `main`) without a search.
-
-    Raises:
-        NotScheduledError: No template fits; the message says why.
-    """
-    try:
-        schedule = Schedule(mod)
-        blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-        if not blocks:
-            raise NotScheduledError("the function has no blocks")
-        if any(iv.iter_type == 2 for block in blocks for iv in schedule.get(block).iter_vars):
-            tile_reduction(schedule, Defaults(), parallel)
-        else:
-            schedule_elementwise(schedule, parallel)
-    except NotScheduledError:
-        raise
-    except Exception as error:  # a template that meets what it was not made for: TVM has a class of its own for each case
-        lines = str(error).strip().splitlines()
-        raise NotScheduledError(lines[0] if lines else "the template does not apply") from error
-    return schedule
-
-
-def _schedule(
-    name: str, func: tvm.tirx.PrimFunc, logs: Sequence[ScheduleSource], summary: ScheduleSummary
-) -> tvm.tirx.PrimFunc:
+def _schedule(name: str, func: tvm.tirx.PrimFunc, decide: Decide, summary: ScheduleSummary) -> tvm.tirx.PrimFunc:
     if func.attrs is not None and "tirx.is_scheduled" in func.attrs:
         summary.default.append(name)
         return func
     mod = workload(func)
-    for log in logs:
-        record = log.best(mod)
-        if record is not None:
-            schedule = Schedule(mod)
-            record.trace.apply_to_schedule(schedule, remove_postproc=False)
-            summary.tuned.append(name)
-            return schedule.mod["main"]
     try:
-        scheduled = default_schedule(mod).mod["main"]
-        summary.default.append(name)
-        return scheduled
+        choice = choice_of(mod)
+        decided = decide(choice)
+        scheduled = schedule_as(mod, choice.default if decided is None else decided).mod["main"]
     except NotScheduledError as reason:
         summary.unscheduled[name] = str(reason)
         return func
+    (summary.default if decided is None else summary.tuned).append(name)
+    return scheduled
 
 
 def _like(old: tvm.tirx.PrimFunc, new: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:

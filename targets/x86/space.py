@@ -1,83 +1,209 @@
-"""The search space of the tuner on x86: the points of the template, few enough to be listed."""
+"""What may be decided for a function on x86; the formulas here take the default decisions."""
 
 from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
-from .choices import Pinned, Survey
-from .host import cpu_features, log_target, resolve_cpu, tvm_target
-from .lower import lower
-from .templates import NotScheduledError, registers, tile_reduction
+from ..kernels.decisions import Choice, Decisions, Workload
+from .layer import VECTOR, Layer, NotScheduledError, dtypes_of, extents, find_layer, is_reduction
+from .templates import default_lanes, innermost_sum, schedule_elementwise, tile_reduction
 
-Point = tuple[int, ...]
-"""Channels of a tile; positions of a tile and whether channels are the outermost loop, where there are any; unrolling
-of the innermost reduction."""
+_REGISTERS = 17
+"""AVX2 has sixteen, but an operand may come from memory, so that one more costs nothing."""
 
-_MOST_REGISTERS = 28
-"""AVX-512 has 32 registers; beyond them every tile spills."""
+_WIDE_REGISTERS = 28
+"""Of the 32 that AVX-512 has."""
 
-
-def points(mod: tvm.IRModule) -> list[Point]:
-    """The candidates for a workload (one function, `main`), the default first, the others in a fixed order.
-
-    Empty where the template has nothing to choose.
-    """
-    survey = Survey()
-    try:
-        tile_reduction(Schedule(mod), survey)
-    except (NotScheduledError, tvm.s_tir.ScheduleError):
-        return []
-    candidates: list[Point] = [()]
-    for options in survey.options:
-        candidates = [(*point, option) for point in candidates for option in options]
-    default = tuple(survey.default)
-    sensible = [point for point in candidates if point != default and _fits(point)]
-    return [default, *sensible] if sensible else []
+_FIRST_CACHE, _SECOND_CACHE = 32 * 1024, 256 * 1024
+"""Bytes of weights: what stays in the first-level cache, and what would come from the third level again and again."""
 
 
-def candidate(mod: tvm.IRModule, point: Point) -> Schedule:
-    """The schedule of a workload at a point of its space.
+def choice_of(mod: tvm.IRModule) -> Choice:
+    """What may be decided for a function, `main` of a module.
 
     Raises:
-        NotScheduledError: The workload does not have the template's pattern.
+        NotScheduledError: No template fits; the message says why.
     """
     schedule = Schedule(mod)
-    tile_reduction(schedule, Pinned(point))
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    if not blocks:
+        raise NotScheduledError("the function has no blocks")
+    if any(is_reduction(schedule, block) for block in blocks):
+        with _as_reason():
+            return _reduction_choice(mod, find_layer(schedule)[0])
+    return _elementwise_choice(mod, extents(schedule, blocks[-1]), len(blocks))
+
+
+def work_of(mod: tvm.IRModule) -> int:
+    """Multiply-accumulates of a function, or other innermost operations; elements of one without a reduction.
+
+    Raises:
+        NotScheduledError: No template fits.
+    """
+    schedule = Schedule(mod)
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    if any(is_reduction(schedule, block) for block in blocks):
+        with _as_reason():
+            return find_layer(schedule)[0].work
+    return math.prod(extents(schedule, blocks[-1]))
+
+
+def schedule_as(mod: tvm.IRModule, decisions: Decisions, parallel: bool = True) -> Schedule:
+    """The schedule of a function as is decided.
+
+    Args:
+        mod: The function, `main` of a module.
+        decisions: A point of its space.
+        parallel: Whether large layers may use several threads.
+
+    Raises:
+        NotScheduledError: No template fits; the message says why.
+    """
+    schedule = Schedule(mod)
+    with _as_reason():
+        (schedule_elementwise if "lanes" in decisions else tile_reduction)(schedule, decisions, parallel)
     return schedule
 
 
-def _fits(point: Point) -> bool:
-    lanes, *middle, repeat = point  # middle: positions, and perhaps the order of loops
-    used = registers(lanes, middle[0] if middle else 1)
+@contextlib.contextmanager
+def _as_reason() -> Iterator[None]:
+    """A template that meets what it was not made for does not fit: TVM has a class of its own for each case."""
+    try:
+        yield
+    except NotScheduledError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        raise NotScheduledError(lines[0] if lines else "the template does not apply") from error
+
+
+def _elementwise_choice(mod: tvm.IRModule, outputs: Sequence[int], blocks: int) -> Choice:
+    last = outputs[-1] if outputs else 1
+    options = [count for count in (4, 8, 16, 32, 64) if last % count == 0]
+    shape = {"reads": _sizes(mod), "outputs": list(outputs), "blocks": blocks, "dtypes": dtypes_of(mod)}
+    default = {"lanes": default_lanes(last)}
+    return Choice(Workload("x86", "elementwise", shape), default, lambda: [{"lanes": count} for count in options])
+
+
+def _reduction_choice(mod: tvm.IRModule, layer: Layer) -> Choice:
+    shape = {
+        "reads": _sizes(mod),
+        "outputs": list(layer.outputs),
+        "sums": list(layer.sums),
+        "product": "" if layer.dot is None else layer.dot.broadcast,
+        "block": layer.blocked,
+        "before": layer.before,
+        "stages": layer.stages,
+        "dtypes": layer.dtypes,
+    }
+    kernel = "depthwise" if layer.packs_rows else "reduction"
+    if not layer.packs_rows and layer.blocked:
+        kernel = "conv2d" if len(layer.outputs) == 4 else "dense"
+    default = _default(layer)
+    return Choice(Workload("x86", kernel, shape), default, lambda: _points(layer, default))
+
+
+def _sizes(mod: tvm.IRModule) -> list[int]:
+    """The shape of what a function reads first."""
+    return [int(dim) for dim in mod["main"].params[0].ty.shape]
+
+
+def _default(layer: Layer) -> Decisions:
+    options = lane_options(layer.channels, layer.vector)
+    if layer.packs_rows:
+        # Every product has operands of its own: nothing to gain from a larger tile.
+        channels, positions = options[0], max(_divisors(layer.width, VECTOR))
+    else:
+        unit = VECTOR if layer.dot is None else layer.dot.lanes
+        channels, positions = default_tile(options, layer.width, unit)
+    # Rows outside read all weights for every row; channels outside read the input for every block of channels.
+    by_channels = len(layer.rows) > 0 and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows
+    return {
+        "channels": channels,
+        "positions": positions,
+        "rows": 1,
+        "order": "channels" if by_channels and math.prod(layer.rows) > 1 else "rows",
+        "border": "whole" if layer.before and not layer.packs_rows else "none",
+        "epilogue": "tile",
+        "taps": "loop",
+        "unroll": 1,
+    }
+
+
+def _points(layer: Layer, default: Decisions) -> Iterator[Decisions]:
+    """All that is sensible."""
+    index = innermost_sum(layer)
+    has_rows = bool(layer.rows) and layer.rows[-1] > 1
+    taps = math.prod(extent for place, extent in enumerate(layer.sums) if place != index)
+    axes: dict[str, Sequence[Any]] = {
+        "channels": lane_options(layer.channels, layer.vector),
+        "positions": _divisors(layer.width, _WIDE_REGISTERS),
+        "rows": [count for count in (1, 2, 3, 4) if not layer.packs_rows and has_rows and layer.rows[-1] % count == 0] or [1],
+        "order": ["rows", "channels"] if has_rows and not layer.packs_rows else ["rows"],
+        "border": ["whole", "band"] if layer.before and not layer.packs_rows and has_rows else [default["border"]],
+        "epilogue": ["tile", "band"] if len(layer.outputs) > 2 and layer.stages else ["tile"],
+        "taps": ["loop", "unrolled"] if 1 < taps <= 16 else ["loop"],
+        "unroll": _divisors(layer.sums[index], VECTOR),
+    }
+    for values in itertools.product(*axes.values()):
+        point = dict(zip(axes, values))
+        if _is_sensible(layer, point, taps):
+            yield point
+
+
+def _is_sensible(layer: Layer, point: dict[str, Any], taps: int) -> bool:
+    most = _WIDE_REGISTERS
+    used = registers(point["channels"], point["positions"] * point["rows"])
+    if used > most:
+        return False
     # Unrolling long reductions of large tiles only costs instruction cache and compile time.
-    return used <= _MOST_REGISTERS and used * repeat <= 4 * _MOST_REGISTERS
+    steps = point["unroll"] * (taps if point["taps"] == "unrolled" else 1)
+    if used * steps > 4 * most * (2 if point["taps"] == "unrolled" else 1):
+        return False
+    # A band would be written again for every block of channels.
+    return not (point["border"] == "band" and point["order"] == "channels" and point["epilogue"] == "tile")
 
 
-class X86Tuning:
-    """What the tuner asks of a target.
+def registers(lanes: int, width: int) -> int:
+    """How many 8-lane registers the sums of a tile of `width` positions times `lanes` channels occupy."""
+    return -(-lanes // VECTOR) * width
+
+
+def lane_options(channels: int, vector: int = VECTOR) -> list[int]:
+    """How many contiguous channels a tile may hold: divisors, whole vectors where there are any, smallest first."""
+    divisors = _divisors(channels, 8 * VECTOR)
+    return [count for count in divisors if count % vector == 0] or divisors
+
+
+def default_tile(options: Sequence[int], width: int, vector: int) -> tuple[int, int]:
+    """Channels and positions of a tile that loads little for each product and still fits into the registers.
+
+    A tile of v vectors and t positions loads v + t operands for v * t products, and holds v * t sums, v weights and one
+    broadcast. Fewer than eight sums leave the multipliers waiting for each other.
 
     Args:
-        cpu: What to compile candidates for: `native`, `portable` or an LLVM name.
-        threads: Threads that a candidate may use.
+        options: Possible channels, each a number of whole vectors where there are any.
+        width: Positions in a row; a tile takes a divisor.
+        vector: Lanes of a register.
     """
+    budget = _WIDE_REGISTERS if vector > VECTOR else _REGISTERS
+    tiles = []
+    for lanes in options:
+        vectors = -(-lanes // vector)
+        for positions in _divisors(width, width):
+            sums = vectors * positions
+            cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
+            tiles.append((sums + vectors + 1 > budget, cost, lanes, positions))
+    _, _, lanes, positions = min(tiles)
+    return lanes, positions
 
-    name = "x86"
 
-    def __init__(self, cpu: str = "native", threads: int = 1) -> None:
-        self.threads = threads
-        self.target = tvm_target(cpu, threads)
-        self.log_target = log_target(cpu)
-        self._features = cpu_features(resolve_cpu(cpu))
-
-    def lower(self, mod: tvm.IRModule) -> tvm.IRModule:
-        """A model module as fused, unscheduled functions."""
-        return lower(mod, self._features)
-
-    def points(self, mod: tvm.IRModule) -> list[Point]:
-        """The candidates for a workload, the default first."""
-        return points(mod)
-
-    def candidate(self, mod: tvm.IRModule, point: Point) -> Schedule:
-        """The schedule of a workload at a point."""
-        return candidate(mod, point)
+def _divisors(extent: int, most: int) -> list[int]:
+    return [count for count in range(1, min(extent, most) + 1) if extent % count == 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +15,15 @@ from ..base import Target, TensorSpec
 from ..integer_io import is_integer, with_limits
 from ..remote.board import Board
 from ..staging import staged
-from ..tuning_log import default_logs
+from ..tuning_log import LogChoice, chosen_logs
 from .artifact import X86Artifact
 from .compile import compile_module
-from .host import cpu_features, resolve_cpu
+from .host import cpu_features, cpu_level, resolve_cpu
 from .integer import integer_core, io_specs
 from .kernels.intrinsics import best_dot
 from .library import compiler, write_library
 from .remote import X86Program, cpu_of
+from .schedule import by_logs
 
 
 class X86Target(Target):
@@ -57,7 +57,7 @@ class X86Target(Target):
         output: Path,
         *,
         cpu: str | None = None,
-        tuning_log: str | os.PathLike[str] | bool | None = None,
+        tuning_log: LogChoice = None,
         threads: int | None = None,
         **options: Any,
     ) -> X86Artifact:
@@ -67,7 +67,7 @@ class X86Target(Target):
             mod: Parameters attached; float, or integer as `LowerQDQ` leaves it.
             output: The folder, made if it is missing.
             cpu: `native` (this machine, the default), `portable` (AVX2) or an LLVM name.
-            tuning_log: A log's folder; by default the user's and the packaged one; False for none.
+            tuning_log: A log's folder, or logs; by default the user's and the packaged one; False for none.
             threads: How many threads schedules may count on; by default all CPUs of this process.
             options: None; names that other targets know are refused.
 
@@ -80,13 +80,12 @@ class X86Target(Target):
         self.require_tools()
         output = Path(output)
         name = resolve_cpu(cpu or self.description.tvm.get("mcpu", "native"))
-        directory = None if isinstance(tuning_log, bool) else tuning_log
-        logs = [] if tuning_log is False else default_logs("x86", directory)
+        logs = chosen_logs("x86", tuning_log)
         mod = integer_core(mod)
         inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
         inputs = with_limits(inputs, mod)
         with staged(output) as work:
-            compiled = compile_module(mod, name, logs, threads)
+            compiled = compile_module(mod, name, by_logs(logs, cpu_level(name)), threads)
             library = write_library(compiled.executable, work)
             write_artifact(
                 work,

@@ -14,16 +14,18 @@ from .units import count, duration, percent
 
 
 def tuning_table(result: TuningResult) -> RenderableType:
-    """One row a layer: before, after, and its share of what is tuned."""
+    """One row a layer: before, after, its share of what is tuned, and what it reaches of the machine's peak."""
     table = plain_table()
     table.add_column("function")
-    table.add_figures("calls", "tried", "before", "after", "change", "share")
+    measured = any(task.of_peak is not None for task in result.tasks)
+    table.add_figures("calls", "tried", "before", "after", "change", "share", *["of peak"] * measured)
     costs = {id(task): task.calls * (task.default_cost or 0.0) for task in result.tasks}
     total = sum(costs.values())
     for task in sorted(result.tasks, key=lambda task: -costs[id(task)]):
         share = percent(costs[id(task)] / total) if total else ""
         tried = "known" if task.reused else str(task.trials)
-        table.add_row(task.name, str(task.calls), tried, *_before_and_after(task, result.unit), share)
+        peak = "" if task.of_peak is None else percent(task.of_peak)
+        table.add_row(task.name, str(task.calls), tried, *_before_and_after(task, result.unit), share, *[peak] * measured)
     lines = [Text(sentence) for sentence in tuning_sentences(result)]
     return Group(table, *lines)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
 from ..targets.kernels.decisions import layer_name, point_key
-from ..targets.kernels.records import KernelRecord, decisions_of, read, workload_of
+from ..targets.kernels.records import KernelRecord, decisions_of, final_decisions, read, unit_of, workload_of
 from ..targets.kernels.versions import is_current
 from ..targets.tuning_log import (
     FAILED_SECONDS,
@@ -101,7 +102,7 @@ def summary(target: str, directory: Path) -> LogSummary:
     log = TuningLog(directory)
     modules = list(log.modules())
     failed = sum(cost >= FAILED_SECONDS for mod in modules for cost in log.measured(mod).values())
-    stale = sum(not is_current(workload) for mod in modules if (workload := workload_of(mod)) is not None)
+    stale = sum(not is_current(workload_of(mod) or {}) for mod in modules)
     return LogSummary(target, directory, len(modules), len(log), failed, stale)
 
 
@@ -110,15 +111,15 @@ def entries(log: TuningLog) -> Iterator[LogEntry]:
     for mod in log.modules():
         workload = workload_of(mod)
         if workload is None:
+            # Whole functions, as logs of x86 had them before decisions had names.
             costs = [cost for cost in log.measured(mod).values() if cost < FAILED_SECONDS]
-            yield LogEntry(_parameters(mod), len(log.measured(mod)), min(costs, default=None), "s")
+            yield LogEntry(_parameters(mod), len(log.measured(mod)), min(costs, default=None), "s", stale=True)
             continue
         records = read([log], mod)
-        best = min((r for r in records if r.instructions is not None), key=lambda r: r.instructions or 0, default=None)
+        best = _best(log, mod, [record for record in records if record.cost is not None])
         name = f"{workload['core']}: {layer_name(workload['kernel'], workload['shape'])}"
-        cost = None if best is None else float(best.instructions or 0)
-        stale = not is_current(workload)
-        yield LogEntry(name, len(records), cost, "instructions", {} if best is None else dict(best.decisions), stale)
+        cost, decisions = (None, {}) if best is None else (best.cost, dict(best.decisions))
+        yield LogEntry(name, len(records), cost, unit_of(workload), decisions, not is_current(workload))
 
 
 def merge(sources: list[TuningLog], directory: Path) -> TuningLog:
@@ -148,11 +149,10 @@ def prune(log: TuningLog) -> tuple[int, int]:
         kept = TuningLog(Path(scratch) / "log")
         for mod in log.modules():
             workload = workload_of(mod)
-            if workload is None:
-                kept.extend(mod, [line for line in log.lines(mod) if cost_of(line) < FAILED_SECONDS])
-            elif is_current(workload):
-                useful = _useful(read([log], mod))
-                kept.extend(mod, [line for line in log.lines(mod) if _point(line) in useful and cost_of(line) < FAILED_SECONDS])
+            if workload is not None and is_current(workload):
+                lines = [line for line in log.lines(mod) if cost_of(line) < FAILED_SECONDS]
+                useful = _finalists(lines) or _useful(read([log], mod))
+                kept.extend(mod, [line for line in lines if _point(line) in useful])
         try:
             for name in (WORKLOADS, RECORDS):
                 source, place = kept.directory / name, log.directory / name
@@ -181,6 +181,19 @@ def verify(log: TuningLog) -> list[str]:
         elif entry.best is None:
             found.append(f"{entry.name}: none of its {entry.records} candidates ran")
     return found
+
+
+def _best(log: TuningLog, mod: tvm.IRModule, right: Sequence[KernelRecord]) -> KernelRecord | None:
+    """The record that builds take, or that has the least cost."""
+    final = final_decisions([log], mod, right[0].decisions) if right and unit_of(workload_of(mod) or {}) == "s" else None
+    taken = [record for record in right if final is None or record.decisions == final]
+    return min(taken, key=lambda record: record.cost or 0.0, default=None)
+
+
+def _finalists(lines: Sequence[Any]) -> set[str]:
+    """The points that were measured again at the end of a search; as text."""
+    counts = Counter(_point(line) for line in lines)
+    return {point for point, count in counts.items() if count > 1}
 
 
 def _useful(records: list[KernelRecord]) -> set[str]:

@@ -57,6 +57,7 @@ class TaskResult:
         finished: Whether its share of the trials was used up or its candidates were.
         default_cost: Of an untuned build, in the result's `unit`; measured again beside the best where that was done.
         best_cost: Of the best candidate.
+        of_peak: What share of the machine's multiply-accumulates a second the best candidate reaches, where that is known.
         reason: The first reason why a candidate did not count, if one did not.
     """
 
@@ -68,6 +69,7 @@ class TaskResult:
     finished: bool = False
     default_cost: float | None = None
     best_cost: float | None = None
+    of_peak: float | None = None
     reason: str | None = None
 
     @property

@@ -1,64 +1,37 @@
-"""What there is to tune in a model: its functions, each once, with how often and on what they run."""
+"""What there is to tune in a model on x86: its functions, each once, with how often and on what they run."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 
 from ..passes._tvm import tvm
 from ..targets.x86.lower import call_sites, constant_arguments, prim_funcs, workload
-
-_LEAST_SHARE = 0.01
-"""Of a model's work: functions below it cannot change its latency."""
-
-
-class TunableTarget(Protocol):
-    """What the tuner asks of a target."""
-
-    name: str
-    threads: int
-    target: tvm.target.Target
-    """What candidates are compiled for."""
-    log_target: tvm.target.Target
-    """The target as the log records it, without what is particular to a machine."""
-
-    def lower(self, mod: tvm.IRModule) -> tvm.IRModule:
-        """A model module as fused, unscheduled functions."""
-
-    def points(self, mod: tvm.IRModule) -> Sequence[Any]:
-        """The candidates for a workload, the default first; none where there is nothing to choose."""
-
-    def candidate(self, mod: tvm.IRModule, point: Any) -> Any:
-        """The schedule of a workload at a point."""
+from ..targets.x86.tuning import X86Tuning
+from .search import Task
 
 
 @dataclass
-class TuningTask:
+class Function:
     """A function to tune.
 
     Attributes:
         name: Its name in the lowered module.
-        mod: The workload: the function alone, as the tuning log keys it.
-        points: The candidates, the default first.
-        calls: How often the model calls it.
-        work: Multiply-accumulates, or other innermost operations, of one call.
+        mod: The function alone, named `main`.
         constants: Values of its constant arguments at the first call, by position.
     """
 
     name: str
     mod: tvm.IRModule
-    points: Sequence[Any]
-    calls: int
-    work: int
     constants: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def extract_tasks(mod: tvm.IRModule, target: TunableTarget) -> list[TuningTask]:
-    """The functions of a model module that have something to tune and a share in its work, those with most work first.
+def extract_tasks(mod: tvm.IRModule, target: X86Tuning) -> list[Task]:
+    """The functions of a model module that have something to decide, those with most work first.
+
+    Functions that differ in nothing that their cost depends on are one task.
 
     Args:
         mod: A model module with its parameter values attached.
@@ -66,34 +39,27 @@ def extract_tasks(mod: tvm.IRModule, target: TunableTarget) -> list[TuningTask]:
     """
     lowered = target.lower(mod)
     sites = call_sites(lowered)
-    tasks = []
+    tasks: dict[str, Task] = {}
     for name, func in prim_funcs(lowered).items():
-        task_mod = workload(func)
-        points = target.points(task_mod) if name in sites else ()
-        if points:
-            calls = sites[name]
-            tasks.append(TuningTask(name, task_mod, points, len(calls), count_work(task_mod), constant_arguments(calls[0])))
-    total = sum(task.work * task.calls for task in tasks)
-    worthwhile = [task for task in tasks if task.work * task.calls >= _LEAST_SHARE * total]
-    return sorted(worthwhile, key=lambda task: (-task.work * task.calls, task.name))
+        alone = workload(func)
+        choice = target.choice(alone) if name in sites else None
+        if choice is None or len(choice.space) < 2:
+            continue
+        calls = sites[name]
+        if choice.workload.key in tasks:
+            tasks[choice.workload.key].calls += len(calls)
+            tasks[choice.workload.key].result.calls += len(calls)
+        else:
+            subject = Function(name, alone, constant_arguments(calls[0]))
+            tasks[choice.workload.key] = Task(choice, len(calls), subject, target.work(alone))
+    return sorted(tasks.values(), key=lambda task: -task.work * task.calls)
 
 
-def count_work(mod: tvm.IRModule) -> int:
-    """Iterations of the largest block of a function: multiply-accumulates where it is a convolution or a product."""
-    from tvm.s_tir import Schedule
-
-    schedule = Schedule(mod)
-    sizes = []
-    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-        sizes.append(int(np.prod([int(iv.dom.extent) for iv in schedule.get(block).iter_vars], dtype=np.int64)))
-    return max(sizes, default=0)
-
-
-def task_inputs(task: TuningTask, seed: int, positive: bool = False) -> tuple[list[np.ndarray], np.ndarray]:
-    """Arguments for running a task: the model's own constants, everything else random, the same for the same seed.
+def function_inputs(function: Function, seed: int, positive: bool = False) -> tuple[list[np.ndarray], np.ndarray]:
+    """Arguments for running a function: the model's own constants, everything else random, the same for the same seed.
 
     Args:
-        task: The task.
+        function: The function.
         seed: Of the random values.
         positive: Draw floats from [0.1, 1) instead of a normal distribution, for functions such as a logarithm.
 
@@ -101,13 +67,13 @@ def task_inputs(task: TuningTask, seed: int, positive: bool = False) -> tuple[li
         The inputs and an array of the output's shape and dtype.
     """
     # A checksum of the name, since `hash` differs from process to process.
-    random = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
-    params = list(task.mod["main"].params)
+    random = np.random.default_rng([seed, zlib.crc32(function.name.encode())])
+    params = list(function.mod["main"].params)
     arrays = []
     for index, param in enumerate(params):
         shape, dtype = tuple(int(dim) for dim in param.ty.shape), np.dtype(str(param.ty.dtype))
-        if index in task.constants:
-            arrays.append(np.array(task.constants[index], order="C"))
+        if index in function.constants:
+            arrays.append(np.array(function.constants[index], order="C"))
         elif dtype.kind == "f":
             value = random.uniform(0.1, 1.0, shape) if positive else random.standard_normal(shape)
             arrays.append(np.asarray(value, dtype))

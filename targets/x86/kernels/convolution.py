@@ -25,6 +25,9 @@ from ....passes.integer.requantization import requantization_of
 from .intrinsics import DOT_ANNOTATION, DOTS, Dot
 from .requantize import requantized
 
+_ROW = 32
+"""Elements of which flattened rows have a multiple."""
+
 
 @dataclass(frozen=True)
 class PackedWeights:
@@ -166,7 +169,8 @@ def padded_input(x: Any, attrs: Any, dot: Dot, slack: int | None = None) -> Any:
 
         return te.compute((n, h + top + bottom, w + left + right, c), pixel, name="padded")
 
-    pitch = (w + left + right) * c + slack
+    # Whole vectors: elements of a row are otherwise written one by one.
+    pitch = -(-((w + left + right) * c + slack) // _ROW) * _ROW
 
     def run(b: Any, i: Any, j: Any) -> Any:
         inside = tirx.all(i >= top, i < top + h, j >= left * c, j < (left + w) * c)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 from tvm.script import ir as I
 from tvm.script import relax as R
 
@@ -15,11 +14,13 @@ from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.graph.module_params import param_vars, static_shape
 from tvmcompress.targets import get_target
+from tvmcompress.targets.kernels.records import KernelRecord, append, workload_module
 from tvmcompress.targets.tuning_log import TuningLog
 from tvmcompress.targets.x86.compile import compile_module
+from tvmcompress.targets.x86.layer import VECTOR
 from tvmcompress.targets.x86.lower import lower, prim_funcs, workload
-from tvmcompress.targets.x86.space import X86Tuning, candidate, points
-from tvmcompress.targets.x86.templates import VECTOR, default_tile, lane_options
+from tvmcompress.targets.x86.space import default_tile, lane_options
+from tvmcompress.targets.x86.tuning import X86Tuning
 
 
 @I.ir_module
@@ -82,32 +83,39 @@ def quantized(seed=0):
     return tvm.transform.Sequential(passes)(mod), samples
 
 
-class One:
-    """A log that knows one schedule for everything."""
+def varied(index):
+    """Decides with the points of each space in turn, from a place of its own on."""
 
-    def __init__(self, index):
-        self.index = index
+    def decide(choice):
+        return choice.space[index % len(choice.space)]
 
-    def best(self, mod):
-        choices = points(mod)
-        if not choices:
-            return None
-        trace = candidate(mod, choices[self.index % len(choices)]).trace
-        return type("Record", (), {"trace": trace})()
+    return decide
 
 
-def test_every_point_computes_the_same() -> None:
+def test_every_decision_is_taken_and_computes_the_same() -> None:
     mod = filled(Wide)
     x = np.random.default_rng(1).normal(size=(1, 96, 3, 6)).astype("float32")
     (expected,) = run(mod, [x])
-    main = max(prim_funcs(lower(mod)).values(), key=lambda func: len(points(workload(func))))
-    choices = points(workload(main))
-    assert {point[2] for point in choices} == {0, 1}
-    for index in range(0, len(choices), max(1, len(choices) // 10)):
-        compiled = compile_module(mod, logs=[One(index)])
-        assert len(compiled.schedules.tuned) == 1
-        got = relax.VirtualMachine(compiled.executable, tvm.cpu())["main"](tvm.runtime.tensor(x)).numpy()
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    tuning = X86Tuning()
+    found = [tuning.choice(workload(func)) for func in prim_funcs(lower(mod)).values()]
+    choice = max((choice for choice in found if choice), key=lambda choice: len(choice.space))
+    values = {name: {point[name] for point in choice.space} for name in choice.default}
+    assert values["order"] == {"rows", "channels"}
+    assert values["border"] == {"whole", "band"}
+    assert values["taps"] == {"loop", "unrolled"}
+    assert values["rows"] == {1, 3}
+    for name, options in values.items():
+        for value in options:
+            fitting = [point for point in choice.space if point[name] == value]
+            middle = fitting[len(fitting) // 2]
+
+            def decide(other, point=middle):
+                return point if point in other.space else None
+
+            compiled = compile_module(mod, decide=decide)
+            assert len(compiled.schedules.tuned) == 1
+            got = relax.VirtualMachine(compiled.executable, tvm.cpu())["main"](tvm.runtime.tensor(x)).numpy()
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_are_laid_out_at_compile_time() -> None:
@@ -138,18 +146,22 @@ def test_default_tiles_fit_the_registers(width, channels) -> None:
 
 def test_a_build_reads_the_log(tmp_path) -> None:
     tuning, mod = X86Tuning(), filled(Wide)
-    log = TuningLog(tmp_path / "log")
-    for func in prim_funcs(tuning.lower(mod)).values():
-        task = workload(func)
-        choices = tuning.points(task)
-        if choices:
-            arguments = ArgInfo.from_prim_func(task["main"])
-            log.append(task, tuning.candidate(task, choices[-1]).trace, [1e-6], tuning.log_target, arguments)
-    target = get_target("x86")
-    tuned = target.build(mod, tmp_path / "tuned", tuning_log=tmp_path / "log")
-    plain = target.build(mod, tmp_path / "plain", tuning_log=False)
+    choices = [tuning.choice(workload(func)) for func in prim_funcs(tuning.lower(mod)).values()]
+    choice = max((choice for choice in choices if choice), key=lambda choice: len(choice.space))
+
+    def build(name, level=tuning.level, decisions=choice.space[-1]):
+        log = TuningLog(tmp_path / f"{name}-log")
+        key = workload_module(choice.workload, level)
+        append(log, key, KernelRecord(choice.default, 2e-6), tuning.log_target)
+        append(log, key, KernelRecord(decisions, 1e-6), tuning.log_target)
+        return get_target("x86").build(mod, tmp_path / name, tuning_log=[log])
+
+    tuned, plain = build("tuned"), get_target("x86").build(mod, tmp_path / "plain", tuning_log=False)
     assert len(tuned.tuned) == 1
     assert plain.tuned == ()
+    # What was measured of another instruction set, and what the template does not offer.
+    assert build("foreign", level="x86-64-v9").tuned == ()
+    assert build("unknown", decisions={"channels": 5}).tuned == ()
     x = np.random.default_rng(1).normal(size=(1, 96, 3, 6)).astype("float32")
     np.testing.assert_allclose(tuned.run([x])[0], plain.run([x])[0], rtol=1e-5, atol=1e-5)
 
@@ -168,7 +180,7 @@ def test_integer_model_with_every_schedule(tmp_path) -> None:
     mod, samples = quantized()
     (expected,) = run(mod, [samples])
     for index in (1, 5, 9):
-        compiled = compile_module(mod, logs=[One(index)])
+        compiled = compile_module(mod, decide=varied(37 * index))
         assert len(compiled.schedules.tuned) >= 4
         compiled.executable.export_library(str(tmp_path / f"{index}.so"))
     plain = get_target("x86").build(mod, tmp_path / "plain", tuning_log=False)

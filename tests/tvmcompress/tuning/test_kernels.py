@@ -119,9 +119,10 @@ def test_logs_that_do_not_fit_change_nothing(tmp_path: Path, monkeypatch: pytest
     (log / RECORDS).write_bytes(content)
     # Another core's records, and those of kernels that have changed since.
     foreign = get_target("cortex-m7").build(mod, tmp_path / "foreign", tuning_log=log)
-    assert foreign.measure().instructions == get_target("cortex-m7").build(
-        mod, tmp_path / "m7", tuning_log=False
-    ).measure().instructions
+    assert (
+        foreign.measure().instructions
+        == get_target("cortex-m7").build(mod, tmp_path / "m7", tuning_log=False).measure().instructions
+    )
     monkeypatch.setitem(versions.VERSIONS, "dsp", 99)
     assert instructions("stale") == result.model_default
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tvm.s_tir import meta_schedule as ms
+from tvm.s_tir import Schedule
+from tvm.script import tirx as T
 from typer.testing import CliRunner
 
 from tvmcompress.cli.main import app
@@ -16,15 +17,16 @@ from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.targets.kernels import versions
 from tvmcompress.targets.kernels.decisions import Workload
-from tvmcompress.targets.kernels.records import KernelRecord, append, read, workload_module
-from tvmcompress.targets.tuning_log import LOGS_VARIABLE, WORKLOADS, TuningLog
-from tvmcompress.targets.tuning_log import RECORDS as RECORDS_FILE
-from tvmcompress.targets.x86.space import X86Tuning
+from tvmcompress.targets.kernels.records import KernelRecord, append, final_decisions, read, workload_module
+from tvmcompress.targets.tuning_log import LOGS_VARIABLE, TuningLog
+from tvmcompress.targets.x86.database import LogDatabase
+from tvmcompress.targets.x86.tuning import X86Tuning
 from tvmcompress.tuning.logs import merge, open_log, prune, verify
 from tvmcompress.tuning.tune import tune
 
 LLVM = tvm.target.Target({"kind": "llvm", "mcpu": "cortex-m4", "mtriple": "thumbv7em-none-eabi"})
 SMALL, LARGE = (Workload("dsp", "dense", {"inputs": size, "outputs": 4}) for size in (8, 64))
+REDUCTION = Workload("x86", "reduction", {"reads": (4, 8), "sums": (8,), "outputs": (4, 4)})
 RECORDS = [
     KernelRecord({"unroll": 1}, 900, 100, 0),  # the default
     KernelRecord({"unroll": 2}, 700, 120, 0),
@@ -96,7 +98,7 @@ def test_a_log_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         open_log("nothing")
 
 
-def test_a_log_of_schedules_is_a_database_of_metaschedule(tmp_path: Path) -> None:
+def test_a_log_of_x86_is_a_database_of_metaschedule(tmp_path: Path) -> None:
     """As docs/tuning.md has it."""
     x, w = relax.Var("x", relax.TensorType((4, 24), "float32")), relax.Var("w", relax.TensorType((24, 16), "float32"))
     builder = relax.BlockBuilder()
@@ -107,10 +109,56 @@ def test_a_log_of_schedules_is_a_database_of_metaschedule(tmp_path: Path) -> Non
     weights = np.random.default_rng(0).normal(size=(24, 16)).astype("float32")
     mod = attach_params(builder.get(), {"w": weights})
     tune(mod, "x86", 2, tmp_path)
-    tunable = X86Tuning()
-    lowered = tunable.lower(mod)
-    database = ms.database.JSONDatabase(str(tmp_path / WORKLOADS), str(tmp_path / RECORDS_FILE))
-    with database, tunable.log_target, tvm.transform.PassContext(opt_level=3):
+    tuning = X86Tuning()
+    lowered = tuning.lower(mod)
+    with LogDatabase([TuningLog(tmp_path)]), tuning.log_target, tvm.transform.PassContext(opt_level=3):
         applied = relax.transform.MetaScheduleApplyDatabase()(lowered)
     (function,) = [var for var in lowered.get_global_vars() if var.name_hint != "main"]
     assert str(applied[function]) != str(lowered[function])
+    with LogDatabase([TuningLog(tmp_path / "empty")]), tuning.log_target, tvm.transform.PassContext(opt_level=3):
+        unknown = relax.transform.MetaScheduleApplyDatabase()(lowered)
+    assert str(unknown[function]) == str(lowered[function])
+
+
+def timed(tmp_path: Path, *records: tuple[int, float | None]) -> TuningLog:
+    """A log of one x86 workload."""
+    log = TuningLog(tmp_path / "x86")
+    for unroll, seconds in records:
+        append(log, workload_module(REDUCTION, "x86-64-v3"), KernelRecord({"unroll": unroll}, seconds), LLVM)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("records", "taken"),
+    [
+        ([(1, 9e-6), (2, 5e-6), (3, 7e-6), (1, 9e-6), (3, 8e-6)], 3),  # measured again: the default and the third
+        ([(1, 9e-6), (2, 5e-6), (1, 4e-6)], 1),  # the default won
+        ([(1, 9e-6), (2, 8e-6)], 2),  # interrupted, clearly faster
+        ([(1, 9e-6), (2, 8.9e-6)], 1),  # interrupted, within the noise
+        ([(1, 9e-6), (2, None)], 1),
+    ],
+)
+def test_a_single_timing_is_not_believed(tmp_path: Path, records: list[tuple[int, float | None]], taken: int) -> None:
+    log = timed(tmp_path, *records)
+    key = workload_module(REDUCTION, "x86-64-v3")
+    assert final_decisions([log], key, {"unroll": 1}) == {"unroll": taken}
+    assert final_decisions([log], workload_module(REDUCTION, "x86-64-v4"), {"unroll": 1}) is None
+    (shown,) = json.loads(tool("show", str(log.directory), "--json"))
+    assert (shown["unit"], shown["decisions"]) == ("s", {"unroll": taken})
+    prune(log)
+    assert final_decisions([TuningLog(log.directory)], key, {"unroll": 1}) == {"unroll": taken}
+
+
+def test_functions_without_named_decisions_are_stale(tmp_path: Path) -> None:
+    log = TuningLog(tmp_path)
+
+    @T.prim_func(s_tir=True)
+    def main() -> None:
+        with T.sblock("root"):
+            T.evaluate(0)
+
+    mod = tvm.IRModule({"main": main.with_attr("global_symbol", "main")})
+    log.append(mod, Schedule(mod).trace, [1e-6], LLVM, [])
+    (found,) = verify(log)
+    assert "tune it again" in found
+    assert prune(log) == (1, 0)

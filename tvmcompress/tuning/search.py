@@ -1,0 +1,263 @@
+"""The search for decisions of lowest cost: which to try next, for any target, and what to write down."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ..passes._tvm import tvm
+from ..targets.kernels.decisions import Choice, Decisions, layer_name, point_key
+from ..targets.kernels.records import KernelRecord, append, read, workload_module, workload_of
+from ..targets.tuning_log import TuningLog
+from .decision_model import DecisionModel
+from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
+
+_EXPLORE = 0.25
+"""Share of each batch that is drawn at random, whatever the cost model thinks."""
+_PATIENCE = 3
+"""Batches without a gain after which a layer is done."""
+
+
+@dataclass
+class Task:
+    """A workload, and what is known of its points.
+
+    Attributes:
+        choice: What may be decided.
+        calls: How often the model computes it.
+        work: Multiply-accumulates of one call; 0 where nobody counts them.
+        subject: What the bench needs to make candidates.
+    """
+
+    choice: Choice
+    calls: int
+    subject: Any
+    work: int = 0
+    known: dict[str, KernelRecord] = field(default_factory=dict)
+    left: list[int] = field(default_factory=list)
+    stale: int = 0
+
+    def __post_init__(self) -> None:
+        self.result = TaskResult(layer_name(self.choice.workload.kernel, self.choice.workload.shape), self.calls)
+
+    @property
+    def space(self) -> Sequence[Decisions]:
+        """The points, the default first."""
+        return self.choice.space
+
+    def costs(self) -> dict[str, float]:
+        """Of the points that ran and were right."""
+        return {key: record.cost for key, record in self.known.items() if record.cost is not None}
+
+    @property
+    def default(self) -> float | None:
+        """Cost of the default."""
+        return self.costs().get(point_key(self.choice.default))
+
+    @property
+    def best(self) -> float | None:
+        """Cost of the best point of the space."""
+        costs = self.costs()
+        return min((costs[key] for point in self.space if (key := point_key(point)) in costs), default=None)
+
+    @property
+    def expected(self) -> float:
+        """Cost of the whole model that another batch may still save: less with each that saved none."""
+        return self.calls * (self.best or 0) * 0.5**self.stale
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a candidate: `status` is ok, wrong, error, timeout or crash; `reason` says what happened to one that does
+    not count."""
+
+    status: str
+    cost: float | None = None
+    flash_bytes: int = 0
+    workspace_bytes: int = 0
+    reason: str | None = None
+
+
+class Bench(ABC):
+    """Where candidates are made and measured."""
+
+    unit: Literal["s", "instructions"]
+    batch: int
+    """Candidates that are measured together."""
+    least_gain: float
+    """Of a layer's cost: less is no gain."""
+    core: str
+    """What records are keyed by beside the workload: a core, or an instruction set."""
+    log_target: tvm.target.Target
+    """The target as logs record it."""
+
+    @abstractmethod
+    def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
+        """Measure points of a task; only what computes the reference counts."""
+
+    def settled(self, task: Task, mod: tvm.IRModule) -> bool:
+        """Whether logs know of a task, keyed by `mod`, all that another search would find."""
+        return False
+
+    def finish(self, task: Task, mod: tvm.IRModule) -> None:  # noqa: B027, for those that have nothing to do
+        """Write down what of a task, in which something was tried, a build is to take."""
+
+
+def search(
+    tasks: Sequence[Task],
+    bench: Bench,
+    trials: int,
+    log: TuningLog,
+    known: Sequence[TuningLog],
+    *,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+    deadline: float | None = None,
+) -> TuningResult:
+    """Search for the decisions of lowest cost.
+
+    Args:
+        tasks: Each workload once; of those whose defaults were not measured yet the first is next.
+        bench: Where to measure.
+        trials: Candidates to measure in total.
+        log: Where to write.
+        known: The logs whose records count as measured.
+        seed: Of what is drawn at random.
+        on_progress: Called after every batch.
+        deadline: `time.monotonic()` after which no new batch is started.
+    """
+    start = time.monotonic()
+    run = _Search(tasks, bench, log, known, seed)
+    result = TuningResult([task.result for task in tasks], str(log.directory), unit=bench.unit)
+    spent = 0
+    while spent < trials and (task := run.next_task()) is not None:
+        if deadline is not None and time.monotonic() >= deadline:
+            result.stopped = "time limit"
+            break
+        spent += run.run_batch(task, trials - spent)
+        if on_progress is not None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            on_progress(run.progress(task, spent, trials, left))
+    run.finish()
+    result.seconds = time.monotonic() - start
+    return result
+
+
+class _Search:
+    def __init__(self, tasks: Sequence[Task], bench: Bench, log: TuningLog, known: Sequence[TuningLog], seed: int) -> None:
+        self._bench, self._log, self._tasks = bench, log, list(tasks)
+        self._random = np.random.default_rng(seed)
+        self._model = DecisionModel(seed)
+        self._keys: dict[int, tvm.IRModule] = {}
+        for task in tasks:
+            self._keys[id(task)] = key = workload_module(task.choice.workload, bench.core)
+            task.known = {point_key(record.decisions): record for record in read(known, key)}
+            task.left = [i for i, point in enumerate(task.space) if point_key(point) not in task.known]
+            rest = np.array(task.left[1:], dtype=int)
+            self._random.shuffle(rest)
+            task.left[1:] = [int(index) for index in rest]
+            if known and bench.settled(task, key):
+                task.left = []
+            self._note(task)
+        self._learn(known)
+
+    def next_task(self) -> Task | None:
+        """Where most is to be expected; first those whose default was not measured yet."""
+        waiting = [task for task in self._tasks if task.left and task.stale < _PATIENCE]
+        unknown = [task for task in waiting if task.default is None]
+        return unknown[0] if unknown else max(waiting, key=lambda task: task.expected, default=None)
+
+    def run_batch(self, task: Task, most: int) -> int:
+        """Measure some points of a task; how many."""
+        before = task.best
+        chosen = self._choose(task, min(self._bench.batch, most))
+        points = [task.space[index] for index in chosen]
+        counts: Counter[str] = Counter(task.result.outcomes)
+        for decisions, outcome in zip(points, self._bench.measure(task, points), strict=True):
+            self._record(task, decisions, outcome)
+            counts[outcome.status] += 1
+            if task.result.reason is None and outcome.status != "ok":
+                task.result.reason = f"{outcome.status}: {outcome.reason}"
+        task.left = [index for index in task.left if index not in chosen]
+        task.result.outcomes = dict(counts)
+        task.result.trials += len(chosen)
+        gained = before is None or (task.best is not None and task.best < (1 - self._bench.least_gain) * before)
+        task.stale = 0 if gained else task.stale + 1
+        self._note(task)
+        return len(chosen)
+
+    def finish(self) -> None:
+        """Close every task."""
+        for task in self._tasks:
+            task.result.finished = not task.left or task.stale >= _PATIENCE
+            task.result.reused = task.result.trials == 0 and task.result.finished
+            if task.result.trials:
+                self._bench.finish(task, self._keys[id(task)])
+
+    def progress(self, task: Task, spent: int, trials: int, left: float | None) -> TuningProgress:
+        """The state of the run."""
+        default = sum(t.calls * t.default for t in self._tasks if t.default is not None)
+        best = sum(t.calls * (t.best or 0) for t in self._tasks if t.default is not None)
+        return TuningProgress(
+            task=task.result.name,
+            task_number=self._tasks.index(task) + 1,
+            tasks=len(self._tasks),
+            trial=task.result.trials,
+            task_trials=len(task.space),
+            total_trial=spent,
+            total_trials=min(trials, spent + sum(len(t.left) for t in self._tasks)),
+            best_cost=task.best,
+            default_cost=task.default,
+            rejected=task.result.rejected,
+            unit=self._bench.unit,
+            gain=1 - best / default if default else 0.0,
+            seconds_left=left,
+        )
+
+    def _choose(self, task: Task, count: int) -> list[int]:
+        """The default first, then random points until the cost model knows something, then mostly those it likes best.
+
+        Half of these take no more flash for weights than the default, so that there is something to choose from where flash
+        is short.
+        """
+        if task.default is None and 0 in task.left:
+            return [0, *task.left[1 : max(1, count // 4)]]
+        scores = self._model.predict(task.choice.workload.shape, [task.space[i] for i in task.left])
+        if scores is None or len(task.left) <= count:
+            return task.left[:count]
+        ranked = [task.left[i] for i in np.argsort(scores, kind="stable")]
+        weights = task.choice.default.get("weights")
+        frugal = [i for i in ranked if task.space[i].get("weights") == weights]
+        explored = task.left[: int(count * _EXPLORE)]
+        half = (count - len(explored)) // 2
+        chosen = list(dict.fromkeys([*explored, *frugal[:half], *ranked]))
+        return chosen[:count]
+
+    def _record(self, task: Task, decisions: Decisions, outcome: Measured) -> None:
+        cost = outcome.cost if outcome.status == "ok" else None
+        record = KernelRecord(decisions, cost, outcome.flash_bytes, outcome.workspace_bytes)
+        append(self._log, self._keys[id(task)], record, self._bench.log_target)
+        task.known[point_key(decisions)] = record
+        if cost is not None and task.default is not None:
+            self._model.add(task.choice.workload.shape, decisions, cost / task.default)
+
+    def _learn(self, known: Sequence[TuningLog]) -> None:
+        """Take over what logs know of any layer."""
+        for log in known:
+            for mod in log.modules():
+                workload = workload_of(mod)
+                if workload is None or workload["core"] != self._bench.core:
+                    continue
+                records = [record for record in read([log], mod) if record.cost is not None]
+                least = min((record.cost or 1.0 for record in records), default=1.0)
+                for record in records:
+                    self._model.add(workload["shape"], record.decisions, (record.cost or 1.0) / least)
+
+    def _note(self, task: Task) -> None:
+        task.result.default_cost, task.result.best_cost = task.default, task.best

@@ -1,0 +1,182 @@
+"""Schedules of x86 functions as tasks of the tuner: compiled, checked and timed in processes of their own.
+
+Single timings mislead. So a search ends with rounds in which the best candidates and the default take turns, and one that is
+not faster by more than the noise is not taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..passes._tvm import tvm
+from ..passes.errors import UserError
+from ..targets.kernels.decisions import Decisions, point_key
+from ..targets.kernels.records import KernelRecord, append
+from ..targets.tuning_log import FAILED_SECONDS, TuningLog
+from ..targets.x86.layer import NotScheduledError
+from ..targets.x86.tuning import X86Tuning
+from .process import WorkerPool
+from .search import Bench, Measured, Task
+from .tasks import Function, function_inputs
+
+_FINALISTS = 4
+_FINAL_ROUNDS = 9
+_MARGIN = 0.02
+"""Share of the default's time that is noise."""
+_REPEAT, _MILLISECONDS = 5, 4
+_BUILD_LIMIT = 30.0
+
+
+class TimingBench(Bench):
+    """Times schedules on this machine.
+
+    Args:
+        target: What to compile for.
+        pool: The worker processes.
+        folder: For libraries and data.
+        log: Where to write.
+        seed: Of the inputs.
+        tolerance: Allowed error of floats, relative to the largest magnitude of the reference; integers must be equal.
+        limit: Seconds that running one candidate may take.
+    """
+
+    unit = "s"
+    batch = 8
+    least_gain = 0.01
+
+    def __init__(
+        self, target: X86Tuning, pool: WorkerPool, folder: Path, log: TuningLog, seed: int, tolerance: float, limit: float
+    ) -> None:
+        self.core, self.log_target = target.level, target.log_target
+        self._target, self._pool, self._folder, self._log = target, pool, folder, log
+        self._seed, self._tolerance, self._limit = seed, tolerance, limit
+        self._json = json.dumps(json.loads(str(target.target)))
+        self._data: dict[int, Path] = {}
+        self._libraries: dict[tuple[int, str], Path] = {}
+        self._count = 0
+
+    def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
+        """Compile points of a task, then check and time them one after another."""
+        _touch(self._marker(task))
+        built = self._build(task, points)
+        return [self._time(task, point) if found is None else found for point, found in zip(points, built, strict=True)]
+
+    def settled(self, task: Task, mod: tvm.IRModule) -> bool:
+        """Whether a search of this task came to its end."""
+        return task.default is not None and not self._marker(task).exists()
+
+    def finish(self, task: Task, mod: tvm.IRModule) -> None:
+        """Measure the best, and the default, again in turns."""
+        costs = {key: cost for key, cost in task.costs().items() if cost < FAILED_SECONDS}
+        default = task.choice.default
+        if point_key(default) in costs:
+            by_key = {point_key(point): point for point in task.space}
+            ranked = [by_key[key] for key in sorted(costs, key=costs.__getitem__) if key in by_key]
+            finalists = [default, *(point for point in ranked if point_key(point) != point_key(default))][: _FINALISTS + 1]
+            self._finals(task, mod, finalists)
+        peak = self._target.peak(task.choice)
+        if peak is not None and task.result.best_cost:
+            task.result.of_peak = task.work / task.result.best_cost / peak
+        if task.result.finished:
+            self._marker(task).unlink(missing_ok=True)
+
+    def _finals(self, task: Task, mod: tvm.IRModule, points: Sequence[Decisions]) -> None:
+        missing = [point for point in points if self._library(task, point) is None]
+        self._build(task, missing)
+        times: dict[str, list[float]] = {}
+        for _ in range(_FINAL_ROUNDS):
+            for point in points:
+                if self._library(task, point) is not None:
+                    cost = self._time(task, point).cost
+                    times.setdefault(point_key(point), []).append(np.nan if cost is None else cost)
+        default = point_key(points[0])
+        if default not in times or np.isnan(times[default]).any():
+            return
+        least = {key: float(np.min(values)) for key, values in times.items()}
+        faster = [
+            point
+            for point in points[1:]
+            if (key := point_key(point)) in times and _is_faster(np.array(times[key]), np.array(times[default]))
+        ]
+        best = min(faster, key=lambda point: least[point_key(point)], default=points[0])
+        for point in {default: points[0], point_key(best): best}.values():
+            append(self._log, mod, KernelRecord(point, least[point_key(point)]), self.log_target)
+        task.result.default_cost, task.result.best_cost = least[default], least[point_key(best)]
+        for key in [key for key in self._libraries if key[0] == id(task)]:
+            self._libraries.pop(key).unlink(missing_ok=True)
+
+    def _build(self, task: Task, points: Sequence[Decisions]) -> list[Measured | None]:
+        """Compile points; None for each that has a library now."""
+        function: Function = task.subject
+        outcomes: list[Measured | None] = []
+        requests: list[tuple[str, str, str]] = []
+        for point in points:
+            try:
+                mod = self._target.schedule(function.mod, point).mod
+            except NotScheduledError as reason:
+                outcomes.append(Measured("error", reason=str(reason)))
+                continue
+            self._count += 1
+            path = self._folder / f"candidate{self._count}.so"
+            requests.append((tvm.ir.save_json(mod), self._json, str(path)))
+            self._libraries[id(task), point_key(point)] = path
+            outcomes.append(None)
+        replies = iter(self._pool.map("build", requests, _BUILD_LIMIT))
+        for index, point in enumerate(points):
+            if outcomes[index] is None:
+                status, value = next(replies)
+                if status != "ok":
+                    del self._libraries[id(task), point_key(point)]
+                    outcomes[index] = Measured(status, reason=str(value))
+        return outcomes
+
+    def _library(self, task: Task, point: Decisions) -> Path | None:
+        return self._libraries.get((id(task), point_key(point)))
+
+    def _time(self, task: Task, point: Decisions) -> Measured:
+        arguments = (str(self._library(task, point)), str(self._reference(task)), self._tolerance, _REPEAT, _MILLISECONDS)
+        status, value = self._pool.workers[0].call("run", *arguments, limit=self._limit)
+        # The least: whatever else the machine does can only add.
+        return Measured(status, min(value)) if status == "ok" else Measured(status, reason=str(value))
+
+    def _reference(self, task: Task) -> Path:
+        """The file with inputs and what the unscheduled function makes of them."""
+        if id(task) in self._data:
+            return self._data[id(task)]
+        function: Function = task.subject
+        data = self._folder / f"task{len(self._data)}.npz"
+        for positive in (False, True):
+            inputs, output = function_inputs(function, self._seed, positive)
+            np.savez(data, *inputs, output=output)
+            module = tvm.ir.save_json(function.mod)
+            status, value = self._pool.workers[0].call("reference", module, self._json, str(data), limit=120.0)
+            if status != "ok":
+                raise RuntimeError(f"the reference of {function.name} could not be computed ({status}: {value})")
+            if value:
+                break
+        self._data[id(task)] = data
+        return data
+
+    def _marker(self, task: Task) -> Path:
+        """A file that is there while a task is being tuned, and stays when that is interrupted."""
+        digest = hashlib.sha256(f"{self.core} {task.choice.workload.key}".encode()).hexdigest()
+        return self._log.directory / f".unfinished-{digest[:16]}"
+
+
+def _is_faster(times: np.ndarray, default: np.ndarray) -> bool:
+    """Whether rounds in turns show more than noise: the median of the ratios, and three of four rounds."""
+    ratios = times / default
+    return bool(np.median(ratios) < 1 - _MARGIN and np.percentile(ratios, 75) < 1)
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(f"the tuning log {path.parent} cannot be written ({error.strerror}); give another folder") from error
