@@ -107,8 +107,8 @@ class TimingBench(Bench):
         for point in {default: points[0], point_key(best): best}.values():
             append(self._log, mod, KernelRecord(point, least[point_key(point)]), self.log_target)
         task.result.default_cost, task.result.best_cost = least[default], least[point_key(best)]
-        for key in [key for key in self._libraries if key[0] == id(task)]:
-            self._libraries.pop(key).unlink(missing_ok=True)
+        for made in [made for made in self._libraries if made[0] == id(task)]:
+            self._libraries.pop(made).unlink(missing_ok=True)
 
     def _build(self, task: Task, points: Sequence[Decisions]) -> list[Measured | None]:
         """Compile points; None for each that has a library now."""
