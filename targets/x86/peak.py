@@ -37,8 +37,8 @@ def peak_products(product: str, cpu: str = "native") -> float:
 
 def _measure(dot: Dot | None, lanes: int, vectors: int, positions: int, cpu: str) -> float:
     mod = _product(dot, lanes, vectors, positions)
-    tile = {"channels": vectors * lanes, "positions": positions, "rows": 1, "unroll": 2}
-    point = {**tile, "order": "rows", "border": "none", "epilogue": "tile", "taps": "loop"}
+    tile: dict[str, int | str] = {"channels": vectors * lanes, "positions": positions, "rows": 1, "unroll": 2}
+    point: dict[str, int | str] = {**tile, "order": "rows", "border": "none", "epilogue": "tile", "taps": "loop"}
     target = tvm_target(cpu, 1)
     library = tvm.tirx.build(schedule_as(mod, point, parallel=False).mod, target=target)
     shapes = [(tuple(int(dim) for dim in param.ty.shape), str(param.ty.dtype)) for param in mod["main"].params]
