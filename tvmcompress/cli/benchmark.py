@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
+from .completion import models as complete_models
 from .measuring import measure_all
 from .options.data import ReadOptions
 from .options.groups import with_groups
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 def benchmark(
     models: Annotated[
         list[Path],
-        typer.Argument(help="Models to compare, the first with the others: .onnx or .tvmc.", show_default=False),
+        typer.Argument(
+            help="Models to compare, the first with the others: .onnx, .tflite or .tvmc.",
+            show_default=False,
+            autocompletion=complete_models,
+        ),
     ],
     *,
     build: BuildOptions,

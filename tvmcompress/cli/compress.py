@@ -13,6 +13,7 @@ from .options.data import ReadOptions
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .options.recipe import RecipeOptions
+from .options.recipe_values import MORE, with_default
 from .options.rpc import RpcOptions
 from .options.samples import OPTIMISTIC, SampleOptions
 from .options.targets import BuildOptions
@@ -61,6 +62,7 @@ def compress(
 ) -> None:
     """Compress a model, build it for targets, and measure what came out.
 
+    With --calib and no word on what is to be done it becomes int8, repaired from these samples.
     The output folder gets model.tvmc (the compressed model), model.onnx (the same for other runtimes; quantized models as
     QDQ), recipe.toml, report.json, report.html and a folder for each target. It is written whole or not at all.
     """
@@ -72,6 +74,8 @@ def compress(
     from ..report.node_data import save_node_data
 
     plan = reading.recorded(asked.recipe())
+    usual = asked.recipe_file is None and not plan.entries() and given.calib is not None
+    plan = with_default(plan) if usual else plan
     given.check(plan, asked)
     if not plan.has("finetune") and checkpoint is not None:
         raise UserError("--checkpoint says nothing without --finetune EPOCHS")
@@ -117,6 +121,8 @@ def compress(
         common.print_json(report)
     else:
         _show(report, output, groups)
+        if usual:
+            common.output().print(MORE)
     common.conclude(report, output)
 
 

@@ -8,13 +8,16 @@ import typer
 
 from .. import __version__
 from .benchmark import benchmark
+from .compile import compile as compile_model
 from .compress import compress
 from .devices import devices
+from .doctor import doctor
 from .evaluate import evaluate
 from .exit_codes import listing
 from .inspect import inspect
 from .logs import logs
 from .operators import operators
+from .options.essential import short_help
 from .package import package
 from .presets import presets
 from .process import Commands
@@ -31,7 +34,7 @@ app = typer.Typer(
     help="Compress trained neural networks for edge devices: prune, quantize, tune, compile and [bold]measure[/bold] "
     "on x86-64, Arm Cortex-A and Cortex-M. Built on Apache TVM.",
     epilog="First steps:  tvmcompress inspect model.onnx   ·   "
-    "tvmcompress compress model.onnx --calib data.npz --prune 0.5 --quantize int8 --target x86 -o out/\n\n"
+    "tvmcompress compress model.onnx --calib data.npz -t cortex-m4   ·   tvmcompress doctor\n\n"
     f"Exit codes:  {listing()}.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -56,16 +59,18 @@ def _options(
 
 
 app.command()(inspect)
-app.command()(sensitivity)
-app.command()(compress)
-app.command()(evaluate)
-app.command()(run)
-app.command()(benchmark)
-app.command()(search)
-app.command()(tune)
+app.command(cls=short_help("sensitivity"))(sensitivity)
+app.command(cls=short_help("compress"))(compress)
+app.command("compile", cls=short_help("compile"))(compile_model)
+app.command(cls=short_help("evaluate"))(evaluate)
+app.command(cls=short_help("run"))(run)
+app.command(cls=short_help("benchmark"))(benchmark)
+app.command(cls=short_help("search"))(search)
+app.command(cls=short_help("tune"))(tune)
 app.add_typer(logs, name="logs")
 app.command()(package)
 app.command()(targets)
+app.command()(doctor)
 app.command()(devices)
 app.command()(presets)
 app.command()(operators)

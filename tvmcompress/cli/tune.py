@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
+from .completion import targets as complete_targets
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .progress import Bars, bars
@@ -22,7 +23,10 @@ def tune(
     model: ModelArgument,
     *,
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="Tune for this target (repeatable).", show_default="x86")
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", help="Tune for this target (repeatable).", show_default="x86", autocompletion=complete_targets
+        ),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Candidates to measure at most, for each target.")] = 1000,
     minutes: Annotated[

@@ -20,13 +20,13 @@ from tvmcompress.cli.options.targets import BuildOptions
 
 COMMANDS = {info.callback.__name__: info.callback for info in app.registered_commands if info.callback is not None}
 USERS = {
-    ModelOptions: {"inspect", "sensitivity", "compress", "evaluate", "benchmark", "tune", "search"},
+    ModelOptions: {"compile", "inspect", "sensitivity", "compress", "evaluate", "benchmark", "tune", "search"},
     ReadOptions: {"sensitivity", "compress", "evaluate", "run", "benchmark", "search"},
     PartOptions: {"evaluate", "run"},
     SampleOptions: {"compress", "benchmark"},
     RecipeOptions: {"compress", "benchmark"},
-    BuildOptions: {"compress", "benchmark"},
-    RpcOptions: {"compress", "benchmark", "run"},
+    BuildOptions: {"compile", "compress", "benchmark"},
+    RpcOptions: {"compile", "compress", "benchmark", "run"},
 }
 OTHER_DEFAULTS = {"sensitivity": {"limit"}}
 

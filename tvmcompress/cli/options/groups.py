@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
+from .essential import ESSENTIAL, HelpAllOption
+
 
 def with_groups(function: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter whose type is a dataclass of options by these options; the command gets the dataclass.
@@ -24,9 +26,13 @@ def with_groups(function: Callable[..., None]) -> Callable[..., None]:
             parameters += _options(groups[name])
         else:
             parameters.append(parameter.replace(annotation=hints[name]))
+    if function.__name__ in ESSENTIAL:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter("help_all", kind, default=False, annotation=HelpAllOption))
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
+        given.pop("help_all", None)
         values = {
             name: group(**{field.name: given.pop(field.name) for field in fields(group)}) for name, group in groups.items()
         }

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..completion import models
+
 if TYPE_CHECKING:
     from ...model import Model
     from ...recipe.recipe import Recipe
@@ -21,6 +23,7 @@ ModelArgument = Annotated[
     typer.Argument(
         help="An .onnx or .tflite file, float or quantized; a .pt2 file of torch.export; a .tvmc file of ours.",
         show_default=False,
+        autocompletion=models,
     ),
 ]
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.models import OptionInfo
 
+from ..completion import layers
+
 if TYPE_CHECKING:
     from ...recipe.recipe import Recipe
 
@@ -98,7 +100,8 @@ class RecipeOptions:
         _pruning(help="Reach a budget in so many steps, ranking anew after each (1 by default, 2 with --no-repair).", min=1),
     ] = None
     exclude: Annotated[
-        list[str] | None, _pruning(help="Layers whose outputs stay as they are (repeatable).", metavar="PATTERN")
+        list[str] | None,
+        _pruning(help="Layers whose outputs stay as they are (repeatable).", metavar="PATTERN", autocompletion=layers),
     ] = None
     ratio: Annotated[
         list[str] | None,
@@ -149,7 +152,10 @@ class RecipeOptions:
     ] = None
     weights: Annotated[str | None, _quantization(help="One scale per_channel or per_tensor.")] = None
     keep_float: Annotated[
-        list[str] | None, _quantization(help="Layers that stay in float (repeatable).", metavar="PATTERN", field="exclude")
+        list[str] | None,
+        _quantization(
+            help="Layers that stay in float (repeatable).", metavar="PATTERN", field="exclude", autocompletion=layers
+        ),
     ] = None
     rounding: Annotated[str | None, _quantization(help="double: as TFLite rounds; single: faster.")] = None
     quant_repair: Annotated[

@@ -68,6 +68,25 @@ def recipe_of(asked: RecipeOptions) -> Recipe:
     return Recipe.of(values)
 
 
+MORE = (
+    "That was int8, with biases repaired from the samples, and nothing pruned. What else there is:\n"
+    "  --eval test.npz                  accuracy before and after, on labelled samples\n"
+    "  --prune 0.5, --max-ram 64K       channels that matter least leave\n"
+    "  --max-drop 0.5 --eval test.npz   the precision of each layer is chosen so that no more accuracy is lost\n"
+    "  --finetune 10 --train-data ...   what is left is trained\n"
+    "  --tune 200                       faster kernels are looked for\n"
+    "tvmcompress compress --help-all shows everything."
+)
+"""What a command that was told nothing says at its end."""
+
+
+def with_default(plan: Recipe) -> Recipe:
+    """What is done with a model and samples where nothing is said: int8, with biases corrected, which costs seconds."""
+    from ...recipe.recipe import QuantizeRecipe
+
+    return plan.model_copy(update={"quantize": QuantizeRecipe(precision="int8", repair=("bias",))})
+
+
 def _plain(option: str, value: Any) -> Any:
     """A value as the recipe has it."""
     if option in ("max_flash", "max_ram"):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import completion
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,9 +26,10 @@ WhichBuildOption = Annotated[
 class BuildOptions:
     """What is built."""
 
-    target: Annotated[list[str] | None, _targets("--target", "-t", help="Build and measure for this target (repeatable).")] = (
-        None
-    )
+    target: Annotated[
+        list[str] | None,
+        _targets("--target", "-t", help="Build and measure for this target (repeatable).", autocompletion=completion.targets),
+    ] = None
     tune: Annotated[int, _targets(min=0, metavar="N", help="Try N schedules or kernels first, see `tvmcompress tune`.")] = 0
     threads: Annotated[int | None, _targets(min=1, help="Threads of an inference on x86.")] = None
     patch_wise: Annotated[
