@@ -77,8 +77,8 @@ def compress(
     usual = asked.recipe_file is None and not plan.entries() and given.calib is not None
     plan = with_default(plan) if usual else plan
     given.check(plan, asked)
-    if not plan.has("finetune") and checkpoint is not None:
-        raise UserError("--checkpoint says nothing without --finetune EPOCHS")
+    if not (plan.has("finetune") or plan.has("qat")) and checkpoint is not None:
+        raise UserError("--checkpoint says nothing without --finetune EPOCHS (or --qat)")
     targets = build.target or []
     options = build.by_family(targets)
     limited_target(plan, targets)
@@ -140,9 +140,7 @@ def _write_onnx(result: CompressionResult, path: Path, required: bool) -> bool:
     return True
 
 
-def _records(
-    result: CompressionResult, data: Dataset | None, tried: Dataset | None, bar: Bars
-) -> tuple[ModelRecord, ...]:
+def _records(result: CompressionResult, data: Dataset | None, tried: Dataset | None, bar: Bars) -> tuple[ModelRecord, ...]:
     """The original and the compressed model: evaluated where there is data, with the noise of layers where samples are."""
     from ..evaluation.accuracy import evaluate
     from ..report.record import layers_against, model_record

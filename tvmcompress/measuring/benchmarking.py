@@ -42,7 +42,7 @@ FLOAT_TOLERANCE = 1e-3
 _ROUNDED_APART = 2
 """Steps of an output by which it may be off where floats are computed between integers."""
 
-_QUANTIZING = ("calibrate", "choose_precisions", "quantize")
+_QUANTIZING = ("calibrate", "choose_precisions", "quantize", "qat")
 """Steps that belong to quantization."""
 
 

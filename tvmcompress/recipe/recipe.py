@@ -10,8 +10,8 @@
     [quantize]
     observer = "percentile"
 
-A table that is missing is a step that is left out; those there run in the order prune, sparsify, finetune, quantize. A list of
-steps in the place of the tables has any order, any step as often as wanted, and steps of other packages:
+A table that is missing is a step that is left out; those there run in the order prune, sparsify, finetune, quantize, qat. A
+list of steps in the place of the tables has any order, any step as often as wanted, and steps of other packages:
 
     [[steps]]
     step = "prune"
@@ -39,7 +39,8 @@ The step "pass" applies any pass of `tvmcompress.passes`, or of another package,
 An entry means the same as the table of its name, and takes the same options: "prune" and "sparsify" repair what is left if
 there is calibration data, "quantize" first finds ranges, and chooses precisions where there is a limit. What stands beside it
 as an entry of its own is not done twice: "repair" behind pruning, "calibrate" and "choose_precisions" before "quantize" (their
-options are in `recipe.steps`). Ratios are of what the steps before have left, budgets of the original. Quantization comes last.
+options are in `recipe.steps`). Ratios are of what the steps before have left, budgets of the original. Quantization comes
+last, with "qat" behind it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ __all__ = [
     "as_quantize_recipe",
 ]
 
-_TABLES = ("prune", "sparsify", "finetune", "quantize")
+_TABLES = ("prune", "sparsify", "finetune", "quantize", "qat")
 """The tables that stand for steps, in the order in which those run."""
 
 
@@ -89,6 +90,7 @@ class Recipe(Table):
         sparsify: None leaves the weights.
         finetune: None trains nothing.
         quantize: None leaves the model float.
+        qat: Training under quantization, with the options of fine-tuning; None trains no quantized model.
         calibration_samples: Samples of the calibration data to use at most.
         dense_rounding: Of a quantized TFLite file that is read, see `tvmcompress.load`.
         steps: A list of steps in the place of those four.
@@ -99,6 +101,7 @@ class Recipe(Table):
     sparsify: SparsifyRecipe | None = None
     finetune: FinetuneRecipe | None = None
     quantize: QuantizeRecipe | None = None
+    qat: FinetuneRecipe | None = None
     calibration_samples: int | None = Field(default=None, ge=1)
     dense_rounding: Literal["single", "double"] | None = None
     steps: tuple[StepEntry, ...] = ()
@@ -114,7 +117,9 @@ class Recipe(Table):
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Versions that do not know these read recipes and reports that have none.
-        return {name: value for name, value in dump(self).items() if name not in ("steps", "dense_rounding", "gate") or value}
+        return {
+            name: value for name, value in dump(self).items() if name not in ("steps", "dense_rounding", "gate", "qat") or value
+        }
 
     def entries(self) -> tuple[tuple[str, Table | dict[str, Any]], ...]:
         """The steps in order: names, and options as tables; as plain values for steps of other packages."""

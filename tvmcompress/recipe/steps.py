@@ -70,6 +70,7 @@ TABLES: dict[str, type[Table]] = {
     "prune": PruneRecipe,
     "sparsify": SparsifyRecipe,
     "finetune": FinetuneRecipe,
+    "qat": FinetuneRecipe,
     "pass": PassRecipe,
     "repair": RepairRecipe,
     "calibrate": CalibrateRecipe,

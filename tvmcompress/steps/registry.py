@@ -20,6 +20,7 @@ STEPS: Registry[type[Step[Any]]] = Registry(
         "calibrate": "tvmcompress.steps.calibrate:Calibrate",
         "choose_precisions": "tvmcompress.search.choose_precisions:ChoosePrecisions",
         "quantize": "tvmcompress.steps.quantize:QuantizeModel",
+        "qat": "tvmcompress.steps.qat:TrainQuantized",
     },
 )
 """What the list `[[steps]]` of a recipe may name."""

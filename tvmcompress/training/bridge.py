@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ..errors import UnsupportedOperatorError, UserError
+from ..model import Model
 from ..passes import get_params
 from ..passes._tvm import Constant, relax, tvm
 from ..passes.graph.interpreter import plain_value
@@ -57,8 +58,8 @@ class TorchModel:
         self._constants: dict[Constant, Tensor] = {}
         self._batchable: bool | None = None
         for var, call in self._program:
-            if isinstance(call, relax.Call):
-                find_operator(getattr(call.op, "name", ""), var.name)
+            if isinstance(call, relax.Call) and not self.supports(name := getattr(call.op, "name", "")):
+                find_operator(name, var.name)
         self.tensors: dict[str, Tensor] = {}
         for name, value in get_params(mod).items():
             tensor = self._torch.tensor(value)
@@ -67,6 +68,14 @@ class TorchModel:
     def params(self) -> dict[str, np.ndarray]:
         """The values of the parameters now, by name."""
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.tensors.items()}
+
+    def supports(self, name: str) -> bool:
+        """Whether calls of an operator can be evaluated here."""
+        return name in OPERATORS
+
+    def trained(self, model: Model) -> Model:
+        """The model that this was made of, with the parameters as they are now."""
+        return model.with_params(self.params())
 
     def __call__(self, *inputs: Tensor | np.ndarray) -> list[Tensor]:
         """Run on a batch.
@@ -138,9 +147,13 @@ class TorchModel:
         values: dict[relax.Var, Value] = dict(zip(param_vars(self._main), self.tensors.values()))
         values.update(zip(input_vars(self._main), inputs))
         for var, expr in self._program:
-            values[var] = self._evaluate(expr, values, var.name, batch)
+            values[var] = self._value(var, expr, values, batch)
         result = self._evaluate(self._main.body.body, values, "output", batch)
         return list(result) if isinstance(result, tuple) else [result]
+
+    def _value(self, var: relax.Var, expr: relax.Expr, values: Mapping[relax.Var, Value], batch: int) -> Value:
+        """What a variable is bound to, evaluated."""
+        return self._evaluate(expr, values, var.name, batch)
 
     def _evaluate(self, expr: relax.Expr, values: Mapping[relax.Var, Value], layer: str, batch: int) -> Value:
         if isinstance(expr, relax.Var):

@@ -86,17 +86,17 @@ def finetune(
     recipe = as_finetune_recipe(options)
     assert recipe is not None
     samples = data if isinstance(data, Dataset) else load_data(data, model.inputs)
-    training = _Training(model, samples, teacher, recipe)
+    training = Training(model, TorchModel(model.module), samples, teacher, recipe)
     return training.run(None if checkpoint is None else Checkpoint(checkpoint, training.fingerprint()), on_progress)
 
 
-class _Training:
-    """One run: the network, what it learns from, and where it is."""
+class Training:
+    """One run: the network, what it learns from, and where it is; arguments as of `finetune`, and the model in PyTorch."""
 
-    def __init__(self, model: Model, data: Dataset, teacher: Model | None, recipe: FinetuneRecipe) -> None:
+    def __init__(self, model: Model, network: TorchModel, data: Dataset, teacher: Model | None, recipe: FinetuneRecipe) -> None:
         self._torch = load_torch()
         self._model, self._data, self._recipe = model, data, recipe
-        self._network = TorchModel(model.module)
+        self._network = network
         self._teacher = None if teacher is None else TorchModel(teacher.module)
         self._teacher_outputs: list[Tensor] | None = None
         if recipe.augment and any(len(spec.shape) != 4 or spec.layout == "NHWC" for spec in model.inputs[:1]):
@@ -152,7 +152,7 @@ class _Training:
         self._set(state["best"])
         best = Score(state["loss"], state["accuracy"])
         note = f"fine-tuned: {state['epoch']} epochs on {len(self._learned)} samples; held back: {first}, then {best}"
-        tuned = self._model.with_params(self._network.params())
+        tuned = self._network.trained(self._model)
         return replace(tuned, provenance=(*tuned.provenance, note))
 
     def _prepare(self) -> tuple[Objective, np.ndarray | None]:

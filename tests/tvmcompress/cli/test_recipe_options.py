@@ -14,7 +14,13 @@ from tvmcompress.errors import UserError
 from tvmcompress.recipe.gate import GateRecipe
 from tvmcompress.recipe.recipe import FinetuneRecipe, PruneRecipe, QuantizeRecipe, Recipe, SparsifyRecipe
 
-TABLES = {"prune": PruneRecipe, "finetune": FinetuneRecipe, "quantize": QuantizeRecipe, "gate": GateRecipe}
+TABLES = {
+    "prune": PruneRecipe,
+    "finetune": FinetuneRecipe,
+    "quantize": QuantizeRecipe,
+    "qat": FinetuneRecipe,
+    "gate": GateRecipe,
+}
 
 
 def recipe(**given: Any) -> Recipe:

@@ -20,7 +20,8 @@ from tvmcompress.errors import MissingToolError, UserError
 from tvmcompress.model import InputSpec
 from tvmcompress.passes import PruneChannels, Sparsify, get_params
 from tvmcompress.passes.pruning.sparsify import get_masks
-from tvmcompress.training.finetuning import _Training
+from tvmcompress.training.bridge import TorchModel
+from tvmcompress.training.finetuning import Training
 
 from ...passes.conftest import Net
 from ..cli.running import refused
@@ -45,7 +46,7 @@ def test_a_step_of_sgd(model, data):
     """One epoch of one batch: all samples but those held back, in whatever order."""
     x, labels = data
     options = {"epochs": 1, "optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.05, "batch_size": 36}
-    training = _Training(model, load_data(data, SPEC), None, recipe(**options))
+    training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, recipe(**options))
     training._epoch(0, 1, training._optimizer(), None)
     params = {name: torch.tensor(value, requires_grad=True) for name, value in get_params(model.module).items()}
     learned = np.sort(training._learned)
@@ -63,7 +64,7 @@ def recipe(**options):
 
 
 def test_adamw_steps_are_relative_to_the_weights(model, data):
-    training = _Training(model, load_data(data, SPEC), None, recipe(learning_rate=0.02, batch_size=36))
+    training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, recipe(learning_rate=0.02, batch_size=36))
     training._epoch(0, 1, training._optimizer(), None)
     for name, before in get_params(model.module).items():
         # The first step of Adam is as long as its rate, whatever the gradient.
@@ -75,7 +76,7 @@ def test_adamw_steps_are_relative_to_the_weights(model, data):
 def test_distillation_is_hintons(model, data, alpha):
     x, labels = data
     teacher = Model(network(), SPEC).with_params({"c.bias": np.array([1.0, -1.0, 0.5], "float32")})
-    training = _Training(model, load_data(data, SPEC), teacher, recipe(temperature=3.0, alpha=alpha))
+    training = Training(model, TorchModel(model.module), load_data(data, SPEC), teacher, recipe(temperature=3.0, alpha=alpha))
     indices = np.arange(10)
     found = float(training._loss(indices)[0].detach())
     out, told = (torch.tensor(m.run(x[:10])[0]) for m in (model, teacher))
@@ -83,14 +84,14 @@ def test_distillation_is_hintons(model, data, alpha):
     hard = functional.cross_entropy(out, torch.tensor(labels[:10]))
     assert found == pytest.approx(float(alpha * soft + (1 - alpha) * hard), rel=1e-5)
     # Without labels what looks like logits may be anything: the squared error.
-    unlabelled = _Training(model, load_data(x, SPEC), teacher, recipe(temperature=3.0, alpha=alpha))
+    unlabelled = Training(model, TorchModel(model.module), load_data(x, SPEC), teacher, recipe(temperature=3.0, alpha=alpha))
     expected = float((out - told).square().mean() / told.square().mean())
     assert float(unlabelled._loss(indices)[0].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_probabilities_are_taken_for_what_they_are(model, data):
     soft = network(end=lambda built, y: built.emit(torch_softmax(y)))
-    one, two = (_Training(m, load_data(data, SPEC), None, recipe()) for m in (model, Model(soft, SPEC)))
+    one, two = (Training(m, TorchModel(m.module), load_data(data, SPEC), None, recipe()) for m in (model, Model(soft, SPEC)))
     losses = [float(training._loss(np.arange(20))[0].detach()) for training in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

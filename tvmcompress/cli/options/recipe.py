@@ -118,6 +118,12 @@ class RecipeOptions:
     finetune: Annotated[
         int | None, _training(help="Train what is left (needs PyTorch).", min=1, metavar="EPOCHS", field="epochs")
     ] = None
+    qat: Annotated[
+        int | None,
+        Setting(
+            "qat", "Fine-tuning", help="Train on under quantization (needs PyTorch).", min=1, metavar="EPOCHS", field="epochs"
+        ),
+    ] = None
     distill: Annotated[
         bool | None, _training(help="Learn from the original, too (without labels, from it alone).", show_default="no-distill")
     ] = None

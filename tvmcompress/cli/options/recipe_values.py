@@ -23,6 +23,7 @@ _MAINS = {
     "prune": ("ratio", "threshold", "blocks", "heads"),
     "finetune": ("epochs",),
     "quantize": ("precision", "preset"),
+    "qat": ("epochs",),
     "gate": ("max_drop", "min_accuracy"),
 }
 _NEEDS = {
@@ -52,6 +53,11 @@ def recipe_of(asked: RecipeOptions) -> Recipe:
         named = {name: field for name, (its, field) in SETS.items() if its == table and options[name] not in (None, [])}
         given = {field: _plain(name, options[name]) for name, field in named.items()}
         wanted = table in values or any(field in (*mains, *BUDGETS) for field in given)
+        if table == "finetune" and (asked.qat is not None or "qat" in values):
+            # How one trains, one trains under quantization, too.
+            shared = {field: value for field, value in given.items() if field not in mains}
+            values["qat"] = {**values.get("qat", {}), **shared}
+            given = given if wanted else {}
         if given and not wanted:
             option = next(iter(named)).replace("_", "-")
             raise UserError(f"--{option} says nothing without {_NEEDS[table]}")

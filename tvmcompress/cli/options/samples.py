@@ -83,7 +83,7 @@ class SampleOptions:
         for value, option, needed, need in (
             (self.calib, "--calib", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
             (asked.calib_samples, "--calib-samples", self.calib is not None, "--calib FILE"),
-            (self.train_data, "--train-data", "training" in reads, "--finetune EPOCHS"),
+            (self.train_data, "--train-data", "training" in reads, "--finetune EPOCHS (or --qat)"),
             (self.eval_skip or None, "--eval-skip", self.eval_data is not None, "--eval FILE"),
             (self.search_data, "--search-data", "search" in reads, _SEARCH),
             (self.search_split, "--search-split", "search" in reads, _SEARCH),

@@ -1,0 +1,301 @@
+"""A quantized network in PyTorch, as it computes, with gradients through the rounding.
+
+The forward pass is that of the module in QDQ form. Backwards, rounding counts as the identity inside its limits (Bengio et al.,
+"Estimating or Propagating Gradients Through Stochastic Neurons", 2013; straight-through), and the steps of activations are
+learned with it (Esser et al., "Learned Step Size Quantization", 2020). Weights keep real values, which are rounded to their
+grid in every pass, and stand in the module as integers at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import DataLike, Dataset, load_data
+from ..errors import UserError
+from ..model import Model
+from ..passes._tvm import Constant, relax
+from ..passes.graph.rebuild import Rebuilder, rebuild
+from ..passes.graph.view import GraphView
+from ..passes.quantization.kinds import CLIPS, WEIGHTED
+from ..passes.quantization.quantized_layers import QuantizedLayer, quantized_layers
+from ..passes.quantization.weight_grid import WeightGrid
+from ..recipe.recipe import as_finetune_recipe
+from .backend import Tensor, load_torch
+from .bridge import TorchModel
+from .checkpoint import Checkpoint
+from .finetuning import Progress, Training
+from .operators import Value
+
+_OWN = ("relax.quantize", "relax.dequantize", "tvmcompress.int4_weight")
+_LEARNED = (*WEIGHTED, "relax.add", "relax.subtract", "relax.multiply")
+"""Operators that round their results onto a scale of their own, which may be any; those of others are given."""
+
+_INSIDE = 0.499
+
+_Key = tuple[float, int, str]
+"""Of a quantizer: scale, zero point, dtype. Those of one key share a step, as what only moves values asks for."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """The step that quantizers of one key share.
+
+    Attributes:
+        key: As the module has it.
+        name: Of the tensor, among those of the network.
+        learned: Whether it may change.
+    """
+
+    key: _Key
+    name: str
+    learned: bool
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The lowest and the highest integer, less the zero point."""
+        info = np.iinfo(self.key[2])
+        return int(info.min) - self.key[1], int(info.max) - self.key[1]
+
+
+class FakeQuantizedModel(TorchModel):
+    """The `main` of a module in QDQ form in PyTorch.
+
+    Args:
+        model: In QDQ form.
+        weights: Float weights by the names of the parameters, as they were before quantization; where there are none, or of
+            another shape, training begins with the rounded ones.
+
+    Raises:
+        MissingToolError: PyTorch is not installed.
+        UnsupportedOperatorError: There are no gradients for an operator.
+    """
+
+    def __init__(self, model: Model, weights: Mapping[str, np.ndarray]) -> None:
+        super().__init__(model.module)
+        self._model, self._graph = model, GraphView(model.module)
+        self._layers = list(quantized_layers(model.module)[0].values())
+        self._grids: dict[relax.Var, WeightGrid] = {}
+        self._inside: set[relax.Var] = set()
+        for layer in self._layers:
+            for grid in (layer.weight, *((layer.bias,) if layer.bias is not None else ())):
+                self._grids[grid.source] = grid
+                self._inside.update(grid.path[1:-1])
+                self._latent(grid, weights)
+        self._steps = {steps.key: steps for steps in _shared_steps(self._graph)}
+        for steps in self._steps.values():
+            tensor = self._torch.tensor([steps.key[0]], dtype=self._torch.float32)
+            self.tensors[steps.name] = tensor.requires_grad_(steps.learned)
+
+    def _latent(self, grid: WeightGrid, weights: Mapping[str, np.ndarray]) -> None:
+        """The real values of a quantized constant, in the place of its integers and in their order."""
+        name = grid.parameter.name
+        real, given = grid.real(), weights.get(name)
+        if given is not None and given.shape == tuple(real.transpose(np.argsort(grid.order)).shape):
+            # Inside the cell of the integer that repairs have chosen, on the side of the float weight.
+            places = given.transpose(grid.order) / grid.steps
+            real = np.clip(places, grid.integers - _INSIDE, grid.integers + _INSIDE) * grid.steps
+        stored = np.array(real.transpose(np.argsort(grid.order)), np.float32, order="C")
+        self.tensors[name] = self._torch.from_numpy(stored).requires_grad_(True)
+
+    def supports(self, name: str) -> bool:
+        """Whether calls of an operator can be evaluated here."""
+        return name in _OWN or super().supports(name)
+
+    def _value(self, var: relax.Var, expr: relax.Expr, values: Mapping[relax.Var, Value], batch: int) -> Value:
+        if var in self._grids:
+            return self._rounded(self._grids[var])
+        if var in self._inside:
+            return None
+        name = getattr(expr.op, "name", "") if isinstance(expr, relax.Call) else ""
+        if name == "relax.quantize":
+            return self._quantized(values[expr.args[0]], self._steps[_key(self._graph, expr)])
+        if name == "relax.dequantize":
+            value = values[expr.args[0]]
+            return value if value.is_floating_point() else self._constant(expr, value)
+        return super()._value(var, expr, values, batch)
+
+    def _rounded(self, grid: WeightGrid) -> Tensor:
+        """What a layer reads of its weights or its bias."""
+        latent = self.tensors[grid.parameter.name].permute(grid.order)
+        if str(grid.parameter.ty.dtype) == "int32":
+            return latent  # its steps are too small to matter
+        steps, low, high = (self._torch.from_numpy(a.astype(np.float32)) for a in (grid.steps, grid.lowest, grid.highest))
+        scaled = (latent / steps).clamp(low, high)
+        return (scaled + (scaled.round() - scaled).detach()) * steps
+
+    def _quantized(self, value: Tensor, steps: _Steps) -> Tensor:
+        """An activation rounded to its grid, in real values."""
+        low, high = steps.limits
+        size = self.tensors[steps.name]
+        if steps.learned:
+            # Gradients of the step are as large as those of the values, whatever their number.
+            share = 1.0 / math.sqrt(value.numel() * high)
+            size = size * share + (size * (1.0 - share)).detach()
+        scaled = (value / size).clamp(low, high)
+        return (scaled + (scaled.round() - scaled).detach()) * size
+
+    def _constant(self, call: relax.Call, integers: Tensor) -> Tensor:
+        scale, zero = (self._torch.from_numpy(np.atleast_1d(_number(self._graph, arg))) for arg in call.args[1:3])
+        shape = [1] * integers.ndim
+        if scale.numel() > 1:
+            shape[int(call.attrs.axis) % integers.ndim] = -1
+        return (integers - zero.reshape(shape).to(self._torch.int64)) * scale.reshape(shape)
+
+    def params(self) -> dict[str, np.ndarray]:
+        """The values of the parameters now, by name: quantized ones as integers."""
+        found = super().params()
+        for steps in self._steps.values():
+            del found[steps.name]
+        scales = self._new_scales()
+        for layer in self._layers:
+            found[layer.weight.parameter.name] = self._stored(layer.weight)
+            if layer.bias is not None:
+                found[layer.bias.parameter.name] = self._stored(layer.bias, scales.get(_read_key(self._graph, layer), 1.0))
+        return found
+
+    def _stored(self, grid: WeightGrid, factor: float = 1.0) -> np.ndarray:
+        real = self.tensors[grid.parameter.name].detach().numpy().astype(np.float64).transpose(grid.order)
+        return grid.stored(grid.nearest(real / factor))
+
+    def _new_scales(self) -> dict[_Key | None, float]:
+        """By key, by what its scale is to be multiplied."""
+        return {
+            key: float(np.float32(abs(self.tensors[steps.name].item()))) / key[0]
+            for key, steps in self._steps.items()
+            if steps.learned
+        }
+
+    def trained(self, model: Model) -> Model:
+        """The model with what was learned: integers of weights and biases, and scales of activations."""
+        scales = self._new_scales()
+        factors = {
+            layer.bias.source.name: scales.get(_read_key(self._graph, layer), 1.0)
+            for layer in self._layers
+            if layer.bias is not None
+        }
+        weights = {var.name for var in self._grids}
+        changed = model.with_params(self.params())
+        graph = GraphView(changed.module)
+
+        def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
+            name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
+            if name not in ("relax.quantize", "relax.dequantize"):
+                return None
+            factor = factors.get(var.name, 1.0)
+            if var.name not in weights and not _of_parameter(graph, value):
+                factor = scales.get(_key(graph, value), 1.0)
+            if factor == 1.0:
+                return None
+            scale = relax.const((_number(graph, value.args[1]) * factor).astype(np.float32))
+            return relax.Call(value.op, [build.get(value.args[0]), scale, value.args[2]], value.attrs, value.ty_args)
+
+        return replace(changed, module=rebuild(changed.module, rewrite))
+
+
+def _shared_steps(graph: GraphView) -> list[_Steps]:
+    """The steps of the activations."""
+    learned: dict[_Key, bool] = {}
+    given: set[_Key] = set()
+    for value in graph.values.values():
+        name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
+        if name == "relax.quantize":
+            key = _key(graph, value)
+            own = key[2] != "int16" and _producer(graph, value.args[0]) in _LEARNED
+            learned[key] = learned.get(key, True) and (own or _moved(graph, value.args[0], key))
+        elif name == "relax.dequantize" and _of_parameter(graph, value):
+            given.add(_key(graph, value))  # a constant may be on the scale of an activation
+    return [_Steps(key, f"step.{number}", own and key not in given) for number, (key, own) in enumerate(learned.items())]
+
+
+def _moved(graph: GraphView, expr: relax.Expr, key: _Key) -> bool:
+    """Whether a tensor is made of others on the same grid, so that it goes with them."""
+    call = graph.call(expr)
+    if call is None:
+        return False
+    sources = [graph.call(arg) for arg in call.args if isinstance(arg, relax.Var) and arg not in graph.params]
+    return bool(sources) and all(
+        source is not None and source.op.name == "relax.dequantize" and _key(graph, source) == key for source in sources
+    )
+
+
+def _producer(graph: GraphView, expr: relax.Expr) -> str:
+    """The operator behind clips."""
+    call = graph.call(expr)
+    while call is not None and call.op.name in CLIPS:
+        call = graph.call(call.args[0])
+    return "" if call is None else str(call.op.name)
+
+
+def _read_key(graph: GraphView, layer: QuantizedLayer) -> _Key | None:
+    """Of the quantizer that a layer reads; None where it reads float."""
+    call = graph.call(layer.call.args[0])
+    return _key(graph, call) if call is not None and call.op.name == "relax.dequantize" else None
+
+
+def _of_parameter(graph: GraphView, call: relax.Call) -> bool:
+    operand = call.args[0]
+    made = graph.call(operand)
+    return operand in graph.params or (made is not None and made.op.name == "tvmcompress.int4_weight")
+
+
+def _key(graph: GraphView, call: relax.Call) -> _Key:
+    scale, zero = (_number(graph, arg) for arg in call.args[1:3])
+    return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), str(zero.dtype)
+
+
+def _number(graph: GraphView, expr: relax.Expr) -> np.ndarray:
+    value = expr.value.numpy() if isinstance(expr, Constant) else graph.params[expr]
+    return np.asarray(value)
+
+
+def train_quantized(
+    model: Model,
+    data: DataLike | Dataset,
+    *,
+    original: Model | None = None,
+    teacher: Model | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    on_progress: Progress | None = None,
+    **options: Any,
+) -> Model:
+    """Train a quantized model under its own quantization; weights that are zero by `Sparsify` stay zero.
+
+    The weights of the epoch that does best on samples held back are kept, those that the model came with among them.
+
+    Args:
+        model: In QDQ form: `CompressionResult.qdq_model`, or what `Quantize` gives.
+        data: What it learns from; see `finetune`.
+        original: The float model that was quantized, whose weights training begins with; else with the rounded ones.
+        teacher: As of `finetune`.
+        checkpoint: As of `finetune`.
+        on_progress: Told batches done, out of how many.
+        options: Fields of `FinetuneRecipe`.
+
+    Returns:
+        The model in QDQ form with other integers, and other scales of activations.
+
+    Raises:
+        MissingToolError: PyTorch is not installed.
+        UnsupportedOperatorError: There are no gradients for an operator.
+        UserError: The model is not in QDQ form, an option is out of range, the data does not fit or is too little, or the loss
+            becomes infinite.
+    """
+    load_torch()
+    recipe = as_finetune_recipe(options)
+    assert recipe is not None
+    if not any(call.op.name == "relax.quantize" for call in GraphView(model.module).values.values() if _is_call(call)):
+        raise UserError("training under quantization needs a model in QDQ form; quantize it first")
+    samples = data if isinstance(data, Dataset) else load_data(data, model.inputs)
+    network = FakeQuantizedModel(model, {} if original is None else original.params)
+    training = Training(model, network, samples, teacher, recipe)
+    return training.run(None if checkpoint is None else Checkpoint(checkpoint, training.fingerprint()), on_progress)
+
+
+def _is_call(value: relax.Expr) -> bool:
+    return isinstance(value, relax.Call) and hasattr(value.op, "name")
