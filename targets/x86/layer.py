@@ -26,7 +26,8 @@ class Layer:
     """The sizes of a function that has the pattern.
 
     Attributes:
-        outputs: Extents of its output, channels last.
+        outputs: Extents of its output, channels last, before channels that only fill up a vector are sliced off.
+        sliced: Whether they are.
         sums: Extents of its reductions, without the group that a dot product instruction adds up.
         dot: The dot product instruction to use, None for ordinary arithmetic.
         packs_rows: Whether the block before the reduction packs rows for a depthwise convolution.
@@ -38,6 +39,7 @@ class Layer:
     """
 
     outputs: tuple[int, ...]
+    sliced: bool
     sums: tuple[int, ...]
     dot: Dot | None
     packs_rows: bool
@@ -116,8 +118,9 @@ def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
     tail = after[-1] if after else schedule.cache_write(main, 0, "global")
     axes = schedule.get(main).iter_vars
     sums = [int(iv.dom.extent) for iv in axes if iv.iter_type == _REDUCTION]
-    outputs = extents(schedule, tail)
-    if not outputs or len(outputs) != len(axes) - len(sums):
+    outputs = [int(iv.dom.extent) for iv in axes if iv.iter_type != _REDUCTION]
+    written = extents(schedule, tail)
+    if not written or len(written) != len(outputs):
         raise NotScheduledError("the tail has another rank than the reduction")
     annotations = schedule.get(main).annotations
     intrinsic = str(annotations.get(DOT_ANNOTATION, ""))
@@ -125,6 +128,7 @@ def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
     packs_rows = dot is not None and intrinsic == dot.packed
     layer = Layer(
         outputs=tuple(outputs),
+        sliced=written != outputs,
         sums=tuple(sums if dot is None or packs_rows else sums[:-1]),
         dot=dot,
         packs_rows=packs_rows,

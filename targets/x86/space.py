@@ -101,6 +101,7 @@ def _reduction_choice(mod: tvm.IRModule, layer: Layer) -> Choice:
         "block": layer.blocked,
         "before": layer.before,
         "stages": layer.stages,
+        **({"sliced": 1} if layer.sliced else {}),
         "dtypes": layer.dtypes,
     }
     kernel = "depthwise" if layer.packs_rows else "reduction"
@@ -131,7 +132,7 @@ def _default(layer: Layer) -> Decisions:
         "rows": 1,
         "order": "channels" if by_channels and math.prod(layer.rows) > 1 else "rows",
         "border": "whole" if layer.before and not layer.packs_rows else "none",
-        "epilogue": "tile",
+        "epilogue": "whole" if layer.sliced else "tile",
         "taps": "loop",
         "unroll": 1,
     }
@@ -140,7 +141,7 @@ def _default(layer: Layer) -> Decisions:
 def _points(layer: Layer, default: Decisions) -> Iterator[Decisions]:
     """All that is sensible."""
     index = innermost_sum(layer)
-    has_rows = bool(layer.rows) and layer.rows[-1] > 1
+    has_rows = bool(layer.rows) and layer.rows[-1] > 1 and not layer.sliced
     taps = math.prod(extent for place, extent in enumerate(layer.sums) if place != index)
     axes: dict[str, Sequence[Any]] = {
         "channels": lane_options(layer.channels, layer.vector),
@@ -148,7 +149,7 @@ def _points(layer: Layer, default: Decisions) -> Iterator[Decisions]:
         "rows": [count for count in (1, 2, 3, 4) if not layer.packs_rows and has_rows and layer.rows[-1] % count == 0] or [1],
         "order": ["rows", "channels"] if has_rows and not layer.packs_rows else ["rows"],
         "border": ["whole", "band"] if layer.before and not layer.packs_rows and has_rows else [default["border"]],
-        "epilogue": ["tile", "band"] if len(layer.outputs) > 2 and layer.stages else ["tile"],
+        "epilogue": ["tile", "band"] if len(layer.outputs) > 2 and layer.stages and not layer.sliced else [default["epilogue"]],
         "taps": ["loop", "unrolled"] if 1 < taps <= 16 else ["loop"],
         "unroll": _divisors(layer.sums[index], VECTOR),
     }

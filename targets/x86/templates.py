@@ -16,7 +16,7 @@ What is decided, by name:
 | `channels`, `positions`, `rows` | the tile |
 | `order` | the outermost loop: `rows` read all weights again and again, `channels` the input |
 | `border` | the padded, widened or packed input is written `whole`, or for a `band` of rows at a time |
-| `epilogue` | the tail follows each `tile`, or a `band` of rows |
+| `epilogue` | the tail follows each `tile`, a `band` of rows, or the `whole` (where it slices off channels of a vector) |
 | `taps` | the loops over rows and columns of the kernel are `unrolled`, or a `loop` |
 | `unroll` | how many steps of the innermost reduction are unrolled |
 """
@@ -50,6 +50,12 @@ def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = Tr
     layer, blocks = find_layer(schedule)
     threads = parallel and layer.work >= _PARALLEL_WORK
     d: dict[str, Any] = dict(decisions)
+    if layer.sliced:
+        _plain_tail(schedule, blocks)
+        _tile_sum(schedule, d, layer, blocks, [], True)
+        if blocks.before is not None:
+            vectorize_elementwise(schedule, blocks.before, threads)
+        return
     bands = d["epilogue"] == "band"
     outer = _tile_tail(schedule, d, layer, blocks, bands)
     if threads:
@@ -62,6 +68,15 @@ def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = Tr
     _tile_sum(schedule, d, layer, blocks, outer, bands)
     if blocks.before is not None:
         vectorize_elementwise(schedule, blocks.before, threads and not banded)
+
+
+def _plain_tail(schedule: Schedule, blocks: Blocks) -> None:
+    """The tail by itself, its stages in its innermost loop but one."""
+    outer = vectorize_elementwise(schedule, blocks.tail, False)
+    for stage in reversed(blocks.stages):
+        if outer:
+            schedule.compute_at(stage, outer[-1], preserve_unit_loops=True)
+            _unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])
 
 
 def _tile_tail(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Blocks, bands: bool) -> list[Any]:
@@ -118,6 +133,8 @@ def _tile_sum(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Block
         outer_column, inner_column = schedule.split(column, [None, d["positions"]])
         outer_channel, inner_channel = schedule.split(channel, [None, d["channels"]])
         around = [outer_channel, outer_column] if d["order"] == "channels" else [outer_column, outer_channel]
+        if not outer:
+            around, rows = [*rows, *around], []
         schedule.reorder(*around, *rows, inner_column, inner_channel)
         tile = [*rows, inner_column, inner_channel]
         outside += len(around)

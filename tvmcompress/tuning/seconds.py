@@ -98,10 +98,11 @@ class TimingBench(Bench):
         if default not in times or np.isnan(times[default]).any():
             return
         least = {key: float(np.min(values)) for key, values in times.items()}
+        measured = {key: np.array(values) for key, values in times.items()}
         faster = [
             point
             for point in points[1:]
-            if (key := point_key(point)) in times and _is_faster(np.array(times[key]), np.array(times[default]))
+            if (key := point_key(point)) in measured and is_faster(measured[key], measured[default])
         ]
         best = min(faster, key=lambda point: least[point_key(point)], default=points[0])
         for point in {default: points[0], point_key(best): best}.values():
@@ -168,10 +169,11 @@ class TimingBench(Bench):
         return self._log.directory / f".unfinished-{digest[:16]}"
 
 
-def _is_faster(times: np.ndarray, default: np.ndarray) -> bool:
-    """Whether rounds in turns show more than noise: the median of the ratios, and three of four rounds."""
+def is_faster(times: np.ndarray, default: np.ndarray) -> bool:
+    """Whether rounds in turns show more than noise: the median of the ratios, three of four rounds, and the least of all."""
     ratios = times / default
-    return bool(np.median(ratios) < 1 - _MARGIN and np.percentile(ratios, 75) < 1)
+    most = 1 - _MARGIN
+    return bool(np.median(ratios) < most and np.percentile(ratios, 75) < 1 and times.min() < most * default.min())
 
 
 def _touch(path: Path) -> None:

@@ -176,6 +176,13 @@ def test_integer_model_equals_the_reference(tmp_path, cpu) -> None:
     np.testing.assert_array_equal(built.run_float([samples])[0], expected)
 
 
+def test_outputs_that_fill_no_vector_are_scheduled() -> None:
+    mod, _ = quantized()
+    summary = compile_module(mod).schedules
+    assert any("strided_slice" in name for name in summary.default)
+    assert not any("slice" in name or "conv" in name for name in summary.unscheduled)
+
+
 def test_integer_model_with_every_schedule(tmp_path) -> None:
     mod, samples = quantized()
     (expected,) = run(mod, [samples])

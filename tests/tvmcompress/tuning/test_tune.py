@@ -24,6 +24,7 @@ from tvmcompress.targets.kernels.decisions import Choice
 from tvmcompress.targets.kernels.records import final_decisions, read, workload_module
 from tvmcompress.targets.tuning_log import TuningLog
 from tvmcompress.targets.x86.tuning import X86Tuning
+from tvmcompress.tuning.seconds import is_faster
 from tvmcompress.tuning.tasks import extract_tasks, function_inputs
 from tvmcompress.tuning.tune import tune
 
@@ -194,6 +195,20 @@ def test_killed_run_loses_nothing_committed(tmp_path) -> None:
     result = tune(dense(), trials=2, database_dir=tmp_path, workers=1)
     assert result.trials == 2
     assert len(measured(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("times", "faster"),
+    [
+        ([9.0] * 8, True),
+        ([9.9] * 8, False),  # less than the noise
+        ([9.0, 9.0, 9.0, 9.0, 9.0, 30.0, 30.0, 30.0], False),  # in five rounds of eight
+        ([9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 30.0, 9.0], True),
+        ([np.nan] * 8, False),
+    ],
+)
+def test_the_final_rounds_ask_for_more_than_noise(times, faster) -> None:
+    assert is_faster(np.array(times), np.array([10.0, 10.0, 10.0, 10.0, 20.0, 10.0, 40.0, 10.0])) == faster
 
 
 def test_bad_arguments(tmp_path) -> None:

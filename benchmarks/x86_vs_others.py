@@ -1,0 +1,205 @@
+"""Our x86 builds against ONNX Runtime and OpenVINO, in turns.
+
+    python benchmarks/x86_vs_others.py ic kws vww ad [--tuning-log DIR] [--rounds 60] [--threads 1]
+    python benchmarks/x86_vs_others.py model.onnx [more.onnx ...]
+
+Contenders take turns, so that a change of clock frequency or load meets all of them: every round times a few calls of
+each. Reported are the tenth percentile of the rounds, and the ratio of the baseline's time to a contender's within each
+round, as median and as tenth to ninetieth percentile. Ours come by the formulas ("default") and as tuning logs decide
+("tuned"), where they know something; `--baseline` names who is divided by. Integer models are ours (int8, per channel), and
+ONNX Runtime's static quantization (QDQ, uint8 activations, int8 weights per channel), which OpenVINO runs, too, where it is
+installed; both are calibrated on the same samples: of the trained models those that come with them, otherwise random ones.
+Inputs are random; latency of these models does not depend on values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import trained
+
+import tvmcompress
+from tvmcompress.passes import LowerQDQ, Quantize, calibrate
+from tvmcompress.passes._tvm import tvm
+from tvmcompress.targets import get_target
+from tvmcompress.targets.x86.artifact import X86Artifact
+from tvmcompress.targets.x86.host import host_cpu
+from tvmcompress.targets.x86.measure import thread_limit
+
+Call = Callable[[], Any]
+
+
+def onnxruntime_call(path: Path, threads: int, x: np.ndarray) -> Call:
+    """A call of an ONNX Runtime session with its input and output bound, so that no array is copied."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that wait in a loop would take the CPU from whoever is next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    binding.bind_cpu_input(session.get_inputs()[0].name, x)
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def openvino_call(path: Path, threads: int, x: np.ndarray) -> Call:
+    """A call of an OpenVINO request with its input bound."""
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    model.reshape(list(x.shape))
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
+    return request.infer
+
+
+def our_call(artifact: X86Artifact, x: np.ndarray) -> Call:
+    """A call of our build with its input on the device."""
+    function = artifact.machine["main"]
+    tensor = tvm.runtime.tensor(np.ascontiguousarray(artifact.inputs[0].quantize(x)))
+    return lambda: function(tensor)
+
+
+def quantized_by_onnxruntime(path: Path, samples: np.ndarray, folder: Path) -> Path:
+    """ONNX Runtime's static quantization of a model."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    name = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_inputs()[0].name
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._rest = iter([{name: samples[index : index + 1]} for index in range(len(samples))])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._rest, None)
+
+    result = folder / f"{path.stem}_int8.onnx"
+    quantize_static(
+        str(path),
+        str(result),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+    )
+    return result
+
+
+def interleave(calls: dict[str, Call], rounds: int, inner: int) -> dict[str, np.ndarray]:
+    """Microseconds of one call of each contender in each round."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            call()
+            start = time.perf_counter()
+            for _ in range(inner):
+                call()
+            times[name].append((time.perf_counter() - start) / inner * 1e6)
+    return {name: np.asarray(values) for name, values in times.items()}
+
+
+def sources(model: str) -> tuple[Path, np.ndarray | None]:
+    """The file of a trained model, by name, with its calibration samples; a path as it is."""
+    if model not in trained.FILES:
+        return Path(model), None
+    return trained.folder() / "models" / trained.FILES[model], trained.load(model, 50).calibration
+
+
+def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All contenders on one model."""
+    path, samples = sources(name)
+    model = tvmcompress.load(path)
+    random = np.random.default_rng(0)
+    x = random.random(model.inputs[0].shape).astype("float32")
+    samples = random.random((8, *x.shape[1:])).astype("float32") if samples is None else samples
+    calls: dict[str, Call] = {}
+    if not options.ours_only:
+        quantized = quantized_by_onnxruntime(path, samples, folder)
+        makers = {"onnxruntime": onnxruntime_call}
+        if importlib.util.find_spec("openvino") is not None:
+            makers["openvino"] = openvino_call
+        for who, make in makers.items():
+            calls[f"{who} fp32"] = make(path, options.threads, x)
+            calls[f"{who} int8"] = make(quantized, options.threads, x)
+    integer = model.apply(Quantize(calibrate(model.module, [[samples]])), LowerQDQ())
+    tuned = {}
+    for kind, module in (("fp32", model.module), ("int8", integer.module)):
+        for log in (False, options.tuning_log):
+            built = get_target("x86").build(module, folder / f"{path.stem}-{kind}-{log is False}", tuning_log=log)
+            assert isinstance(built, X86Artifact)
+            who = f"tvmcompress {kind} {'default' if log is False else 'tuned'}"
+            tuned[who] = len(built.tuned)
+            if log is False or built.tuned:
+                calls[who] = our_call(built, x)
+    baseline = options.baseline if options.baseline in calls else "tvmcompress fp32 default"
+    with thread_limit(options.threads):
+        interleave(calls, 5, options.inner)
+        times = interleave(calls, options.rounds, options.inner)
+    rows = {who: row(times[baseline], values) for who, values in times.items()}
+    for kind in ("fp32", "int8"):
+        default, with_log = (f"tvmcompress {kind} {end}" for end in ("default", "tuned"))
+        if with_log in times:
+            rows[with_log]["of_default"] = row(times[with_log], times[default])
+    return {"model": name, "baseline": baseline, "tuned_functions": tuned, "contenders": rows}
+
+
+def row(baseline: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    """Times and ratios of one contender."""
+    ratio = baseline / values
+    low, middle, high = (float(np.percentile(ratio, share)) for share in (10, 50, 90))
+    least = float(baseline.min() / values.min())
+    p10 = float(np.percentile(values, 10))
+    return {"p10_us": p10, "speed": middle, "speed_p10": low, "speed_p90": high, "speed_of_least": least}
+
+
+def show(result: dict[str, Any]) -> None:
+    """One table."""
+    print(f"\n{result['model']}, speed against {result['baseline']}")
+    print(f"{'':26}{'p10 us':>10}{'speed':>8}   p10 to p90{'':5}least")
+    for name, found in result["contenders"].items():
+        spread = f"{found['speed_p10']:.2f} to {found['speed_p90']:.2f}"
+        line = f"{name:26}{found['p10_us']:10.1f}{found['speed']:8.2f}   {spread:14}{found['speed_of_least']:6.2f}"
+        if "of_default" in found:
+            ratio = found["of_default"]
+            spread = f"{ratio['speed_p10']:.3f} to {ratio['speed_p90']:.3f}"
+            line += f"   {ratio['speed']:.3f} of the default's time ({spread}, of the least {ratio['speed_of_least']:.3f})"
+        print(line, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and compare."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="+", help=f"ONNX files, or of the trained models {', '.join(trained.FILES)}")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--inner", type=int, default=5, help="calls of a contender in a round")
+    parser.add_argument("--baseline", default="onnxruntime fp32")
+    parser.add_argument("--ours-only", action="store_true", help="default and tuned builds alone")
+    parser.add_argument("--tuning-log", type=Path, help="by default those that every build consults")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    options = parser.parse_args(arguments)
+    print(f"{host_cpu()}, {options.threads} thread(s), ONNX Runtime {ort.__version__}, TVM {tvm.__version__}")
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            results.append(compare(name, options, Path(folder)))
+            show(results[-1])
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
