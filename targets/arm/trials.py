@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from ..base import TargetDescription
+from ..trials.execution import Ran, emulate
 from .artifact import CortexAArtifact, emulator_command
 from .cores import platform_of
 
@@ -14,7 +17,7 @@ class CortexAEmulator:
     """The emulator of a core; attributes as of `trials.image.Emulator`."""
 
     thumb = CortexAArtifact.thumb
-    hosted = True
+    transport: Literal["file"] = "file"
     most_bytes = 64 << 20
 
     def __init__(self, description: TargetDescription) -> None:
@@ -30,6 +33,6 @@ class CortexAEmulator:
         """Of the compiler."""
         return list(self.description.compiler_flags)
 
-    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
-        """The emulator's command line."""
-        return emulator_command(self.description, plugin, program)
+    def execute(self, program: Path, folder: Path, expected: Sequence[bytes], limit: float) -> Ran:
+        """Run a program, and count."""
+        return emulate(partial(emulator_command, self.description), program, folder, f"{self.prefix}nm", self.thumb, limit)

@@ -47,6 +47,18 @@ def write_emulator_script(path: Path, description: TargetDescription) -> None:
     _render("linker.ld.j2", path, context)
 
 
+def write_board_script(path: Path, description: TargetDescription) -> None:
+    """Write the linker script of the board itself, for programs of ours."""
+    context = {
+        "stack_bytes": STACK_BYTES,
+        "flash_origin": description.flash_origin,
+        "flash_bytes": description.flash_bytes,
+        "ram_origin": description.ram_origin,
+        "ram_bytes": description.ram_bytes,
+    }
+    _render("linker.ld.j2", path, context)
+
+
 def library_identity(generated: Generated) -> str:
     """Checksum of all that the library is made of: eight hexadecimal digits."""
     paths = [*generated.sources, *generated.objects, *generated.folder.glob(f"{generated.prefix}_constants.bin")]
@@ -81,6 +93,7 @@ def write_project(generated: Generated, description: TargetDescription, identity
     _render("example_main.c.j2", folder / "example_main.c", context)
     _render("linker.ld.j2", folder / "firmware" / "board.ld", context)
     _render("serial_main.c.j2", folder / "firmware" / "serial_main.c", context)
+    shutil.copyfile(RUNTIME / "serial_line.h", folder / "firmware" / "serial_line.h")
 
 
 def _render(template: str, path: Path, context: Mapping[str, object]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from ..base import TargetDescription
+from ..trials.execution import Ran, emulate
 from .artifact import CortexMArtifact, emulator_command
 from .project import RUNTIME, write_emulator_script
 
@@ -16,7 +19,7 @@ class CortexMEmulator:
 
     prefix = "arm-none-eabi-"
     thumb = CortexMArtifact.thumb
-    hosted = False
+    transport: Literal["semihosting"] = "semihosting"
 
     def __init__(self, description: TargetDescription) -> None:
         self.description = description
@@ -34,6 +37,6 @@ class CortexMEmulator:
         """Of the compiler."""
         return ["-mthumb", *self.description.compiler_flags]
 
-    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
-        """The emulator's command line."""
-        return emulator_command(self.description, plugin, program)
+    def execute(self, program: Path, folder: Path, expected: Sequence[bytes], limit: float) -> Ran:
+        """Run a program, and count."""
+        return emulate(partial(emulator_command, self.description), program, folder, f"{self.prefix}nm", self.thumb, limit)

@@ -6,15 +6,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...passes.errors import ToolError
-from ..emulators.plugin import plugin_argument, read_counts
 from ..emulators.tools import run
 from .compile import CompiledTrial, compile_trials
+from .execution import Ran
 from .trial import MakeTrial, Outcome
 
 _TEMPLATES = Environment(
@@ -33,9 +33,8 @@ class Emulator(Protocol):
     """The TVM target."""
     prefix: str
     """Starts the names of the tool chain's programs."""
-    thumb: bool
-    hosted: bool
-    """Whether programs run under an operating system."""
+    transport: Literal["file", "semihosting", "serial"]
+    """How a program gives its results: as any under an operating system, through the emulator, or over a board's line."""
     most_bytes: int
     """Of a program's constants."""
 
@@ -45,8 +44,8 @@ class Emulator(Protocol):
     def flags(self) -> list[str]:
         """Of the compiler."""
 
-    def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
-        """The emulator's command line."""
+    def execute(self, program: Path, folder: Path, expected: Sequence[bytes], limit: float) -> Ran:
+        """Run a program in a folder, for at most so many seconds; of each of its runs the output is known."""
 
 
 @dataclass(frozen=True)
@@ -104,39 +103,36 @@ def _that_fit(indices: list[int], objects: Mapping[int, CompiledTrial], limit: i
 def _run(batch: Mapping[int, CompiledTrial], emulator: Emulator) -> tuple[dict[int, Outcome], tuple[int, Outcome] | None]:
     """What came of the candidates of one program, and of the one that it died of.
 
-    Where it died nothing is known of the others: the counts are written at the end.
+    Where an emulated one died nothing is known of the others: the counts are written at the end.
     """
     with tempfile.TemporaryDirectory(prefix="tvmcompress-trials-") as scratch:
         folder = Path(scratch)
         program = _build(batch, emulator, folder)
-        argument, results = plugin_argument(program, f"{emulator.prefix}nm", folder, thumb=emulator.thumb)
-        command = emulator.command(["-plugin", argument], program)
-        failure = None
-        try:
-            run(command, what="running candidates", timeout=_LIMIT, cwd=folder)
-        except ToolError as error:
-            failure = str(error)
-        output = folder / "output.bin"
-        data = output.read_bytes() if output.exists() else b""
-        finished = _finished(batch, data)
-        if failure is not None:
+        expected = [made.trial.expected.tobytes() for made in batch.values() for _ in _layouts(made)]
+        ran = emulator.execute(program, folder, expected, _LIMIT)
+        finished = _finished(batch, ran.data)
+        culprit = None
+        if ran.failure is not None:
             left = [index for index in batch if index not in finished]
             if not left:
-                raise ToolError(failure)
-            status = "timeout" if "was stopped after" in failure else "crash"
-            return {}, (left[0], Outcome(status, reason=failure))
-        counts = iter(read_counts(results).regions)
+                raise ToolError(ran.failure)
+            culprit = left[0], Outcome("timeout" if ran.hung else "crash", reason=ran.failure)
+            if not ran.costs:
+                return {}, culprit
+        costs = iter(ran.costs)
         code = _code_bytes(batch, emulator, folder)
     found = {}
     for index, made in batch.items():
+        if index not in finished:
+            break
         trial = made.trial
-        instructions = [next(counts) for _ in _layouts(made)]
+        instructions = [next(costs) for _ in _layouts(made)]
         if not finished[index]:
             found[index] = Outcome("wrong", reason="its output differs from the reference, or it wrote beside its memory")
             continue
         flash = code[index] + trial.constant_bytes
         found[index] = Outcome("ok", instructions[0], flash, sum(made.workspaces))
-    return found, None
+    return found, culprit
 
 
 def _build(batch: Mapping[int, CompiledTrial], emulator: Emulator, folder: Path) -> Path:
@@ -191,7 +187,7 @@ def _build(batch: Mapping[int, CompiledTrial], emulator: Emulator, folder: Path)
     data.write_text(f'.section .rodata\n.balign {_ALIGNMENT}\n.global trial_data\ntrial_data:\n.incbin "{folder}/data.bin"\n')
     source = folder / "trials.c"
     size = max(run["bytes"] for trial in context for run in trial["runs"])
-    text = _TEMPLATES.get_template("trials.c.j2").render(trials=context, hosted=emulator.hosted, memory_bytes=size)
+    text = _TEMPLATES.get_template("trials.c.j2").render(trials=context, transport=emulator.transport, memory_bytes=size)
     source.write_text(text)
     support, options = emulator.support(folder)
     program = folder / "trials.elf"

@@ -1,0 +1,154 @@
+"""Trying kernels on a real microcontroller: the program of candidates is flashed, and answers over its serial line."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ...passes.errors import ToolError, UserError
+from ..base import TargetDescription
+from ..emulators.tools import run
+from ..trials.execution import Ran
+from .project import RUNTIME, write_board_script
+from .serial import BAUD, Port, open_port, unframe
+
+_BOOT = 10.0
+"""Seconds from the end of flashing to the first line."""
+_LONGEST = 256
+
+
+class Starter(Protocol):
+    """How a program gets onto a board."""
+
+    def __call__(self, program: Path) -> AbstractContextManager[Port]:
+        """Start a program (ELF); its line, until the end of the context."""
+
+
+@dataclass(frozen=True)
+class FlashedBoard:
+    """A board that a command flashes and resets.
+
+    Attributes:
+        port: The serial port.
+        flash: The command, with {elf} or {bin} in place of the program.
+        baud: Bits a second.
+        limit: Seconds that flashing may take.
+    """
+
+    port: str
+    flash: str
+    baud: int = BAUD
+    limit: float = 120.0
+
+    def __post_init__(self) -> None:
+        if "{elf}" not in self.flash and "{bin}" not in self.flash:
+            raise UserError(f"the command '{self.flash}' does not say which program to flash; write {{elf}} or {{bin}} for it")
+
+    @contextmanager
+    def __call__(self, program: Path) -> Iterator[Port]:
+        """Flash, with the port open so that nothing is missed.
+
+        Raises:
+            UserError: The port cannot be opened.
+            ToolError: Flashing failed.
+        """
+        binary = program.with_suffix(".bin")
+        run(["arm-none-eabi-objcopy", "-O", "binary", program, binary], what="writing the program for the board", timeout=60)
+        words = [word.format(elf=program, bin=binary) for word in shlex.split(self.flash)]
+        with open_port(self.port, self.baud) as port:
+            run(words, what="flashing the board", timeout=self.limit)
+            yield port
+
+
+class CortexMBoard:
+    """A board; attributes as of `trials.image.Emulator`. Costs are cycles of the core's counter.
+
+    Args:
+        description: The board.
+        source: A C file with the board's uart_init and uart_putc, and what else it needs, see runtime/serial_line.h.
+        start: How programs get onto it.
+    """
+
+    prefix = "arm-none-eabi-"
+    transport: Literal["serial"] = "serial"
+
+    def __init__(self, description: TargetDescription, source: Path, start: Starter) -> None:
+        self.description, self._source, self._start = description, source, start
+        self.tvm = description.tvm
+        # The other half is for the code.
+        self.most_bytes = min(description.flash_bytes // 2, 1 << 20)
+
+    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
+        """Start-up code, the serial line, the board's own file, and the linker script.
+
+        Raises:
+            UserError: The board's file cannot be read.
+        """
+        try:
+            shutil.copyfile(self._source, folder / "board.c")
+        except OSError as error:
+            raise UserError(f"the board's source {self._source} cannot be read: {error.strerror or error}") from error
+        for name in ("startup.c", "semihosting.h", "serial_line.h", "trial_serial.h", "trial_serial.c"):
+            shutil.copyfile(RUNTIME / name, folder / name)
+        write_board_script(folder / "board.ld", self.description)
+        sources = [folder / name for name in ("startup.c", "trial_serial.c", "board.c")]
+        return sources, ["-nostartfiles", "-specs=nano.specs", "-T", folder / "board.ld"]
+
+    def flags(self) -> list[str]:
+        """Of the compiler."""
+        return ["-mthumb", *self.description.compiler_flags]
+
+    def execute(self, program: Path, folder: Path, expected: Sequence[bytes], limit: float) -> Ran:
+        """Flash a program and listen.
+
+        Raises:
+            UserError: The port cannot be opened, or is gone.
+            ToolError: Flashing failed, or nothing answers.
+        """
+        with self._start(program) as port:
+            results, silent = _listen(port, len(expected), limit)
+        if silent == "boot":
+            raise ToolError(f"the board says nothing {_BOOT:g} s after it was flashed; are its UART and the baud rate right?")
+        data, costs = bytearray(), []
+        for index, wanted in enumerate(expected):
+            if index not in results:
+                break
+            intact, checksum, cycles = results[index]
+            right = intact == 1 and checksum == zlib.crc32(wanted)
+            data += b"\1" + wanted if right else bytes(1 + len(wanted))
+            costs.append(cycles)
+        if len(costs) == len(expected):
+            return Ran(bytes(data), costs)
+        return Ran(bytes(data), costs, f"the board fell silent for {limit:g} s while it ran", hung=True)
+
+
+def _listen(port: Port, runs: int, limit: float) -> tuple[dict[int, tuple[int, int, int]], str | None]:
+    """The results of runs by number: whether its surroundings are intact, the checksum of its output, cycles. Then, where the
+    board fell silent, when: "boot" or "run"."""
+    results: dict[int, tuple[int, int, int]] = {}
+    pending, heard = b"", False
+    deadline = time.monotonic() + _BOOT
+    while len(results) < runs:
+        if time.monotonic() > deadline:
+            return results, "run" if heard else "boot"
+        try:
+            pending += port.read(max(1, min(getattr(port, "in_waiting", _LONGEST), _LONGEST)))
+        except OSError as error:
+            raise UserError(f"the board's line is gone: {error}") from error
+        *lines, pending = pending.split(b"\n")
+        for line in lines:
+            words = (unframe(line) or "").split(" ")
+            if words[0] in ("START", "RUN", "END"):
+                heard = True
+                deadline = time.monotonic() + limit
+            if words[0] == "RUN" and len(words) == 5:
+                number, *result = map(int, words[1:])
+                results[number] = (result[0], result[1], result[2])
+    return results, None
