@@ -58,6 +58,10 @@ class Boards:
         """
         self.tracker.require(self.key)
 
+    def limited(self, timeout: float) -> Boards:
+        """The same boards, for tasks that may take another time."""
+        return Boards(self.tracker, self.key, timeout, self.patience)
+
     def do(self, task: Callable[[Board], T], what: str) -> T:
         """Do a task on a board that is free.
 

@@ -21,9 +21,7 @@ class Kind(StrEnum):
 
 def schema(
     kind: Annotated[Kind, typer.Argument(help="Of report.json, of recipe.toml, or of what `tune --json` prints.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write it to this file (recipe.schema.json).")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write it to this file (recipe.schema.json).")] = None,
 ) -> None:
     """Print the JSON Schema of reports, recipes or results of tuning; editors complete and check recipes by it.
 

@@ -12,6 +12,7 @@ from . import common
 from .completion import targets as complete_targets
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
+from .options.rpc import RpcOptions
 from .progress import Bars, bars
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def tune(
     ] = None,
     retune: Annotated[bool, typer.Option("--retune", help="Try again what logs know.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    where: RpcOptions,
     reading: ModelOptions,
     json: common.JsonOption = False,
 ) -> None:
@@ -45,7 +47,7 @@ def tune(
     Every candidate's output is checked. What is found goes into a tuning log, which all later builds consult; a search that
     was interrupted goes on where it was.
     """
-    from ..errors import UserError
+    from ..errors import ToolError, UserError
     from ..recipe.recipe import Recipe
     from ..report.tuning import tuning_table
     from ..targets.registry import get_target
@@ -55,14 +57,26 @@ def tune(
     if log is not None and len(targets) > 1:
         raise UserError("--log is the folder of one target's log; tune for one target at a time, or leave it out")
     for name in targets:
-        get_target(name).require_tools()
+        described = get_target(name)
+        described.require_tools()
+        if where.rpc is not None and described.description.family != "x86":
+            raise UserError(f"--rpc times schedules of x86; kernels of {name} are tuned by the instructions of an emulator")
+    pool = where.pool(targets)
     loaded = reading.load(model, Recipe())
     results = {}
     for name in targets:
         with bars() as bar:
             limit = None if minutes is None else 60 * minutes
             results[name] = search(
-                loaded, name, trials, log, seed=seed, on_progress=reporter(bar, name), time_limit=limit, retune=retune
+                loaded,
+                name,
+                trials,
+                log,
+                seed=seed,
+                on_progress=reporter(bar, name),
+                time_limit=limit,
+                retune=retune,
+                boards=None if pool is None else pool.of(get_target(name).description),
             )
         if not json:
             if len(targets) > 1:
@@ -70,6 +84,10 @@ def tune(
             common.output().print(tuning_table(results[name]))
     if json:
         common.print_json({name: asdict(result) for name, result in results.items()})
+    for result in results.values():
+        if result.lost is not None:
+            common.print_line("Error", f"all boards are lost: {result.lost}; what was measured is in {result.directory}")
+            raise typer.Exit(ToolError.exit_code)
 
 
 def reporter(bar: Bars, name: str) -> OnProgress:

@@ -86,7 +86,8 @@ class TuningResult:
         tasks: One result for each function, those with most work first.
         directory: The log that was written.
         seconds: How long it took.
-        stopped: Why it ended before all trials were used: `time limit`, or None.
+        stopped: Why it ended before all trials were used: `time limit`, `loss of all boards`, or None.
+        lost: How the last board was lost, where it was.
         unit: Of costs: "s" of time, or executed "instructions".
         model_default, model_best: Of the whole model without and with what was found, where that was measured.
     """
@@ -95,6 +96,7 @@ class TuningResult:
     directory: str
     seconds: float = 0.0
     stopped: str | None = None
+    lost: str | None = None
     unit: str = "s"
     model_default: float | None = None
     model_best: float | None = None

@@ -18,6 +18,9 @@ from ..targets.tuning_log import TuningLog
 from .decision_model import DecisionModel
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
 
+LOST = "lost"
+"""Status of a candidate that could not be measured, since there is nowhere left to do so: as if it had not been tried."""
+
 _EXPLORE = 0.25
 """Share of each batch that is drawn at random, whatever the cost model thinks."""
 _PATIENCE = 3
@@ -96,6 +99,8 @@ class Bench(ABC):
     """What records are keyed by beside the workload: a core, or an instruction set."""
     log_target: tvm.target.Target
     """The target as logs record it."""
+    lost: str | None = None
+    """Why nothing can be measured any more."""
 
     @abstractmethod
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
@@ -141,6 +146,9 @@ def search(
             result.stopped = "time limit"
             break
         spent += run.run_batch(task, trials - spent)
+        if bench.lost is not None:
+            result.stopped, result.lost = "loss of all boards", bench.lost
+            break
         if on_progress is not None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             on_progress(run.progress(task, spent, trials, left))
@@ -179,7 +187,11 @@ class _Search:
         chosen = self._choose(task, min(self._bench.batch, most))
         points = [task.space[index] for index in chosen]
         counts: Counter[str] = Counter(task.result.outcomes)
-        for decisions, outcome in zip(points, self._bench.measure(task, points), strict=True):
+        outcomes = self._bench.measure(task, points)
+        for index, decisions, outcome in zip(list(chosen), points, outcomes, strict=True):
+            if outcome.status == LOST:
+                chosen.remove(index)
+                continue
             self._record(task, decisions, outcome)
             counts[outcome.status] += 1
             if task.result.reason is None and outcome.status != "ok":

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
-from ..targets.kernels.decisions import Decisions, point_key
+from ..targets.kernels.decisions import Choice, Decisions, point_key
 from ..targets.kernels.records import KernelRecord, append
 from ..targets.tuning_log import FAILED_SECONDS, TuningLog
 from ..targets.x86.layer import NotScheduledError
@@ -25,10 +25,10 @@ from .search import Bench, Measured, Task
 from .tasks import Function, function_inputs
 
 _FINALISTS = 4
-_FINAL_ROUNDS = 9
+FINAL_ROUNDS = 9
 _MARGIN = 0.02
 """Share of the default's time that is noise."""
-_REPEAT, _MILLISECONDS = 5, 4
+REPEAT, _MILLISECONDS = 5, 4
 _BUILD_LIMIT = 30.0
 
 
@@ -56,6 +56,8 @@ class TimingBench(Bench):
         self._target, self._pool, self._folder, self._log = target, pool, folder, log
         self._seed, self._tolerance, self._limit = seed, tolerance, limit
         self._json = json.dumps(json.loads(str(target.target)))
+        self._here = self._json
+        """The target that the reference is compiled for."""
         self._data: dict[int, Path] = {}
         self._libraries: dict[tuple[int, str], Path] = {}
         self._count = 0
@@ -63,8 +65,9 @@ class TimingBench(Bench):
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Compile points of a task, then check and time them one after another."""
         _touch(self._marker(task))
-        built = self._build(task, points)
-        return [self._time(task, point) if found is None else found for point, found in zip(points, built, strict=True)]
+        built = self.prepare(task, points)
+        timed = iter(self.times(task, [point for point, found in zip(points, built, strict=True) if found is None]))
+        return [next(timed) if found is None else found for found in built]
 
     def settled(self, task: Task, mod: tvm.IRModule) -> bool:
         """Whether a search of this task came to its end."""
@@ -79,21 +82,16 @@ class TimingBench(Bench):
             ranked = [by_key[key] for key in sorted(costs, key=costs.__getitem__) if key in by_key]
             finalists = [default, *(point for point in ranked if point_key(point) != point_key(default))][: _FINALISTS + 1]
             self._finals(task, mod, finalists)
-        peak = self._target.peak(task.choice)
+        peak = self.peak(task.choice)
         if peak is not None and task.result.best_cost:
             task.result.of_peak = task.work / task.result.best_cost / peak
         if task.result.finished:
             self._marker(task).unlink(missing_ok=True)
 
     def _finals(self, task: Task, mod: tvm.IRModule, points: Sequence[Decisions]) -> None:
-        missing = [point for point in points if self._library(task, point) is None]
-        self._build(task, missing)
-        times: dict[str, list[float]] = {}
-        for _ in range(_FINAL_ROUNDS):
-            for point in points:
-                if self._library(task, point) is not None:
-                    cost = self._time(task, point).cost
-                    times.setdefault(point_key(point), []).append(np.nan if cost is None else cost)
+        missing = [point for point in points if self.library(task, point) is None]
+        self.prepare(task, missing)
+        times = self.rounds(task, [point for point in points if self.library(task, point) is not None])
         default = point_key(points[0])
         if default not in times or np.isnan(times[default]).any():
             return
@@ -111,7 +109,20 @@ class TimingBench(Bench):
         for made in [made for made in self._libraries if made[0] == id(task)]:
             self._libraries.pop(made).unlink(missing_ok=True)
 
-    def _build(self, task: Task, points: Sequence[Decisions]) -> list[Measured | None]:
+    def peak(self, choice: Choice) -> float | None:
+        """What the machine does at most of a workload's product, a second; None where that is not known."""
+        return self._target.peak(choice)
+
+    def rounds(self, task: Task, points: Sequence[Decisions]) -> dict[str, list[float]]:
+        """Times of compiled points in turns, not a number where one failed."""
+        times: dict[str, list[float]] = {point_key(point): [] for point in points}
+        for _ in range(FINAL_ROUNDS):
+            for point in points:
+                cost = self.time(task, point).cost
+                times[point_key(point)].append(np.nan if cost is None else cost)
+        return times
+
+    def prepare(self, task: Task, points: Sequence[Decisions]) -> list[Measured | None]:
         """Compile points; None for each that has a library now."""
         function: Function = task.subject
         outcomes: list[Measured | None] = []
@@ -136,16 +147,22 @@ class TimingBench(Bench):
                     outcomes[index] = Measured(status, reason=str(value))
         return outcomes
 
-    def _library(self, task: Task, point: Decisions) -> Path | None:
+    def library(self, task: Task, point: Decisions) -> Path | None:
+        """What a point was compiled to; None where it was not, or could not be."""
         return self._libraries.get((id(task), point_key(point)))
 
-    def _time(self, task: Task, point: Decisions) -> Measured:
-        arguments = (str(self._library(task, point)), str(self._reference(task)), self._tolerance, _REPEAT, _MILLISECONDS)
+    def times(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
+        """Check and time compiled points."""
+        return [self.time(task, point) for point in points]
+
+    def time(self, task: Task, point: Decisions) -> Measured:
+        """Check and time a compiled point."""
+        arguments = (str(self.library(task, point)), str(self.reference(task)), self._tolerance, REPEAT, _MILLISECONDS)
         status, value = self._pool.workers[0].call("run", *arguments, limit=self._limit)
         # The least: whatever else the machine does can only add.
         return Measured(status, min(value)) if status == "ok" else Measured(status, reason=str(value))
 
-    def _reference(self, task: Task) -> Path:
+    def reference(self, task: Task) -> Path:
         """The file with inputs and what the unscheduled function makes of them."""
         if id(task) in self._data:
             return self._data[id(task)]
@@ -155,7 +172,7 @@ class TimingBench(Bench):
             inputs, output = function_inputs(function, self._seed, positive)
             np.savez(data, *inputs, output=output)
             module = tvm.ir.save_json(function.mod)
-            status, value = self._pool.workers[0].call("reference", module, self._json, str(data), limit=120.0)
+            status, value = self._pool.workers[0].call("reference", module, self._here, str(data), limit=120.0)
             if status != "ok":
                 raise RuntimeError(f"the reference of {function.name} could not be computed ({status}: {value})")
             if value:

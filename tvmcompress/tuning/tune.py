@@ -13,9 +13,12 @@ from ..passes._tvm import tvm
 from ..passes.errors import UserError
 from ..targets.integer_io import is_integer
 from ..targets.registry import get_target
+from ..targets.remote.boards import Boards
 from ..targets.trials.tunable import TunableTarget
 from ..targets.tuning_log import TuningLog, default_logs, user_log_directory
+from ..targets.x86.remote import cpu_of
 from ..targets.x86.tuning import X86Tuning
+from .boards import BoardBench
 from .kernels import EmulatorBench, kernel_tasks
 from .process import WorkerPool
 from .progress import OnProgress, TuningResult
@@ -38,6 +41,7 @@ def tune(
     workers: int | None = None,
     tolerance: float = 1e-4,
     candidate_limit: float = 10.0,
+    boards: Boards | None = None,
 ) -> TuningResult:
     """Search for fast schedules of a model's functions and keep them in a tuning log, which every later build reads.
 
@@ -59,6 +63,8 @@ def tune(
         workers: Processes that compile; by default one for every CPU.
         tolerance: Allowed error of floats, relative to the largest magnitude of the reference; integers must be equal.
         candidate_limit: Seconds that running one candidate may take; slower ones do not count.
+        boards: Where schedules of x86 are timed, several at once, for the CPU of one of them; this machine where not given.
+            What was measured before all are lost stays in the log.
 
     Returns:
         What was tried and found, function by function.
@@ -78,6 +84,10 @@ def tune(
     deadline = None if time_limit is None else start + time_limit
     options = partial(search, trials=trials, log=log, known=[] if retune else known, seed=seed, on_progress=on_progress)
     if isinstance(described, TunableTarget):
+        if boards is not None:
+            raise UserError(
+                f"boards time schedules of x86; the kernels of {target} are tuned by the instructions of an emulator"
+            )
         described.require_tools()
         mod = _integer(mod, described)
         tasks = kernel_tasks(mod, described, seed)
@@ -85,19 +95,25 @@ def tune(
         if tasks:
             result.model_default, result.model_best = instructions_of_model(mod, described, [log, *known])
     else:
-        tuning = target if isinstance(target, X86Tuning) else X86Tuning()
+        tuning = target if isinstance(target, X86Tuning) else X86Tuning() if boards is None else _tuning_of(boards)
         if described is not None:
             described.require_tools()
             mod = executable(mod)
         tasks = extract_tasks(mod, tuning)
         size = workers or max(1, len(os.sched_getaffinity(0)))
         with tempfile.TemporaryDirectory(prefix="tvmcompress-tuning-") as folder, WorkerPool(size, tuning.threads) as pool:
-            bench = TimingBench(tuning, pool, Path(folder), log, seed, tolerance, candidate_limit)
+            places = (tuning, pool, Path(folder), log, seed, tolerance, candidate_limit)
+            bench = TimingBench(*places) if boards is None else BoardBench(boards, *places)
             result = options(tasks, bench, deadline=deadline)
-        if described is not None and tasks:
-            result.model_default, result.model_best = seconds_of_model(mod, directory, tuning.threads)
+        if described is not None and tasks and bench.lost is None:
+            result.model_default, result.model_best = seconds_of_model(mod, directory, tuning.threads, boards)
     result.seconds = time.monotonic() - start
     return result
+
+
+def _tuning_of(boards: Boards) -> X86Tuning:
+    """How to tune for the machines of a tracker."""
+    return X86Tuning(boards.do(cpu_of, "asking a board for its CPU"))
 
 
 def _integer(mod: tvm.IRModule, target: TunableTarget) -> tvm.IRModule:

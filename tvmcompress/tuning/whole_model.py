@@ -14,6 +14,8 @@ from ..passes._tvm import tvm
 from ..passes.lowering.lower_qdq import LowerQDQ, needs_lowering
 from ..targets.base import Artifact, Target
 from ..targets.registry import get_target
+from ..targets.remote.artifact import RemoteArtifact
+from ..targets.remote.boards import Boards
 from ..targets.trials.tunable import TunableTarget
 from ..targets.tuning_log import LogChoice, TuningLog
 
@@ -33,13 +35,16 @@ def instructions_of_model(mod: tvm.IRModule, target: TunableTarget, logs: Sequen
     return without, with_logs
 
 
-def seconds_of_model(mod: tvm.IRModule, log: Path, threads: int) -> tuple[float, float]:
-    """Seconds of an inference on this machine without and with what a log knows.
+def seconds_of_model(mod: tvm.IRModule, log: Path, threads: int, boards: Boards | None = None) -> tuple[float, float]:
+    """Seconds of an inference on this machine, or on boards, without and with what a log knows.
 
     Rounds in turns: the median of the first, and the median ratio of the two in one round.
     """
     times: list[list[float]] = [[], []]
-    with _builds(mod, get_target("x86"), log, threads=threads) as artifacts:
+    target = get_target("x86")
+    options = {} if boards is None else boards.do(target.remote_options, "asking a board for its CPU")
+    with _builds(mod, target, log, threads=threads, **options) as built:
+        artifacts = built if boards is None else [_on(boards, target, artifact) for artifact in built]
         for _ in range(_ROUNDS):
             for found, artifact in zip(times, artifacts):
                 latency = artifact.measure(threads=threads, runs=_RUNS).latency
@@ -48,6 +53,10 @@ def seconds_of_model(mod: tvm.IRModule, log: Path, threads: int) -> tuple[float,
                 found.append(latency.p10_ms / 1e3)
     without, ratio = float(np.median(times[0])), float(np.median(np.array(times[1]) / np.array(times[0])))
     return without, without * ratio
+
+
+def _on(boards: Boards, target: Target, artifact: Artifact) -> Artifact:
+    return RemoteArtifact(target.remote_program(artifact.path), boards)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def reference(module: str, target: str, data: str) -> Reply:
     function = getattr(library, "mod", library)["main"]
     arrays = _arrays(data)
     tensors = [tvm.runtime.tensor(array) for array in arrays["inputs"]]
-    output = tvm.runtime.tensor(_poisoned(arrays["output"]))
+    output = tvm.runtime.tensor(poisoned(arrays["output"]))
     function(*tensors, output)
     np.savez(data, *arrays["inputs"], output=arrays["output"], expected=output.numpy())
     _CACHE.clear()
@@ -85,7 +85,7 @@ def run(library: str, data: str, tolerance: float, repeat: int, milliseconds: in
     arrays = _arrays(data)
     loaded = tvm.runtime.load_module(library)
     tensors = [tvm.runtime.tensor(array) for array in arrays["inputs"]]
-    output = tvm.runtime.tensor(_poisoned(arrays["output"]))
+    output = tvm.runtime.tensor(poisoned(arrays["output"]))
     loaded["main"](*tensors, output)
     problem = difference(output.numpy(), arrays["expected"], tolerance)
     if problem is None and not all(
@@ -141,7 +141,7 @@ def difference(got: np.ndarray, expected: np.ndarray, tolerance: float) -> str |
     return f"the largest error against the reference is {error:.3g}, allowed is {allowed:.3g}" if error > allowed else None
 
 
-def _poisoned(template: np.ndarray) -> np.ndarray:
+def poisoned(template: np.ndarray) -> np.ndarray:
     """An output whose old content shows wherever a candidate does not write."""
     if template.dtype.kind == "f":
         return np.full_like(template, np.nan)

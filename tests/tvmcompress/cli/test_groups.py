@@ -26,7 +26,7 @@ USERS = {
     SampleOptions: {"compress", "benchmark"},
     RecipeOptions: {"compress", "benchmark"},
     BuildOptions: {"compile", "compress", "benchmark"},
-    RpcOptions: {"compile", "compress", "benchmark", "run"},
+    RpcOptions: {"compile", "compress", "benchmark", "run", "tune"},
 }
 OTHER_DEFAULTS = {"sensitivity": {"limit"}}
 
