@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from ..base import TargetDescription
-from ..trials.execution import Ran, emulate
+from ..trials.execution import Ran, Transport, emulate
 from .artifact import CortexAArtifact, emulator_command
 from .cores import platform_of
 
@@ -17,7 +16,7 @@ class CortexAEmulator:
     """The emulator of a core; attributes as of `trials.image.Emulator`."""
 
     thumb = CortexAArtifact.thumb
-    transport: Literal["file"] = "file"
+    transport: Transport = "file"
     most_bytes = 64 << 20
 
     def __init__(self, description: TargetDescription) -> None:

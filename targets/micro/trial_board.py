@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ...passes.errors import ToolError, UserError
 from ..base import TargetDescription
 from ..emulators.tools import run
-from ..trials.execution import Ran
+from ..trials.execution import Ran, Transport
 from .project import RUNTIME, write_board_script
 from .serial import BAUD, Port, open_port, unframe
 
@@ -77,7 +77,7 @@ class CortexMBoard:
     """
 
     prefix = "arm-none-eabi-"
-    transport: Literal["serial"] = "serial"
+    transport: Transport = "serial"
 
     def __init__(self, description: TargetDescription, source: Path, start: Starter) -> None:
         self.description, self._source, self._start = description, source, start

@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from ..base import TargetDescription
-from ..trials.execution import Ran, emulate
+from ..trials.execution import Ran, Transport, emulate
 from .artifact import CortexMArtifact, emulator_command
 from .project import RUNTIME, write_emulator_script
 
@@ -19,7 +18,7 @@ class CortexMEmulator:
 
     prefix = "arm-none-eabi-"
     thumb = CortexMArtifact.thumb
-    transport: Literal["semihosting"] = "semihosting"
+    transport: Transport = "semihosting"
 
     def __init__(self, description: TargetDescription) -> None:
         self.description = description

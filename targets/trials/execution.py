@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ...passes.errors import ToolError
 from ..emulators.plugin import plugin_argument, read_counts
 from ..emulators.tools import run
+
+Transport = Literal["file", "semihosting", "serial"]
+"""How a program gives its results: as any under an operating system, through the emulator, or over a board's line."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ...passes.errors import ToolError
 from ..emulators.tools import run
 from .compile import CompiledTrial, compile_trials
-from .execution import Ran
+from .execution import Ran, Transport
 from .trial import MakeTrial, Outcome
 
 _TEMPLATES = Environment(
@@ -33,8 +33,7 @@ class Emulator(Protocol):
     """The TVM target."""
     prefix: str
     """Starts the names of the tool chain's programs."""
-    transport: Literal["file", "semihosting", "serial"]
-    """How a program gives its results: as any under an operating system, through the emulator, or over a board's line."""
+    transport: Transport
     most_bytes: int
     """Of a program's constants."""
 
