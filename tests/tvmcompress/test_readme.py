@@ -25,6 +25,7 @@ def test_python(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "accuracy=0.9" in done.stdout
     assert len(snippet.strip().splitlines()) <= 5
+    assert snippet in (ROOT / "docs" / "first-steps.md").read_text()
 
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
