@@ -33,7 +33,7 @@ lint: $(VENV)/.ready-test
 
 # Nothing of it is fetched from elsewhere, neither here nor by who reads it. The environment silences an advertisement.
 docs: $(VENV)/.ready-test
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir site
 
 clean:
 	rm -rf $(VENV) $(DEMO_OUTPUT) build site

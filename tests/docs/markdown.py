@@ -51,7 +51,7 @@ class Block:
                     pytest.skip("needs the measuring models")
             elif need == "torch":
                 pytest.importorskip("torch")
-            elif need != "sensor-node" and get_target(need).missing_tools():
+            elif get_target(need).missing_tools():
                 pytest.skip(f"the tools of {need} are missing")
 
 
