@@ -25,7 +25,7 @@ from .words import even_bytes, hidden_zero, load_word, odd_bytes, pack_bottoms, 
 
 # mypy: ignore-errors
 
-_LARGEST_TILE = 6
+LARGEST_TILE = 6
 _HEAD = 4
 
 
@@ -41,6 +41,7 @@ class Depthwise:
         input_zero_point: What padding holds.
         epilogue: How accumulators become outputs.
         band: Output rows made from one unpacked band.
+        columns: Outputs of a row that are made at a time, see `tile`; 0 leaves it to a formula.
     """
 
     height: int
@@ -54,6 +55,7 @@ class Depthwise:
     input_zero_point: int
     epilogue: Epilogue
     band: int
+    columns: int = 0
 
     @property
     def rows(self) -> int:
@@ -69,9 +71,11 @@ class Depthwise:
     @property
     def tile(self) -> int:
         """Outputs of a row that are made at a time, even if there are several tiles; a smaller tile may follow the last."""
-        if self.out_width <= _LARGEST_TILE:
+        if self.columns:
+            return self.columns
+        if self.out_width <= LARGEST_TILE:
             return self.out_width
-        return max(range(2, _LARGEST_TILE + 1, 2), key=lambda n: (self.out_width % n == 0, n))
+        return max(range(2, LARGEST_TILE + 1, 2), key=lambda n: (self.out_width % n == 0, n))
 
     @property
     def inner_words(self) -> int:

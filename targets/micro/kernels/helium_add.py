@@ -38,6 +38,16 @@ class HeliumSum(TableSum):
 
     def apply(self, a: tirx.PrimExpr, b: tirx.PrimExpr, constants: tirx.Buffer) -> tirx.PrimExpr:
         """The int8x4 sum of two int8 values given as int32x4."""
+        return self.epilogue.apply(self._total(a, b, constants), self._parameters(constants))
+
+    def scaled(self, a: tirx.PrimExpr, b: tirx.PrimExpr, constants: tirx.Buffer) -> tirx.PrimExpr:
+        """The same as int32x4, before it is limited."""
+        return self.epilogue.scaled(self._total(a, b, constants), self._parameters(constants))
+
+    def _parameters(self, constants: tirx.Buffer) -> list[tirx.PrimExpr]:
+        return [tirx.Broadcast(constants[1 + i], 4) for i in range(self.epilogue.words)]
+
+    def _total(self, a: tirx.PrimExpr, b: tirx.PrimExpr, constants: tirx.Buffer) -> tirx.PrimExpr:
         terms, table = [], 0
         for operand, value in ((self.first, a), (self.second, b)):
             if operand.shifted:
@@ -48,7 +58,7 @@ class HeliumSum(TableSum):
         total = terms[0] + terms[1]
         if not table:
             total = total + tirx.Broadcast(constants[0], 4)
-        return self.epilogue.apply(total, [tirx.Broadcast(constants[1 + i], 4) for i in range(self.epilogue.words)])
+        return total
 
 
 def add(elements: int, total: HeliumSum) -> tirx.PrimFunc:

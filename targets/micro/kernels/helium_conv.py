@@ -3,7 +3,8 @@
 VMLADAVA multiplies sixteen bytes by sixteen bytes and adds all products to a general register, so weights and
 activations stay bytes, and a receptive field is read in runs: the columns and channels of a kernel's row lie next to one
 another in NHWC. Two pixels by four output channels are made at a time; their eight sums take all the registers that
-VMLADAVA can add to, and six loads serve eight multiplications. The input's zero point goes into the bias, so borders hold
+VMLADAVA can add to, and six loads serve eight multiplications. Four pixels by two channels take as many loads, but where a
+vector of one pixel is one of its neighbour's too, it is loaded once. The input's zero point goes into the bias, so borders hold
 it. Where fields are read from depends on the layer:
 
 - *direct*: a 1x1 kernel without padding reads the input as it lies; a pixel's last vector may overlap the one before;
@@ -24,11 +25,11 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from ...kernels.band import HEAD, Band
-from ...kernels.vectors import VECTOR, as_bytes, i32, load_run, load_words
+from ...kernels.vectors import VECTOR, as_bytes, i32, load_run, load_words, splat
 from .helium_add import HeliumSum
 from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_epilogue import block_parameters
-from .helium_words import vector, vmladava
+from .helium_words import gather_bytes, scatter_bytes, vector, vmladava, vrshl
 
 # mypy: ignore-errors
 
@@ -89,9 +90,21 @@ class HeliumKernel:
         return self.plan.rows * self.conv.out_width * self.run + max(self.span - self.run, VECTOR)
 
     @property
+    def channels(self) -> int:
+        """Output channels of a block."""
+        return 8 // self.plan.pixels
+
+    @property
     def blocks(self) -> int:
-        """Blocks of four output channels."""
-        return -(-self.conv.out_channels // 4)
+        """Blocks of output channels."""
+        return -(-self.conv.out_channels // self.channels)
+
+    @property
+    def order(self) -> list[int]:
+        """The vectors of a round, those that neighbours share one after the other."""
+        columns = self.conv.channels // VECTOR
+        shared = self.plan.pixels == 4 and self.conv.channels % VECTOR == 0 and self.plan.unroll % max(columns, 1) == 0
+        return sorted(range(self.plan.unroll), key=lambda v: v % columns) if shared else list(range(self.plan.unroll))
 
     @property
     def sides(self) -> int:
@@ -101,7 +114,7 @@ class HeliumKernel:
     @property
     def weight_words(self) -> int:
         """Words of the weights of a block."""
-        return self.runs * self.span * self.sides
+        return self.runs * self.span * self.sides * self.channels // 4
 
     @property
     def header(self) -> int:
@@ -111,7 +124,7 @@ class HeliumKernel:
     @property
     def block_words(self) -> int:
         """Words of the constants of a block."""
-        return self.weight_words + 4 * (1 if self.plan.one_scale else 1 + self.conv.epilogue.words)
+        return self.weight_words + self.channels * (1 if self.plan.one_scale else 1 + self.conv.epilogue.words)
 
     def vector_start(self, index: int) -> int:
         """Offset of a vector in its run; in what is read directly the last one ends where the run ends."""
@@ -119,7 +132,7 @@ class HeliumKernel:
         return min(index * VECTOR, self.run - VECTOR) if direct else index * VECTOR
 
     def constants(self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Per block of four output channels what the epilogue needs, and the weights, vector by vector.
+        """Per block of output channels what the epilogue needs, and the weights, vector by vector.
 
         Args:
             weights: (O, KH, KW, C) int8.
@@ -131,7 +144,7 @@ class HeliumKernel:
         c = self.conv
         rows = weights.reshape(c.out_channels, self.runs, -1)
         count = self.span // VECTOR
-        packed = np.zeros((4 * self.blocks, self.sides, self.runs, count, VECTOR), np.int8)
+        packed = np.zeros((self.channels * self.blocks, self.sides, self.runs, count, VECTOR), np.int8)
         if self.sides == 2:
             packed[: c.out_channels, 0, 0, 0, : c.channels] = rows[:, 0]
             packed[: c.out_channels, 1, 0, 0, c.channels :] = rows[:, 0]
@@ -141,11 +154,13 @@ class HeliumKernel:
                 part = rows[:, :, max(start, v * VECTOR) : start + VECTOR]
                 skipped = v * VECTOR - start
                 packed[: c.out_channels, 0, :, v, skipped : skipped + part.shape[2]] = part
-        vectors = packed.reshape(self.blocks, 4, -1, VECTOR).transpose(0, 2, 1, 3)
+        vectors = packed.reshape(self.blocks, self.channels, -1, VECTOR).transpose(0, 2, 1, 3)
         words = np.ascontiguousarray(vectors).view(np.int32).reshape(self.blocks, -1)
         factors = c.epilogue.parameters(multiplier, shift)
+        if self.plan.pixels == 4:
+            factors = np.stack([factors[0], np.clip(shift, -31, -1)]).astype(np.int32)
         shared = factors[:, 0] if self.plan.one_scale else factors[:0, 0]
-        parameters = block_parameters(bias, factors[:0] if self.plan.one_scale else factors)
+        parameters = block_parameters(bias, factors[:0] if self.plan.one_scale else factors, self.channels)
         counts = np.array([self.blocks, self.rounds - self.peeled, self.chunks], np.int32)
         return np.concatenate([self.band.counts, counts, shared, np.concatenate([parameters, words], axis=1).ravel()])
 
@@ -188,13 +203,14 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     M, LINES = (ROWS * OW, 1) if FLAT else (OW, ROWS)
     UNIT = 1 if DIRECT or COLUMNS else shape.unit
     PITCH = W * C if DIRECT else shape.pitch
-    PIXELS = 1 if M == 1 else 2
+    PIXELS, CHANNELS = 1 if M == 1 else plan.pixels, k.channels
+    WIDE = plan.pixels == 4
     STEP = (k.run if COLUMNS else SW * C) // UNIT
     PANEL = k.panel_bytes if COLUMNS else VECTOR
     HEADER = k.header
     BW, PW = k.block_words, k.block_words - k.weight_words
     TOTAL = HEADER + NB * BW
-    PARTIAL = CO % 4 != 0
+    PARTIAL = CO % CHANNELS != 0
     ADD, STAGED = k.residual is not None, k.staged
     RN, TN = (OH * OW * CO, k.residual.words) if ADD else (H * W * C, TOTAL)
     # Runs and rounds of the loops around a round.
@@ -205,7 +221,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
         """The pixels of a pair; the last pair repeats a pixel, with a sum its own, which is then not stored twice."""
         if M % PIXELS == 0:
             return pair * PIXELS + px
-        return T.min(pair * PIXELS + px, M - 1) if ADD or STAGED else T.min(pair * PIXELS, M - PIXELS) + px
+        return T.min(pair * PIXELS + px, M - 1) if ADD or STAGED or WIDE else T.min(pair * PIXELS, M - PIXELS) + px
 
     def offset(line, pair, px, run, chunk, v):
         """Offset of a vector in what it is read from."""
@@ -216,20 +232,20 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
     def places(band, line, pair, n):
         """Offsets of the outputs of the pixels of a pair."""
         start = (band * ROWS + line) * OW
-        return [(start + pixel(pair, px)) * CO + n * 4 for px in range(PIXELS)]
+        return [(start + pixel(pair, px)) * CO + n * CHANNELS for px in range(PIXELS)]
 
     def accumulate(buffer, constants, acc, line, pair, n, r0, chunk):
         """One round of the inner loop."""
         for r1 in range(R1):
-            for v in range(U):
+            for v in k.order:
                 run = r0 * R1 + r1
-                place = ((run * k.chunks + chunk) * U + v) * (4 * VECTOR // 4)
-                for j in range(4):
+                place = ((run * k.chunks + chunk) * U + v) * (CHANNELS * VECTOR // 4)
+                for j in range(CHANNELS):
                     for px in range(PIXELS):
                         side = px * (k.weight_words // 2) if PAIRED else 0
                         weights = as_bytes(load_words(constants, HEADER + n * BW + PW + side + place + j * 4))
                         data = buffer[px * U + v] if STAGED else load_run(buffer, offset(line, pair, px, run, chunk, v))
-                        T.buffer_store(acc, vmladava(acc[px * 4 + j], data, weights), [px * 4 + j])
+                        T.buffer_store(acc, vmladava(acc[px * CHANNELS + j], data, weights), [px * CHANNELS + j])
 
     def finish(constants, acc, result, skip, table, places, n):
         base = HEADER + n * BW
@@ -245,6 +261,22 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
             else:
                 value = ep.apply(sums, params[1:])
             T.buffer_store(result, value, [px])
+
+    def finish_wide(constants, acc, skip, table, out, places, n):
+        """Statements that make the outputs of four pixels, a channel at a time."""
+        base = HEADER + n * BW
+        for j in range(CHANNELS):
+            bias, factor, shift = (constants[base + CHANNELS * i + j] for i in range(3))
+            sums = vector(*[acc[px * CHANNELS + j] for px in range(PIXELS)]) + tirx.Broadcast(bias, 4)
+            value = vrshl(ep.high(sums, tirx.Broadcast(factor, 4)), shift) + splat(ep.zero_point)
+            steps = tirx.Shuffle([place - places[0] for place in places], [i32(px) for px in range(PIXELS)])
+            if ADD:
+                limited = tirx.min(tirx.max(value, splat(ep.qmin)), splat(ep.qmax))
+                value = k.residual.scaled(limited, gather_bytes(skip, places[0] + j, steps), table)
+                bounds = k.residual.epilogue
+            else:
+                bounds = ep
+            scatter_bytes(out, places[0] + j, steps, bounds.words_of(value))
 
     def store(out, result, places, pair, n):
         for px in range(PIXELS):
@@ -296,7 +328,7 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
         T.func_attr({"tirx.noalias": True})
         source = T.alloc_buffer((ELEMENTS,), DTYPE)
         panel = T.alloc_buffer((PANEL,), "int8")
-        acc = T.alloc_buffer((4 * PIXELS,), "int32")
+        acc = T.alloc_buffer((CHANNELS * PIXELS,), "int32")
         result = T.alloc_buffer((PIXELS,), "int8x4")
         fields = T.alloc_buffer((PIXELS * U if STAGED else 1,), "int8x16")
         if not DIRECT:
@@ -311,15 +343,18 @@ def _build(k: HeliumKernel) -> tirx.PrimFunc:
                     if STAGED:
                         stage(x, fields, line, p)
                     for n in range(constants[HEAD]):
-                        for j in T.unroll(4 * PIXELS):
+                        for j in T.unroll(CHANNELS * PIXELS):
                             acc[j] = 0
                         if PEELED:
                             accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, 0, 0)
                         for r0 in range(rounds(constants)):
                             for ch in range(chunks(constants)):
                                 accumulate(read_from(x, source, panel, fields), constants, acc, line, p, n, r0 + k.peeled, ch)
-                        finish(constants, acc, result, skip, table, places(band, line, p, n), n)
-                        store(out, result, places(band, line, p, n), p, n)
+                        if WIDE:
+                            finish_wide(constants, acc, skip, table, out, places(band, line, p, n), n)
+                        else:
+                            finish(constants, acc, result, skip, table, places(band, line, p, n), n)
+                            store(out, result, places(band, line, p, n), p, n)
 
     workspaces = {} if DIRECT else {"source": shape.bytes}
     if COLUMNS:

@@ -38,6 +38,7 @@ class HeliumPlan:
         runs: Runs of a field that one round of the inner loop takes; divides the runs.
         unroll: Vectors of a run in one round.
         one_scale: Whether all channels share one factor, whose words then stand once at the head.
+        pixels: Pixels that are made at a time: 2 by four channels, or 4 by two.
     """
 
     source: str
@@ -45,3 +46,4 @@ class HeliumPlan:
     runs: int
     unroll: int
     one_scale: bool = False
+    pixels: int = 2

@@ -18,7 +18,7 @@ from tvm import tirx
 from ...kernels.layers import NotRepresentable
 from ...kernels.vectors import splat
 from .epilogue import Epilogue
-from .helium_words import saturated, vqdmulh, vqrdmlash, vqrdmulh
+from .helium_words import narrowed_words, saturated, vqdmulh, vqrdmlash, vqrdmulh
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,24 @@ class HeliumEpilogue(Epilogue):
 
     def scaled(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
         """int32x4 outputs before they are limited."""
+        return vqrdmlash(self.high(acc, parameters[0]), parameters[1], self.zero_point)
+
+    def high(self, acc: tirx.PrimExpr, multiplier: tirx.PrimExpr) -> tirx.PrimExpr:
+        """What is left to be shifted to the right, halves up."""
         if self.rounding == "single":
-            high = vqdmulh(acc, parameters[0])
-        else:
-            high = vqrdmulh(acc, parameters[0])
-            if self.keeps_sign:
-                high = high + (high >> splat(31))
-        return vqrdmlash(high, parameters[1], self.zero_point)
+            return vqdmulh(acc, multiplier)
+        high = vqrdmulh(acc, multiplier)
+        return high + (high >> splat(31)) if self.keeps_sign else high
 
     def limited(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:
         """int32x4 outputs."""
         value = self.scaled(acc, parameters)
+        return tirx.min(tirx.max(value, splat(self.qmin)), splat(self.qmax))
+
+    def words_of(self, value: tirx.PrimExpr) -> tirx.PrimExpr:
+        """int32x4 outputs of which the low bytes count, for what `scaled` makes."""
+        if (self.qmin, self.qmax) == (-128, 127):
+            return narrowed_words(value)
         return tirx.min(tirx.max(value, splat(self.qmin)), splat(self.qmax))
 
     def apply(self, acc: tirx.PrimExpr, parameters: list[tirx.PrimExpr]) -> tirx.PrimExpr:

@@ -25,16 +25,16 @@ from ...kernels.layers import (
 )
 from ...kernels.taps import group_taps
 from ...kernels.use_kernels import Kernel, Maker, Makers
-from . import helium_add, helium_conv, helium_depthwise, helium_pool
+from . import helium_add, helium_columns, helium_conv, helium_depthwise, helium_pool
 from .helium_conv_shape import HeliumConvolution
 from .helium_epilogue import HeliumEpilogue
 from .helium_plans import MOST_TAPS, plan_convolution, plan_depthwise
 from .helium_spaces import (
+    columns_of,
     convolution_choice,
-    convolution_options,
     convolution_plan,
     depthwise_choice,
-    depthwise_options,
+    options,
 )
 
 KERNELS: Registry[Maker] = Registry("Helium kernel", prefix=PREFIX)
@@ -90,13 +90,15 @@ def _convolution(
     if conv.kernel == (conv.height, conv.width) and not padded and addition is None:
         return _fully_connected(call, flat, folded, multiplier, shift, decide)
     made = _sum(addition) if addition is not None else None
+    if addition is not None and made is None:
+        return None
     decided = decide(call, convolution_choice(conv, plan_convolution(conv), made is not None, False))
-    plan, options = convolution_plan(decided), convolution_options(decided)
+    plan = convolution_plan(decided)
     kernel = helium_conv.HeliumKernel(conv, plan, made[0] if made is not None else None)
     packed = kernel.constants(weight, folded, multiplier, shift)
     if made is not None:
-        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], options)
-    return Kernel("conv2d", kernel.function(), [packed], options, repeat=True)
+        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], options(decided))
+    return Kernel("conv2d", kernel.function(), [packed], options(decided), repeat=True)
 
 
 @KERNELS.register("qdense")
@@ -124,7 +126,7 @@ def _fully_connected(
     decided = decide(call, convolution_choice(conv, plan_convolution(conv), False, one_scale))
     kernel = helium_conv.HeliumKernel(conv, replace(convolution_plan(decided), one_scale=one_scale))
     packed = kernel.constants(weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
-    return Kernel("dense", kernel.function(), [packed], convolution_options(decided), repeat=True)
+    return Kernel("dense", kernel.function(), [packed], options(decided), repeat=True)
 
 
 @KERNELS.register("qdepthwise")
@@ -143,9 +145,14 @@ def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | Non
         return None
     layer = replace(layer, rows=plan_depthwise(layer))
     decided = decide(call, depthwise_choice(layer))
+    if decided["kernel"] == "columns":
+        by_columns = columns_of(layer)
+        packed = helium_columns.pack_constants(by_columns, taps, folded, multiplier, shift)
+        func = helium_columns.depthwise(by_columns)
+        return Kernel("depthwise_columns", func, [packed], options(decided), repeat=True)
     layer = replace(layer, rows=int(decided["rows"]))
     packed = helium_depthwise.pack_constants(layer, taps, folded, multiplier, shift)
-    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], depthwise_options(decided), repeat=True)
+    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], options(decided), repeat=True)
 
 
 def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from ...kernels.compiler_options import llvm_options, usual, with_options
 from ...kernels.decisions import Choice, Decisions, Workload, fields
-from ...kernels.use_kernels import NO_STRENGTH_REDUCTION
+from ...kernels.layers import ConvolutionShape
 from ...kernels.vectors import VECTOR
+from .helium_columns import HeliumColumns
 from .helium_conv import HeliumKernel
 from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_depthwise import HeliumDepthwise
 from .helium_plans import vectors
 
-LOOPS, STRENGTH_REDUCTION = "loops", "strength_reduction"
+LOOPS = "loops"
 _NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 _REACH = 7
 """Vectors of four channels that loads reach from one pointer."""
@@ -40,21 +43,20 @@ def convolution_choice(conv: HeliumConvolution, default: HeliumPlan, adds: bool,
     workload = Workload("helium", "conv2d", shape)
     # The counter of low-overhead loops is one of the eight registers that VMLADAVA can add to. Loads that reach far from one
     # pointer would make strength reduction keep many.
-    reduced = "no" if default.runs * default.unroll > _REACH else "yes"
+    reduced = default.runs * default.unroll <= _REACH
 
     def others() -> Iterator[Decisions]:
         for plan in _plans(conv):
             if workspace_bytes(conv, plan) <= most:
-                for loops, how in itertools.product(("plain", "low_overhead"), ("no", "yes")):
-                    yield {**_decisions(plan), LOOPS: loops, STRENGTH_REDUCTION: how}
+                yield from ({**_decisions(plan), LOOPS: loops} for loops in ("plain", "low_overhead"))
 
-    return Choice(workload, {**_decisions(default), LOOPS: "plain", STRENGTH_REDUCTION: reduced}, others)
+    return Choice(workload, {**_decisions(default), LOOPS: "plain", **usual(reduced)}, lambda: with_options(others()))
 
 
 def convolution_plan(decisions: Decisions) -> HeliumPlan:
     """The plan of what was decided."""
     d: Any = decisions
-    return HeliumPlan(d["source"], d["rows"], d["runs"], d["unroll"])
+    return HeliumPlan(d["source"], d["rows"], d["runs"], d["unroll"], pixels=d["pixels"])
 
 
 def depthwise_choice(layer: HeliumDepthwise) -> Choice:
@@ -65,26 +67,27 @@ def depthwise_choice(layer: HeliumDepthwise) -> Choice:
     def others() -> Iterator[Decisions]:
         for n in rows:
             if replace(layer, rows=n).band.bytes <= most:
-                yield from ({"rows": n, LOOPS: loops} for loops in ("low_overhead", "plain"))
+                yield from ({"kernel": "taps", "rows": n, LOOPS: loops} for loops in ("low_overhead", "plain"))
+        by_columns = columns_of(layer)
+        if by_columns.fits and sum(by_columns.workspaces.values()) <= most:
+            yield from ({"kernel": "columns", LOOPS: loops} for loops in ("low_overhead", "plain"))
 
     shape = {**fields(layer, "epilogue", "input_zero_point", "rows", "groups"), **layer.epilogue.kind}
     shape["groups"] = [len(group) for group in layer.groups]
-    return Choice(Workload("helium", "depthwise", shape), {"rows": layer.rows, LOOPS: "low_overhead"}, others)
+    default = {"kernel": "taps", "rows": layer.rows, LOOPS: "low_overhead", **usual(True)}
+    return Choice(Workload("helium", "depthwise", shape), default, lambda: with_options(others()))
 
 
-def convolution_options(decisions: Decisions) -> str:
-    """The LLVM options of a convolution as was decided."""
-    reduction = [] if decisions[STRENGTH_REDUCTION] == "yes" else [NO_STRENGTH_REDUCTION]
-    return " ".join([*_loops(decisions), *reduction])
+def columns_of(layer: HeliumDepthwise) -> HeliumColumns:
+    """The same layer by sums along columns."""
+    shape = {field.name: getattr(layer, field.name) for field in dataclasses.fields(ConvolutionShape)}
+    return HeliumColumns(**shape, epilogue=layer.epilogue)
 
 
-def depthwise_options(decisions: Decisions) -> str:
-    """The LLVM options of a depthwise convolution as was decided."""
-    return " ".join(_loops(decisions))
-
-
-def _loops(decisions: Decisions) -> list[str]:
-    return [] if decisions[LOOPS] == "low_overhead" else [_NO_LOW_OVERHEAD_LOOPS]
+def options(decisions: Decisions) -> str:
+    """The LLVM options of what was decided."""
+    loops = [] if decisions[LOOPS] == "low_overhead" else [_NO_LOW_OVERHEAD_LOOPS]
+    return " ".join([*loops, *llvm_options(decisions)])
 
 
 def workspace_bytes(conv: HeliumConvolution, plan: HeliumPlan) -> int:
@@ -102,9 +105,11 @@ def _plans(conv: HeliumConvolution) -> list[HeliumPlan]:
         found += [HeliumPlan("direct", conv.out_height, 1, n) for n in exact]
     rows = [n for n in range(1, conv.out_height + 1) if conv.out_height % n == 0]
     joined = vectors(conv.kernel[0] * conv.run)
+    # Neighbours share whole vectors only.
+    shared = conv.kernel[1] > 1 and conv.channels % VECTOR == 0 and conv.out_width >= 4 and conv.out_channels % 2 == 0
     for n in rows:
-        for runs in sorted({1, conv.kernel[0]}):
-            found += [HeliumPlan("band", n, runs, unroll) for unroll in _rounds(vectors(conv.run))]
+        for runs, pixels in itertools.product(sorted({1, conv.kernel[0]}), (2, 4) if shared else (2,)):
+            found += [HeliumPlan("band", n, runs, unroll, pixels=pixels) for unroll in _rounds(vectors(conv.run))]
         if conv.kernel[0] > 1:
             found += [HeliumPlan("columns", n, 1, unroll) for unroll in _rounds(joined)]
     return found
@@ -120,4 +125,4 @@ def _rounds(count: int) -> list[int]:
 
 
 def _decisions(plan: HeliumPlan) -> Decisions:
-    return {"source": plan.source, "rows": plan.rows, "runs": plan.runs, "unroll": plan.unroll}
+    return {"source": plan.source, "rows": plan.rows, "runs": plan.runs, "unroll": plan.unroll, "pixels": plan.pixels}

@@ -6,6 +6,7 @@ Names follow the Armv8-M Architecture Reference Manual (DDI 0553, chapter C2). V
 from __future__ import annotations
 
 from tvm import tirx
+from tvm.script import tirx as T
 
 from ...kernels.vectors import as_words, i32, intrinsic, splat
 
@@ -45,6 +46,12 @@ def gather_words(buffer: tirx.Buffer, start: int, indices: tirx.PrimExpr) -> tir
     return _call("int32x4", "vldr.gather.offset", base, indices, i32(32), i32(2), i32(0))
 
 
+def gather_bytes(buffer: tirx.Buffer, start: tirx.PrimExpr, offsets: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Four bytes of an int8 buffer as int32x4, each `offsets` behind `start`."""
+    base = tirx.address_of(buffer[start])
+    return _call("int32x4", "vldr.gather.offset", base, offsets, i32(8), i32(0), i32(0))
+
+
 def vmull(a: tirx.PrimExpr, b: tirx.PrimExpr, top: int) -> tirx.PrimExpr:
     """int16x8 products of the even bytes of two vectors (VMULLB), or of the odd ones (VMULLT)."""
     return _call("int16x8", "vmull.int", a, b, i32(0), i32(top))
@@ -64,8 +71,7 @@ def narrowed(a: tirx.PrimExpr, b: tirx.PrimExpr, c: tirx.PrimExpr, d: tirx.PrimE
 
 def saturated(value: tirx.PrimExpr) -> tirx.PrimExpr:
     """int32x4 saturated to int8x4."""
-    half = _narrowed("int16x8", value)
-    return as_words(_narrowed("int8x16", half)).astype("int8x4")
+    return narrowed_words(value).astype("int8x4")
 
 
 def _narrowed(dtype: str, value: tirx.PrimExpr) -> tirx.PrimExpr:
@@ -81,3 +87,30 @@ def _interleaved(dtype: str, even: tirx.PrimExpr, odd: tirx.PrimExpr) -> tirx.Pr
 def vmulh(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     """(a * b) >> 32 by lane, of unsigned lanes."""
     return _call("int32x4", "vmulh", a, b, i32(1))
+
+
+def vrshl(value: tirx.PrimExpr, shift: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int32x4 shifted to the left by a scalar; to the right where that is negative, rounded, halves up."""
+    return _call("int32x4", "vshl.scalar", value, shift, i32(0), i32(1), i32(0))
+
+
+def narrowed_words(value: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int32x4 saturated to the range of int8, in the low bytes of the words; the others hold anything."""
+    return as_words(_narrowed("int8x16", _narrowed("int16x8", value)))
+
+
+def scatter_bytes(buffer: tirx.Buffer, start: tirx.PrimExpr, offsets: tirx.PrimExpr, words: tirx.PrimExpr) -> None:
+    """A statement that stores the low bytes of an int32x4 in an int8 buffer, each `offsets` behind `start`."""
+    base = tirx.address_of(buffer[start])
+    T.evaluate(_effect("vstr.scatter.offset", base, offsets, words, i32(8), i32(0)))
+
+
+def store_interleaved(buffer: tirx.Buffer, start: tirx.PrimExpr, rows: list[tirx.PrimExpr]) -> None:
+    """Statements that store four int8x16 in an int32 buffer: word i has byte i of each (VST4)."""
+    base = tirx.address_of(buffer[start])
+    for stage in range(4):
+        T.evaluate(_effect("vst4q", base, *rows, i32(stage)))
+
+
+def _effect(name: str, *args: tirx.PrimExpr) -> tirx.PrimExpr:
+    return tirx.call_llvm_intrin("void", f"llvm.arm.mve.{name}", *args)

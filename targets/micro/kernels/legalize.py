@@ -13,6 +13,7 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
 from ...kernels.choose import Tuned, use_tuned_kernels
+from ...kernels.compiler_options import llvm_options
 from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import averaged_pixels, constant_values, folded_bias, is_plain, row_sizes
 from ...kernels.use_kernels import Kernel, Maker, Makers
@@ -28,7 +29,7 @@ from .spaces import (
     dense_choice,
     dense_plan,
     depthwise_choice,
-    llvm_options,
+    depthwise_plan,
 )
 from .sparse import decode_sparse, plan_sparse
 from .winograd import WinogradPlan
@@ -113,6 +114,8 @@ def _convolution(
     if covers and not any(int(p) for p in call.attrs.padding):
         return _fully_connected(call, flat, folded, multiplier, shift, decide)
     made = elementwise.Sum.of(addition, epilogue_of(addition)) if addition is not None else None
+    if addition is not None and made is None:
+        return None
     residual = made[0] if made is not None else None
     exact, late = planes_are_exact(flat), _is_late(flat, folded)
     default: PanelPlan | WinogradPlan | None = plan_winograd(conv, spare)
@@ -124,7 +127,7 @@ def _convolution(
         default = replace(by_panels, int16_weights=in_int16, late_bias=late and not in_int16)
     choice = convolution_choice(conv, default, spare, residual is not None, exact, late)
     decided = decide(call, choice)
-    plan, options = convolution_plan(decided, late), llvm_options(decided)
+    plan, options = convolution_plan(decided, late), " ".join(llvm_options(decided))
     kernel: winograd.WinogradConvolution | panel.PanelConvolution
     if isinstance(plan, WinogradPlan):
         name, kernel = "_winograd", winograd.WinogradConvolution(conv, plan, residual)
@@ -156,12 +159,12 @@ def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | Non
     )  # fmt: skip
     layer = replace(layer, band=plan_band(out_height, layer))
     decided = decide(call, depthwise_choice(layer))
-    layer = replace(layer, band=int(decided["band"]))
+    layer = depthwise_plan(layer, decided)
     flat, folded, multiplier, shift = _settled(call, weight.reshape(-1, channels).T, bias, multiplier, shift)
     weight = flat.T.reshape(weight.shape)
     parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
     packed = [depthwise.pack_weights(weight[0]), parameters]
-    return Kernel("depthwise", depthwise.depthwise_3x3(layer), packed, llvm_options(decided))
+    return Kernel("depthwise", depthwise.depthwise_3x3(layer), packed, " ".join(llvm_options(decided)))
 
 
 @KERNELS.register("qdense")
@@ -210,7 +213,7 @@ def _fully_connected(
     decided = decide(call, dense_choice(layer))
     layer = dense_plan(layer, decided)
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
-    return Kernel("dense", dense.dense(layer), constants, llvm_options(decided))
+    return Kernel("dense", dense.dense(layer), constants, " ".join(llvm_options(decided)))
 
 
 @KERNELS.register("qadd")

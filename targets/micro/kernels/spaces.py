@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ...kernels.compiler_options import usual, with_options
 from ...kernels.decisions import Choice, Decisions, Workload, fields
-from ...kernels.use_kernels import NO_STRENGTH_REDUCTION
 from .dense import Dense
-from .depthwise import Depthwise
+from .depthwise import LARGEST_TILE, Depthwise
 from .panel import Convolution, PanelConvolution, PanelPlan
 from .plans import is_direct
 from .winograd import WinogradConvolution, WinogradPlan, is_minimal
-
-STRENGTH_REDUCTION = "strength_reduction"
 
 _LONGEST_ROUND = 24
 _LONGEST_DENSE_ROUND = 64
@@ -53,7 +51,7 @@ def convolution_plan(decisions: Decisions, late_bias: bool) -> Plan:
     """The plan of what was decided."""
     d: Any = decisions
     if d["kernel"] == "winograd":
-        return WinogradPlan(d["block"], d["rows"], d["inputs"] == "whole", d["unroll"])
+        return WinogradPlan(d["block"], d["rows"], d["inputs"] == "whole", d["unroll"], d["tile"])
     wide = d["weights"] == "halfwords"
     return PanelPlan(d["source"], d["pixels"], d["unroll"], d["order"] == "halves", wide, late_bias and not wide)
 
@@ -83,13 +81,21 @@ def depthwise_choice(layer: Depthwise) -> Choice:
     """What may be decided for a depthwise convolution, given by the formula's plan."""
     most = max(_BAND_BYTES, layer.workspace_bytes)
 
-    def bands() -> Iterator[Decisions]:
-        for rows in range(1, layer.out_height + 1):
-            if replace(layer, band=rows).workspace_bytes <= most:
-                yield {"band": rows}
+    tiles = [n for n in range(2, LARGEST_TILE + 1) if n == layer.out_width or (n % 2 == 0 and n < layer.out_width)]
 
-    shape = {**fields(layer, "epilogue", "input_zero_point", "band"), **layer.epilogue.kind}
-    return _choice("depthwise", shape, {"band": layer.band}, bands, reduced="yes")
+    def points() -> Iterator[Decisions]:
+        for rows, tile in itertools.product(range(1, layer.out_height + 1), tiles):
+            if replace(layer, band=rows).workspace_bytes <= most:
+                yield {"band": rows, "tile": tile}
+
+    shape = {**fields(layer, "epilogue", "input_zero_point", "band", "columns"), **layer.epilogue.kind}
+    return _choice("depthwise", shape, {"band": layer.band, "tile": layer.tile}, points, reduced=True)
+
+
+def depthwise_plan(layer: Depthwise, decisions: Decisions) -> Depthwise:
+    """The layer as was decided."""
+    d: Any = decisions
+    return replace(layer, band=d["band"], columns=d["tile"])
 
 
 def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterator[PanelPlan]:
@@ -108,14 +114,14 @@ def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterato
 
 def _winograds(conv: Convolution, room: int) -> Iterator[WinogradPlan]:
     c = conv
-    if not is_minimal(c) or c.out_width < 4:
-        return
+    tiles = [tile for tile in (2, 4) if is_minimal(c, tile) and c.out_width >= 2 * tile]
     words = 3 * c.channels // 4
-    for unroll in (n for n in range(2, _LONGEST_ROUND + 1) if words % n == 0):
+    rounds = [n for n in range(2, _LONGEST_ROUND + 1) if words % n == 0]
+    for tile, unroll in itertools.product(tiles, rounds):
         for block in (n for n in range(2, c.out_channels + 1, 2) if c.out_channels % n == 0):
             for rows in (n for n in range(1, c.out_height + 1) if c.out_height % n == 0):
                 for whole in (False, True) if rows == c.out_height else (False,):
-                    plan = WinogradPlan(block, rows, whole, unroll)
+                    plan = WinogradPlan(block, rows, whole, unroll, tile)
                     if workspace_bytes(c, plan) <= room:
                         yield plan
 
@@ -130,7 +136,8 @@ def workspace_bytes(conv: Convolution, plan: Plan) -> int:
 def _decisions(plan: Plan) -> Decisions:
     if isinstance(plan, WinogradPlan):
         inputs = "whole" if plan.whole else "strips"
-        return {"kernel": "winograd", "block": plan.block, "rows": plan.rows, "inputs": inputs, "unroll": plan.unroll}
+        sizes = {"block": plan.block, "rows": plan.rows, "unroll": plan.unroll, "tile": plan.tile}
+        return {"kernel": "winograd", "inputs": inputs, **sizes}
     return {
         "kernel": "panel",
         "source": plan.source,
@@ -142,20 +149,10 @@ def _decisions(plan: Plan) -> Decisions:
 
 
 def _choice(
-    kernel: str, shape: dict[str, Any], default: Decisions, points: Callable[[], Iterable[Decisions]], reduced: str = "no"
+    kernel: str, shape: dict[str, Any], default: Decisions, points: Callable[[], Iterable[Decisions]], reduced: bool = False
 ) -> Choice:
-    """A choice in which LLVM's loop strength reduction is decided as well; by default it is as `reduced` says."""
-
-    def both() -> Iterator[Decisions]:
-        for point in points():
-            yield from ({**point, STRENGTH_REDUCTION: answer} for answer in ("no", "yes"))
-
-    return Choice(Workload("dsp", kernel, shape), {**default, STRENGTH_REDUCTION: reduced}, both)
-
-
-def llvm_options(decisions: Decisions) -> str:
-    """The LLVM options of what was decided."""
-    return "" if decisions[STRENGTH_REDUCTION] == "yes" else NO_STRENGTH_REDUCTION
+    """A choice in which LLVM's options are decided as well; loop strength reduction is done by default as `reduced` says."""
+    return Choice(Workload("dsp", kernel, shape), {**default, **usual(reduced)}, lambda: with_options(iter(points())))
 
 
 def _layer_fields(conv: Convolution) -> dict[str, Any]:

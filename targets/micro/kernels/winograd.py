@@ -7,16 +7,28 @@ F(2, 3) along rows makes two neighbouring outputs of a row of three taps g from 
     m2 = (d2 - d1) * (g0 - g1 + g2)   m3 = (d3 - d1) * 2 g2
     2 y0 = m0 + m1 + m2               2 y1 = m1 - m2 + m3
 
+F(4, 3) makes four outputs from six inputs by six products instead of twelve. Multiplied by 24 it needs no fractions either:
+
+    m0 = (4 d0 - 5 d2 + d4) * 3 g0
+    m1, m2 = ((d4 - 4 d2) +- (d3 - 4 d1)) * (g0 +- g1 + g2)
+    m3, m4 = ((d4 - d2) +- 2 (d3 - d1)) * (g0 +- 2 g1 + 4 g2)
+    m5 = (4 d1 - 5 d3 + d5) * 3 g2
+    s, d, t, e = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    24 y0 = 2 m0 - 4 s + t      12 y1 = e - 2 d      6 y2 = t - s      6 y3 = 2 (e + m5) - d
+
+These sums are exact modulo 2**32 and fit a word, so a shift and a product with the inverse of 3 modulo 2**32 divide them.
+
 All factors are halfwords and all sums exact, so results are those of the plain convolution; the two is the gain that
 requantization asks for. Each m is a sum over three rows and all channels: four matrix products with two thirds of the
-multiply-accumulates, computed for two tiles of two pixels by two output channels at a time.
+multiply-accumulates, or six with half of them, computed for two tiles of pixels by two output channels at a time.
 
-Transformed weights take 8/3 times the bytes of int8 ones, too much flash. They are made in the workspace, for a block of
-output channels at a time; transformed inputs, for strips of four columns by some rows.
+Transformed weights take 8/3 times the bytes of int8 ones (F(4, 3): four times), too much flash. They are made in the
+workspace, for a block of output channels at a time; transformed inputs, for strips of two tiles by some rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,20 +39,27 @@ from ...kernels.vectors import i32
 from .elementwise import Sum
 from .packing import pair_parameters
 from .panel import Convolution
-from .words import even_bytes, load_word, odd_bytes, sadd16, smlad, ssub16
+from .words import even_bytes, load_word, multiply_high_rounded, odd_bytes, qadd, qsub, sadd16, smlad, ssub16
 
 # mypy: ignore-errors
 
 _HEAD = 6
+_KEPT = 20
+"""Words kept while inputs or weights are transformed."""
 _LEAD = 2
 """Words that nothing is in before the transformed values. With an offset in every address none takes the form of two
 registers, which would keep its load from being paired."""
 
 
-def is_minimal(conv: Convolution) -> bool:
-    """Whether minimal filtering can compute a convolution."""
+_MOST_CHANNELS = {2: 1024, 4: 112}
+"""Input channels, by the outputs of a tile, for which every sum fits a word."""
+
+
+def is_minimal(conv: Convolution, tile: int = 2) -> bool:
+    """Whether minimal filtering with tiles of `tile` outputs can compute a convolution."""
     c = conv
-    return c.kernel == (3, 3) and c.strides == (1, 1) and c.channels % 4 == 0 and c.out_channels % 2 == 0
+    fits = c.channels % 4 == 0 and c.out_channels % 2 == 0 and c.channels <= _MOST_CHANNELS[tile]
+    return c.kernel == (3, 3) and c.strides == (1, 1) and fits
 
 
 @dataclass(frozen=True)
@@ -52,12 +71,14 @@ class WinogradPlan:
         rows: Output rows of a strip; divides their number.
         whole: Whether the inputs of all strips are transformed once, before anything else; `rows` is then all of them.
         unroll: Words of four k in one round of the inner loop; divides 3/4 of the input channels.
+        tile: Outputs of a tile: 2 for F(2, 3), 4 for F(4, 3).
     """
 
     block: int
     rows: int
     whole: bool
     unroll: int
+    tile: int = 2
 
 
 class WinogradConvolution:
@@ -78,7 +99,14 @@ class WinogradConvolution:
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Pack what the epilogue needs, flat int32, behind the trip counts of loops that LLVM should not unroll."""
         words = self.conv.epilogue.parameters(multiplier, shift)
-        head = [self.words // self.plan.unroll, 4, self.words, self.conv.channels // 4, self.conv.top, self.conv.left]
+        head = [
+            self.words // self.plan.unroll,
+            self.products,
+            self.words,
+            self.conv.channels // 4,
+            self.conv.top,
+            self.conv.left,
+        ]
         return np.concatenate([np.array(head, np.int32), pair_parameters(bias, words, "wide", 2).ravel()])
 
     @property
@@ -87,21 +115,114 @@ class WinogradConvolution:
         return 3 * self.conv.channels // 4
 
     @property
+    def products(self) -> int:
+        """Products of a tile."""
+        return self.plan.tile + 2
+
+    @property
     def strips(self) -> int:
-        """Strips of four columns."""
-        return -(-self.conv.out_width // 4)
+        """Strips of two tiles."""
+        return -(-self.conv.out_width // (2 * self.plan.tile))
 
     @property
     def workspaces(self) -> dict[str, int]:
         """Bytes of the transformed weights and inputs."""
         c, plan = self.conv, self.plan
         strips = self.strips if plan.whole else 1
-        fields = 16 * strips * (plan.rows + 2) * c.channels
-        return {"taps": 4 * _LEAD + 24 * plan.block * c.channels, "fields": 4 * _LEAD + fields}
+        fields = 4 * self.products * strips * (plan.rows + 2) * c.channels
+        return {"taps": 4 * _LEAD + 6 * self.products * plan.block * c.channels, "fields": 4 * _LEAD + fields}
 
     def function(self) -> tirx.PrimFunc:
         """The function of (input, weights, parameters, other operand, constants of the sum, output), all flat."""
         return _build(self)
+
+
+def _twice(value: tirx.PrimExpr) -> tirx.PrimExpr:
+    return sadd16(value, value)
+
+
+def _store(buffer: tirx.Buffer, place: Callable[[int], tirx.PrimExpr], values: list[list[tirx.PrimExpr]]) -> None:
+    """Statements that store, for each product, the words of both halves."""
+    for m, halves in enumerate(zip(*values)):
+        for half, value in enumerate(halves):
+            T.buffer_store(buffer, value, [place(m) + half])
+
+
+class _Two:
+    """F(2, 3), of halfwords."""
+
+    @staticmethod
+    def inputs(d, keep):
+        return [ssub16(d[0], d[2]), sadd16(d[1], d[2]), ssub16(d[2], d[1]), ssub16(d[3], d[1])]
+
+    @staticmethod
+    def weights(g, keep):
+        ends = sadd16(g[0], g[2])
+        return [_twice(g[0]), sadd16(ends, g[1]), ssub16(ends, g[1]), _twice(g[2])]
+
+    @staticmethod
+    def first(m, start):
+        return m[1] + start
+
+    @staticmethod
+    def outputs(m, first):
+        return [m[0] + first + m[2], first - m[2] + m[3]]
+
+
+class _Four:
+    """F(4, 3), of halfwords; what is used twice is kept, since LLVM would compute it twice."""
+
+    @staticmethod
+    def inputs(d, keep):
+        def four(value):
+            return _twice(keep(_twice(value)))
+
+        even, odd = keep(ssub16(d[4], d[2])), keep(ssub16(d[3], d[1]))
+        far, near = keep(ssub16(d[4], four(d[2]))), keep(ssub16(d[3], four(d[1])))
+        odd_twice = keep(_twice(odd))
+        return [
+            sadd16(four(keep(ssub16(d[0], d[2]))), even),
+            sadd16(far, near),
+            ssub16(far, near),
+            sadd16(even, odd_twice),
+            ssub16(even, odd_twice),
+            ssub16(ssub16(d[5], d[3]), _twice(odd_twice)),
+        ]
+
+    @staticmethod
+    def weights(g, keep):
+        ends = keep(sadd16(g[0], g[2]))
+        last, twice = keep(_twice(g[2])), keep(_twice(g[1]))
+        wide = keep(sadd16(g[0], _twice(last)))
+        return [
+            sadd16(_twice(g[0]), g[0]),
+            sadd16(ends, g[1]),
+            ssub16(ends, g[1]),
+            sadd16(wide, twice),
+            ssub16(wide, twice),
+            sadd16(last, g[2]),
+        ]
+
+    @staticmethod
+    def first(m, start):
+        return start
+
+    @staticmethod
+    def outputs(m, first):
+        one = i32(1)
+        s, d, t, e = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
+        # Saturating where nothing can: TVM would take other sums apart when it widens them.
+        sixth = [
+            qadd((m[0] << one) - (s << i32(2)), t) >> i32(2),
+            qsub(e, d << one) >> one,
+            qsub(t, s),
+            qsub((e + m[5]) << one, d),
+        ]
+        # A third, exactly: the product's upper word, rounded.
+        return [qadd(multiply_high_rounded(value, i32(0x55555556)), first) for value in sixth]
+
+
+_FILTERING = {2: _Two, 4: _Four}
 
 
 def _build(k: WinogradConvolution) -> tirx.PrimFunc:
@@ -117,26 +238,35 @@ def _build(k: WinogradConvolution) -> tirx.PrimFunc:
     RN = OH * OW * CO if ADD else H * W * C
     TN = k.residual.words if ADD else HEAD + CO // 2 * QW
     HALVE = ep.gain == 1
+    TILE, PRODUCTS = plan.tile, k.products
+    APART = TILE == 4
+    COLUMNS, BOTH = 2 * TILE + 2, 2 * TILE
+    filtering = _FILTERING[TILE]
     ZERO = i32((c.input_zero_point & 0xFF) * 0x01010101)
 
     def word(x, q, row, strip, j, cw):
         """Four channels of a column of a strip; the zero point outside the input."""
-        column = strip * 4 + j - c.left
+        column = strip * BOTH + j - c.left
         # The padding from memory keeps constant offsets positive: negative ones do not fit an instruction.
-        load = load_word(x, ((row - q[4]) * W + strip * 4 + j - q[5]) * C + cw * 4)
+        load = load_word(x, ((row - q[4]) * W + strip * BOTH + j - q[5]) * C + cw * 4)
         # Where a condition holds for every strip, the simplifier drops it.
         return T.if_then_else(T.And(column >= 0, column < W), load, ZERO)
 
     def field(strip, row, k, tile, m):
         """Where the two words of a transformed input stand, apart from others that are read with them: so they are paired."""
-        return LEAD + ((((strip if WHOLE else 0) * VR + row) * C4 + k) * 2 + tile) * 8 + m * 2
+        if APART:
+            return LEAD + (((((strip if WHOLE else 0) * PRODUCTS + m) * VR + row) * C4 + k) * 2 + tile) * 2
+        place = (((strip if WHOLE else 0) * VR + row) * C4 + k) * 2 + tile
+        return LEAD + place * (2 * PRODUCTS) + m * 2
 
     def tap(n, k, which, m):
         """Where the two words of a transformed weight stand."""
-        return LEAD + ((n * K4 + k) * 2 + which) * 8 + m * 2
+        if APART:
+            return LEAD + (((n * PRODUCTS + m) * K4 + k) * 2 + which) * 2
+        return LEAD + ((n * K4 + k) * 2 + which) * (2 * PRODUCTS) + m * 2
 
     def at(y, strip, px, n, which):
-        return (y * OW + strip * 4 + px) * CO + n * 2 + which
+        return (y * OW + strip * BOTH + px) * CO + n * 2 + which
 
     def finish(q, n, value, which):
         params = [q[HEAD + n * QW + 2 + 2 * i + which] for i in range(ep.words)]
@@ -145,25 +275,69 @@ def _build(k: WinogradConvolution) -> tirx.PrimFunc:
     def output(value, skip, constants, index):
         return k.residual.expression(constants, value, skip[index]) if ADD else value
 
+    def keeper(kept):
+        """What stores a word and gives it back."""
+        places = iter(range(_KEPT))
+
+        def keep(value):
+            place = next(places)
+            T.buffer_store(kept, value, [place])
+            return kept[place]
+
+        return keep
+
+    def filter_inputs(f, kept, fields, strip, row, cw, tile):
+        """Statements that store the transformed inputs of a tile."""
+        keep = keeper(kept)
+        halves = [[f[half * COLUMNS + tile * TILE + j] for j in range(PRODUCTS)] for half in range(2)]
+        _store(fields, lambda m: field(strip, row, cw, tile, m), [filtering.inputs(d, keep) for d in halves])
+
+    def filter_weights(g, kept, taps, o, kw):
+        """Statements that store the transformed weights of a row."""
+        keep = keeper(kept)
+        halves = [[g[half * 3 + j] for j in range(3)] for half in range(2)]
+        _store(taps, lambda m: tap(o // 2, kw, o % 2, m), [filtering.weights(values, keep) for values in halves])
+
+    def write(q, m, acc, result, skip, constants, out, row, strip, n):
+        """Statements that make the outputs of two tiles and two channels of their products.
+
+        Those of larger tiles are made one tile and channel at a time: registers hold no more.
+        """
+        for group in [range(4)] if TILE == 2 else [range(j, j + 1) for j in range(4)]:
+            for j in group:
+                products = [m[p * 4 + j] for p in range(PRODUCTS)]
+                T.buffer_store(acc, filtering.first(products, q[HEAD + n * QW + j % 2]), [j])
+                for i, value in enumerate(filtering.outputs(products, acc[j])):
+                    T.buffer_store(result, value, [i * 4 + j])
+            for i in range(TILE):
+                for j in group:
+                    column = j // 2 * TILE + i
+                    if OW % BOTH == 0:
+                        write_one(q, result, skip, constants, out, at(row, strip, column, n, j % 2), n, i * 4 + j)
+                        continue
+                    with T.If(strip * BOTH + column < OW), T.Then():
+                        write_one(q, result, skip, constants, out, at(row, strip, column, n, j % 2), n, i * 4 + j)
+
+    def write_one(q, result, skip, constants, out, place, n, index):
+        # Kept first: sums use it more than once, and what TVM simplifies would grow with that.
+        T.buffer_store(result, finish(q, n, result[index], index % 2).astype("int32"), [index])
+        T.buffer_store(out, output(result[index].astype("int8"), skip, constants, place), [place])
+
     @T.inline
-    def transform(x, q, d, f, fields, strip, band):
+    def transform(x, q, d, f, kept, fields, strip, band):
         """The inputs of a strip."""
         for row in range(VR):
             for cw in range(q[3]):
-                for j in T.unroll(6):
+                for j in T.unroll(COLUMNS):
                     d[j] = ZERO
                 if T.And(band * ROWS + row - c.top >= 0, band * ROWS + row - c.top < H):
-                    for j in T.unroll(6):
+                    for j in T.unroll(COLUMNS):
                         d[j] = word(x, q, band * ROWS + row, strip, j, cw)
-                for j in T.unroll(6):
+                for j in T.unroll(COLUMNS):
                     f[j] = even_bytes(d[j])
-                    f[6 + j] = odd_bytes(d[j])
-                for t in T.unroll(2):
-                    for half in T.unroll(2):
-                        fields[field(strip, row, cw, t, 0) + half] = ssub16(f[half * 6 + 2 * t], f[half * 6 + 2 * t + 2])
-                        fields[field(strip, row, cw, t, 1) + half] = sadd16(f[half * 6 + 2 * t + 1], f[half * 6 + 2 * t + 2])
-                        fields[field(strip, row, cw, t, 2) + half] = ssub16(f[half * 6 + 2 * t + 2], f[half * 6 + 2 * t + 1])
-                        fields[field(strip, row, cw, t, 3) + half] = ssub16(f[half * 6 + 2 * t + 3], f[half * 6 + 2 * t + 1])
+                    f[COLUMNS + j] = odd_bytes(d[j])
+                filter_inputs(f, kept, fields, strip, row, cw, 0)
+                filter_inputs(f, kept, fields, strip, row, cw, 1)
 
     @T.prim_func(s_tir=True)
     def conv(
@@ -175,32 +349,29 @@ def _build(k: WinogradConvolution) -> tirx.PrimFunc:
         out: T.Buffer((OH * OW * CO,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
-        taps = T.alloc_buffer((LEAD + BLOCK * K4 * 16,), "int32")
-        fields = T.alloc_buffer((LEAD + (STRIPS if WHOLE else 1) * VR * C4 * 16,), "int32")
+        taps = T.alloc_buffer((LEAD + BLOCK * K4 * 4 * PRODUCTS,), "int32")
+        fields = T.alloc_buffer((LEAD + (STRIPS if WHOLE else 1) * VR * C4 * 4 * PRODUCTS,), "int32")
         g = T.alloc_buffer((6,), "int32")
-        d = T.alloc_buffer((6,), "int32")
-        f = T.alloc_buffer((12,), "int32")
+        d = T.alloc_buffer((COLUMNS,), "int32")
+        kept = T.alloc_buffer((_KEPT,), "int32")
+        f = T.alloc_buffer((2 * COLUMNS,), "int32")
         acc = T.alloc_buffer((4,), "int32")
-        m = T.alloc_buffer((16,), "int32")
-        result = T.alloc_buffer((8,), "int32")
+        m = T.alloc_buffer((4 * PRODUCTS,), "int32")
+        result = T.alloc_buffer((4 * TILE,), "int32")
         if WHOLE:
             for strip in range(STRIPS):
-                transform(x, q, d, f, fields, strip, 0)
+                transform(x, q, d, f, kept, fields, strip, 0)
         for block in range(CO // (2 * BLOCK)):
             for o in range(2 * BLOCK):
                 for kw in range(q[2]):
                     for t in T.unroll(3):
                         g[t] = even_bytes(w[((block * BLOCK * 2 + o) * K4 + kw) * 3 + t])
                         g[3 + t] = odd_bytes(w[((block * BLOCK * 2 + o) * K4 + kw) * 3 + t])
-                    for half in T.unroll(2):
-                        taps[tap(o // 2, kw, o % 2, 0) + half] = sadd16(g[half * 3], g[half * 3])
-                        taps[tap(o // 2, kw, o % 2, 1) + half] = sadd16(sadd16(g[half * 3], g[half * 3 + 2]), g[half * 3 + 1])
-                        taps[tap(o // 2, kw, o % 2, 2) + half] = ssub16(sadd16(g[half * 3], g[half * 3 + 2]), g[half * 3 + 1])
-                        taps[tap(o // 2, kw, o % 2, 3) + half] = sadd16(g[half * 3 + 2], g[half * 3 + 2])
+                    filter_weights(g, kept, taps, o, kw)
             for strip in range(STRIPS):
                 for band in range(OH // ROWS):
                     if not WHOLE:
-                        transform(x, q, d, f, fields, strip, band)
+                        transform(x, q, d, f, kept, fields, strip, band)
                     for y in range(ROWS):
                         for n in range(BLOCK):
                             for p in range(q[1]):
@@ -220,18 +391,7 @@ def _build(k: WinogradConvolution) -> tirx.PrimFunc:
                                             )
                                 for j in T.unroll(4):
                                     m[p * 4 + j] = acc[j]
-                            for j in T.unroll(4):
-                                acc[j] = m[4 + j] + q[HEAD + (block * BLOCK + n) * QW + j % 2]
-                                result[j] = m[j] + acc[j] + m[8 + j]
-                                result[4 + j] = acc[j] - m[8 + j] + m[12 + j]
-                            for j in T.unroll(8):
-                                if strip * 4 + j // 2 % 2 * 2 + j // 4 < OW:
-                                    out[at(band * ROWS + y, strip, j // 2 % 2 * 2 + j // 4, block * BLOCK + n, j % 2)] = output(
-                                        finish(q, block * BLOCK + n, result[j], j % 2),
-                                        skip,
-                                        constants,
-                                        at(band * ROWS + y, strip, j // 2 % 2 * 2 + j // 4, block * BLOCK + n, j % 2),
-                                    )
+                            write(q, m, acc, result, skip, constants, out, band * ROWS + y, strip, block * BLOCK + n)
 
     conv = conv.with_attr("tvmcompress.workspaces", k.workspaces)
     return conv.with_attr("tvmcompress.inplace", 3) if ADD else conv
