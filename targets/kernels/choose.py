@@ -7,7 +7,8 @@ x[l, p] = 1 where layer l takes point p,
     subject to sum over p of x[l, p] = 1 for each layer l,
                sum of (flash[l, p] - flash[l, default]) * x[l, p] <= what may be spent.
 
-Layers that share a function share its code, which is counted for each here: less flash is used than is counted, never more.
+Equal layers take the same point, since they share the function. A point may take more workspace than the default only where the
+arena is not larger for it.
 """
 
 from __future__ import annotations
@@ -80,9 +81,16 @@ def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[Kernel
         records: By the key of the workload.
         spare_flash: Bytes of flash that may be spent beyond what the defaults take.
     """
-    options = [_options(site, records.get(site.choice.workload.key, ())) for site in sites]
-    open_sites = [(site, found) for site, found in zip(sites, options) if len(found) > 1]
-    taken = dict(zip((call_key(site.call) for site, _ in open_sites), _solve(open_sites, spare_flash)))
+    groups: dict[str, list[Site]] = {}
+    for site in sites:
+        groups.setdefault(site.choice.workload.key, []).append(site)
+    known = {key: _options(group, records.get(key, ())) for key, group in groups.items()}
+    measured = [(site, known[key][0]) for key in groups for site in groups[key] if known[key]]
+    largest = max((site.alive + default.workspace_bytes for site, default in measured), default=0)
+    options = {key: _within(groups[key], found, largest) for key, found in known.items()}
+    open_groups = [(group, options[key]) for key, group in groups.items() if len(options[key]) > 1]
+    decisions = _solve(open_groups, spare_flash)
+    taken = {call_key(site.call): point for (group, _), point in zip(open_groups, decisions) for site in group}
 
     def decide(call: relax.Call, choice: Choice) -> Decisions:
         decided = taken.get(call_key(call))
@@ -92,31 +100,39 @@ def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[Kernel
     return decide
 
 
-def _options(site: Site, records: Sequence[KernelRecord]) -> list[KernelRecord]:
-    """What a site may take: its default first, then what takes fewer instructions than anything with no more flash."""
-    space = {point_key(point) for point in site.choice.space}
-    known = [r for r in records if r.instructions is not None and point_key(r.decisions) in space]
-    default = next((record for record in known if record.decisions == site.choice.default), None)
-    if default is None:
+def _within(sites: Sequence[Site], options: Sequence[KernelRecord], largest: int) -> list[KernelRecord]:
+    """The default, then what leaves the arena no larger and takes fewer instructions than anything with no more flash."""
+    if not options:
         return []
+    default, *others = options
+    room = max(default.workspace_bytes, largest - max(site.alive for site in sites))
     found, least = [], None
-    for record in sorted(known, key=lambda record: (record.flash_bytes, record.instructions)):
-        if least is None or record.instructions < least:  # type: ignore[operator]
+    for record in sorted(others, key=lambda record: (record.flash_bytes, record.instructions)):
+        if record.workspace_bytes <= room and (least is None or record.instructions < least):  # type: ignore[operator]
             found.append(record)
             least = record.instructions
-    return [default, *(record for record in found if record is not default)]
+    return [default, *found]
 
 
-def _solve(sites: Sequence[tuple[Site, list[KernelRecord]]], spare_flash: int) -> list[Decisions]:
-    if not sites:
+def _options(sites: Sequence[Site], records: Sequence[KernelRecord]) -> list[KernelRecord]:
+    """The measured points that every one of equal sites may take, the default first; none where that was not measured."""
+    choice = sites[0].choice
+    space = set.intersection(*({point_key(point) for point in site.choice.space} for site in sites))
+    known = [r for r in records if r.instructions is not None and point_key(r.decisions) in space]
+    default = next((record for record in known if record.decisions == choice.default), None)
+    return [] if default is None else [default, *(record for record in known if record is not default)]
+
+
+def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash: int) -> list[Decisions]:
+    if not groups:
         return []
     costs, flash, rows = [], [], []
-    for row, (site, options) in enumerate(sites):
+    for row, (sites, options) in enumerate(groups):
         for option in options:
-            costs.append(site.count * float(option.instructions or 0))
-            flash.append(float(option.flash_bytes - options[0].flash_bytes))
+            costs.append(sum(site.count for site in sites) * float(option.instructions or 0))
+            flash.append(float(len(sites) * (option.flash_bytes - options[0].flash_bytes)))
             rows.append(row)
-    one_each = np.zeros((len(sites), len(costs)))
+    one_each = np.zeros((len(groups), len(costs)))
     one_each[rows, np.arange(len(costs))] = 1
     constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(np.array([flash]), -np.inf, spare_flash)]
     result = milp(
@@ -127,9 +143,9 @@ def _solve(sites: Sequence[tuple[Site, list[KernelRecord]]], spare_flash: int) -
         options={"time_limit": _SECONDS},
     )
     if result.x is None:
-        return [options[0].decisions for _, options in sites]
+        return [options[0].decisions for _, options in groups]
     found, at = [], 0
-    for _, options in sites:
+    for _, options in groups:
         found.append(options[int(np.argmax(result.x[at : at + len(options)]))].decisions)
         at += len(options)
     return found

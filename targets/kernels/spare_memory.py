@@ -18,6 +18,13 @@ _MOST = 1.5
 
 def spare_memory(main: relax.Function) -> dict[relax.Var, int]:
     """For each variable of a straight-line function the bytes of workspace that the kernel which makes it may use."""
+    alive = alive_memory(main)
+    limit = int(_MOST * max(alive.values(), default=0))
+    return {var: max(0, limit - used) for var, used in alive.items()}
+
+
+def alive_memory(main: relax.Function) -> dict[relax.Var, int]:
+    """For each variable of a straight-line function the bytes of tensors that are alive while it is made, itself included."""
     values = dict(bindings(main))
     order = {var: index for index, var in enumerate(values)}
     readers = users(main)
@@ -35,8 +42,7 @@ def spare_memory(main: relax.Function) -> dict[relax.Var, int]:
             joins = all(order.get(operand, -1) <= order[var] for operand in read_by[0].args)
         if joins or _is(value, "qadd"):
             alive[order[var]] -= _bytes(var)
-    limit = int(_MOST * alive.max(initial=0))
-    return {var: max(0, limit - int(alive[index])) for var, index in order.items()}
+    return {var: int(alive[index]) for var, index in order.items()}
 
 
 def _is(value: relax.Expr, name: str) -> bool:

@@ -18,7 +18,7 @@ from ..aot.lower import LLVM_OPTIONS_ATTR
 from ..aot.rewrite import rewrite_main
 from .decisions import Choice, Decide, Decisions
 from .layers import NotRepresentable
-from .spare_memory import spare_memory
+from .spare_memory import alive_memory, spare_memory
 
 NO_STRENGTH_REDUCTION = "-disable-lsr:bool=true"
 """Mostly LLVM's loop strength reduction costs registers."""
@@ -50,6 +50,7 @@ class Site:
         addition: The sum that is computed with it.
         make: The kernel as is decided.
         count: How often the model computes it.
+        alive: Bytes of tensors that are alive meanwhile, without an output that may lie where the input lies.
     """
 
     choice: Choice
@@ -57,6 +58,7 @@ class Site:
     addition: relax.Call | None
     make: Callable[[Decide], Kernel | None]
     count: int = 1
+    alive: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,12 @@ def survey_kernels(mod: tvm.IRModule, makers: Callable[[Decide], Makers], spare:
     asking = makers(ask)
     rewrite_main(mod, _Rewriter(mod, asking, spare, asked))
     calls = [value for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)]
+    memory = alive_memory(mod["main"])
+    alive = {
+        call_key(value): memory[var] - _bytes_in_place(value)
+        for var, value in bindings(mod["main"])
+        if isinstance(value, relax.Call)
+    }
     counts = Counter(call_key(call) for call in calls if getattr(call.op, "name", "") in asking)
     found: dict[tuple, Site] = {}
     for call, extra, choice in asked:
@@ -112,7 +120,7 @@ def survey_kernels(mod: tvm.IRModule, makers: Callable[[Decide], Makers], spare:
         def make(decide: Decide, call: relax.Call = call, extra: tuple[Any, ...] = extra) -> Kernel | None:
             return makers(decide)[call.op.name](call, *extra)
 
-        found[call_key(call)] = Site(choice, call, addition, make, count)
+        found[call_key(call)] = Site(choice, call, addition, make, count, alive[call_key(call)])
     return list(found.values())
 
 
@@ -218,6 +226,15 @@ def is_covered(call: relax.Call) -> bool:
     """Whether a call has batch 1 and int8 tensors."""
     tensors = [call, *(arg for arg in call.args if not isinstance(arg, Constant))]
     return static_shape(call)[:1] == (1,) and all(dtype_of(tensor) == "int8" for tensor in tensors)
+
+
+def _bytes_in_place(call: relax.Call) -> int:
+    """Bytes of an output that kernels write where the input lies: each pixel is read once, or kept aside."""
+    name = getattr(call.op, "name", "")
+    pointwise = name == _CONVOLUTION and static_shape(call.args[1])[1:3] == (1, 1)
+    if not (pointwise or name == f"{PREFIX}qdepthwise") or static_shape(call) != static_shape(call.args[0]):
+        return 0
+    return int(np.prod(static_shape(call)))
 
 
 def _swapped(call: relax.Call) -> relax.Call:
