@@ -103,14 +103,10 @@ def survey_kernels(mod: tvm.IRModule, makers: Callable[[Decide], Makers], spare:
     asked: list[tuple[relax.Call, tuple[Any, ...], Choice]] = []
     asking = makers(ask)
     rewrite_main(mod, _Rewriter(mod, asking, spare, asked))
-    calls = [value for _, value in bindings(mod["main"]) if isinstance(value, relax.Call)]
     memory = alive_memory(mod["main"])
-    alive = {
-        call_key(value): memory[var] - _bytes_in_place(value)
-        for var, value in bindings(mod["main"])
-        if isinstance(value, relax.Call)
-    }
-    counts = Counter(call_key(call) for call in calls if getattr(call.op, "name", "") in asking)
+    calls = [(var, value) for var, value in bindings(mod["main"]) if getattr(getattr(value, "op", None), "name", "") in asking]
+    alive = {call_key(call): memory[var] - _bytes_in_place(call) for var, call in calls}
+    counts = Counter(call_key(call) for _, call in calls)
     found: dict[tuple, Site] = {}
     for call, extra, choice in asked:
         # What is fused with a sum is asked for once more, as a whole.
