@@ -74,7 +74,7 @@ def depthwise_choice(layer: HeliumDepthwise) -> Choice:
 
     shape = {**fields(layer, "epilogue", "input_zero_point", "rows", "groups"), **layer.epilogue.kind}
     shape["groups"] = [len(group) for group in layer.groups]
-    default = {"kernel": "taps", "rows": layer.rows, LOOPS: "low_overhead", **usual(True)}
+    default: Decisions = {"kernel": "taps", "rows": layer.rows, LOOPS: "low_overhead", **usual(True)}
     return Choice(Workload("helium", "depthwise", shape), default, lambda: with_options(others()))
 
 
