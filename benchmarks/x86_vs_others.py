@@ -4,12 +4,12 @@
     python benchmarks/x86_vs_others.py model.onnx [more.onnx ...]
 
 Contenders take turns, so that a change of clock frequency or load meets all of them: every round times a few calls of
-each. Reported are the tenth percentile of the rounds, and the ratio of the baseline's time to a contender's within each
-round, as median and as tenth to ninetieth percentile. Ours come by the formulas ("default") and as tuning logs decide
-("tuned"), where they know something; `--baseline` names who is divided by. Integer models are ours (int8, per channel), and
-ONNX Runtime's static quantization (QDQ, uint8 activations, int8 weights per channel), which OpenVINO runs, too, where it is
-installed; both are calibrated on the same samples: of the trained models those that come with them, otherwise random ones.
-Inputs are random; latency of these models does not depend on values.
+each, with one thread in CPU time. Reported are the tenth percentile of the rounds, and the ratio of the baseline's time
+to a contender's within each round, as median and as tenth to ninetieth percentile. Ours come by the formulas ("default")
+and as tuning logs decide ("tuned"), where they know something; `--baseline` names who is divided by. Integer models are
+ours (int8, per channel), and ONNX Runtime's static quantization (QDQ, uint8 activations, int8 weights per channel), which
+OpenVINO runs, too, where it is installed; both are calibrated on the same samples: of the trained models those that come
+with them, otherwise random ones. Inputs are random; latency of these models does not depend on values.
 """
 
 from __future__ import annotations
@@ -98,16 +98,20 @@ def quantized_by_onnxruntime(path: Path, samples: np.ndarray, folder: Path) -> P
     return result
 
 
-def interleave(calls: dict[str, Call], rounds: int, inner: int) -> dict[str, np.ndarray]:
-    """Microseconds of one call of each contender in each round."""
+def interleave(calls: dict[str, Call], rounds: int, inner: int, threads: int) -> dict[str, np.ndarray]:
+    """Microseconds of one call of each contender in each round.
+
+    With one thread of CPU time, which does not run while other processes have the core.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             call()
-            start = time.perf_counter()
+            start = clock()
             for _ in range(inner):
                 call()
-            times[name].append((time.perf_counter() - start) / inner * 1e6)
+            times[name].append((clock() - start) / inner * 1e6)
     return {name: np.asarray(values) for name, values in times.items()}
 
 
@@ -146,8 +150,8 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
                 calls[who] = our_call(built, x)
     baseline = options.baseline if options.baseline in calls else "tvmcompress fp32 default"
     with thread_limit(options.threads):
-        interleave(calls, 5, options.inner)
-        times = interleave(calls, options.rounds, options.inner)
+        interleave(calls, 5, options.inner, options.threads)
+        times = interleave(calls, options.rounds, options.inner, options.threads)
     rows = {who: row(times[baseline], values) for who, values in times.items()}
     for kind in ("fp32", "int8"):
         default, with_log = (f"tvmcompress {kind} {end}" for end in ("default", "tuned"))

@@ -14,13 +14,14 @@ from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.graph.module_params import param_vars, static_shape
 from tvmcompress.targets import get_target
-from tvmcompress.targets.kernels.records import KernelRecord, append, workload_module
-from tvmcompress.targets.tuning_log import TuningLog
+from tvmcompress.targets.kernels.records import KernelRecord, append, final_decisions, read, workload_module, workload_of
+from tvmcompress.targets.tuning_log import TuningLog, packaged_log_directory
 from tvmcompress.targets.x86.compile import compile_module
 from tvmcompress.targets.x86.layer import VECTOR
 from tvmcompress.targets.x86.lower import lower, prim_funcs, workload
 from tvmcompress.targets.x86.space import default_tile, lane_options
 from tvmcompress.targets.x86.tuning import X86Tuning
+from tvmcompress.tuning.logs import verify
 
 
 @I.ir_module
@@ -197,3 +198,17 @@ def test_integer_model_with_every_schedule(tmp_path) -> None:
         for number in range(4):
             got = machine["main"](tvm.runtime.tensor(integers[number : number + 1])).numpy()
             np.testing.assert_array_equal(plain.outputs[0].dequantize(got), expected[number : number + 1])
+
+
+DECISIONS = ["channels", "positions", "rows", "order", "border", "epilogue", "taps", "unroll"]
+
+
+def test_the_shipped_log_is_of_todays_templates() -> None:
+    log = TuningLog(packaged_log_directory("x86"))
+    assert verify(log) == []
+    for mod in log.modules():
+        workload, records = workload_of(mod), read([log], mod)
+        assert workload["core"] in ("x86-64-v3", "x86-64-v4")
+        assert all(set(record.decisions) == set(DECISIONS) for record in records)
+        # The formula's decisions come first; what is shipped beats them.
+        assert final_decisions([log], mod, records[0].decisions) != records[0].decisions
