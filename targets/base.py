@@ -93,6 +93,7 @@ class Latency(Record):
         median_ms, p10_ms, p90_ms: Of the runs.
         runs: How many were timed.
         threads: Threads used.
+        samples_ms: Every run, in order; empty where they were not kept.
     """
 
     median_ms: float
@@ -100,6 +101,29 @@ class Latency(Record):
     p90_ms: float
     runs: int
     threads: int = 1
+    samples_ms: tuple[float, ...] = ()
+
+    @staticmethod
+    def of(milliseconds: Sequence[float] | np.ndarray, threads: int = 1) -> Latency:
+        """The record of runs, with all of them.
+
+        Args:
+            milliseconds: Of each run, in order.
+            threads: Threads used.
+        """
+        times = np.asarray(milliseconds, np.float64)
+        return Latency(
+            median_ms=float(np.median(times)),
+            p10_ms=float(np.percentile(times, 10)),
+            p90_ms=float(np.percentile(times, 90)),
+            runs=len(times),
+            threads=threads,
+            samples_ms=tuple(float(f"{value:.6g}") for value in times),
+        )
+
+    def percentile(self, percent: float) -> float | None:
+        """Milliseconds that so many percent of the runs do not exceed; None where the runs were not kept."""
+        return float(np.percentile(self.samples_ms, percent)) if self.samples_ms else None
 
 
 class Patches(Record):

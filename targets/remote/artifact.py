@@ -134,11 +134,10 @@ class RemoteArtifact(Artifact):
 
         seconds, before, after, address = self._boards.do(task, f"measuring {self.path.name}")
         times = 1e3 * np.array(seconds)
-        median, p10, p90 = (float(np.percentile(times, share)) for share in (50, 10, 90))
         return Measurement(
             target=self.target.name,
             source="hardware",
-            latency=Latency(median_ms=median, p10_ms=p10, p90_ms=p90, runs=len(times), threads=threads or 1),
+            latency=Latency.of(times, threads or 1),
             place=_place(address, self._boards.key, before, after),
             **self._program.figures(),
         )

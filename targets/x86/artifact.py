@@ -106,7 +106,7 @@ class X86Artifact(Artifact):
 
         Args:
             inputs: The first batch of them is used; random ones when none are given.
-            options: `runs`, `warm_up` and `threads`, see `measure_latency`.
+            options: `runs`, `warm_up`, `threads` and `duration`, see `measure_latency`.
 
         Raises:
             UserError: The inputs or options do not fit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,7 +49,12 @@ def thread_limit(threads: int | None) -> Iterator[int]:
 
 
 def measure_latency(
-    machine: Any, inputs: Sequence[Any], runs: int = 200, warm_up: int = 20, threads: int | None = 1
+    machine: Any,
+    inputs: Sequence[Any],
+    runs: int = 200,
+    warm_up: int = 20,
+    threads: int | None = 1,
+    duration: float | None = None,
 ) -> Latency:
     """Time single inferences one after another.
 
@@ -58,6 +64,7 @@ def measure_latency(
         runs: How many are timed.
         warm_up: How many run before, not timed: caches, page faults, clock frequency.
         threads: How many threads kernels may use.
+        duration: Seconds for which to go on, in rounds of `runs`, the last of which is finished.
 
     Raises:
         UserError: `runs` is not positive, `warm_up` is negative, or there are not so many threads.
@@ -69,11 +76,8 @@ def measure_latency(
         for _ in range(warm_up):
             function(*inputs)
         evaluate = machine.time_evaluator("main", tvm.cpu(), number=1, repeat=runs)
-        milliseconds = np.asarray(evaluate(*inputs).results) * 1e3
-    return Latency(
-        median_ms=float(np.median(milliseconds)),
-        p10_ms=float(np.percentile(milliseconds, 10)),
-        p90_ms=float(np.percentile(milliseconds, 90)),
-        runs=runs,
-        threads=used,
-    )
+        end = time.monotonic() + (duration or 0.0)
+        rounds = [np.asarray(evaluate(*inputs).results) * 1e3]
+        while time.monotonic() < end:
+            rounds.append(np.asarray(evaluate(*inputs).results) * 1e3)
+    return Latency.of(np.concatenate(rounds), used)

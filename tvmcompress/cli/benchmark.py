@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import common
 from .completion import models as complete_models
+from .dry_run import DryRunOption, write_recipe
 from .measuring import measure_all
 from .options.data import ReadOptions
 from .options.groups import with_groups
@@ -18,12 +22,12 @@ from .options.recipe import RecipeOptions
 from .options.rpc import RpcOptions
 from .options.samples import OPTIMISTIC, SampleOptions, Samples
 from .options.targets import BuildOptions
+from .options.timing import TimingOptions
 from .process import command_line
 from .progress import bars
 
 if TYPE_CHECKING:
     from ..compression import CompressionResult
-    from ..data.dataset import Dataset
     from ..model import Model
     from ..recipe.recipe import Recipe
     from ..report.record import ModelRecord, Report
@@ -44,8 +48,16 @@ def benchmark(
     where: RpcOptions,
     given: SampleOptions,
     asked: RecipeOptions,
-    runs: Annotated[
-        int | None, typer.Option("--runs", min=1, help="Inferences to time on x86 and on boards.", rich_help_panel="Targets")
+    variant: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--variant", help="A recipe: every model is measured as it is, and as each of these makes it (repeatable)."
+        ),
+    ] = None,
+    timing: TimingOptions,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", help="Keep every measurement in this file; what is there is neither built nor measured again."),
     ] = None,
     skip_missing: Annotated[
         bool,
@@ -57,57 +69,73 @@ def benchmark(
     reading: ModelOptions,
     read: ReadOptions,
     html: common.HtmlOption = True,
+    dry_run: DryRunOption = False,
     json: common.JsonOption = False,
 ) -> None:
     """Measure models on targets, side by side.
 
-    With --prune or --quantize one model is compressed by each step alone and by all together, and every version is
-    measured.
+    With --prune or --quantize every model is compressed by each step alone and by all together, and every version is
+    measured; with --variant as each of these recipes says.
     """
     from contextlib import nullcontext
 
     from ..compression import limited_target
-    from ..errors import UserError
     from ..files.output_folder import output_folder
     from ..report.html import save_html
     from ..report.record import Host, RemarkRecord, Report, StepRecord, compression_records, used_sensitivity
     from ..report.surgery import surgery_record
 
     plan = reading.recorded(asked.recipe())
-    given.check(plan, asked)
-    compressing = bool(plan.entries())
+    recipes = _variants(variant or [], plan)
+    given.check(asked, plan, *recipes.values())
+    compressing = bool(plan.entries() or recipes)
     targets = build.target or ["x86"]
-    if compressing and len(models) > 1:
-        raise UserError("pruning and quantization take one model; to compare several, compress them first")
     options = build.by_family(targets, skip_missing=skip_missing)
     limited_target(plan, targets)
     boards = where.pool(targets)
+    compare = timing.runtimes(targets, boards is not None)
+    if dry_run:
+        for path in models:
+            given.load(plan, reading.load(path, plan).inputs, read)
+        write_recipe(plan, targets, save, json)
+        return
     with output_folder(save) if save is not None else nullcontext() as folder:
-        loaded = {_name(path, models): reading.load(path, plan) for path in models}
-        first = next(iter(loaded.values()))
-        samples = given.load(plan, first.inputs, read)
         steps: tuple[StepRecord, ...] = ()
         remarks: tuple[RemarkRecord, ...] = ()
         whole: CompressionResult | None = None
-        if compressing:
-            results = _versions(first, samples, plan, targets, search_log=given.search_log, cache=given.cache)
-            loaded = {"original": first, **{name: result.model for name, result in results.items()}}
+        versions: dict[str, Version] = {}
+        for path in models:
+            original = reading.load(path, plan)
+            name = _name(path, models)
+            prefix = f"{name} " if len(models) > 1 else ""
+            samples = given.load(plan, original.inputs, read)
+            if not compressing:
+                first = next(iter(versions.values())).model if versions else original
+                versions[name] = Version(original, first, samples, path)
+                continue
+            results = _compressed(original, samples, plan, recipes, targets, given)
+            versions[f"{prefix}original"] = Version(original, original, samples, path)
+            versions |= {f"{prefix}{name}": Version(r.model, original, samples, None, r) for name, r in results.items()}
             whole = list(results.values())[-1]
             steps, remarks = compression_records(whole)
             if samples.optimistic:
                 remarks = (*remarks, RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC))
-        records = _records(loaded, samples.evaluation, samples.calibration if compressing else None)
-        builds = measure_all(
-            loaded,
-            targets,
-            samples.evaluation,
-            folder,
-            options=options,
-            tune=build.tune,
-            runs=runs,
-            skip_missing=skip_missing,
-            boards=boards,
-        )
+        records = _records(versions, compressing)
+        with tempfile.TemporaryDirectory(prefix="tvmcompress-") as scratch:
+            builds = measure_all(
+                {name: version.model for name, version in versions.items()},
+                targets,
+                samples.evaluation,
+                folder,
+                options=options,
+                tune=build.tune,
+                timing=timing.measuring,
+                compare=compare,
+                files=_files(versions, Path(scratch)) if compare else None,
+                log=log,
+                skip_missing=skip_missing,
+                boards=boards,
+            )
         report = Report(
             source=", ".join(path.name for path in models),
             host=Host.this(),
@@ -129,19 +157,24 @@ def benchmark(
     if json:
         common.print_json(report)
     else:
-        _show(report)
+        _show(report, timing.percentile or [])
         if save is not None and html:
             common.show_page(save / "report.html")
     common.conclude(report, save)
 
 
-def _show(report: Report) -> None:
+def _show(report: Report, percentiles: Sequence[float]) -> None:
     from ..report.console import remarks_list, report_tables
     from ..report.memory import memory_map
+    from ..report.timing import runtimes_table, times_table
 
     console = common.output()
     console.print(report_tables(report, common.is_wide(console)))
     console.print(memory_map(report.builds))
+    if percentiles:
+        console.print(times_table(report.builds, percentiles))
+    if any(build.runtimes for build in report.builds):
+        console.print(runtimes_table(report.builds))
     if report.remarks:
         console.print(remarks_list(report))
 
@@ -151,37 +184,92 @@ def _name(path: Path, all_paths: list[Path]) -> str:
     return path.stem if sum(other.stem == path.stem for other in all_paths) == 1 else str(path.with_suffix(""))
 
 
-def _versions(
-    original: Model, samples: Samples, plan: Recipe, targets: list[str], **kept: Path | None
+@dataclass(frozen=True)
+class Version:
+    """One version of a model.
+
+    Attributes:
+        model: It.
+        original: What it is compared with.
+        samples: For it.
+        source: The file that it was read from; None where it was made here.
+        result: How it was made; None where it was read.
+    """
+
+    model: Model
+    original: Model
+    samples: Samples
+    source: Path | None
+    result: CompressionResult | None = None
+
+
+def _variants(paths: Sequence[Path], plan: Recipe) -> dict[str, Recipe]:
+    """The recipes of --variant by the names of their files."""
+    from ..errors import UserError
+    from ..recipe.recipe import Recipe
+
+    if paths and plan.entries():
+        raise UserError("--variant takes the place of --prune, --quantize and --recipe; put what these say into a variant")
+    recipes = {path.stem: Recipe.load(path) for path in paths}
+    if len(recipes) < len(paths):
+        raise UserError("two variants have the same name; rename one of the files")
+    for path in paths:
+        if not recipes[path.stem].entries():
+            raise UserError(f"the variant {path} does nothing: it has no step")
+    return recipes
+
+
+def _compressed(
+    original: Model, samples: Samples, plan: Recipe, recipes: dict[str, Recipe], targets: list[str], given: SampleOptions
 ) -> dict[str, CompressionResult]:
+    """What each variant makes of a model, or each step of a recipe alone and all together."""
+    from ..compression import compress
     from ..measuring.benchmarking import ablation
 
     with bars() as bar:
-        return ablation(
-            original,
-            samples.calibration,
-            plan,
-            target=targets,
-            train_data=samples.training,
-            search_data=samples.search,
-            on_progress=bar,
-            **kept,
-        )
+        options: dict[str, Any] = {
+            "target": targets, "train_data": samples.training, "search_data": samples.search, "on_progress": bar,
+            "search_log": given.search_log, "cache": given.cache,
+        }  # fmt: skip
+        if not recipes:
+            return ablation(original, samples.calibration, plan, **options)
+        return {name: compress(original, samples.calibration, recipe=recipe, **options) for name, recipe in recipes.items()}
 
 
-def _records(models: dict[str, Model], samples: Dataset | None, calibration: Dataset | None) -> list[ModelRecord]:
+def _files(versions: dict[str, Version], folder: Path) -> dict[str, Path]:
+    """Models as other runtimes read them: their own files, or as ONNX where they have such a form."""
+    from ..errors import UnsupportedOperatorError
+    from ..exporting import export_onnx
+
+    found = {}
+    for number, (name, version) in enumerate(versions.items()):
+        if version.source is not None and version.source.suffix in (".onnx", ".tflite"):
+            found[name] = version.source
+        elif version.result is not None:
+            place = folder / f"{number}.onnx"
+            try:
+                export_onnx(version.result.qdq_model or version.model, place)
+            except UnsupportedOperatorError:
+                continue
+            found[name] = place
+    return found
+
+
+def _records(versions: dict[str, Version], compressing: bool) -> list[ModelRecord]:
     """Every model, evaluated where there is data; versions of one model with the noise of their layers."""
     from ..evaluation.accuracy import evaluate
     from ..report.record import layers_against, model_record
 
-    first = next(iter(models.values()))
-    if samples is None:
-        return [model_record(name, model, layers=layers_against(first, model, calibration)) for name, model in models.items()]
     records = []
     with bars() as bar:
-        for name, model in models.items():
+        for name, version in versions.items():
+            data = version.samples.evaluation
+            looked_at = data or (version.samples.calibration if compressing else None)
+            noise = layers_against(version.original, version.model, looked_at)
+            if data is None:
+                records.append(model_record(name, version.model, layers=noise))
+                continue
             report = functools.partial(bar, f"evaluate {name}")
-            evaluation = evaluate(model, samples, reference=first, on_progress=report)
-            noise = layers_against(first, model, samples)
-            records.append(model_record(name, model, evaluation, noise))
+            evaluation = evaluate(version.model, data, reference=version.original, on_progress=report)
+            records.append(model_record(name, version.model, evaluation, noise))
     return records

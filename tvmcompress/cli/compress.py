@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
+from .dry_run import DryRunOption, write_recipe
 from .measuring import measure_all
 from .options.data import ReadOptions
 from .options.groups import with_groups
@@ -57,6 +58,7 @@ def compress(
     reading: ModelOptions,
     read: ReadOptions,
     html: common.HtmlOption = True,
+    dry_run: DryRunOption = False,
     groups: Annotated[bool, typer.Option("--groups", help="Show what each group of channels lost, and why.")] = False,
     json: common.JsonOption = False,
 ) -> None:
@@ -76,13 +78,17 @@ def compress(
     plan = reading.recorded(asked.recipe())
     usual = asked.recipe_file is None and not plan.entries() and given.calib is not None
     plan = with_default(plan) if usual else plan
-    given.check(plan, asked)
+    given.check(asked, plan)
     if not (plan.has("finetune") or plan.has("qat")) and checkpoint is not None:
         raise UserError("--checkpoint says nothing without --finetune EPOCHS (or --qat)")
     targets = build.target or []
     options = build.by_family(targets)
     limited_target(plan, targets)
     boards = where.pool(targets)
+    if dry_run:
+        given.load(plan, reading.load(model, plan).inputs, read)
+        write_recipe(plan, targets, output, json)
+        return
     with output_folder(output) as folder:
         original = reading.load(model, plan)
         steps = read.preprocessing(original.inputs)

@@ -25,14 +25,21 @@ def measure_all(
     *,
     options: Mapping[str, Mapping[str, Any]],
     tune: int = 0,
-    runs: int | None = None,
+    timing: Mapping[str, Any] | None = None,
+    compare: Sequence[str] = (),
+    files: Mapping[str, Path] | None = None,
+    log: Path | None = None,
     skip_missing: bool = False,
     boards: BoardPool | None = None,
 ) -> list[BuildRecord]:
-    """Tune each model if asked to, then build and measure each on each target, with the `options` of its family."""
+    """Tune each model if asked to, then build and measure each on each target, with the `options` of its family.
+
+    The rest is as `measuring.benchmarking.benchmark` has it.
+    """
     if not targets:
         return []
     from ..measuring.benchmarking import benchmark
+    from ..measuring.measured_log import MeasuredLog
 
     tuned: dict[tuple[str, str], TuningResult | None] = {}
     if tune:
@@ -40,7 +47,7 @@ def measure_all(
             tuned.update({(name, target): _tune(name, model, target, tune) for name, model in models.items()})
             if not any(tuned[name, target] for name in models):
                 print_line("Warning", f"--tune changed nothing for {target}: it has kernels to tune for int8 models only")
-    timed = {"runs": runs} if runs is not None else {}
+    timed = dict(timing or {})
     measuring: dict[str, dict[str, Any]] = {"x86": {**options["x86"], **timed}}
     if boards is not None:
         measuring["cortex-a"] = timed
@@ -64,6 +71,9 @@ def measure_all(
             build_options=options,
             measure_options=measuring,
             boards=boards,
+            compare=compare,
+            files=files,
+            log=None if log is None else MeasuredLog(log),
             on_build=report,
         )
     found = {key: result for key, result in tuned.items() if result is not None}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
+from .dry_run import DryPlanOption, print_plan
 from .options.data import ReadOptions
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
@@ -54,6 +55,7 @@ def sensitivity(
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw the curves (needs matplotlib).")] = True,
     reading: ModelOptions,
     read: ReadOptions,
+    dry_run: DryPlanOption = False,
     json: common.JsonOption = False,
 ) -> None:
     """Prune each group of channels alone, or quantize each layer alone, and see what it costs.
@@ -78,6 +80,17 @@ def sensitivity(
     calibration = None if calib is None else read.load(calib, subject.inputs, limit=limit)
     if importance is not None:
         get_criterion(importance, samples.first(subject.inputs[0].shape[0]).inputs())
+    if dry_run:
+        from ..sensitivity.channels import DEFAULT_RATIOS
+
+        what = (
+            {"ratios": list(shares or DEFAULT_RATIOS), "importance": importance}
+            if options is None
+            else {"quantize": options.model_dump(mode="json", exclude_none=True, exclude_unset=True)}
+        )
+        used = min(limit, len(samples))
+        print_plan("sensitivity", {"model": str(model), "samples": used, "output": str(save), **what}, json)
+        return
     try:
         save.mkdir(parents=True, exist_ok=True)
     except OSError as error:

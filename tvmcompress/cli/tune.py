@@ -10,6 +10,7 @@ import typer
 
 from . import common
 from .completion import targets as complete_targets
+from .dry_run import DryPlanOption, print_plan
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .options.rpc import RpcOptions
@@ -40,6 +41,7 @@ def tune(
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
     where: RpcOptions,
     reading: ModelOptions,
+    dry_run: DryPlanOption = False,
     json: common.JsonOption = False,
 ) -> None:
     """Search for a faster build of a model: schedules on x86, timed; kernels on Cortex, counted by an emulator.
@@ -63,6 +65,10 @@ def tune(
             raise UserError(f"--rpc times schedules of x86; kernels of {name} are tuned by the instructions of an emulator")
     pool = where.pool(targets)
     loaded = reading.load(model, Recipe())
+    if dry_run:
+        given = {"model": str(model), "target": targets, "trials": trials, "minutes": minutes, "retune": retune, "seed": seed}
+        print_plan("tune", {**given, "log": None if log is None else str(log)}, json)
+        return
     results = {}
     for name in targets:
         with bars() as bar:

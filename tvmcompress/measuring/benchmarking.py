@@ -29,9 +29,12 @@ from ..targets.escaping import file_names
 from ..targets.integer_io import core_and_specs, is_integer
 from ..targets.registry import get_target
 from ..targets.remote.boards import BoardPool, Boards
+from ..targets.x86.artifact import X86Artifact
 from .building import build, build_for_boards, executable
 from .effects import without_effect
-from .record import BuildRecord
+from .measured_log import MeasuredLog, measuring_key
+from .record import BuildRecord, RuntimeResult
+from .runtimes import timed_in_turns
 
 CHECKED_SAMPLES = 8
 """Samples on which every built model is compared with the model before its figures count."""
@@ -66,6 +69,9 @@ def benchmark(
     build_options: Mapping[str, Mapping[str, Any]] | None = None,
     measure_options: Mapping[str, Mapping[str, Any]] | None = None,
     boards: BoardPool | None = None,
+    compare: Sequence[str] = (),
+    files: Mapping[str, Path] | None = None,
+    log: MeasuredLog | None = None,
     on_build: OnBuild | None = None,
 ) -> list[BuildRecord]:
     """Build every model for every target, compare it with the model, and measure it.
@@ -79,6 +85,9 @@ def benchmark(
         skip_missing: Record that a tool is missing instead of refusing.
         build_options, measure_options: Options by the family of the target, see its `build` and `measure`.
         boards: Where models run, of families that a TVM RPC server serves; here or under an emulator where not given.
+        compare: Other runtimes that are timed on x86 in turns with each build, see `runtimes.check_runtimes`.
+        files: Models by name as other runtimes read them.
+        log: What was measured before is taken from it, without a build, and what is measured goes into it.
         on_build: Told how far it is.
 
     What cannot be built, does not fit, or computes something else than its model is recorded with the problem.
@@ -102,13 +111,24 @@ def benchmark(
                 records.append(BuildRecord(model=model_name, target=target_name, problem=problem))
                 continue
             report = _reporter(on_build, model_name, target_name)
+            options = {"build": (build_options or {}).get(family), "measure": (measure_options or {}).get(family)}
+            board = boards.of(target.description).key if boards is not None and target.remote else None
+            asked = {**options, "compare": list(compare), "board": board}
+            key = "" if log is None else measuring_key(model, target.description, asked)
+            known = None if log is None else log.find(key, model_name)
+            if known is not None:
+                records.append(known)
+                continue
             with _folder(output, folders[model_name, target_name]) as folder:
                 building = dict((build_options or {}).get(family, {}))
                 measuring = dict((measure_options or {}).get(family, {}))
                 place = boards.of(target.description) if boards is not None and target.remote else None
                 what = (model_name, model, target_name, folder, samples)
-                measure = partial(_measured, *what, building, measuring, place, report)
+                others = (compare, (files or {}).get(model_name)) if family == "x86" and place is None else ((), None)
+                measure = partial(_measured, *what, building, measuring, place, others, report)
                 records.append(_recorded(measure, model_name, target_name, folder, output is not None))
+            if log is not None:
+                log.add(key, records[-1])
     return records
 
 
@@ -237,6 +257,7 @@ def _measured(
     build_options: dict[str, Any],
     measure_options: dict[str, Any],
     boards: Boards | None,
+    others: tuple[Sequence[str], Path | None],
     report: Callable[[str], None],
 ) -> BuildRecord:
     what = f"'{model_name}' built for {target}"
@@ -254,7 +275,13 @@ def _measured(
     report("measure")
     one = [value[: spec.shape[0]] for value, spec in zip(inputs, model.inputs)]
     quantized = [spec.quantize(value) for spec, value in zip(artifact.inputs, one)]
-    measurement = artifact.measure(quantized, **measure_options)
+    runtimes: list[RuntimeResult] = []
+    if others[0] and isinstance(artifact, X86Artifact):
+        expected = model.run(*one)[0]
+        latency, runtimes = timed_in_turns(artifact, quantized, expected, one, others[1], others[0], **measure_options)
+        measurement = artifact.measure(quantized, runs=1, warm_up=0).model_copy(update={"latency": latency})
+    else:
+        measurement = artifact.measure(quantized, **measure_options)
     return BuildRecord(
         model=model_name,
         target=target,
@@ -263,6 +290,7 @@ def _measured(
         checked_samples=len(inputs[0]),
         largest_error=worst,
         notes=without_effect(model, artifact.target, build_options, measurement),
+        runtimes=tuple(runtimes),
     )
 
 
@@ -283,7 +311,7 @@ def _folders(models: Collection[str], targets: Mapping[str, str]) -> Mapping[tup
     for name, same in itertools.combinations(targets, 2):
         if targets[name] == targets[same]:
             raise UserError(f"{name} and {same} describe targets of the same name, {targets[name]}; rename one")
-    taken = ["report.json", MANIFEST]
+    taken = ["report.html", "report.json", MANIFEST]
     named = file_names([*taken, *(model.replace(" + ", "-") for model in models)])
     places = {model: Path(named[model.replace(" + ", "-")]) if len(models) > 1 else Path() for model in models}
     return {(model, name): places[model] / folder for model in models for name, folder in targets.items()}

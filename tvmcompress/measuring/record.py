@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from ..targets.base import Measurement, Record
+from ..targets.base import Latency, Measurement, Record
 from ..tuning.progress import TuningResult
+
+
+class RuntimeResult(Record):
+    """A model in another runtime.
+
+    Attributes:
+        runtime: Its name.
+        version: Of its package.
+        latency: Of an inference, in turns with ours; None where it cannot run the model.
+        largest_error: How far its first output is from the model's.
+        problem: Why there are no figures.
+    """
+
+    runtime: str
+    version: str
+    latency: Latency | None = None
+    largest_error: float | None = None
+    problem: str | None = None
 
 
 class BuildRecord(Record):
@@ -20,6 +38,7 @@ class BuildRecord(Record):
         notes: Options of the build that changed nothing, a sentence each.
         exit_code: What the command line makes of the problem: 0 where there is none or the target was to be left out, else
             1 a bug, 2 the user's input, 3 a board that the model does not fit, 5 a tool that is missing or failed.
+        runtimes: The same model in other runtimes, timed in turns with this build.
         tuning: What was found by tuning for it in this run; None where there was none.
     """
 
@@ -33,3 +52,4 @@ class BuildRecord(Record):
     notes: tuple[str, ...] = ()
     exit_code: int = 0
     tuning: TuningResult | None = None
+    runtimes: tuple[RuntimeResult, ...] = ()

@@ -17,6 +17,7 @@ from tvmcompress.cli.options.recipe import RecipeOptions
 from tvmcompress.cli.options.rpc import RpcOptions
 from tvmcompress.cli.options.samples import SampleOptions
 from tvmcompress.cli.options.targets import BuildOptions
+from tvmcompress.cli.options.timing import TimingOptions
 
 COMMANDS = {info.callback.__name__: info.callback for info in app.registered_commands if info.callback is not None}
 USERS = {
@@ -26,6 +27,7 @@ USERS = {
     SampleOptions: {"compress", "benchmark"},
     RecipeOptions: {"compress", "benchmark"},
     BuildOptions: {"compile", "compress", "benchmark"},
+    TimingOptions: {"benchmark"},
     RpcOptions: {"compile", "compress", "benchmark", "run", "tune"},
 }
 OTHER_DEFAULTS = {"sensitivity": {"limit"}}

@@ -16,7 +16,7 @@ import pytest
 from tests.tvmcompress.cli.running import run
 from tvmcompress.evaluation.accuracy import Evaluation
 from tvmcompress.evaluation.noise import LayerNoise
-from tvmcompress.measuring.record import BuildRecord
+from tvmcompress.measuring.record import BuildRecord, RuntimeResult
 from tvmcompress.recipe.recipe import Recipe
 from tvmcompress.report.html import html_page
 from tvmcompress.report.html.arena import fullest_step
@@ -111,11 +111,15 @@ def report() -> Report:
     )  # fmt: skip
     tuned = TuningResult([TaskResult(EVIL, 1, 9, default_cost=200.0, best_cost=150.0)], "/secret/place", unit="instructions")
     before, after = measured("cortex-m4", 90_000), measured("cortex-m4", 30_000)
+    others = (
+        RuntimeResult(runtime="onnxruntime", version="1.0", latency=Latency.of([1.0, 1.0]), largest_error=0.0),
+        RuntimeResult(runtime="litert", version="2.0", problem="it takes .tflite files"),
+    )
     builds = (
         BuildRecord(model="original", target="cortex-m4", measurement=before, checked_samples=8),
         BuildRecord(model="pruned", target="cortex-m4", problem="it does not fit & more", exit_code=3),
         BuildRecord(model="all", target="cortex-m4", measurement=after, checked_samples=8, tuning=tuned),
-        BuildRecord(model="all", target="x86", measurement=measured("x86", None), checked_samples=8),
+        BuildRecord(model="all", target="x86", measurement=measured("x86", None), checked_samples=8, runtimes=others),
     )
     points = tuple(SensitivityPoint(ratio=r, removed=int(8 * r), error=r, accuracy=1 - r) for r in (0.25, 0.5))
     group = PrunedGroup(name=EVIL, before=8, after=4, removed=(1, 2, 3, 4), macs=10, params=2, reason="lowest importance")
@@ -135,7 +139,8 @@ def report() -> Report:
 
 
 ALL = {
-    "models", "fronts", "layers", "memory", "pruned", "precisions", "sensitivity", "tuning", "steps", "remarks", "again",
+    *("models", "runtimes", "fronts", "layers", "memory", "pruned", "precisions", "sensitivity", "tuning", "steps", "remarks"),
+    "again",
 }  # fmt: skip
 
 
@@ -149,6 +154,7 @@ def test_everything_is_there(report: Report) -> None:
         "cortex-m4: it does not fit", "(exit code 3)", "it does not fit & more", "compressing took 1.50 s", "nothing trained",
         "29.0 k · 97 %", "5.5 dB", "exact", "120 B · 75 %", "fullest at step 1", "No plan is smaller.", "4 of 8",
         "lowest importance", "no rule", "90.0 %", "Each group pruned alone by l2", "25.0 %", "half of it", "it stays",
+        "1.00 ms (2.00x)", "it takes .tflite files",
         "tvmcompress compress model.onnx --prune 0.5", "ratio = 0.5", report.host.tvm,
     ):  # fmt: skip
         assert words.replace("cortex-m4: ", "") in text, words

@@ -14,8 +14,8 @@ ESSENTIAL = {
     ),
     "compile": ("target", "tune", "threads", "emit", "prefix", "output", "json"),
     "benchmark": (
-        *("recipe_file", "calib", "eval_data", "prune", "quantize", "target", "runs", "skip_missing", "save"),
-        *("json",),
+        *("recipe_file", "calib", "eval_data", "prune", "quantize", "variant", "target", "runs", "compare"),
+        *("skip_missing", "save", "json"),
     ),
     "search": (
         *("target", "output", "calib", "eval_data", "train_data", "minimize", "max_drop", "max_ram", "max_flash", "minutes"),

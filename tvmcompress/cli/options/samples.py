@@ -69,8 +69,8 @@ class SampleOptions:
         Path | None, _data(help="Keep the result of every step in this folder; the same again is not computed.")
     ] = None
 
-    def check(self, plan: Recipe, asked: RecipeOptions) -> None:
-        """Refuse options that say nothing for a recipe, before anything is read.
+    def check(self, asked: RecipeOptions, *plans: Recipe) -> None:
+        """Refuse options that say nothing for any of the recipes, before anything is read.
 
         Raises:
             UserError: There is one.
@@ -78,8 +78,10 @@ class SampleOptions:
         from ...errors import UserError
         from ...steps.plan import planned
 
-        reads = {data for step in planned(plan) for data in step.reads}
-        compresses = bool(plan.entries())
+        reads = {data for plan in plans for step in planned(plan) for data in step.reads}
+        compresses = any(plan.entries() for plan in plans)
+        searches = any(plan.searches for plan in plans)
+        gated = any(plan.gate is not None for plan in plans) or None
         for value, option, needed, need in (
             (self.calib, "--calib", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
             (asked.calib_samples, "--calib-samples", self.calib is not None, "--calib FILE"),
@@ -88,15 +90,15 @@ class SampleOptions:
             (self.search_data, "--search-data", "search" in reads, _SEARCH),
             (self.search_split, "--search-split", "search" in reads, _SEARCH),
             (self.search_split, "--search-split", self.eval_data is not None, "--eval FILE"),
-            (self.search_log, "--search-log", plan.searches, _SEARCH),
-            (plan.gate, "--gate-drop or --gate-accuracy", self.eval_data is not None, "--eval FILE"),
+            (self.search_log, "--search-log", searches, _SEARCH),
+            (gated, "--gate-drop or --gate-accuracy", self.eval_data is not None, "--eval FILE"),
             (self.cache, "--cache", compresses, "a step whose result is kept (--prune 0.5, --quantize int8)"),
         ):
             if value is not None and not needed:
                 raise UserError(f"{option} says nothing without {need}")
         if self.search_data is not None and self.search_split is not None:
             raise UserError("give either --search-data or --search-split, not both")
-        if plan.searches and self.search_data is None and self.eval_data is None:
+        if searches and self.search_data is None and self.eval_data is None:
             raise UserError(
                 "precisions are chosen on samples that are not calibrated on; give some with --search-data or --eval"
             )

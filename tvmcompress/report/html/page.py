@@ -21,7 +21,7 @@ from ..units import count, duration, percent, size
 from .arena import arena_map, fullest_step
 from .bars import Bars, bytes_bars, instruction_bars, macs_bars, noise_bars
 from .charts import Line, Point, lines, scatter
-from .summary import quality, rows, speed, tiles
+from .summary import quality, rows, runtime_rows, speed, tiles
 
 _UNIT = re.compile(r"(?<=\d) (?=(?:[KMG]?B|[kMG]|[num]?s|dB|instr)\b|%)|(?<=[kMG]) (?=instr\b)")
 """Between a number and its unit, where no line is to break."""
@@ -68,6 +68,7 @@ def html_page(report: Report) -> str:
         samples=None if last.evaluation is None else last.evaluation.samples,
         tiles=tiles(report),
         rows=rows(report),
+        runtimes=runtime_rows(report),
         fronts=_fronts(report),
         bars=_bars(report, own),
         arenas=[chart for build in own if (chart := _arena(build)) is not None],

@@ -175,3 +175,22 @@ def _build_cell(build: BuildRecord, before: Measurement | None) -> Cell:
         if amount is not None
     ]
     return Cell(build.target, value, ", ".join(memory))
+
+
+def runtime_rows(report: Report) -> list[list[Cell]]:
+    """One row a build that was timed in turns with other runtimes; empty where none was."""
+    found = []
+    for build in report.builds:
+        own = None if build.measurement is None else build.measurement.latency
+        if not build.runtimes or own is None:
+            continue
+        cells = [Cell("model", build.model), Cell("ours", duration(own.median_ms))]
+        for result in build.runtimes:
+            if result.latency is None:
+                cells.append(Cell(result.runtime, "none", result.problem or "", problem=True))
+            else:
+                times = factor(result.latency.median_ms / own.median_ms)
+                words = f"{duration(result.latency.median_ms)} ({times})"
+                cells.append(Cell(result.runtime, words, f"version {result.version}"))
+        found.append(cells)
+    return found
