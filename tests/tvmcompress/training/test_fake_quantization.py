@@ -167,3 +167,4 @@ def test_options_of_training_are_those_of_both(digits: Path, tmp_path: Path) -> 
     assert recipe.qat is not None
     assert (recipe.qat.epochs, recipe.qat.distill, recipe.qat.learning_rate) == (1, True, 0.004)
     assert recipe.finetune is None
+    assert "with training" in (tmp_path / "out" / "report.html").read_text()

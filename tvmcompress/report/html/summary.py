@@ -10,6 +10,9 @@ from ...targets.base import Measurement
 from ..record import ModelRecord, Report
 from ..units import count, duration, factor, percent, size
 
+_TRAINING = ("fine-tune", "train quantized")
+"""Steps that train, as reports name them."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -73,7 +76,7 @@ def tiles(report: Report) -> list[Tile]:
             found += _on_target(build.target, build.measurement, before.get(build.target))
     seconds = sum(step.seconds for step in report.steps)
     if seconds >= 0.05:
-        trained = any(step.name.startswith("finetune") for step in report.steps)
+        trained = any(step.name in _TRAINING for step in report.steps)
         note = "with training" if trained else "nothing trained"
         found.append(Tile("compressing took", duration(1e3 * seconds), note, "cost"))
     return found
