@@ -11,6 +11,7 @@ from .benchmark import benchmark
 from .compile import compile as compile_model
 from .compress import compress
 from .devices import devices
+from .distill import distill
 from .doctor import doctor
 from .evaluate import evaluate
 from .exit_codes import listing
@@ -66,6 +67,7 @@ app.command(cls=short_help("evaluate"))(evaluate)
 app.command(cls=short_help("run"))(run)
 app.command(cls=short_help("benchmark"))(benchmark)
 app.command(cls=short_help("search"))(search)
+app.command(cls=short_help("distill"))(distill)
 app.command(cls=short_help("tune"))(tune)
 app.add_typer(logs, name="logs")
 app.command()(package)

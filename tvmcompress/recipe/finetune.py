@@ -24,6 +24,9 @@ class FinetuneRecipe(Table):
         distill: Whether the original is the teacher beside labels; without labels it is in any case.
         temperature: That softens the predictions of teacher and model.
         alpha: Share of the teacher beside labels.
+        hints: By layer, the teacher's layer that it shall come close to; where their channels differ, through a linear map that
+            is learned with it.
+        hint_weight: Of these beside everything else.
         augment: "flip" and "crop" change images at random.
         validation: Share of the samples held back, on which the best epoch is chosen.
         patience: Epochs without a better one after which training ends; by default never, since the last epochs, whose
@@ -40,6 +43,8 @@ class FinetuneRecipe(Table):
     distill: bool = False
     temperature: float = Field(default=2.0, gt=0)
     alpha: float = Field(default=0.5, ge=0, le=1)
+    hints: dict[str, str] = Field(default={})
+    hint_weight: float = Field(default=1.0, gt=0)
     augment: tuple[Literal["flip", "crop"], ...] = ()
     validation: float = Field(default=0.1, gt=0, lt=1)
     patience: int | None = Field(default=None, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -57,6 +58,8 @@ class TorchModel:
         self._program = list(bindings(self._main))
         self._constants: dict[Constant, Tensor] = {}
         self._batchable: bool | None = None
+        self._taps: list[str] = []
+        self._tapped: list[dict[str, Tensor]] = []
         for var, call in self._program:
             if isinstance(call, relax.Call) and not self.supports(name := getattr(call.op, "name", "")):
                 find_operator(name, var.name)
@@ -72,6 +75,24 @@ class TorchModel:
     def supports(self, name: str) -> bool:
         """Whether calls of an operator can be evaluated here."""
         return name in OPERATORS
+
+    def tap(self, names: Sequence[str], whose: str = "the model") -> None:
+        """Keep the values of variables in every run from now on, see `tapped`.
+
+        Raises:
+            UserError: There is no such variable; the sentence begins with `whose`.
+        """
+        known = {var.name for var, _ in self._program}
+        missing = [name for name in names if name not in known]
+        if missing:
+            near = get_close_matches(missing[0], known, n=3, cutoff=0.3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else "; `tvmcompress inspect` lists layers"
+            raise UserError(f"{whose} has no layer '{missing[0]}'{hint}")
+        self._taps = list(names)
+
+    def tapped(self) -> list[Tensor]:
+        """The values of the last run, in the order in which they were asked for; axis 0 stacked as in the inputs."""
+        return [self._torch.cat([run[name] for run in self._tapped]) for name in self._taps]
 
     def trained(self, model: Model) -> Model:
         """The model that this was made of, with the parameters as they are now."""
@@ -92,11 +113,12 @@ class TorchModel:
         """
         tensors = [self._torch.as_tensor(value) for value in inputs]
         batch = self.samples(tensors)
-        if batch == 1:
-            return self._run(tensors, 1)
-        if self._batchable is None:
+        if batch > 1 and self._batchable is None:
             with self._torch.no_grad():
                 self._batchable = self._try_batch(tensors, batch)
+        self._tapped = []
+        if batch == 1:
+            return self._run(tensors, 1)
         if self._batchable:
             return self._run(tensors, batch)
         samples = [self._run(sample, 1) for sample in split_samples(tensors, batch)]
@@ -148,6 +170,8 @@ class TorchModel:
         values.update(zip(input_vars(self._main), inputs))
         for var, expr in self._program:
             values[var] = self._value(var, expr, values, batch)
+        if self._taps:
+            self._tapped.append({var.name: value for var, value in values.items() if var.name in self._taps})
         result = self._evaluate(self._main.body.body, values, "output", batch)
         return list(result) if isinstance(result, tuple) else [result]
 

@@ -28,6 +28,7 @@ from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .checkpoint import Checkpoint
 from .objective import Objective
+from .teachers import Hints, Teachers
 
 _EVALUATED_AT_ONCE = 256
 _SMALLEST = 1e-3
@@ -54,7 +55,7 @@ def finetune(
     model: Model,
     data: DataLike | Dataset,
     *,
-    teacher: Model | None = None,
+    teacher: Model | Sequence[Model] | None = None,
     checkpoint: str | PathLike[str] | None = None,
     on_progress: Progress | None = None,
     **options: Any,
@@ -68,8 +69,9 @@ def finetune(
         model: The model.
         data: What it learns from, with class numbers as labels where it shall be told them; see
             `tvmcompress.data.load_data`.
-        teacher: A model with the same inputs and outputs, as a rule the original, to come close to. Without labels it is
-            all there is to learn from, except for models that give back their input. What is made small, see `Objective`.
+        teacher: A model with the same inputs and outputs, as a rule the original, to come close to; several teach together.
+            Without labels it is all there is to learn from, except for models that give back their input. What is made
+            small, see `Objective`, and `Hints` for what goes on inside.
         checkpoint: A folder in which the state after every epoch is kept: a run that was stopped goes on there.
         on_progress: Told batches done, out of how many.
         options: Fields of `FinetuneRecipe`: epochs, learning_rate, optimizer, batch_size, and so on.
@@ -93,11 +95,18 @@ def finetune(
 class Training:
     """One run: the network, what it learns from, and where it is; arguments as of `finetune`, and the model in PyTorch."""
 
-    def __init__(self, model: Model, network: TorchModel, data: Dataset, teacher: Model | None, recipe: FinetuneRecipe) -> None:
+    def __init__(
+        self, model: Model, network: TorchModel, data: Dataset, teacher: Model | Sequence[Model] | None, recipe: FinetuneRecipe
+    ) -> None:
         self._torch = load_torch()
         self._model, self._data, self._recipe = model, data, recipe
         self._network = network
-        self._teacher = None if teacher is None else TorchModel(teacher.module)
+        models = [] if teacher is None else [teacher] if isinstance(teacher, Model) else list(teacher)
+        if recipe.hints and not models:
+            raise UserError("hints are from a teacher's layers; give one (--distill)")
+        network.tap(list(recipe.hints))
+        self._teacher = Teachers(models, list(recipe.hints.values())) if models else None
+        self._hints: Hints | None = None
         self._teacher_outputs: list[Tensor] | None = None
         if recipe.augment and any(len(spec.shape) != 4 or spec.layout == "NHWC" for spec in model.inputs[:1]):
             raise UserError("flips and crops are for images, channels first; leave augment empty for this model")
@@ -116,8 +125,8 @@ class Training:
     def fingerprint(self) -> str:
         """Of all that the outcome depends on."""
         digest = hashlib.sha256(self._recipe.model_dump_json().encode())
-        for network in (self._network, self._teacher):
-            for name, tensor in (network.tensors if network is not None else {}).items():
+        for network in (self._network, *(() if self._teacher is None else self._teacher.networks)):
+            for name, tensor in network.tensors.items():
                 digest.update(name.encode() + tensor.detach().numpy().tobytes())
         some = self._data.pick(np.linspace(0, len(self._data) - 1, min(16, len(self._data)), dtype=np.int64))
         for value in (*some, np.int64(len(self._data))):
@@ -160,9 +169,16 @@ class Training:
             inputs = self._inputs(self._parts(self._held)[0])
             outputs = self._network(*inputs)
             if self._teacher is not None:
-                shapes = [[tuple(value.shape) for value in values] for values in (self._teacher(*inputs), outputs)]
-                if shapes[0] != shapes[1]:
-                    raise UserError("the teacher's outputs have other shapes than the model's; give the model it was made from")
+                taught = self._teacher(*inputs)
+                shapes = [[tuple(value.shape[1:]) for value in values] for values in (taught[: len(outputs)], outputs)]
+                if shapes[0] != shapes[1] or len(taught) != len(outputs) + len(self._recipe.hints):
+                    raise UserError(
+                        f"the teacher's outputs have other shapes than the model's ({shapes[0]} and {shapes[1]} a sample); "
+                        "give one with the same outputs, as the model it was made from"
+                    )
+                if self._recipe.hints:
+                    self._hints = Hints(self._recipe.hints, self._network.tapped(), taught[len(outputs) :])
+                    self._weights |= self._hints.maps
         objective = Objective(
             outputs,
             inputs,
@@ -221,12 +237,17 @@ class Training:
             with self._torch.no_grad():
                 taught = self._taught(indices) if rng is None or not self._recipe.augment else self._teacher(*inputs)
         outputs = self._network(*inputs)
-        loss = self._objective(outputs, inputs=inputs, labels=labels, teacher=taught)
+        own = None if taught is None else taught[: len(outputs)]
+        loss = self._objective(outputs, inputs=inputs, labels=labels, teacher=own)
+        if self._hints is not None and taught is not None:
+            loss = loss + self._recipe.hint_weight * self._hints(self._network.tapped(), taught[len(outputs) :])
         return loss, self._objective.correct(outputs, labels)
 
     def _taught(self, indices: np.ndarray) -> list[Tensor]:
         """The teacher's outputs for samples as they are, computed once."""
         assert self._teacher is not None
+        if self._hints is not None:  # of all samples they would take too much memory
+            return self._teacher(*self._inputs(indices))
         if self._teacher_outputs is None:
             parts = [self._teacher(*self._inputs(part)) for part in self._parts(np.arange(len(self._data)))]
             self._teacher_outputs = [self._torch.cat(values) for values in zip(*parts)]

@@ -21,8 +21,8 @@ from tvmcompress.cli.options.timing import TimingOptions
 
 COMMANDS = {info.callback.__name__: info.callback for info in app.registered_commands if info.callback is not None}
 USERS = {
-    ModelOptions: {"compile", "inspect", "sensitivity", "compress", "evaluate", "benchmark", "tune", "search"},
-    ReadOptions: {"sensitivity", "compress", "evaluate", "run", "benchmark", "search"},
+    ModelOptions: {"compile", "inspect", "sensitivity", "compress", "evaluate", "benchmark", "tune", "search", "distill"},
+    ReadOptions: {"sensitivity", "compress", "evaluate", "run", "benchmark", "search", "distill"},
     PartOptions: {"evaluate", "run"},
     SampleOptions: {"compress", "benchmark"},
     RecipeOptions: {"compress", "benchmark"},

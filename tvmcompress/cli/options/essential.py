@@ -21,6 +21,7 @@ ESSENTIAL = {
         *("target", "output", "calib", "eval_data", "train_data", "minimize", "max_drop", "max_ram", "max_flash", "minutes"),
         *("dry_run", "json"),
     ),
+    "distill": ("teacher", "train_data", "eval_data", "width", "epochs", "output", "json"),
     "tune": ("target", "trials", "minutes", "log", "json"),
     "sensitivity": ("save", "ratios", "quantize", "calib", "limit", "json"),
     "run": ("target", "layers", "port", "limit", "save", "json"),
