@@ -34,7 +34,7 @@ def distill(
     ],
     train_data: Annotated[Path, typer.Option(help="What it learns on, with labels or without.", rich_help_panel="Data")],
     eval_data: Annotated[
-        Path | None, typer.Option("--eval", help="Labelled data: accuracy before and after.", rich_help_panel="Data")
+        Path | None, typer.Option("--eval", help="Labelled data that judges teachers and student.", rich_help_panel="Data")
     ] = None,
     width: Annotated[
         float | None,
@@ -52,9 +52,9 @@ def distill(
     temperature: Annotated[float | None, typer.Option(help="That softens predictions.", show_default="2")] = None,
     alpha: Annotated[float | None, typer.Option(help="Share of the teacher beside labels.", show_default="0.5")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At the start.", show_default="0.01")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw or sgd.", show_default="adamw")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Of the student's training: adamw or sgd.", show_default="adamw")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of a step.", show_default="64")] = None,
-    augment: Annotated[list[str] | None, typer.Option(help="Change images at random: flip, crop (repeatable).")] = None,
+    augment: Annotated[list[str] | None, typer.Option(help="Images changed at random: flip, crop (repeatable).")] = None,
     seed: Annotated[int | None, typer.Option(help="For all that is random.", show_default="0")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder for the state after every epoch; a stopped run goes on.")
