@@ -32,7 +32,8 @@ def choice_of(mod: tvm.IRModule) -> Choice:
         NotScheduledError: No template fits; the message says why.
     """
     schedule = Schedule(mod)
-    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    with _as_reason():  # what is written by hand may have no root
+        blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     if not blocks:
         raise NotScheduledError("the function has no blocks")
     if any(is_reduction(schedule, block) for block in blocks):
@@ -48,9 +49,9 @@ def work_of(mod: tvm.IRModule) -> int:
         NotScheduledError: No template fits.
     """
     schedule = Schedule(mod)
-    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-    if any(is_reduction(schedule, block) for block in blocks):
-        with _as_reason():
+    with _as_reason():
+        blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+        if any(is_reduction(schedule, block) for block in blocks):
             return find_layer(schedule)[0].work
     return math.prod(extents(schedule, blocks[-1]))
 

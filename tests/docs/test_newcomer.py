@@ -29,7 +29,7 @@ def test_the_smallest_plugin_is_named_in_the_help_and_used(tmp_path: Path) -> No
         program = [sys.executable, "-m", "tvmcompress.cli.main", *words]
         return subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True)
 
-    help_text = " ".join(tvmcompress("compress", "--help").stdout.replace("│", " ").split())
+    help_text = " ".join(tvmcompress("compress", "--help-all").stdout.replace("│", " ").split())
     assert re.search(r"of other packages: largest\.", help_text)
     for name, file in (("model.onnx", "digits.onnx"), ("data.npz", "digits_calib.npz")):
         (tmp_path / name).symlink_to(ROOT / "examples" / file)

@@ -184,9 +184,6 @@ class TestOptions:
     def test_layers_without_the_original(self, network: Path, digits: Path) -> None:
         assert "--against" in refused("evaluate", network, digits / "digits_test.npz", "--layers")
 
-    def test_compressing_several(self, network: Path) -> None:
-        assert "one model" in refused("benchmark", network, network, "--prune", 0.5)
-
 
 class TestOutput:
     def test_a_file_in_the_way(self, network: Path, tmp_path: Path) -> None:

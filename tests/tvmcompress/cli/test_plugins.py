@@ -139,7 +139,7 @@ def test_suggestions_leave_out_what_is_broken(installed: Path, tmp_path: Path) -
 
 
 def test_the_help_names_what_there_is(installed: Path) -> None:
-    text = " ".join(tvmcompress(installed, "compress", "--help").stdout.replace("│", " ").split())
+    text = " ".join(tvmcompress(installed, "compress", "--help-all").stdout.replace("│", " ").split())
     for name in [*CRITERIA, *OBSERVERS, *REPAIRS]:
         assert name in text
     assert "of other packages: guess, slope, spread." in text

@@ -26,7 +26,7 @@ M4, M55 = (
     for name in ("cortex-m4", "cortex-m55")
 )
 
-_MOST = 4
+_MOST = 2
 """Points of a space that are tried."""
 
 
