@@ -16,7 +16,7 @@ COPY tuning_logs tuning_logs
 ARG EXTRAS=[report,tflite,serial,rpc,search]
 RUN scripts/setup.sh .venv ".${EXTRAS}" \
     && .venv/bin/tvmcompress targets \
-    && rm -rf /var/lib/apt/lists/* /root/.cache
+    && rm -rf /var/lib/apt/lists/* "$HOME/.cache"
 
 ENV PATH=/opt/tvmcompress/.venv/bin:$PATH
 WORKDIR /work

@@ -37,26 +37,19 @@ def write_firmware(generated: Generated, description: TargetDescription) -> list
 
 def write_emulator_script(path: Path, description: TargetDescription) -> None:
     """Write the linker script of the board's stand-in."""
-    context = {
-        "stack_bytes": _EMULATOR_STACK_BYTES,
-        "flash_origin": description.emulated_flash_origin,
-        "flash_bytes": description.emulated_flash_bytes,
-        "ram_origin": description.emulated_ram_origin,
-        "ram_bytes": description.emulated_ram_bytes,
-    }
-    _render("linker.ld.j2", path, context)
+    _write_script(path, description, _EMULATOR_STACK_BYTES, "emulated_")
 
 
 def write_board_script(path: Path, description: TargetDescription) -> None:
     """Write the linker script of the board itself, for programs of ours."""
-    context = {
-        "stack_bytes": STACK_BYTES,
-        "flash_origin": description.flash_origin,
-        "flash_bytes": description.flash_bytes,
-        "ram_origin": description.ram_origin,
-        "ram_bytes": description.ram_bytes,
-    }
-    _render("linker.ld.j2", path, context)
+    _write_script(path, description, STACK_BYTES, "")
+
+
+def _write_script(path: Path, description: TargetDescription, stack_bytes: int, prefix: str) -> None:
+    """Write a linker script; the description's fields that say where memory is begin with `prefix`."""
+    places = ("flash_origin", "flash_bytes", "ram_origin", "ram_bytes")
+    memory = {name: getattr(description, prefix + name) for name in places}
+    _render("linker.ld.j2", path, {"stack_bytes": stack_bytes, **memory})
 
 
 def library_identity(generated: Generated) -> str:
