@@ -66,7 +66,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = options.folder or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
-        result = explore(model, samples, goal, place, minutes=options.minutes, epochs=(2, 6))
+        attempts = Attempts(model, samples, goal, place)
+        result = explore(attempts, minutes=options.minutes, epochs=(2, 6))
         plain = next(point for point in result.points if point.recipe.prune is None and point.cost is not None)
         print(
             f"{options.minutes:g} minutes of search: {len(result.points)} points; at most {options.max_drop:g} points lost.", ""
@@ -74,7 +75,6 @@ def main() -> None:
         head("front of the search", plain)
         for number in result.front:
             row(result.point(number), plain)
-        attempts = Attempts(model, samples, goal, place)
         made = [attempts.try_point(number, point) for number, point in enumerate(by_hand())]
         print()
         head("recipe made by hand", plain)

@@ -126,6 +126,22 @@ class Latency(Record):
         return float(np.percentile(self.samples_ms, percent)) if self.samples_ms else None
 
 
+class Energy(Record):
+    """Energy of one inference by a counter or a sensor of the machine itself: of all that this looks after, idle included.
+
+    Attributes:
+        millijoules: Of one inference on the mean.
+        runs: Over how many.
+        seconds: How long these took.
+        sensor: What reports it.
+    """
+
+    millijoules: float
+    runs: int
+    seconds: float
+    sensor: str
+
+
 class Patches(Record):
     """What is computed in patches.
 
@@ -207,6 +223,7 @@ class Measurement(Record):
         memory: What lies where in the arena, and when; None where there is no planned one.
         notes: What a reader must know of these figures.
         place: On which machine it was timed, and how that was; None for this one.
+        energy: On hardware that reports it; it is never estimated.
     """
 
     target: str
@@ -227,6 +244,7 @@ class Measurement(Record):
     memory: MemoryPlan | None = None
     notes: tuple[str, ...] = ()
     place: str | None = None
+    energy: Energy | None = None
 
 
 _FLAGS = "-g|-ffast-math|-fno-math-errno|-ffp-contract=off|-fno-strict-aliasing|-fshort-enums|-fno-common"
@@ -344,6 +362,21 @@ class Artifact(ABC):
     @abstractmethod
     def measure(self, inputs: Sequence[np.ndarray] | None = None, **options: Any) -> Measurement:
         """Measure one inference; random inputs when none are given. Options are the family's."""
+
+    def measure_energy(self, inputs: Sequence[np.ndarray] | None = None, threads: int | None = 1) -> Energy | None:
+        """What the machine itself reports of the energy of one inference, over some seconds; None where it reports nothing.
+
+        Args:
+            inputs: The first batch of them is used; random ones when none are given.
+            threads: How many threads kernels may use.
+        """
+        return None
+
+    def measured(self, inputs: Sequence[np.ndarray] | None = None, **options: Any) -> Measurement:
+        """`measure`, with the energy where the machine reports it."""
+        found = self.measure(inputs, **options)
+        energy = self.measure_energy(inputs, options.get("threads", 1)) if found.source == "hardware" else None
+        return found if energy is None else found.model_copy(update={"energy": energy})
 
     def run_float(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run on float inputs (NCHW), quantizing and dequantizing on the host where the built model is integer."""

@@ -68,6 +68,11 @@ class CompressionResult:
     recipe: Recipe
     precisions: PrecisionChoice | None = None
 
+    @staticmethod
+    def untouched(model: Model) -> CompressionResult:
+        """A model with which nothing was done."""
+        return CompressionResult(model, model, model, None, None, {}, (), (), Recipe())
+
     def _repr_html_(self) -> str:
         """As notebooks show it: what became less, and what was done."""
         rows: list[tuple[str, object]] = []

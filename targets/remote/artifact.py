@@ -11,10 +11,11 @@ import numpy as np
 
 from ...passes.errors import UserError
 from ..aot.samples import joined
-from ..base import Artifact, Latency, Measurement
+from ..base import Artifact, Energy, Latency, Measurement
 from ..inputs import check_inputs, random_inputs
 from .board import Board
 from .boards import Boards
+from .energy import energy_of
 from .facts import Facts
 
 RUNS = 200
@@ -141,6 +142,26 @@ class RemoteArtifact(Artifact):
             place=_place(address, self._boards.key, before, after),
             **self._program.figures(),
         )
+
+    def measure_energy(self, inputs: Sequence[np.ndarray] | None = None, threads: int | None = 1) -> Energy | None:
+        """As `Artifact.measure_energy`, by the board's own counter or sensor.
+
+        Raises:
+            UserError: The inputs do not fit, or no board is there that can run it.
+            RemoteFailure: It failed on the board.
+            BoardsLostError: All boards that it was given to were lost.
+        """
+        given = random_inputs(self.inputs) if inputs is None else inputs
+        sample = self._batch(given, check_inputs(self.inputs, given), 0)
+
+        def task(board: Board) -> Energy | None:
+            if board.meter is None:
+                return None
+            loaded = self._loaded(board, threads or 1)
+            (first,) = loaded.seconds(sample, 1)
+            return energy_of(board.meter, lambda runs: loaded.seconds(sample, runs), 1e3 * first)
+
+        return self._boards.do(task, f"measuring the energy of {self.path.name}")
 
     def _batch(self, inputs: Sequence[np.ndarray], count: int, index: int) -> list[np.ndarray]:
         return [np.split(x, count)[index] if x.ndim else x for x in inputs]

@@ -84,6 +84,11 @@ class Board:
             return self.facts
         return parse_facts(bytes(self.session.download(_FACTS)).decode("utf-8", "replace"), self.facts.cpu)
 
+    @property
+    def meter(self) -> Any | None:
+        """What counts its energy, see `energy.energy_of`; None where it cannot be sent."""
+        return self._helper
+
     def load(self, library: Path) -> Any:
         """Send a library and load it there."""
         self.session.upload(str(library), library.name)

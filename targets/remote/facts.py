@@ -96,7 +96,7 @@ def ffi_includes() -> list[str]:
 
 @functools.cache
 def helper(architecture: str) -> bytes:
-    """The library of runtime/board.c for boards of an architecture, compiled when it is first asked for.
+    """The library of runtime/board.c and runtime/energy.c for an architecture, compiled when it is first asked for.
 
     Args:
         architecture: As in a target triple: x86_64, aarch64.
@@ -108,10 +108,11 @@ def helper(architecture: str) -> bytes:
     compiler = "cc" if architecture == platform.machine() else _COMPILERS.get(architecture)
     if compiler is None:
         raise MissingToolError(f"there is no compiler for boards with a {architecture}")
-    source = Path(__file__).parent / "runtime" / "board.c"
+    sources = [Path(__file__).parent / "runtime" / name for name in ("board.c", "energy.c")]
     includes = [part for folder in ffi_includes() for part in ("-I", folder)]
     with tempfile.TemporaryDirectory(prefix="tvmcompress-board-") as scratch:
         library = Path(scratch) / "board.so"
-        command: list[str | Path] = [compiler, "-std=gnu11", "-O1", "-shared", "-fPIC", *includes, source, "-o", library]
+        flags = ("-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread")
+        command: list[str | Path] = [compiler, *flags, *includes, *sources, "-o", library]
         run(command, what="compiling what watches over a board", timeout=60)
         return library.read_bytes()

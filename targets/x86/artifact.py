@@ -13,8 +13,9 @@ from ...passes._tvm import relax, tvm
 from ...passes.errors import UserError
 from ..aot.samples import joined
 from ..artifact_folder import read_artifact, whole
-from ..base import Artifact, Measurement
+from ..base import Artifact, Energy, Latency, Measurement
 from ..inputs import check_inputs, random_inputs
+from ..remote.energy import energy_of, here
 from .host import missing_features
 from .measure import measure_latency, thread_limit
 
@@ -111,19 +112,34 @@ class X86Artifact(Artifact):
         Raises:
             UserError: The inputs or options do not fit.
         """
-        if inputs is None:
-            inputs = random_inputs(self.inputs)
-        check_inputs(self.inputs, inputs)
-        tensors = [
+        latency = measure_latency(self.machine, self._sample(inputs), **options)
+        return Measurement(target=self.target.name, source="hardware", latency=latency, **self.figures())
+
+    def measure_energy(self, inputs: Sequence[np.ndarray] | None = None, threads: int | None = 1) -> Energy | None:
+        """As `Artifact.measure_energy`, by this machine's own counter or sensor.
+
+        Raises:
+            UserError: The inputs do not fit.
+            ToolError: What reads the counter does not compile.
+        """
+        meter = here()
+        if meter is None:
+            return None
+        tensors = self._sample(inputs)
+
+        def times(runs: int) -> Latency:
+            return measure_latency(self.machine, tensors, runs, 0, threads)
+
+        return energy_of(meter, times, times(5).median_ms)
+
+    def _sample(self, inputs: Sequence[np.ndarray] | None) -> list[Any]:
+        """The first batch as TVM's tensors; random values where there is none."""
+        given = random_inputs(self.inputs) if inputs is None else inputs
+        check_inputs(self.inputs, given)
+        return [
             tvm.runtime.tensor(np.asarray(array[: spec.shape[0]] if spec.shape else array, order="C"))
-            for array, spec in zip(inputs, self.inputs)
+            for array, spec in zip(given, self.inputs)
         ]
-        return Measurement(
-            target=self.target.name,
-            source="hardware",
-            latency=measure_latency(self.machine, tensors, **options),
-            **self.figures(),
-        )
 
     def figures(self) -> dict[str, Any]:
         """What is known without running it: fields of `Measurement`."""

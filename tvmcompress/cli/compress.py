@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,13 +20,10 @@ from .options.rpc import RpcOptions
 from .options.samples import OPTIMISTIC, SampleOptions
 from .options.targets import BuildOptions
 from .process import command_line
-from .progress import Bars, bars
+from .progress import bars
 
 if TYPE_CHECKING:
-    from ..compression import CompressionResult
-    from ..data.dataset import Dataset
-    from ..measuring.record import BuildRecord
-    from ..report.record import ModelRecord, Report
+    from ..report.record import Report
 
 _DEFAULT_OUTPUT = Path("out")
 
@@ -72,8 +70,8 @@ def compress(
     from ..compression import limited_target
     from ..errors import UserError
     from ..files.output_folder import output_folder
-    from ..report.html import save_html
-    from ..report.node_data import save_node_data
+    from ..report.record import RemarkRecord
+    from ..report.result_folder import result_records, result_report, write_result
 
     plan = reading.recorded(asked.recipe())
     usual = asked.recipe_file is None and not plan.entries() and given.calib is not None
@@ -109,85 +107,22 @@ def compress(
                 on_progress=bar,
             )
             tried = samples.evaluation or samples.calibration
-            models = _records(result, samples.evaluation, tried, bar)
+            report = functools.partial(bar, "evaluate")
+            models = result_records(result, samples.evaluation, tried, report)
         compressed = {"compressed": result.model}
         builds = measure_all(compressed, targets, tried, folder, options=options, tune=build.tune, boards=boards)
-        report = _report(model, result, models, builds, OPTIMISTIC if samples.optimistic else None)
-        result.model.save(folder / "model.tvmc")
-        if onnx is not False and _write_onnx(result, folder / "model.onnx", required=onnx is True):
-            save_node_data(models[-1], tuple(builds), folder / "node_data")
-        result.recipe.save(folder / "recipe.toml")
-        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-        pages = ("report.html", "report.json") if html else ("report.json",)
-        report = report.model_copy(update={"files": (*files, *pages)})
-        report.save(folder / "report.json")
-        if html:
-            save_html(report, folder / "report.html")
+        warning = RemarkRecord(pass_name="mixed precision", subject="precisions", message=OPTIMISTIC)
+        written = result_report(
+            model.name, result, models, builds, command=command_line(), warning=warning if samples.optimistic else None
+        )
+        written = write_result(folder, written, result, onnx=onnx, html=html)
     if json:
-        common.print_json(report)
+        common.print_json(written)
     else:
-        _show(report, output, groups)
+        _show(written, output, groups)
         if usual:
             common.output().print(MORE)
-    common.conclude(report, output)
-
-
-def _write_onnx(result: CompressionResult, path: Path, required: bool) -> bool:
-    """The model as ONNX, if it can be; one with an operator that ONNX lacks is left out unless it is asked for."""
-    from ..errors import UnsupportedOperatorError
-    from ..exporting import export_onnx
-
-    try:
-        export_onnx(result.qdq_model or result.model, path)
-    except UnsupportedOperatorError:
-        if required:
-            raise
-        return False
-    return True
-
-
-def _records(result: CompressionResult, data: Dataset | None, tried: Dataset | None, bar: Bars) -> tuple[ModelRecord, ...]:
-    """The original and the compressed model: evaluated where there is data, with the noise of layers where samples are."""
-    from ..evaluation.accuracy import evaluate
-    from ..report.record import layers_against, model_record
-
-    noise = layers_against(result.original, result.model, tried)
-    if data is None:
-        return model_record("original", result.original), model_record("compressed", result.model, layers=noise)
-    after = evaluate(result.model, data, reference=result.original, on_progress=lambda done, all_: bar("evaluate", done, all_))
-    return (
-        model_record("original", result.original, after.of_reference()),
-        model_record("compressed", result.model, after, noise),
-    )
-
-
-def _report(
-    path: Path,
-    result: CompressionResult,
-    models: tuple[ModelRecord, ...],
-    builds: list[BuildRecord],
-    warning: str | None,
-) -> Report:
-    from ..report.record import Host, RemarkRecord, Report, compression_records, used_sensitivity
-    from ..report.surgery import surgery_record
-
-    steps, remarks = compression_records(result)
-    if warning is not None:
-        remarks = (*remarks, RemarkRecord(pass_name="mixed precision", subject="precisions", message=warning))
-    return Report(
-        source=path.name,
-        host=Host.this(),
-        models=models,
-        builds=tuple(builds),
-        recipe=result.recipe,
-        steps=steps,
-        surgery=surgery_record(result),
-        precisions=result.precisions,
-        remarks=remarks,
-        gate=result.recipe.gate,
-        command=command_line(),
-        sensitivity=used_sensitivity(result.recipe),
-    )
+    common.conclude(written, output)
 
 
 def _show(report: Report, output: Path, groups: bool) -> None:

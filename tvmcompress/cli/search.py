@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json as plain_json
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -14,13 +14,15 @@ from .exit_codes import ExitCode
 from .options.data import ReadOptions
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
+from .options.rpc import RpcOptions
+from .process import command_line
 from .progress import Bars, bars
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..evaluation.accuracy import Evaluation
     from ..exploration.attempt import Attempts, Samples
-    from ..exploration.goal import Goal, Objective
+    from ..exploration.goal import Objective
     from ..exploration.record import SearchPoint, SearchResult
     from ..model import Model
 
@@ -51,7 +53,11 @@ def search(
         int | None, typer.Option(min=1, help="Samples of --calib to use at most.", show_default="512", rich_help_panel="Data")
     ] = None,
     minimize: Annotated[
-        str, typer.Option(metavar="latency|flash|ram", help="What to make small (under an emulator: instructions).")
+        str,
+        typer.Option(
+            metavar="latency|flash|ram|energy",
+            help="What to make small (under an emulator instructions are the latency; energy where hardware reports it).",
+        ),
     ] = "latency",
     max_drop: Annotated[
         float, typer.Option(min=0, max=100, help="Points of accuracy that may be lost; without labels, % of answers changed.")
@@ -75,6 +81,7 @@ def search(
         bool, typer.Option("--dry-run", help="Write the recipes that the search would begin with, and stop.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
+    where: RpcOptions,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw the front (needs matplotlib).")] = True,
     reading: ModelOptions,
     read: ReadOptions,
@@ -84,7 +91,7 @@ def search(
 
     Each combination is made, compared with the original, built and measured; hopeless ones are left early. A search that was
     interrupted goes on with the same command. The folder gets search.json, front.png, and for chosen points of the front a
-    folder with model.tvmc, model.onnx, recipe.toml and the build.
+    folder with model.tvmc, model.onnx, recipe.toml, report.json, report.html and the build.
     """
     from ..errors import UserError
     from ..exploration.attempt import Attempts
@@ -100,6 +107,7 @@ def search(
     )
     goal = Goal(target, cast("Objective", minimize), max_drop, ram, flash)
     get_target(target).require_tools()
+    boards = where.pool([target])
     lengths = _lengths(epochs) if train_data is not None else ()
     if plot and not dry_run:
         common.need_matplotlib()
@@ -133,18 +141,15 @@ def search(
         )
 
     with bars() as bar:
+        attempts = Attempts(loaded, samples, goal, output, boards=boards, on_progress=bar)
         result = explore(
-            loaded,
-            samples,
-            goal,
-            output,
+            attempts,
             trials=trials,
             minutes=30.0 if minutes is None and trials is None else minutes,
             epochs=lengths,
             storage=storage,
             study=study,
             seed=seed,
-            on_progress=bar,
             on_point=shown,
         )
         with whole_file(output / _RESULT) as partial:
@@ -153,11 +158,12 @@ def search(
             require_front(result)
         if plot and result.front:
             plot_search(result, output / _PICTURE)
-        attempts = Attempts(loaded, samples, goal, output, on_progress=bar)
         chosen = [] if result.stopped == "interrupt" else result.chosen(points)
-        judged = {
-            point.number: _ship(attempts, point, goal, output / _POINTS / str(point.number), unseen, bar) for point in chosen
-        }
+        judged = {}
+        for best in chosen:
+            found = _ship(attempts, best, model.name, output / _POINTS / str(best.number), unseen, bar)
+            if found is not None:
+                judged[best.number] = found
     if json:
         common.print_json(result)
     else:
@@ -197,26 +203,23 @@ def _samples(
     return Samples(calibration, trained, search_samples(compared, calibration)), unseen
 
 
-def _ship(attempts: Attempts, point: SearchPoint, goal: Goal, folder: Path, unseen: Dataset, bar: Bars) -> Evaluation:
+def _ship(attempts: Attempts, point: SearchPoint, source: str, folder: Path, unseen: Dataset, bar: Bars) -> Evaluation | None:
     """Make a point again, mostly from what is kept, and write all of it; its quality on unseen samples."""
-    from ..errors import UnsupportedOperatorError
-    from ..evaluation.accuracy import evaluate
     from ..exploration.space import Point
-    from ..exporting import export_onnx
     from ..files.output_folder import output_folder
+    from ..report.result_folder import result_records, result_report, write_result
 
     combination = Point(point.recipe, point.build)
     with output_folder(folder) as place:
-        model, exchange = attempts.model, attempts.model
-        if point.recipe.entries():
-            result = attempts.compressed(combination)
-            model, exchange = result.model, result.qdq_model or result.model
-        attempts.built({"model": model}, combination, place)
-        model.save(place / "model.tvmc")
-        with suppress(UnsupportedOperatorError):  # an operator that ONNX lacks
-            export_onnx(exchange, place / "model.onnx")
-        point.recipe.save(place / "recipe.toml")
-        found = evaluate(model, unseen, reference=attempts.model, on_progress=lambda done, all_: bar("evaluate", done, all_))
-        report = {"target": goal.target, **point.model_dump(mode="json"), "unseen": found.model_dump(mode="json")}
-        (place / "point.json").write_text(plain_json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        result = attempts.compressed(combination)
+        builds = attempts.built({"compressed": result.model}, combination, place)
+        models = result_records(result, unseen, unseen, functools.partial(bar, "evaluate"))
+        found = models[-1].evaluation
+        record = {
+            "target": attempts.goal.target,
+            **point.model_dump(mode="json"),
+            "unseen": None if found is None else found.model_dump(mode="json"),
+        }
+        (place / "point.json").write_text(plain_json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_result(place, result_report(source, result, models, builds, command=command_line()), result)
     return found

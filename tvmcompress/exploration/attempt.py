@@ -24,7 +24,9 @@ from ..model import Model
 from ..passes.graph.analysis import count_macs
 from ..passes.pruning.cost_model import CostModel
 from ..targets.registry import get_target
-from .goal import Goal, doubt, lost
+from ..targets.remote.boards import BoardPool
+from ..targets.remote.energy import here
+from .goal import Goal, doubt, lost, no_energy
 from .record import SearchPoint
 from .space import Point
 
@@ -57,13 +59,17 @@ class Attempts:
         model: Float.
         samples: What to work on.
         goal: What is wanted.
-        folder: Where results of steps are kept.
+        folder: Where results of steps are kept, which later points use again.
         options: Of every build, by family.
-        on_progress: Told what is being done.
+        boards: Where models run, of families that a TVM RPC server serves.
+        on_progress: Told what is being done, how much of it, out of how much.
 
     Attributes:
         original: The quality of the original on the samples of the search.
         unit: Of costs; known behind the first measurement.
+
+    Raises:
+        UserError: Energy is to be made small, and the target reports none.
     """
 
     def __init__(
@@ -73,12 +79,17 @@ class Attempts:
         goal: Goal,
         folder: Path,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        boards: BoardPool | None = None,
         on_progress: Progress | None = None,
     ) -> None:
-        self.model, self.samples, self.goal = model, samples, goal
-        self._cache, self._progress = folder / "cache", on_progress
+        self.model, self.samples, self.goal, self.folder = model, samples, goal, folder
+        self._cache, self._boards, self._progress = folder / "cache", boards, on_progress
+        description = get_target(goal.target).description
+        silent = boards is None and (description.source == "qemu" or here() is None)
+        if goal.minimize == "energy" and silent:
+            raise UserError(no_energy(goal.target))
         self._options = {family: dict(given) for family, given in (options or {}).items()}
-        self._family = get_target(goal.target).description.family
+        self._family = description.family
         self._all = OutputComparison(model, samples.search)
         few = spread(samples.search, FEW)
         self._few = (OutputComparison(model, few), len(few)) if len(few) < len(samples.search) else None
@@ -87,6 +98,8 @@ class Attempts:
 
     def compressed(self, point: Point) -> CompressionResult:
         """The model of a point."""
+        if not point.recipe.entries():
+            return CompressionResult.untouched(self.model)
         return compress(
             self.model,
             self.samples.calibration,
@@ -106,6 +119,7 @@ class Attempts:
 
         Raises:
             MissingToolError: A tool is missing; no other point could be tried either.
+            UserError: Energy is to be made small, and the board reports none.
             DiskFullError: There is no room for results.
         """
         begun = time.perf_counter()
@@ -119,11 +133,8 @@ class Attempts:
             too_large = self._bounds(point)
             if too_large is not None:
                 return record.model_copy(update={"reason": too_large})
-            if not point.recipe.entries():
-                model, removed = self.model, {}
-            else:
-                result = self.compressed(point)
-                model, removed = result.model, _removed(result)
+            result = self.compressed(point)
+            model, removed = result.model, _removed(result)
         except (MissingToolError, DiskFullError):
             raise
         except UserError as error:
@@ -165,8 +176,7 @@ class Attempts:
         if measured is None:
             return record.model_copy(update={"stage": "build", "reason": build.problem})
         self.unit = self.goal.unit(measured)
-        excess = self.goal.excess(record.lost or 0.0, measured.flash_bytes, measured.ram_bytes)
-        over = next((f"{name} {_size(value)}" for name, value, more in _limits(measured, excess) if more > 0), None)
+        over = self.goal.exceeded(measured)
         figures = {"cost": self.goal.cost(measured), "flash_bytes": measured.flash_bytes, "ram_bytes": measured.ram_bytes}
         reason = None if over is None else f"it takes {over}, which is more than allowed"
         return record.model_copy(update={**figures, "stage": "measured", "reason": reason, "feasible": over is None})
@@ -174,16 +184,13 @@ class Attempts:
     def built(self, models: Mapping[str, Model], point: Point, output: Path | None = None) -> list[BuildRecord]:
         """Models built for the target as a point has it, checked and measured."""
         return benchmark(
-            models, [self.goal.target], samples=self.samples.search, output=output, build_options=self.build_options(point)
+            models,
+            [self.goal.target],
+            samples=self.samples.search,
+            output=output,
+            build_options=self.build_options(point),
+            boards=self._boards,
         )
-
-
-def _limits(measured: Any, excess: tuple[float, float, float]) -> list[tuple[str, int | None, float]]:
-    return [("flash", measured.flash_bytes, excess[1]), ("RAM", measured.ram_bytes, excess[2])]
-
-
-def _size(value: int | None) -> str:
-    return f"{value or 0:,} bytes"
 
 
 def _removed(result: CompressionResult) -> dict[str, float]:

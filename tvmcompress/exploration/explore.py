@@ -9,15 +9,14 @@ default, so that a search goes on where it was, and several machines can search 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import LimitError, UserError
 from ..evaluation.output_comparison import fingerprint
 from ..model import Model
 from ..targets.registry import get_target
-from .attempt import Attempts, Progress, Samples
+from .attempt import Attempts, Samples
 from .goal import Goal
 from .record import SearchPoint, SearchResult
 from .space import Point, Space
@@ -30,10 +29,7 @@ OnPoint = Callable[[SearchPoint, SearchResult], None]
 
 
 def explore(
-    model: Model,
-    samples: Samples,
-    goal: Goal,
-    folder: Path,
+    attempts: Attempts,
     *,
     trials: int | None = None,
     minutes: float | None = None,
@@ -41,25 +37,18 @@ def explore(
     storage: str | None = None,
     study: str = "tvmcompress",
     seed: int = 0,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    on_progress: Progress | None = None,
     on_point: OnPoint | None = None,
 ) -> SearchResult:
     """Search for the models of least cost that keep to limits.
 
     Args:
-        model: Float.
-        samples: What is calibrated on, trained on, and compared on.
-        goal: What is made small, what must be kept, and on which target.
-        folder: For the study, where `storage` is not given, and for results of steps, which later points use again.
+        attempts: Tries points of a model, for a goal; its folder holds the study where `storage` is not given.
         trials: Points that are tried in this run; None for as many as there is time.
         minutes: After which no further point is begun; None for no limit.
         epochs: Of fine-tuning, to choose among; needs training data.
-        storage: An Optuna storage URL, so that several machines work on one search; `folder` holds the study by default.
+        storage: An Optuna storage URL, so that several machines work on one search.
         study: Its name there.
         seed: Of what is drawn at random.
-        options: Of every build, by family of targets.
-        on_progress: Told what is being done, how much of it, out of how much.
         on_point: Told of every point when it is known, with all that is known so far.
 
     Returns:
@@ -72,10 +61,9 @@ def explore(
     if trials is None and minutes is None:
         raise UserError("a search needs an end: a number of trials or of minutes")
     begun = time.monotonic()
-    attempts = Attempts(model, samples, goal, folder, options, on_progress)
-    space = _space(model, samples, goal, epochs)
-    found = Study(storage or f"sqlite:///{(folder / STUDY).resolve()}", study, seed)
-    found.claim(_fingerprint(model, samples, goal, epochs))
+    space = _space(attempts.model, attempts.samples, attempts.goal, epochs)
+    found = Study(storage or f"sqlite:///{(attempts.folder / STUDY).resolve()}", study, seed)
+    found.claim(_fingerprint(attempts.model, attempts.samples, attempts.goal, epochs))
     found.take_back()
     if found.created:  # of several machines that begin at once, one proposes what to begin with
         for start in space.starts():
@@ -83,7 +71,7 @@ def explore(
 
     def result(stopped: str = "trials") -> SearchResult:
         unit, seconds = found.unit() or attempts.unit, time.monotonic() - begun
-        return _result(goal, samples, attempts, found.points(), unit, stopped, seconds)
+        return _result(attempts, found.points(), unit, stopped, seconds)
 
     def tried(trial: Any) -> None:
         point = space.point(trial)
@@ -136,9 +124,8 @@ def _fingerprint(model: Model, samples: Samples, goal: Goal, epochs: tuple[int, 
     return fingerprint(model, *data, options=f"{goal} {epochs}")
 
 
-def _result(
-    goal: Goal, samples: Samples, attempts: Attempts, points: list[SearchPoint], unit: str, stopped: str, seconds: float
-) -> SearchResult:
+def _result(attempts: Attempts, points: list[SearchPoint], unit: str, stopped: str, seconds: float) -> SearchResult:
+    goal, samples = attempts.goal, attempts.samples
     return SearchResult(
         target=goal.target,
         minimize=goal.minimize,

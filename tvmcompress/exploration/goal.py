@@ -12,10 +12,8 @@ from ..evaluation.output_comparison import OutputQuality
 from ..search.precision_choice import drop
 from ..targets.base import Measurement
 
-Objective = Literal["latency", "flash", "ram"]
+Objective = Literal["latency", "flash", "ram", "energy"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-
-_NEVER_MEASURED = "energy"
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,8 @@ class Goal:
 
     Attributes:
         target: That it is measured on.
-        minimize: "latency" (on hardware the median time, under an emulator executed instructions), "flash" or "ram".
+        minimize: "latency" (on hardware the median time, under an emulator executed instructions), "flash", "ram", or "energy"
+            where the hardware reports it.
         max_drop: Points of accuracy that may be lost; without labels, percent of answers that may change; where the model
             gives no answers, percent of the output's energy that may be noise.
         max_ram, max_flash: Bytes; None for no limit.
@@ -40,15 +39,21 @@ class Goal:
     max_flash: int | None = None
 
     def __post_init__(self) -> None:
-        if self.minimize == _NEVER_MEASURED:
-            raise UserError("no target here measures energy, and it is not estimated; minimize latency, flash or ram")
         if self.minimize not in OBJECTIVES:
             raise UserError(f"'{self.minimize}' is nothing that a search can make small; give {', '.join(OBJECTIVES)}")
         if not 0 <= self.max_drop <= 100:
             raise UserError(f"the accuracy cannot fall by at most {self.max_drop:g} points; give a number from 0 to 100")
 
     def cost(self, measured: Measurement) -> float:
-        """What is made small: milliseconds, executed instructions or bytes."""
+        """What is made small: milliseconds, executed instructions, bytes or millijoules.
+
+        Raises:
+            UserError: Energy is to be made small, and none was reported.
+        """
+        if self.minimize == "energy":
+            if measured.energy is None:
+                raise UserError(no_energy(self.target))
+            return measured.energy.millijoules
         if self.minimize == "flash":
             return float(measured.flash_bytes or 0)
         if self.minimize == "ram":
@@ -56,18 +61,25 @@ class Goal:
         return measured.latency.median_ms if measured.latency is not None else float(measured.instructions or 0)
 
     def unit(self, measured: Measurement) -> str:
-        """Of `cost`: "ms", "instructions" or "bytes"."""
+        """Of `cost`: "ms", "instructions", "bytes" or "mJ"."""
+        if self.minimize == "energy":
+            return "mJ"
         if self.minimize != "latency":
             return "bytes"
         return "ms" if measured.latency is not None else "instructions"
 
-    def excess(self, lost: float, flash: int | None, ram: int | None) -> tuple[float, float, float]:
-        """By how much limits are missed, each above 0 where it is; bytes as a share of the limit."""
-        over = [
-            0.0 if limit is None or found is None else found / limit - 1
-            for limit, found in ((self.max_flash, flash), (self.max_ram, ram))
-        ]
-        return lost - self.max_drop, over[0], over[1]
+    def exceeded(self, measured: Measurement) -> str | None:
+        """The first limit that is not kept, and what is taken of it; None where all are kept."""
+        limits = (("flash", measured.flash_bytes, self.max_flash), ("RAM", measured.ram_bytes, self.max_ram))
+        for name, taken, limit in limits:
+            if limit is not None and taken is not None and taken > limit:
+                return f"{name} {taken:,} bytes"
+        return None
+
+
+def no_energy(target: str) -> str:
+    """The sentence for a target that does not report energy."""
+    return f"what runs {target} here reports no energy, and it is not estimated; minimize latency, flash or ram"
 
 
 def lost(quality: OutputQuality, original: OutputQuality) -> float:

@@ -44,6 +44,7 @@ class Study:
     def __init__(self, storage: str, name: str, seed: int) -> None:
         self._optuna = optuna = require_optuna()
         sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+        self._known: dict[int, SearchPoint] = {}
         self._lock = Path(f"{storage.removeprefix(_SQLITE)}.lock") if storage.startswith(_SQLITE) else None
         with self.failures(), self._alone():
             kept = optuna.storages.RDBStorage(storage)
@@ -134,8 +135,11 @@ class Study:
 
     def points(self) -> list[SearchPoint]:
         """All that are known, in order."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [SearchPoint.model_validate_json(t.user_attrs[_RECORD]) for t in trials if _RECORD in t.user_attrs]
+        trials = [trial for trial in self.study.get_trials(deepcopy=False) if _RECORD in trial.user_attrs]
+        for trial in trials:
+            if trial.number not in self._known:
+                self._known[trial.number] = SearchPoint.model_validate_json(trial.user_attrs[_RECORD])
+        return [self._known[trial.number] for trial in trials]
 
     def refine(self, space: Space, count: int, seed: int) -> None:
         """Propose a neighbour of the front, at its turn and where nothing else waits."""

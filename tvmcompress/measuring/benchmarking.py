@@ -6,8 +6,8 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..recipe.recipe import QuantizeRecipe, Recipe
 from ..targets.base import Artifact
 from ..targets.escaping import file_names
 from ..targets.integer_io import core_and_specs, is_integer
+from ..targets.objects import available_cpus
 from ..targets.registry import get_target
 from ..targets.remote.boards import BoardPool, Boards
 from ..targets.x86.artifact import X86Artifact
@@ -35,6 +36,7 @@ from .effects import without_effect
 from .measured_log import MeasuredLog, measuring_key
 from .record import BuildRecord, RuntimeResult
 from .runtimes import timed_in_turns
+from .side_by_side import side_by_side
 
 CHECKED_SAMPLES = 8
 """Samples on which every built model is compared with the model before its figures count."""
@@ -90,6 +92,7 @@ def benchmark(
         log: What was measured before is taken from it, without a build, and what is measured goes into it.
         on_build: Told how far it is.
 
+    What an emulator runs is built and counted on all CPUs at once; what is timed on this machine comes behind it, alone.
     What cannot be built, does not fit, or computes something else than its model is recorded with the problem.
 
     Raises:
@@ -102,34 +105,75 @@ def benchmark(
     if not skip_missing:
         for target in chosen.values():
             target.require_tools()
-    records = []
+    records: dict[tuple[str, str], BuildRecord] = {}
+    counted: dict[tuple[str, str], Callable[..., BuildRecord]] = {}
+    timed: dict[tuple[str, str], Callable[..., BuildRecord]] = {}
+    keys: dict[tuple[str, str], str] = {}
+
+    def keep(place: tuple[str, str], record: BuildRecord) -> None:
+        records[place] = record
+        if log is not None:
+            log.add(keys[place], record)
+
     for target_name, target in chosen.items():
         family = target.description.family
         for model_name, model in models.items():
+            place = target_name, model_name
             if missing[target_name]:
                 problem = " ".join(missing[target_name])
-                records.append(BuildRecord(model=model_name, target=target_name, problem=problem))
+                records[place] = BuildRecord(model=model_name, target=target_name, problem=problem)
                 continue
-            report = _reporter(on_build, model_name, target_name)
             options = {"build": (build_options or {}).get(family), "measure": (measure_options or {}).get(family)}
             board = boards.of(target.description).key if boards is not None and target.remote else None
             asked = {**options, "compare": list(compare), "board": board}
-            key = "" if log is None else measuring_key(model, target.description, asked)
-            known = None if log is None else log.find(key, model_name)
+            keys[place] = "" if log is None else measuring_key(model, target.description, asked)
+            known = None if log is None else log.find(keys[place], model_name)
             if known is not None:
-                records.append(known)
+                records[place] = known
                 continue
-            with _folder(output, folders[model_name, target_name]) as folder:
-                building = dict((build_options or {}).get(family, {}))
-                measuring = dict((measure_options or {}).get(family, {}))
-                place = boards.of(target.description) if boards is not None and target.remote else None
-                what = (model_name, model, target_name, folder, samples)
-                others = (compare, (files or {}).get(model_name)) if family == "x86" and place is None else ((), None)
-                measure = partial(_measured, *what, building, measuring, place, others, report)
-                records.append(_recorded(measure, model_name, target_name, folder, output is not None))
-            if log is not None:
-                log.add(key, records[-1])
-    return records
+            building = dict((build_options or {}).get(family, {}))
+            measuring = dict((measure_options or {}).get(family, {}))
+            pool = boards.of(target.description) if boards is not None and target.remote else None
+            others = (compare, (files or {}).get(model_name)) if family == "x86" and pool is None else ((), None)
+            measure = partial(
+                _measured, model_name, model, target_name,
+                samples=samples, build_options=building, measure_options=measuring, boards=pool, others=others,
+            )  # fmt: skip
+            emulated = pool is None and target.description.source == "qemu"
+            recorded = partial(
+                _recorded, measure, model_name, target_name, folders[model_name, target_name], output is not None
+            )
+            (counted if emulated else timed)[place] = recorded
+    order = [(target_name, model_name) for target_name in chosen for model_name in models]
+    with nullcontext(output) if output is not None else tempfile.TemporaryDirectory(prefix="tvmcompress-") as base:
+        if len(counted) > 1 and available_cpus() > 1:
+            _several(counted, Path(base), keep, on_build)
+        else:
+            timed |= counted
+        # What is timed has the machine for itself.
+        for place in filter(timed.__contains__, order):
+            keep(place, timed[place](Path(base), _reporter(on_build, place[1], place[0])))
+    return [records[place] for place in order]
+
+
+def _several(
+    jobs: Mapping[tuple[str, str], Callable[..., BuildRecord]],
+    base: Path,
+    keep: Callable[[tuple[str, str], BuildRecord], None],
+    on_build: OnBuild | None,
+) -> None:
+    """Build and count several at once."""
+    places = list(jobs)
+
+    def done(number: int, record: BuildRecord) -> None:
+        keep(places[number], record)
+        _reporter(on_build, places[number][1], places[number][0])("build")
+
+    side_by_side([partial(job, base, _silent) for job in jobs.values()], done)
+
+
+def _silent(what: str) -> None:
+    """Tell nobody."""
 
 
 def ablation(
@@ -224,8 +268,24 @@ def random_samples(model: Model, count: int, seed: int = 0) -> list[np.ndarray]:
     return made
 
 
-def _recorded(measure: Callable[[], BuildRecord], model_name: str, target: str, folder: Path, kept: bool) -> BuildRecord:
+def _recorded(
+    measure: Callable[..., BuildRecord],
+    model_name: str,
+    target: str,
+    name: Path,
+    kept: bool,
+    base: Path,
+    report: Callable[[str], None],
+) -> BuildRecord:
     """What `measure` gives; what goes wrong is recorded, so that the other builds go on, and leaves only a log."""
+    folder = base / name
+    found = _or_problem(partial(measure, folder, report=report), model_name, target, folder, kept)
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _or_problem(measure: Callable[[], BuildRecord], model_name: str, target: str, folder: Path, kept: bool) -> BuildRecord:
     log: Path | None = None
     try:
         return measure()
@@ -253,6 +313,7 @@ def _measured(
     model: Model,
     target: str,
     folder: Path,
+    *,
     samples: Dataset | None,
     build_options: dict[str, Any],
     measure_options: dict[str, Any],
@@ -279,9 +340,9 @@ def _measured(
     if others[0] and isinstance(artifact, X86Artifact):
         expected = model.run(*one)[0]
         latency, runtimes = timed_in_turns(artifact, quantized, expected, one, others[1], others[0], **measure_options)
-        measurement = artifact.measure(quantized, runs=1, warm_up=0).model_copy(update={"latency": latency})
+        measurement = artifact.measured(quantized, runs=1, warm_up=0).model_copy(update={"latency": latency})
     else:
-        measurement = artifact.measure(quantized, **measure_options)
+        measurement = artifact.measured(quantized, **measure_options)
     return BuildRecord(
         model=model_name,
         target=target,
@@ -315,12 +376,3 @@ def _folders(models: Collection[str], targets: Mapping[str, str]) -> Mapping[tup
     named = file_names([*taken, *(model.replace(" + ", "-") for model in models)])
     places = {model: Path(named[model.replace(" + ", "-")]) if len(models) > 1 else Path() for model in models}
     return {(model, name): places[model] / folder for model in models for name, folder in targets.items()}
-
-
-@contextmanager
-def _folder(output: Path | None, name: Path) -> Iterator[Path]:
-    if output is not None:
-        yield output / name
-        return
-    with tempfile.TemporaryDirectory(prefix="tvmcompress-") as scratch:
-        yield Path(scratch) / "build"

@@ -108,7 +108,7 @@ def run_built(
     outputs = [np.concatenate(parts) for parts in zip(*collected)]
     evaluation = None if data is None or data.labels is None else _evaluated(outputs, data)
     report("measure", 0, 1)
-    measurement = artifact.measure(_taken(artifact, first))
+    measurement = artifact.measured(_taken(artifact, first))
     record = RunRecord(
         target=artifact.target.name,
         samples=len(outputs[0]),

@@ -15,7 +15,7 @@ from .inspection import GroupRecord, Inspection
 from .record import ModelRecord, Report
 from .surgery import SurgeryRecord
 from .tables import plain_grid, plain_table
-from .units import count, duration, factor, percent, shape, size
+from .units import count, duration, energy, energy_place, factor, percent, shape, size
 
 _POOR_SNR = 10.0
 
@@ -187,6 +187,11 @@ def _sources(report: Report) -> list[Text]:
             places.setdefault(build.measurement.place, []).append(f"{build.model} on {build.target} {spread}")
     timed = "" if not places else ", or on the board named here"
     boards = [Text(f"{'; '.join(builds)}: {place}.", style="dim") for place, builds in places.items()]
+    energies = [
+        Text(f"{build.model} on {build.target}: {energy(found.millijoules)} an inference ({energy_place(found)}).", style="dim")
+        for build in measured
+        if build.measurement is not None and (found := build.measurement.energy) is not None
+    ]
     compared = "Every build" if len(measured) == len(report.builds) else "Every build with figures"
     return [
         Text(
@@ -195,6 +200,7 @@ def _sources(report: Report) -> list[Text]:
             style="dim",
         ),
         *boards,
+        *energies,
     ]
 
 

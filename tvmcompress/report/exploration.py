@@ -12,7 +12,7 @@ from ..evaluation.accuracy import Evaluation
 from ..exploration.record import SearchPoint, SearchResult
 from .plots import new_figure, save_figure
 from .tables import plain_table
-from .units import count, duration, factor, percent, size
+from .units import count, duration, energy, factor, percent, size
 
 
 def search_table(result: SearchResult, evaluations: Mapping[int, Evaluation] | None = None) -> RenderableType:
@@ -78,6 +78,8 @@ def cost_text(result: SearchResult, cost: float | None) -> str:
         return ""
     if result.unit == "bytes":
         return size(round(cost))
+    if result.unit == "mJ":
+        return energy(cost)
     return duration(cost) if result.unit == "ms" else count(round(cost))
 
 
@@ -88,7 +90,7 @@ def _places(points: list[SearchPoint]) -> tuple[list[float], list[float]]:
 def _cost_heading(result: SearchResult) -> str:
     if result.minimize == "latency":
         return "an inference" if result.unit == "ms" else "instructions"
-    return {"flash": "flash, bytes", "ram": "RAM, bytes"}[result.minimize]
+    return {"flash": "flash, bytes", "ram": "RAM, bytes", "energy": "energy of an inference"}[result.minimize]
 
 
 def _lost_heading(result: SearchResult) -> str:

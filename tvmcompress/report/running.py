@@ -9,7 +9,7 @@ from ..measuring.running import RunRecord
 from ..targets.base import Measurement
 from .memory import flash_parts, ram_parts
 from .tables import plain_grid, plain_table
-from .units import count, duration, percent
+from .units import count, duration, energy, energy_place, percent
 
 _SHOWN = 8
 """Samples whose highest output is listed."""
@@ -27,6 +27,8 @@ def run_summary(record: RunRecord) -> RenderableType:
         latency = measured.latency
         times = f"{duration(latency.p10_ms)} to {duration(latency.p90_ms)}, {latency.runs} runs"
         grid.add_row("an inference", Text.assemble((duration(latency.median_ms), "bold cyan"), f" ({times})"))
+    if measured.energy is not None:
+        grid.add_row("its energy", f"{energy(measured.energy.millijoules)} ({energy_place(measured.energy)})")
     if measured.instructions is not None:
         grid.add_row("an inference", Text(f"{measured.instructions:,} instructions", style="bold cyan"))
     for name, value in (("flash", flash_parts(measured)), ("RAM", ram_parts(measured))):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..targets.base import Energy
+
 
 def count(value: float) -> str:
     """A count with three significant digits: 950, 26.7 k, 1.31 M."""
@@ -25,6 +27,19 @@ def duration(milliseconds: float) -> str:
         if milliseconds >= divisor:
             return f"{_three(milliseconds / divisor)} {unit}"
     return f"{milliseconds * 1e6:.0f} ns"
+
+
+def energy(millijoules: float) -> str:
+    """An energy: 850 nJ, 12.3 uJ, 4.56 mJ, 1.20 J."""
+    for divisor, unit in ((1e3, "J"), (1.0, "mJ"), (1e-3, "uJ")):
+        if millijoules >= divisor:
+            return f"{_three(millijoules / divisor)} {unit}"
+    return f"{millijoules * 1e6:.0f} nJ"
+
+
+def energy_place(found: Energy) -> str:
+    """What reports an energy, and how long it was watched."""
+    return f"{found.sensor}, idle included, {found.runs:,} runs in {found.seconds:.1f} s"
 
 
 def percent(share: float, digits: int = 2) -> str:

@@ -28,7 +28,7 @@ USERS = {
     RecipeOptions: {"compress", "benchmark"},
     BuildOptions: {"compile", "compress", "benchmark"},
     TimingOptions: {"benchmark"},
-    RpcOptions: {"compile", "compress", "benchmark", "run", "tune"},
+    RpcOptions: {"compile", "compress", "benchmark", "run", "search", "tune"},
 }
 OTHER_DEFAULTS = {"sensitivity": {"limit"}}
 

@@ -11,6 +11,7 @@ from tests.tvmcompress.cli.running import refused, run
 from tvmcompress import Model, Recipe, load_data
 from tvmcompress.exploration.record import SearchResult
 from tvmcompress.files.manifest import MANIFEST
+from tvmcompress.report.record import Report
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,14 @@ def test_a_search_ships_its_front(arguments: list[str], digits: Path, tmp_path: 
         kept = json.loads((place / "point.json").read_text())
         assert kept["unseen"]["samples"] == 300
         assert kept["cost"] == result.point(number).cost
+        report = Report.model_validate_json((place / "report.json").read_text())
+        assert report.builds[0].measurement is not None
+        assert report.builds[0].measurement.instructions == kept["cost"]
+        assert report.models[-1].evaluation is not None
+        assert report.models[-1].evaluation.correct == kept["unseen"]["correct"]
+        assert "point.json" in report.files
         assert Recipe.load(place / "recipe.toml") == result.point(number).recipe
-        assert {"model.tvmc", "model.onnx", "cortex-m4", MANIFEST} <= {path.name for path in place.iterdir()}
+        assert {"model.tvmc", "model.onnx", "report.html", "cortex-m4", MANIFEST} <= {path.name for path in place.iterdir()}
         model = Model.load(place / "model.tvmc")
         data = load_data(digits / "digits_test.npz", model.inputs, limit=20)
         assert (model.run(*data.read(0, 20))[0].argmax(-1) == data.labels[:20]).mean() > 0.8  # type: ignore[index]
@@ -48,4 +55,5 @@ def test_a_dry_run_writes_what_it_would_begin_with(arguments: list[str], tmp_pat
 
 
 def test_an_energy_that_nothing_measures(arguments: list[str], tmp_path: Path) -> None:
-    assert "no target here measures energy" in refused(*arguments, "--minimize", "energy", "-o", str(tmp_path / "out"))
+    said = refused(*arguments, "--minimize", "energy", "-o", str(tmp_path / "out"))
+    assert "what runs cortex-m4 here reports no energy" in said

@@ -85,14 +85,14 @@ def test_a_point_that_cannot_be_made_is_recorded(digits_model: Model, samples: S
 
 def test_a_search_goes_on_where_it_was(digits_model: Model, samples: Samples, counted: list[str], tmp_path: Path) -> None:
     goal = Goal("cortex-m4", max_drop=4)
-    first = explore(digits_model, samples, goal, tmp_path, trials=3)
+    first = explore(Attempts(digits_model, samples, goal, tmp_path), trials=3)
     assert [point.words for point in first.points] == [
         "int8",
         "80% of the MACs, output_energy, int8",
         "65% of the MACs, output_energy, int8",
     ]
     assert first.unit == "instructions"
-    second = explore(digits_model, samples, goal, tmp_path, trials=2)
+    second = explore(Attempts(digits_model, samples, goal, tmp_path), trials=2)
     assert second.points[:3] == first.points
     assert len(second.points) == 5
     best = [second.point(number) for number in second.front]
@@ -100,13 +100,13 @@ def test_a_search_goes_on_where_it_was(digits_model: Model, samples: Samples, co
     assert [point.cost for point in best] == sorted(point.cost or 0 for point in best)
     assert best[0].cost == min(point.cost for point in second.points if point.feasible)
     with pytest.raises(UserError, match="is of another search"):
-        explore(digits_model, samples, Goal("cortex-m4", max_drop=5), tmp_path, trials=1)
+        explore(Attempts(digits_model, samples, Goal("cortex-m4", max_drop=5), tmp_path), trials=1)
 
 
 def test_known_points_are_not_tried_again_and_neighbours_are(
     digits_model: Model, samples: Samples, counted: list[str], tmp_path: Path
 ) -> None:
-    result = explore(digits_model, samples, Goal("cortex-m4", max_drop=6), tmp_path, trials=9)
+    result = explore(Attempts(digits_model, samples, Goal("cortex-m4", max_drop=6), tmp_path), trials=9)
     made = {point.recipe.model_dump_json() + str(point.build) for point in result.points if point.stage == "measured"}
     assert len(counted) == len(made)
     later = [point.recipe.prune for point in result.points[6:] if point.recipe.prune is not None]
@@ -119,26 +119,26 @@ def test_an_interrupt_keeps_what_is_known(digits_model: Model, samples: Samples,
             raise KeyboardInterrupt
 
     goal = Goal("cortex-m4", max_drop=4)
-    result = explore(digits_model, samples, goal, tmp_path, trials=5, on_point=stop)
+    result = explore(Attempts(digits_model, samples, goal, tmp_path), trials=5, on_point=stop)
     assert result.stopped == "interrupt"
     assert [point.number for point in result.points] == [0, 1]
-    assert [point.number for point in explore(digits_model, samples, goal, tmp_path, trials=1).points] == [0, 1, 2]
+    assert [point.number for point in explore(Attempts(digits_model, samples, goal, tmp_path), trials=1).points] == [0, 1, 2]
 
 
 def test_what_a_killed_process_was_at_is_proposed_again(
     digits_model: Model, samples: Samples, counted: list[str], tmp_path: Path
 ) -> None:
     goal = Goal("cortex-m4", max_drop=4)
-    explore(digits_model, samples, goal, tmp_path, trials=1)
+    explore(Attempts(digits_model, samples, goal, tmp_path), trials=1)
     kept = optuna.load_study(study_name="tvmcompress", storage=f"sqlite:///{tmp_path / STUDY}")
     kept.ask().set_user_attr("owner", [platform.node(), os.getpid(), 1.0])  # a process of this number, but another one
-    result = explore(digits_model, samples, goal, tmp_path, trials=5)
+    result = explore(Attempts(digits_model, samples, goal, tmp_path), trials=5)
     shares = [point.recipe.prune.target_macs for point in result.points if point.recipe.prune is not None]
     assert sorted(shares) == [0.3, 0.4, 0.5, 0.65, 0.8]
 
 
 def test_nothing_keeps_to_the_limits(digits_model: Model, samples: Samples, counted: list[str], tmp_path: Path) -> None:
-    result = explore(digits_model, samples, Goal("cortex-m4", max_ram=100, max_drop=4), tmp_path, trials=2)
+    result = explore(Attempts(digits_model, samples, Goal("cortex-m4", max_ram=100, max_drop=4), tmp_path), trials=2)
     assert result.front == ()
     with pytest.raises(LimitError, match=r"none of 2 points keeps to the limits; nearest came '.*': it takes RAM 7,000 bytes"):
         require_front(result)
@@ -146,9 +146,13 @@ def test_nothing_keeps_to_the_limits(digits_model: Model, samples: Samples, coun
 
 def test_a_search_has_an_end(digits_model: Model, samples: Samples, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a search needs an end"):
-        explore(digits_model, samples, Goal("cortex-m4"), tmp_path)
+        explore(Attempts(digits_model, samples, Goal("cortex-m4"), tmp_path))
     with pytest.raises(UserError, match="the study cannot be kept in"):
-        explore(digits_model, samples, Goal("cortex-m4"), tmp_path, trials=1, storage=f"sqlite:///{tmp_path}/none/study.db")
+        explore(
+            Attempts(digits_model, samples, Goal("cortex-m4"), tmp_path),
+            trials=1,
+            storage=f"sqlite:///{tmp_path}/none/study.db",
+        )
 
 
 def test_points_to_begin_with(digits_model: Model, samples: Samples) -> None:

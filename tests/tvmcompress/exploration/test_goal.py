@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tvmcompress import UserError
 from tvmcompress.evaluation.output_comparison import OutputQuality
 from tvmcompress.exploration.goal import Goal, doubt, front, lost
-from tvmcompress.targets.base import Latency, Measurement
+from tvmcompress.targets.base import Energy, Latency, Measurement
 
 PERFECT = OutputQuality(error=0.0, accuracy=0.9, agreement=1.0)
 
@@ -50,14 +50,25 @@ def test_costs() -> None:
 
 
 def test_limits() -> None:
-    goal = Goal("t", max_drop=1.0, max_flash=100, max_ram=100)
-    assert goal.excess(0.5, 50, 150) == (-0.5, -0.5, 0.5)
-    assert Goal("t").excess(2.0, 10**9, None) == (1.0, 0.0, 0.0)
+    def takes(flash: int | None, ram: int | None) -> Measurement:
+        return Measurement(target="t", source="qemu", instructions=1, flash_bytes=flash, ram_bytes=ram)
+
+    goal = Goal("t", max_flash=100, max_ram=1200)
+    assert goal.exceeded(takes(100, 1200)) is None
+    assert goal.exceeded(takes(100, 1201)) == "RAM 1,201 bytes"
+    assert goal.exceeded(takes(101, 1201)) == "flash 101 bytes"
+    assert goal.exceeded(takes(None, None)) is None
+    assert Goal("t").exceeded(takes(10**9, 10**9)) is None
 
 
-@pytest.mark.parametrize(
-    ("minimize", "sentence"), [("energy", "no target here measures energy"), ("speed", "'speed' is nothing")]
-)
-def test_what_cannot_be_made_small(minimize: str, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        Goal("t", minimize)  # type: ignore[arg-type]
+def test_what_cannot_be_made_small() -> None:
+    with pytest.raises(UserError, match="'speed' is nothing"):
+        Goal("t", "speed")  # type: ignore[arg-type]
+
+
+def test_energy_is_never_guessed() -> None:
+    timed = Measurement(target="t", source="hardware", latency=Latency(median_ms=2.0, p10_ms=1.0, p90_ms=3.0, runs=9))
+    with pytest.raises(UserError, match="reports no energy, and it is not estimated"):
+        Goal("t", "energy").cost(timed)
+    told = timed.model_copy(update={"energy": Energy(millijoules=0.25, runs=8, seconds=2.0, sensor="RAPL")})
+    assert (Goal("t", "energy").cost(told), Goal("t", "energy").unit(told)) == (0.25, "mJ")

@@ -31,5 +31,5 @@ def search(folder: Path, storage: str) -> None:
         )
 
     Attempts.try_point = tried  # type: ignore[method-assign]
-    explore(model, Samples(data, None, data), Goal("cortex-m4"), folder, trials=3, storage=storage)
+    explore(Attempts(model, Samples(data, None, data), Goal("cortex-m4"), folder), trials=3, storage=storage)
     print(*own)

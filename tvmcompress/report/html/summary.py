@@ -8,7 +8,7 @@ from ...evaluation.accuracy import Evaluation
 from ...measuring.record import BuildRecord
 from ...targets.base import Measurement
 from ..record import ModelRecord, Report
-from ..units import count, duration, factor, percent, size
+from ..units import count, duration, energy, energy_place, factor, percent, size
 
 _TRAINING = ("fine-tune", "train quantized")
 """Steps that train, as reports name them."""
@@ -120,6 +120,8 @@ def _on_target(name: str, measured: Measurement, before: Measurement | None) -> 
             gain = other[1] / own[1]
             note, kind = f"{factor(gain)} less than {other[0]}", "gain" if gain > 1 else "cost"
         found.append(Tile(f"{name}, {own[2]}", own[0], note, kind))
+    if measured.energy is not None:
+        found.append(Tile(f"{name}, energy", energy(measured.energy.millijoules), energy_place(measured.energy)))
     if measured.flash_bytes is not None and measured.ram_bytes is not None:
         note = "" if before is None or before.flash_bytes is None or before.ram_bytes is None else (
             f"before: {size(before.flash_bytes)} / {size(before.ram_bytes)}"
