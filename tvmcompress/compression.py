@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any
 
 from .data.dataset import DataLike, Dataset, load_data
+from .data.outliers import outlier_remarks
 from .errors import UserError
 from .evaluation.output_parts import poor_output_parts
 from .importing import load
@@ -177,6 +178,7 @@ def compress(
     found = state.records.get("precisions")
     choice = None if found is None else PrecisionChoice.model_validate(found)
     poor = [] if state.qdq_model is None or data is None else poor_output_parts(state.float_model, state.model, data)
+    outliers = [] if data is None else outlier_remarks(data)
     return CompressionResult(
         model=state.model,
         original=original,
@@ -185,7 +187,7 @@ def compress(
         surgery=get_surgery(state.model.module),
         ranges=dict(state.ranges),
         steps=tuple(context.progress.finished),
-        remarks=(*get_remarks(state.model.module), *(choice.remarks() if choice is not None else ()), *poor),
+        remarks=(*get_remarks(state.model.module), *(choice.remarks() if choice is not None else ()), *poor, *outliers),
         recipe=plan if state.chosen is None else _repeatable(plan, state.chosen),
         precisions=choice,
     )

@@ -128,6 +128,7 @@ def compress(
 def _show(report: Report, output: Path, groups: bool) -> None:
     from rich.text import Text
 
+    from ..data.outliers import OUTLIERS
     from ..evaluation.output_parts import POOR_PARTS
     from ..report.console import builds_table, models_table, remarks_list, steps_table, surgery_table
     from ..report.memory import memory_map
@@ -151,7 +152,7 @@ def _show(report: Report, output: Path, groups: bool) -> None:
     if report.remarks:
         console.print(remarks_list(report))
     for remark in report.remarks:
-        if remark.pass_name == POOR_PARTS:
+        if remark.pass_name in (POOR_PARTS, OUTLIERS):
             common.print_line("Warning", f"{remark.subject}: {remark.message}")
     exchange = ", model.onnx (for other runtimes)" if "model.onnx" in report.files else ""
     files = f": model.tvmc (the model){exchange}, recipe.toml (the options), report.json (figures)."
