@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..graph.adopt_module import model_pass, with_named_params
 from ..graph.float_reference import FloatReference, start
 from ..graph.interpreter import Execution, plain_value
-from ..graph.module_params import attach_params, detach_params
+from ..graph.module_params import attach_params, detach_params, static_shape
 from ..graph.remarks import Remark, add_remarks
 from ..graph.surgery import get_surgery
 from ..graph.view import GraphView
@@ -195,6 +195,18 @@ def _restate(
     scale = (after.var(others, np.float64) + _TINY) / (before.var(others, np.float64) + _TINY)
     for var, value in ((mean, params[mean.name] + shift), (variance, params[variance.name] * scale)):
         params[var.name] = execution.values[var] = value.astype(params[var.name].dtype)
+
+
+def repaired_outputs(mod: tvm.IRModule) -> list[tuple[str, int, tuple[int, ...], np.ndarray | None]]:
+    """The tensors that `Reconstruct` restores, in order: the name, the axis of the channels, the shape, and which of the
+    original's channels are left (int64, ascending; None for all)."""
+    kept, found = _kept_outputs(mod), []
+    by_name = {var.name: var for var in GraphView(mod).values}
+    for layer in _find_layers(mod).values():
+        shape = static_shape(by_name[layer.output])
+        axis = len(shape) - 1 if layer.call.op.name == "relax.matmul" else 1
+        found.append((layer.output, axis, shape, kept.get(layer.weight.name)))
+    return found
 
 
 def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:

@@ -1,10 +1,12 @@
-"""Random flips and shifts of images, as small sets of images need them."""
+"""Random flips and shifts of images, as small sets of images need them, and mixtures of any samples."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
+
+from .backend import Tensor
 
 AUGMENTATIONS = ("flip", "crop")
 
@@ -31,3 +33,8 @@ def augment(images: np.ndarray, names: Collection[str], rng: np.random.Generator
         rows, columns = np.clip(rows + down, 0, height - 1), np.clip(columns + right, 0, width - 1)
     picked = images[np.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return np.ascontiguousarray(np.moveaxis(picked, -1, 1))
+
+
+def mix(inputs: Sequence[Tensor], share: float) -> list[Tensor]:
+    """Samples mixed in pairs, the first with the last: `share` of each and the rest of the other; integers stay."""
+    return [share * value + (1 - share) * value.flip(0) if value.is_floating_point() else value for value in inputs]

@@ -62,6 +62,7 @@ class Objective:
         inputs: Sequence[Tensor],
         labels: Tensor | None = None,
         teacher: Sequence[Tensor] | None = None,
+        smoothing: float = 0.0,
     ) -> Tensor:
         """The loss.
 
@@ -70,12 +71,15 @@ class Objective:
             inputs: What it was given.
             labels: The classes of the samples, int64 (samples,).
             teacher: The teacher's outputs.
+            smoothing: Share of a label that is spread over all classes (Szegedy et al., "Rethinking the Inception
+                Architecture for Computer Vision", 2016).
         """
         if self.classes is None:
             return self._squared(outputs, inputs[:1] if teacher is None else teacher)
         loss = self._torch.zeros(())
         if self._labels and labels is not None and not (teacher is not None and self._alpha == 1.0):
-            hard = -self.classes.logs(outputs).gather(1, labels[:, None]).mean()
+            logs = self.classes.logs(outputs)
+            hard = -(1 - smoothing) * logs.gather(1, labels[:, None]).mean() - smoothing * logs.mean()
             loss = hard if teacher is None else (1 - self._alpha) * hard
         if teacher is not None and self._alpha > 0:
             teacher_logs = self.classes.logs(teacher, self._temperature)

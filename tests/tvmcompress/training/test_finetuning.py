@@ -47,7 +47,7 @@ def test_a_step_of_sgd(model, data):
     x, labels = data
     options = {"epochs": 1, "optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.05, "batch_size": 36}
     training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, recipe(**options))
-    training._epoch(0, 1, training._optimizer(), None)
+    training._epoch(0, 1, training.optimizer(training.recipe.learning_rate), None)
     params = {name: torch.tensor(value, requires_grad=True) for name, value in get_params(model.module).items()}
     learned = np.sort(training._learned)
     assert len(learned) == 36
@@ -65,7 +65,7 @@ def recipe(**options):
 
 def test_adamw_steps_are_relative_to_the_weights(model, data):
     training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, recipe(learning_rate=0.02, batch_size=36))
-    training._epoch(0, 1, training._optimizer(), None)
+    training._epoch(0, 1, training.optimizer(training.recipe.learning_rate), None)
     for name, before in get_params(model.module).items():
         # The first step of Adam is as long as its rate, whatever the gradient.
         step = np.abs(training._network.params()[name] - before)

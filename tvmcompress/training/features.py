@@ -1,0 +1,68 @@
+"""What layers of a compressed network give, beside what the same layers give in the network that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..model import Model
+from ..passes.repair.reconstruct import repaired_outputs
+from .backend import Tensor, load_torch
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One tensor.
+
+    Attributes:
+        name: In both networks.
+        axis: Of its channels.
+        kept: Which of the teacher's channels are left, int64; None for all.
+    """
+
+    name: str
+    axis: int
+    kept: np.ndarray | None
+
+
+class Features:
+    """The tensors that `Reconstruct` restores, as far as both networks have them: results of layers behind their bias and
+    behind a residual addition, and before an activation, so that what an activation cuts off is learned too.
+
+    Args:
+        model: What learns.
+        teacher: What it was made from: its layers have the same names.
+    """
+
+    def __init__(self, model: Model, teacher: Model) -> None:
+        self._torch = load_torch()
+        theirs = {name: shape for name, _, shape, _ in repaired_outputs(teacher.module)}
+        self._pairs = []
+        for name, axis, shape, kept in repaired_outputs(model.module):
+            there = theirs.get(name)
+            if there is None or len(there) != len(shape):
+                continue
+            left = there if kept is None else tuple(len(kept) if a == axis else n for a, n in enumerate(there))
+            if left[1:] == shape[1:] and (kept is None or kept[-1] < there[axis]):
+                self._pairs.append(_Pair(name, axis, kept))
+        self._index = [None if pair.kept is None else self._torch.from_numpy(pair.kept) for pair in self._pairs]
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors to look at, in both networks."""
+        return [pair.name for pair in self._pairs]
+
+    def __call__(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """The mean of the squared errors, each relative to the mean square of what is wanted.
+
+        Args:
+            found: The tensors of `names` in the network that learns.
+            wanted: The same in the teacher.
+        """
+        total = self._torch.zeros(())
+        for pair, index, value, target in zip(self._pairs, self._index, found, wanted):
+            target = target if index is None else target.index_select(pair.axis, index)
+            total = total + (value - target).square().mean() / target.square().mean().clamp_min(1e-12)
+        return total / max(len(self._pairs), 1)

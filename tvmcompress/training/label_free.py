@@ -1,0 +1,138 @@
+"""Distillation without labels: a compressed network learns from the one that it was made from, on calibration samples alone.
+
+Least squares repairs one layer after the other; here all of them move together. Few samples are enough because what is learned
+is a function: the teacher is asked about samples that are changed and mixed at random, which never come again (Beyer et al.,
+"Knowledge distillation: A good teacher is patient and consistent", 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import Dataset
+from ..errors import UserError
+from ..model import Model
+from ..passes.graph.analysis import count_macs, layers
+from ..recipe.finetune import FinetuneRecipe
+from ..recipe.table import read_table
+from .backend import load_torch
+from .bridge import TorchModel
+from .finetuning import Training
+from .rates import find_rate
+
+Progress = Callable[[int, int], None]
+
+_SECONDS = 100.0
+"""What it shall take about, by the two figures below, unless the number of epochs is said; measured it is up to 1.7 times that."""
+
+_SECONDS_OF_A_MAC, _SECONDS_OF_AN_ELEMENT = 2e-11, 2.5e-9
+_BACKWARDS = 3
+"""A step takes so many times as long as a forward pass."""
+
+_FEWEST_EPOCHS, _MOST_EPOCHS = 4, 400
+_TRIAL = 0.15
+"""Share of the epochs that each of the two halves is learned from to see whether the other half gains."""
+
+_FEWEST_SAMPLES = 8
+
+
+def learn_from_original(
+    model: Model, original: Model, data: Dataset, on_progress: Progress | None = None, **options: Any
+) -> Model:
+    """Train a compressed float model to do what its original does.
+
+    How long is decided by cross-validation: each half of the samples is learned from for a short time, and the other half says
+    up to when it gained. Then all samples are learned from. Where neither half gains, the model stays as it is.
+
+    Args:
+        model: As pruning and least squares have left it.
+        original: What it was made from; its layers have the same names.
+        data: Samples; labels are not looked at.
+        on_progress: Told steps done, out of how many.
+        options: Fields of `FinetuneRecipe`; `epochs` are by default as many as take about two minutes on one core.
+
+    Returns:
+        The model with other weights.
+
+    Raises:
+        MissingToolError: PyTorch is not installed.
+        UnsupportedOperatorError: There are no gradients for an operator.
+        UserError: An option is out of range, there are too few samples, or the models' outputs differ in shape.
+    """
+    load_torch()
+    unit = data.specs[0].shape[0]
+    runs = len(data) // unit
+    if runs < _FEWEST_SAMPLES:
+        raise UserError(f"distillation without labels needs at least {_FEWEST_SAMPLES} samples; {data.source} has {runs}")
+    data = replace(data, labels=None)
+    recipe = read_table(FinetuneRecipe, {**_defaults(model, original, len(data)), **options}, "repair.")
+    steps = _Counter(on_progress)
+    order = np.random.default_rng(recipe.seed).permutation(runs)
+    halves = [_rows(part, unit) for part in np.array_split(order, 2)]
+    rate = recipe.learning_rate
+    curves = []
+    trial = max(2, round(_TRIAL * recipe.epochs))
+    for learned, held in (halves, halves[::-1]):
+        short = recipe.model_copy(update={"epochs": 2 * trial, "learning_rate": rate})
+        training = Training(model, TorchModel(model.module), data, original, short, split=(learned, held))
+        if rate is None:
+            rate = find_rate(training)
+        curves.append(training.curve(rate, steps))
+    curve = np.mean(curves, axis=0)
+    best = int(np.argmin(curve))
+    gain = f"cross-validated loss {curve[0]:.4g}, then {curve[best]:.4g}"
+    if best == 0:
+        return _noted(model, f"distillation from the original does not pay: {gain}")
+    epochs = max(1, math.ceil(recipe.epochs * best / (len(curve) - 1)))
+    final = recipe.model_copy(update={"epochs": epochs, "learning_rate": rate})
+    everything = np.sort(np.concatenate(halves))
+    training = Training(model, TorchModel(model.module), data, original, final, split=(everything, everything[:0]))
+    tuned = training.run(None, steps)
+    note = f"distilled from the original: {epochs} epochs on {len(data)} samples, learning rate {rate:.2g}; {gain}"
+    return _noted(replace(tuned, provenance=model.provenance), note)
+
+
+class _Counter:
+    """Adds up the steps of several runs."""
+
+    def __init__(self, report: Progress | None) -> None:
+        self._report, self._before, self._last = report, 0, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if done <= self._last:
+            self._before += self._last
+        self._last = done
+        if self._report is not None:
+            self._report(self._before + done, self._before + total)
+
+
+def _noted(model: Model, note: str) -> Model:
+    return replace(model, provenance=(*model.provenance, note))
+
+
+def _rows(order: np.ndarray, unit: int) -> np.ndarray:
+    return (order[:, None] * unit + np.arange(unit)).ravel()
+
+
+def _defaults(model: Model, original: Model, samples: int) -> dict[str, Any]:
+    spec = model.inputs[0]
+    colours = len(spec.shape) == 4 and spec.layout != "NHWC" and spec.shape[1] == 3
+    costs = [
+        count_macs(made.module) * _SECONDS_OF_A_MAC
+        + sum(math.prod(layer.output_shape) for layer in layers(made.module)) * _SECONDS_OF_AN_ELEMENT
+        for made in (model, original)
+    ]
+    epoch = samples / spec.shape[0] * (_BACKWARDS * costs[0] + costs[1])
+    epochs = round(_SECONDS / epoch)
+    return {
+        "epochs": min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS),
+        "augment": ("flip", "crop") if colours else (),
+        "mixup": 1.0,
+        "features": 1.0,
+        "temperature": 1.0,
+    }
