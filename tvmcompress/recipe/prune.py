@@ -38,6 +38,8 @@ class PruneRecipe(Table):
         exclude: Patterns of layers whose outputs stay; what they read is the business of the layers before.
         ratios: Ratio by pattern, where it shall differ.
         reconstruct: Whether the remaining weights are repaired from the calibration data.
+        distill: Whether they are then trained to do what the original does, on the calibration data alone; see the repair
+            "distill".
     """
 
     ratio: float | None = Field(default=None, gt=0, lt=1)
@@ -58,6 +60,7 @@ class PruneRecipe(Table):
     exclude: tuple[str, ...] = ()
     ratios: dict[str, float] = Field(default={})
     reconstruct: bool = True
+    distill: bool = False
 
     @model_validator(mode="before")
     @classmethod

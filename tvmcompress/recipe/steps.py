@@ -19,13 +19,13 @@ class RepairRecipe(Table):
     """Repair of a float model from calibration data.
 
     Attributes:
-        method: "reconstruct" solves for the weights that pruning has left by least squares, against the original;
-            "equalize" and "smooth" prepare for quantization, see `QuantizeRecipe.repair`.
-        options: Those of the method's pass.
+        method: "reconstruct" solves for the weights that pruning has left by least squares, against the original; "distill"
+            trains them towards it without labels, on calibration samples (PyTorch; minutes); "equalize" and "smooth" prepare for quantization, see `QuantizeRecipe.repair`.
+        options: Those of the method's pass; of "distill" those of `FinetuneRecipe`, `epochs` and `learning_rate` first.
     """
 
     method: str = "reconstruct"
-    options: dict[str, bool | int | float] = Field(default={})
+    options: dict[str, Any] = Field(default={})
 
 
 class PassRecipe(Table):

@@ -25,6 +25,7 @@ from ..passes.pruning.cost_model import CostModel, Precision
 from ..passes.pruning.importance import Prepared
 from ..recipe.prune import PruneRecipe
 from ..recipe.quantize import QuantizeRecipe
+from ..recipe.steps import RepairRecipe
 from ..sensitivity.channels import Sensitivity
 from ..targets.emulators.artifact import EmulatedArtifact
 from ..targets.registry import get_target
@@ -68,7 +69,8 @@ class Prune(Step[PruneRecipe]):
     @classmethod
     def planned(cls, options: PruneRecipe, before: Sequence[Step[Any]], following: str) -> list[Step[Any]]:
         """What is left is repaired, unless a step behind it does."""
-        return [cls(options), *Repair.of_the_rest(options.reconstruct, following)]
+        trained = [Repair(RepairRecipe(method="distill"))] if options.distill else []
+        return [cls(options), *Repair.of_the_rest(options.reconstruct, following), *trained]
 
     @property
     def needs(self) -> frozenset[Need]:

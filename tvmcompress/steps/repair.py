@@ -1,7 +1,7 @@
 """Repair from calibration data alone, as a recipe asks for it.
 
-Some repairs change the float model: they solve for the weights that pruning has left, or make the model quantize better, its
-results unchanged. The others choose integers anew in the quantized one. Each kind is applied in the order of the recipe.
+Some repairs change the float model: they solve for the weights that pruning has left, train them towards the original, or make
+the model quantize better, its results unchanged. The others choose integers anew in the quantized one. Each kind is applied in the order of the recipe.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,16 @@ from ..model import Model
 from ..passes import Reconstruct
 from ..passes.graph.analysis import layers
 from ..passes.repair.repairs import REPAIRS, make_repair
+from ..recipe.finetune import FinetuneRecipe
 from ..recipe.quantize import QuantizeRecipe
 from ..recipe.steps import RepairRecipe
+from ..recipe.table import read_table
+from ..training.label_free import learn_from_original
 from .base import Context, Need, State, Step
 from .progress import ProgressReporter
+
+_OF_PRUNED = ("reconstruct", "distill")
+"""The repairs that need something to have been lost."""
 
 _REPAIR_BYTES = 1 << 28
 """The largest tensor of a repair, which runs on all its samples at once, takes at most this."""
@@ -48,13 +55,15 @@ class Repair(Step[RepairRecipe]):
         method = options.method
         if method == "reconstruct" and set(options.options) - {"ridge"}:
             raise UserError(f"the repair does not take the options {', '.join(options.options)}; 'reconstruct' has ridge alone")
-        if method != "reconstruct" and not REPAIRS[method].of_float:
+        if method == "distill":
+            read_table(FinetuneRecipe, options.options, "repair.options.")
+        elif method != "reconstruct" and not REPAIRS[method].of_float:
             raise UserError(f"'{method}' repairs quantized models; give it to 'quantize', as repair = [\"{method}\"]")
 
     @classmethod
     def planned(cls, options: RepairRecipe, before: Sequence[Step[Any]], following: str) -> list[Step[Any]]:
-        """As it stands; at the beginning there is nothing that least squares could make good."""
-        if not before and options.method == "reconstruct":
+        """As it stands; at the beginning there is nothing that could be made good."""
+        if not before and options.method in _OF_PRUNED:
             raise UserError("nothing is to be repaired before the first step; put 'repair' behind 'prune' or 'sparsify'")
         return [cls(options)]
 
@@ -65,12 +74,21 @@ class Repair(Step[RepairRecipe]):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Calibration data, but for what can go without."""
+        """Calibration data, but for what can go without; PyTorch to train."""
+        if self.options.method == "distill":
+            return frozenset({"calibration", "torch"})
         return frozenset() if self._optional or self.options.method == "equalize" else frozenset({"calibration"})
+
+    def key(self, context: Context) -> dict[str, Any]:
+        """The options, and what trains."""
+        trains = {"torch": version("torch")} if self.options.method == "distill" else {}
+        return {**super().key(context), **trains}
 
     def run(self, state: State, context: Context) -> State:
         """Repair the model."""
         method, data, model = self.options.method, context.calibration, state.model
+        if method == "distill":
+            return self._distill(state, context)
         if method != "reconstruct":
             samples = None if data is None else data.first(repair_samples(model)).inputs()
             with context.progress.step(method) as describe:
@@ -89,6 +107,20 @@ class Repair(Step[RepairRecipe]):
             repair = Reconstruct(state.original.module, few.inputs(), ridge=ridge, on_progress=counter)
             model = model.apply(repair, note=f"weights repaired by least squares on {len(few)} samples")
             describe(f"by least squares on {len(few)} samples")
+        return state.with_model(model)
+
+    def _distill(self, state: State, context: Context) -> State:
+        assert context.calibration is not None
+        name = "distill"
+        with context.progress.step(name) as describe:
+            model = learn_from_original(
+                state.model,
+                state.original,
+                context.calibration,
+                on_progress=lambda done, total: context.progress.update(name, done, total),
+                **self.options.options,
+            )
+            describe(model.provenance[-1])
         return state.with_model(model)
 
 

@@ -47,6 +47,7 @@ class Features:
             left = there if kept is None else tuple(len(kept) if a == axis else n for a, n in enumerate(there))
             if left[1:] == shape[1:] and (kept is None or kept[-1] < there[axis]):
                 self._pairs.append(_Pair(name, axis, kept))
+        self._sizes: list[Tensor | None] = [None] * len(self._pairs)
         self._index = [None if pair.kept is None else self._torch.from_numpy(pair.kept) for pair in self._pairs]
 
     @property
@@ -55,14 +56,17 @@ class Features:
         return [pair.name for pair in self._pairs]
 
     def __call__(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-        """The mean of the squared errors, each relative to the mean square of what is wanted.
+        """The mean of the squared errors, each relative to the mean square of what was wanted in the first batch.
 
         Args:
             found: The tensors of `names` in the network that learns.
             wanted: The same in the teacher.
         """
         total = self._torch.zeros(())
-        for pair, index, value, target in zip(self._pairs, self._index, found, wanted):
+        for place, (pair, index, value, target) in enumerate(zip(self._pairs, self._index, found, wanted)):
             target = target if index is None else target.index_select(pair.axis, index)
-            total = total + (value - target).square().mean() / target.square().mean().clamp_min(1e-12)
+            size = self._sizes[place]
+            if size is None:
+                size = self._sizes[place] = target.square().mean().clamp_min(1e-12)
+            total = total + self._torch.nn.functional.mse_loss(value, target) / size
         return total / max(len(self._pairs), 1)

@@ -194,33 +194,22 @@ class Training:
             state["epoch"] = epoch + 1
             if checkpoint is not None:
                 average = None if self._average is None else self._average.values
-                checkpoint.save(
-                    {**state, "weights": self.values(), "average": average, "optimizer": optimizer.state_dict()}
-                )
+                checkpoint.save({**state, "weights": self.values(), "average": average, "optimizer": optimizer.state_dict()})
         self.put(state["best"])
         best = Score(state["loss"], state["accuracy"])
         learned = f"{state['epoch']} epochs on {len(self._learned)} samples, learning rate {self._rate:.2g}"
-        tuned = self._network.trained(self._model)
+        tuned = self.result()
         return replace(tuned, provenance=(*tuned.provenance, f"fine-tuned: {learned}; held back: {first}, then {best}{ended}"))
 
-    def curve(self, rate: float, on_progress: Progress | None) -> list[float]:
-        """The loss on the samples held back of the averaged weights, before training and after each epoch of the first half of
-        it, in which the learning rate is large."""
-        optimizer = self.optimizer(rate)
-        batches = max(1, len(self._learned) // (self._step * self.recipe.accumulate))
-        epochs = self.recipe.epochs // 2
-        self._average = Average(self._weights, epochs * batches)
-        losses = [self._score().loss]
-        for epoch in range(epochs):
-            try:
-                self._epoch(epoch, batches, optimizer, on_progress)
-            except _NotFiniteError:
-                return losses + [math.inf] * (epochs - epoch)
-            now = self.values()
-            self.put(self._average.values)
-            losses.append(self._score().loss)
-            self.put(now)
-        return losses
+    def result(self) -> Model:
+        """The model with the weights as they are."""
+        return self._network.trained(self._model)
+
+    def loss(self, indices: np.ndarray) -> float:
+        """The mean loss on samples as they are, of what the outputs tell alone."""
+        with self._torch.no_grad():
+            total = sum(float(self._loss(part)[0]) * len(part) for part in self._parts(indices))
+        return total / len(indices)
 
     def _judge(self, epoch: int, state: dict[str, Any]) -> None:
         """Keep the weights, or their average, if they are the best so far on the samples held back."""

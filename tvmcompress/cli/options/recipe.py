@@ -115,6 +115,14 @@ class RecipeOptions:
     repair: Annotated[
         bool | None, _pruning(help="Repair the weights left, from --calib.", show_default="repair", field="reconstruct")
     ] = None
+    repair_distill: Annotated[
+        bool | None,
+        _pruning(
+            help="Then train what is left to do what the original does, on --calib alone (needs PyTorch; minutes).",
+            show_default="no-repair-distill",
+            field="distill",
+        ),
+    ] = None
     finetune: Annotated[
         int | None, _training(help="Train what is left (needs PyTorch).", min=1, metavar="EPOCHS", field="epochs")
     ] = None
@@ -130,7 +138,7 @@ class RecipeOptions:
     optimizer: Annotated[str | None, _training(help="adamw or sgd.", show_default="adamw")] = None
     learning_rate: Annotated[
         float | None,
-        _training(help="At the start; of adamw relative to the size of the weights (0.01 by default).", metavar="RATE"),
+        _training(help="The largest; of adamw relative to the size of the weights (by default found).", metavar="RATE"),
     ] = None
     augment: Annotated[list[str] | None, _training(help="Change images at random: flip, crop (repeatable).")] = None
     quantize: Annotated[

@@ -1,0 +1,229 @@
+"""Distillation without labels, and the parts of training that it brought: rates, averages, features, mixtures."""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from tvmcompress import Model, compress, finetune
+from tvmcompress.data.dataset import load_data
+from tvmcompress.errors import UserError
+from tvmcompress.passes import PruneChannels, Reconstruct, get_surgery
+from tvmcompress.training.augment import mix
+from tvmcompress.training.averaging import Average
+from tvmcompress.training.bridge import TorchModel
+from tvmcompress.training.features import Features
+from tvmcompress.training.finetuning import Training
+from tvmcompress.training.label_free import learn_from_original
+from tvmcompress.training.rates import find_rate, scheduled
+
+from ..cli.running import refused
+from ..cli.running import run as run_command
+from .test_finetuning import SPEC, recipe
+from .test_gradient_criteria import by_hand, network
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model(network(), SPEC)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(40, 2, 5, 5)).astype("float32"), rng.integers(0, 3, 40)
+
+
+@pytest.fixture(scope="module")
+def pruned_digits(digits_model, digits):
+    train = load_data(digits / "digits_calib.npz", digits_model.inputs)
+    pruned = digits_model.apply(PruneChannels(0.7, scope="global"))
+    return pruned.apply(Reconstruct(digits_model.module, train.first(60).inputs())), train.first(100)
+
+
+def agreement(model, original, data):
+    x = data.inputs()
+    return float((model.run(*x)[0].argmax(1) == original.run(*x)[0].argmax(1)).mean())
+
+
+def test_it_comes_closer_to_the_original_on_samples_never_seen(pruned_digits, digits_model, digits):
+    pruned, samples = pruned_digits
+    test = load_data(digits / "digits_test.npz", digits_model.inputs)
+    seen = []
+    taught = learn_from_original(pruned, digits_model, samples, lambda *at: seen.append(at), epochs=40)
+    before, after = (agreement(made, digits_model, test) for made in (pruned, taught))
+    assert before < 0.9
+    assert after > before + 0.3 * (1 - before)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert "distilled from the original: " in taught.provenance[-1]
+    # Labels are not looked at.
+    liar = replace(samples, labels=np.zeros_like(samples.labels))
+    again = learn_from_original(pruned, digits_model, liar, epochs=40)
+    for name, value in taught.params.items():
+        np.testing.assert_array_equal(again.params[name], value)
+
+
+def test_what_cannot_become_better_stays(digits_model, pruned_digits):
+    kept = learn_from_original(digits_model, digits_model, pruned_digits[1], epochs=4)
+    assert "does not pay" in kept.provenance[-1]
+    for name, value in digits_model.params.items():
+        np.testing.assert_array_equal(kept.params[name], value)
+    wild = learn_from_original(pruned_digits[0], digits_model, pruned_digits[1], epochs=4, learning_rate=1e6)
+    for name, value in pruned_digits[0].params.items():
+        np.testing.assert_array_equal(wild.params[name], value)
+
+
+def test_as_a_step(digits, tmp_path):
+    command = ["compress", digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--prune", "0.6"]
+    (tmp_path / "recipe.toml").write_text('[[steps]]\nstep = "prune"\nratio = 0.6\n[[steps]]\nstep = "repair"\nmethod = "distill"\n'
+                                          "options = { epochs = 4, seed = 3 }\n")  # fmt: skip
+    ran = run_command(*command, "--repair-distill", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "distill" in ran.out
+    made = compress(digits / "digits.onnx", digits / "digits_calib.npz", recipe=tmp_path / "recipe.toml")
+    assert [step.name for step in made.steps] == ["prune", "distill"]
+    assert "epochs on" in made.steps[1].message
+    (tmp_path / "recipe.toml").write_text('[[steps]]\nstep = "repair"\nmethod = "distill"\n')
+    assert "before the first step" in refused(*command[:4], "--recipe", tmp_path / "recipe.toml", "-o", tmp_path / "o")
+    with pytest.raises(UserError, match=r"repair\.options\.rate"):
+        compress(
+            digits / "digits.onnx",
+            digits / "digits_calib.npz",
+            recipe=_steps({"step": "repair", "method": "distill", "options": {"rate": 1}}),
+        )
+    with pytest.raises(UserError, match="at least 8 samples"):
+        compress(
+            digits / "digits.onnx", np.zeros((4, 1, 8, 8), "float32"), recipe=_steps({"step": "repair", "method": "distill"})
+        )
+
+
+def _steps(*entries):
+    from tvmcompress import Recipe
+
+    return Recipe.of({"steps": [{"step": "prune", "ratio": 0.5}, *entries]})
+
+
+@given(st.integers(1, 400), st.floats(0, 0.9))
+@settings(max_examples=50, deadline=None)
+def test_rates_rise_to_one_and_fall_to_zero(total, warmup):
+    rates = [scheduled(step, total, warmup) for step in range(total)]
+    top = int(np.argmax(rates))
+    assert rates[top] == pytest.approx(1)
+    assert (np.diff(rates[: top + 1]) >= 0).all()
+    assert (np.diff(rates[top:]) <= 1e-12).all()
+    assert min(rates) > 0
+
+
+def test_the_rate_found_is_below_the_one_that_destroys(model, data):
+    """A quadratic bowl of known curvature: gradient descent diverges beyond 2 / curvature."""
+    training = Training(
+        model, TorchModel(model.module), load_data(data, SPEC), None, recipe(optimizer="sgd", momentum=0.0, batch_size=36)
+    )
+    before = training.values()
+    rate = find_rate(training)
+    for name, value in training.values().items():
+        assert torch.equal(value, before[name])
+    assert 0 < rate < 1 / 3 + 1e-9
+    kept = finetune(model, data, optimizer="sgd", momentum=0.0, learning_rate=rate, epochs=3)
+    assert "learning rate" in kept.provenance[-1]
+
+
+def test_the_average_is_that_of_the_formula():
+    weights = {"w": torch.zeros(3)}
+    average, expected = Average(weights, 1000), 0.0
+    for step in range(1, 50):
+        weights["w"].fill_(step)
+        average.update()
+        kept = min(0.99, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * step
+    np.testing.assert_allclose(average.values["w"].numpy(), expected, rtol=1e-5)
+
+
+def test_features_are_those_of_the_channels_left(digits_model, digits):
+    """A teacher with the removed channels zeroed gives in all others what the pruned network gives."""
+    pruned = digits_model.apply(PruneChannels(0.5))
+    params = {name: value.copy() for name, value in digits_model.params.items()}
+    for group in get_surgery(pruned.module).groups:
+        for member, positions in group.members.items():
+            name, _, axis = member.rpartition(":")
+            np.moveaxis(params[name], int(axis), 0)[positions] = 0
+    zeroed = digits_model.with_params(params)
+    x = load_data(digits / "digits_test.npz", digits_model.inputs).first(16).inputs()
+
+    def told(model):
+        features = Features(model, zeroed)
+        networks = [TorchModel(made.module) for made in (model, zeroed)]
+        for made in networks:
+            made.tap(features.names)
+            with torch.no_grad():
+                made(*x)
+        assert any(a.shape != b.shape for a, b in zip(*(made.tapped() for made in networks)))
+        return float(features(*(made.tapped() for made in networks)))
+
+    assert told(pruned) < 1e-9
+    first = next(name for name, value in pruned.params.items() if value.ndim == 4)
+    moved = told(pruned.with_params({first: pruned.params[first] * np.float32(1.1)}))
+    assert 0.001 < moved < 0.1
+
+
+def test_labels_are_smoothed_and_mixed(model, data):
+    x, labels = data
+    training = Training(
+        model,
+        TorchModel(model.module),
+        load_data(data, SPEC),
+        None,
+        recipe(label_smoothing=0.2, mixup=0.7),
+    )
+    indices = np.arange(12)
+    share = float(np.random.default_rng(3).beta(0.7, 0.7))
+    found = float(training._loss(indices, np.random.default_rng(3))[0].detach())
+    params = {name: torch.tensor(value) for name, value in model.params.items()}
+    mixed = torch.tensor(share * x[:12] + (1 - share) * x[:12][::-1]).float()
+    out = by_hand(params, mixed)
+    both = [
+        functional.cross_entropy(out, torch.tensor(wanted.copy()), label_smoothing=0.2)
+        for wanted in (labels[:12], labels[:12][::-1])
+    ]
+    assert found == pytest.approx(float(share * both[0] + (1 - share) * both[1]), rel=1e-4)
+    assert torch.equal(mix([torch.arange(3)], 0.5)[0], torch.arange(3))
+
+
+def test_gradients_add_up_over_parts(model, data):
+    """Three batches of twelve are one of thirty-six."""
+    results = []
+    for batch, parts in ((36, 1), (12, 3)):
+        options = recipe(epochs=1, optimizer="sgd", momentum=0.0, learning_rate=0.05, batch_size=batch, accumulate=parts)
+        training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, options)
+        training._epoch(0, 1, training.optimizer(0.05), None)
+        results.append(training._network.params())
+    for name, value in results[0].items():
+        np.testing.assert_allclose(results[1][name], value, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_ends_training_and_the_best_stays(model, data, monkeypatch):
+    tuned = finetune(model, data, epochs=2, batch_size=8, learning_rate=0.01, average=False)
+    original = Training._loss
+    calls = []
+
+    def poisoned(self, indices, rng=None):
+        loss, right = original(self, indices, rng)
+        calls.append(rng is not None)
+        return (loss * (float("nan") if sum(calls) > 10 and rng is not None else 1.0)), right
+
+    monkeypatch.setattr(Training, "_loss", poisoned)
+    ended = finetune(model, data, epochs=4, batch_size=8, learning_rate=0.01, average=False)
+    assert "ended in epoch 3, where the loss became nan" in ended.provenance[-1]
+    assert any((ended.params[name] != value).any() for name, value in model.params.items())
+    assert ended.params.keys() == tuned.params.keys()
