@@ -1,7 +1,8 @@
 """Repair from calibration data alone, as a recipe asks for it.
 
 Some repairs change the float model: they solve for the weights that pruning has left, train them towards the original, or make
-the model quantize better, its results unchanged. The others choose integers anew in the quantized one. Each kind is applied in the order of the recipe.
+the model quantize better, its results unchanged. The others choose integers anew in the quantized one. Each kind is applied in
+the order of the recipe.
 """
 
 from __future__ import annotations

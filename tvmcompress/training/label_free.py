@@ -28,7 +28,7 @@ from .rates import find_rate
 Progress = Callable[[int, int], None]
 
 _SECONDS = 100.0
-"""What it shall take about, by the two figures below, unless the number of epochs is said; measured it is up to 1.7 times that."""
+"""What it shall take about, by the two figures below, unless the number of epochs is said; it may be twice that."""
 
 _SECONDS_OF_A_MAC, _SECONDS_OF_AN_ELEMENT = 2e-11, 2.5e-9
 _BACKWARDS = 3

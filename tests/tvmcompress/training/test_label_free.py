@@ -86,8 +86,8 @@ def test_what_cannot_become_better_stays(digits_model, pruned_digits):
 
 def test_as_a_step(digits, tmp_path):
     command = ["compress", digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--prune", "0.6"]
-    (tmp_path / "recipe.toml").write_text('[[steps]]\nstep = "prune"\nratio = 0.6\n[[steps]]\nstep = "repair"\nmethod = "distill"\n'
-                                          "options = { epochs = 4, seed = 3 }\n")  # fmt: skip
+    entries = ('step = "prune"\nratio = 0.6', 'step = "repair"\nmethod = "distill"\noptions = { epochs = 4, seed = 3 }')
+    (tmp_path / "recipe.toml").write_text("".join(f"[[steps]]\n{entry}\n" for entry in entries))
     ran = run_command(*command, "--repair-distill", "--dry-run")
     assert ran.code == 0, ran.err
     assert "distill" in ran.out
