@@ -20,8 +20,8 @@ class RepairRecipe(Table):
 
     Attributes:
         method: "reconstruct" solves for the weights that pruning has left by least squares, against the original; "distill"
-            trains them towards it without labels, on calibration samples (PyTorch; minutes); "equalize" and "smooth" prepare for
-            quantization, see `QuantizeRecipe.repair`.
+            trains them towards it without labels, on calibration samples (PyTorch; minutes); "equalize" and "smooth" prepare
+            for quantization, see `QuantizeRecipe.repair`.
         options: Those of the method's pass; of "distill" those of `FinetuneRecipe`, `epochs` and `learning_rate` first.
     """
 
