@@ -8,9 +8,10 @@ from typing import Any
 
 from ..data.dataset import Dataset
 from ..model import Model
-from ..passes import Range, Scheme, calibrate
+from ..passes import Range, Scheme, calibrate, get_remarks
 from ..passes.numbers.schemes import Precision, Schemes
 from ..passes.quantization.plan import plan_quantization
+from ..passes.quantization.sampled_masks import MasksFromSamples, has_candidates
 from ..passes.repair.smooth_scales import FAR_APART, gains_far_apart
 from ..recipe.quantize import QuantizeRecipe
 from ..recipe.steps import CalibrateRecipe, RepairRecipe
@@ -49,10 +50,15 @@ class Calibrate(Step[QuantizeRecipe]):
 
     def run(self, state: State, context: Context) -> State:
         """Find the ranges; before, scale that spreads the channels of a normalization is moved into the weights behind it,
-        unless the recipe says what is repaired."""
+        unless the recipe says what is repaired, and what samples show to be masks of attention becomes such."""
         assert context.calibration is not None
         if self.options.needs_ranges and self.options.repair is None and gains_far_apart(state.model.module):
             state = Repair(RepairRecipe(method="smooth", options={"apart": FAR_APART})).run(state, context)
+        if self.options.needs_ranges and has_candidates(state.model.module):
+            masked = state.model.apply(MasksFromSamples(context.calibration.batches(_BATCH)))
+            if len(get_remarks(masked.module)) > len(get_remarks(state.model.module)):
+                # What is computed stays the same on samples, so the model before quantization is the one before this.
+                state = replace(state, model=masked, ranges={}, chosen=None)
         return replace(state, ranges=find_ranges(state.model, context.calibration, self.options, context.progress))
 
 
