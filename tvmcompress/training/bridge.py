@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -15,10 +16,12 @@ from ..passes._tvm import Constant, relax, tvm
 from ..passes.graph.interpreter import plain_value
 from ..passes.graph.module_params import input_vars, param_vars, static_shape
 from ..passes.graph.rebuild import bindings
+from ..passes.graph.view import GraphView
 from ..passes.plugins.registry import Registry
 from .backend import Tensor, load_torch
 from .operators import OPERATORS, Call, Operator, Value, find_operator
 
+_CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
 _TABLE = ("torch_elementwise", "torch_layers", "torch_normalization", "torch_shapes")
 
 
@@ -58,6 +61,7 @@ class TorchModel:
         self._program = list(bindings(self._main))
         self._constants: dict[Constant, Tensor] = {}
         self._batchable: bool | None = None
+        self._biases = _biases(mod)
         self._taps: list[str] = []
         self._tapped: list[dict[str, Tensor]] = []
         for var, call in self._program:
@@ -168,7 +172,16 @@ class TorchModel:
     def _run(self, inputs: Sequence[Tensor], batch: int) -> list[Tensor]:
         values: dict[relax.Var, Value] = dict(zip(param_vars(self._main), self.tensors.values()))
         values.update(zip(input_vars(self._main), inputs))
+        behind = {layer: (added, bias) for layer, (added, bias) in self._biases.items() if layer.name not in self._taps}
+        biases = {added: layer for layer, (added, _) in behind.items()}
         for var, expr in self._program:
+            if var in biases:
+                values[var] = values[biases[var]]
+                continue
+            if var in behind and isinstance(expr, relax.Call):
+                args = [self._evaluate(arg, values, var.name, batch) for arg in (*expr.args, behind[var][1])]
+                values[var] = find_operator(expr.op.name, var.name)(args, Call(expr, var.name, batch))
+                continue
             values[var] = self._value(var, expr, values, batch)
         if self._taps:
             self._tapped.append({var.name: value for var, value in values.items() if var.name in self._taps})
@@ -194,6 +207,26 @@ class TorchModel:
                 self._constants[expr] = self._torch.tensor(expr.value.numpy())
             return self._constants[expr]
         return plain_value(expr)
+
+
+def _biases(mod: tvm.IRModule) -> dict[relax.Var, tuple[relax.Var, relax.Var]]:
+    """The convolutions that PyTorch computes together with the addition of their bias, which saves a pass over the result:
+    for each the sum, and the parameter that is added."""
+    graph, found = GraphView(mod), {}
+    for var, value in graph.values.items():
+        if getattr(getattr(value, "op", None), "name", "") not in _CONVOLUTIONS or value.args[1] not in graph.params:
+            continue
+        behind = graph.sole_reader(var)
+        if behind is None or behind[1].op.name != "relax.add" or not behind[1].args[0].same_as(var):
+            continue
+        bias, layout = behind[1].args[1], str(value.attrs.out_layout or value.attrs.data_layout)
+        if bias not in graph.params:
+            continue
+        shape, channels = static_shape(bias), static_shape(var)[layout.index("C")]
+        wide = (1,) * (len(layout) - len(shape)) + shape
+        if math.prod(shape) == channels == wide[layout.index("C")]:
+            found[var] = (behind[0], bias)
+    return found
 
 
 def split_samples(inputs: Sequence[Tensor], batch: int) -> Iterator[list[Tensor]]:

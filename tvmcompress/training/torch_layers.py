@@ -47,8 +47,8 @@ def _conv(args: Sequence[Value], call: Call) -> Value:
     before, after = _both_sides(ints(attrs.padding), rank)
     if before != after:
         x, before = _pad(x, before, after), [0] * (rank - 2)
-    run = _function("conv{}d", rank)
-    out = run(x, w, None, ints(attrs.strides), before, ints(attrs.dilation), int(attrs.groups))
+    run, bias = _function("conv{}d", rank), args[2].reshape(-1) if len(args) > 2 else None
+    out = run(x, w, bias, ints(attrs.strides), before, ints(attrs.dilation), int(attrs.groups))
     return _permuted(out, first, str(attrs.out_layout or attrs.data_layout))
 
 
