@@ -3,9 +3,9 @@
 Usage: OMP_NUM_THREADS=1 python benchmarks/training_speed.py [--steps 30]
 
 ResNet8 for 32x32 images, batches of 64, AdamW, cross-entropy, the same samples. The script in PyTorch is what a user would
-write: `torch.nn` layers without normalization (it is folded in deployed models), channels first as by default. Ours draws batches
-from the data, converts them, clips gradients, averages weights. Steps of both in turns, the median and the fastest tenth of
-each, CPU seconds of one thread.
+write: `torch.nn` layers without normalization (it is folded in deployed models), channels first as by default. Ours draws
+batches from the data, converts them, clips gradients, averages weights. Steps of both in turns, the median and the fastest
+tenth of each, CPU seconds of one thread.
 """
 
 from __future__ import annotations
