@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import inspect
+import linecache
 import sys
 import types
+from typing import Any
 
 from .errors import LimitError, MissingToolError, ToolError, UnsupportedOperatorError, UserError
 
@@ -56,6 +60,41 @@ from tvm.relax.vm_build import _vmlink as vm_link  # noqa: E402
 # A pass is called through the ffi, which turns errors that it does not know into RuntimeError.
 for _error in (UserError, UnsupportedOperatorError, LimitError, ToolError, MissingToolError):
     tvm_ffi.register_error(_error)
+
+
+def _stack(context: int = 1) -> list[inspect.FrameInfo]:
+    """`inspect.stack` as the decorators of TVMScript use it: all frames, but the lines of source of the first three alone.
+
+    The original looks for the module of every frame among all that are loaded, which takes longer than parsing the function
+    that is decorated; the tuner and the kernels decorate thousands.
+    """
+    frame, found = sys._getframe(1), list[inspect.FrameInfo]()
+    while frame is not None:
+        name, line = frame.f_code.co_filename, None
+        if len(found) < _FRAMES_LOOKED_AT:
+            line = linecache.getline(name, frame.f_lineno, frame.f_globals) or None
+        index = None if line is None else 0
+        found.append(
+            inspect.FrameInfo(frame, name, frame.f_lineno, frame.f_code.co_name, None if line is None else [line], index)
+        )
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+_FRAMES_LOOKED_AT = 3
+
+
+class _Inspect(types.ModuleType):
+    """The module `inspect` with that `stack`."""
+
+    stack = staticmethod(_stack)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(inspect, name)
+
+
+for _entry in ("tvm.tirx.script.parser.entry", "tvm.script.parser.ir.entry", "tvm.relax.script.parser.entry"):
+    vars(importlib.import_module(_entry))["inspect"] = _Inspect("inspect")
 
 
 def _power(builder: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:

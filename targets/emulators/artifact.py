@@ -142,7 +142,7 @@ class EmulatedArtifact(Artifact):
                 argument, results = plugin_argument(program, self.nm, folder, thumb=self.thumb, calls=calls, driver=driver)
                 plugin = ["-plugin", argument]
             try:
-                run(self.command(plugin, program), what="running on the emulator", timeout=timeout, cwd=folder)
+                run(self.command(plugin, program), what="running on the emulator", timeout=timeout, cwd=folder, lasting=True)
             except UserError as error:
                 raise _explained(error) from error
             values, rest = unpack_outputs(self.outputs, (folder / "output.bin").read_bytes(), samples)

@@ -63,7 +63,7 @@ class FlashedBoard:
         run(["arm-none-eabi-objcopy", "-O", "binary", program, binary], what="writing the program for the board", timeout=60)
         words = [word.format(elf=program, bin=binary) for word in shlex.split(self.flash)]
         with open_port(self.port, self.baud) as port:
-            run(words, what="flashing the board", timeout=self.limit)
+            run(words, what="flashing the board", timeout=self.limit, lasting=True)
             yield port
 
 

@@ -54,7 +54,7 @@ def emulate(
     argument, results = plugin_argument(program, nm, folder, thumb=thumb)
     failure = None
     try:
-        run(command(["-plugin", argument], program), what="running candidates", timeout=limit, cwd=folder)
+        run(command(["-plugin", argument], program), what="running candidates", timeout=limit, cwd=folder, lasting=True)
     except ToolError as error:
         failure = str(error)
     output = folder / "output.bin"

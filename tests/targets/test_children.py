@@ -18,7 +18,7 @@ _TOOL = """
 import sys
 from pathlib import Path
 from tvmcompress.targets.emulators.tools import run
-run(["sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 600"], what="sleeping", timeout=600)
+run(["sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 600"], what="sleeping", timeout=600, lasting=True)
 """
 _WORKERS = """
 import sys
