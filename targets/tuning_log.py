@@ -128,9 +128,7 @@ class TuningLog:
         """
         with self._writing(mod) as number:
             known = [line.content for line in self._records.get(number, ())]
-            for line in lines:
-                if line not in known:
-                    _append_line(self.record_path, [number, line])
+            _append_lines(self.record_path, [[number, line] for line in lines if line not in known])
 
     def modules(self) -> Iterator[tvm.IRModule]:
         """The workloads."""
@@ -157,11 +155,33 @@ class TuningLog:
         Raises:
             UserError: The log cannot be written.
         """
+        self.append_all(mod, [(trace, seconds)], target, args_info)
+
+    def append_all(
+        self,
+        mod: tvm.IRModule,
+        measured: Sequence[tuple[Any, Sequence[float]]],
+        target: tvm.target.Target,
+        args_info: Sequence[Any] = (),
+    ) -> None:
+        """Write measurements of a workload to the end of the log and force them to disk.
+
+        Args:
+            mod, target, args_info: As of `append`.
+            measured: Traces with their times.
+
+        Raises:
+            UserError: The log cannot be written.
+        """
         from tvm.s_tir.meta_schedule.database import TuningRecord
 
+        workload = _workload(mod)
         with self._writing(mod) as number:
-            record = TuningRecord(trace, _workload(mod), list(seconds) or [FAILED_SECONDS], target, list(args_info))
-            _append_line(self.record_path, [number, record.as_json()])
+            records = [
+                TuningRecord(trace, workload, list(seconds) or [FAILED_SECONDS], target, list(args_info))
+                for trace, seconds in measured
+            ]
+            _append_lines(self.record_path, [[number, record.as_json()] for record in records])
 
     @contextlib.contextmanager
     def _writing(self, mod: tvm.IRModule) -> Iterator[int]:
@@ -173,7 +193,7 @@ class TuningLog:
                 number = self._find(mod)
                 if number is None:
                     number = len(self._workloads)
-                    _append_line(self.workload_path, _as_json(mod))
+                    _append_lines(self.workload_path, [_as_json(mod)])
                 yield number
                 self._read()
         except OSError as error:
@@ -322,14 +342,14 @@ def _lines(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
             raise _damaged(path, number, "is not JSON") from None
 
 
-def _append_line(path: Path, content: Any) -> None:
-    """Append one whole line, in place of one that a crash cut off."""
-    line = json.dumps(content, separators=(",", ":")) + "\n"
+def _append_lines(path: Path, lines: Sequence[Any]) -> None:
+    """Append whole lines, in place of one that a crash cut off."""
+    content = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     with open(path, "ab+") as file:
         file.seek(0)
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)
-        file.write(line.encode())
+        file.write(content.encode())
         file.flush()
         os.fsync(file.fileno())
 

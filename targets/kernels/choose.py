@@ -5,7 +5,11 @@ x[l, p] = 1 where layer l takes point p,
 
     minimize   sum of instructions[l, p] * x[l, p]
     subject to sum over p of x[l, p] = 1 for each layer l,
-               sum of (flash[l, p] - flash[l, default]) * x[l, p] <= what may be spent.
+               sum of extra[l, p] * x[l, p] <= what may be spent.
+
+What a point takes beyond the default is never counted too low, though parts of a program are shared: code that is smaller
+counts once, since equal layers may share it, code that is larger for each of them; a call hands over each further workspace;
+functions of the C library may be the first of their kind.
 
 Equal layers take the same point, since they share the function. A point may take more workspace than the default only where the
 arena is not larger for it.
@@ -26,6 +30,10 @@ from .records import KernelRecord, read, workload_module
 from .use_kernels import Makers, Site, call_key, survey_kernels, use_kernels
 
 _SECONDS = 20.0
+_ARGUMENT_BYTES = 12
+"""Of flash, for handing over a further workspace."""
+_LIBRARY_BYTES = 320
+"""Of flash: the largest of the functions of the C library that kernels call."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def _within(sites: Sequence[Site], options: Sequence[KernelRecord], largest: int
     default, *others = options
     room = max(default.workspace_bytes, largest - max(site.alive for site in sites))
     found, least = [], None
-    for record in sorted(others, key=lambda record: (record.flash_bytes, record.instructions)):
+    for record in sorted(others, key=lambda record: (extra_flash(record, default, len(sites)), record.instructions)):
         if record.workspace_bytes <= room and (least is None or record.instructions < least):  # type: ignore[operator]
             found.append(record)
             least = record.instructions
@@ -123,6 +131,15 @@ def _options(sites: Sequence[Site], records: Sequence[KernelRecord]) -> list[Ker
     return [] if default is None else [default, *(record for record in known if record is not default)]
 
 
+def extra_flash(option: KernelRecord, default: KernelRecord, layers: int) -> int:
+    """Bytes of flash that a point takes at most beyond the default, in so many equal layers."""
+    constants = option.constant_bytes - default.constant_bytes
+    code = option.flash_bytes - default.flash_bytes - constants
+    arguments = _ARGUMENT_BYTES * max(0, option.workspaces - default.workspaces)
+    library = _LIBRARY_BYTES * len(set(option.library) - set(default.library))
+    return layers * (constants + arguments) + code * (layers if code > 0 else 1) + library
+
+
 def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash: int) -> list[Decisions]:
     if not groups:
         return []
@@ -130,7 +147,7 @@ def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash:
     for row, (sites, options) in enumerate(groups):
         for option in options:
             costs.append(sum(site.count for site in sites) * float(option.instructions or 0))
-            flash.append(float(len(sites) * (option.flash_bytes - options[0].flash_bytes)))
+            flash.append(float(extra_flash(option, options[0], len(sites))))
             rows.append(row)
     one_each = np.zeros((len(groups), len(costs)))
     one_each[rows, np.arange(len(costs))] = 1

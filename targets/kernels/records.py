@@ -26,6 +26,12 @@ _SURE = 0.05
 """Of the default's time: what a single timing must be below it."""
 
 _FLASH, _WORKSPACE = "tvmcompress.flash_bytes", "tvmcompress.workspace_bytes"
+_CONSTANTS, _COUNT, _LIBRARY = "tvmcompress.constant_bytes", "tvmcompress.workspaces", "tvmcompress.library"
+_OURS = (_FLASH, _WORKSPACE, _CONSTANTS, _COUNT, _LIBRARY)
+
+
+SIZES = ("flash_bytes", "workspace_bytes", "constant_bytes", "workspaces", "library")
+"""What is known of a kernel beside its cost."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,18 @@ class KernelRecord:
         cost: Executed instructions of one call, or seconds; None where the kernel failed.
         flash_bytes: Of its code and constants.
         workspace_bytes: Of its workspaces.
+        constant_bytes: Of its constants.
+        workspaces: How many it has.
+        library: The functions of the C library that it calls.
     """
 
     decisions: Decisions
     cost: float | None
     flash_bytes: int = 0
     workspace_bytes: int = 0
+    constant_bytes: int = 0
+    workspaces: int = 0
+    library: tuple[str, ...] = ()
 
     @property
     def instructions(self) -> int | None:
@@ -82,13 +94,27 @@ def append(log: TuningLog, mod: tvm.IRModule, record: KernelRecord, target: tvm.
     Raises:
         UserError: The log cannot be written.
     """
+    append_all(log, mod, [record], target)
+
+
+def append_all(log: TuningLog, mod: tvm.IRModule, records: Sequence[KernelRecord], target: tvm.target.Target) -> None:
+    """Write records of a workload to the end of a log, at once.
+
+    Raises:
+        UserError: The log cannot be written.
+    """
+    log.append_all(mod, [_line(mod, record) for record in records], target)
+
+
+def _line(mod: tvm.IRModule, record: KernelRecord) -> tuple[Any, list[float]]:
+    """The trace and the costs of a record."""
     schedule = Schedule(mod)
     root = schedule.get_sblock("root")
     values = {**record.decisions, _FLASH: record.flash_bytes, _WORKSPACE: record.workspace_bytes}
-    for name, value in values.items():
+    known = {_CONSTANTS: record.constant_bytes, _COUNT: record.workspaces, _LIBRARY: " ".join(record.library)}
+    for name, value in {**values, **{name: value for name, value in known.items() if value}}.items():
         schedule.annotate(root, name, value)
-    costs = [] if record.cost is None else [float(record.cost)]
-    log.append(mod, schedule.trace, costs, target, [])
+    return schedule.trace, [] if record.cost is None else [float(record.cost)]
 
 
 def read(logs: Sequence[TuningLog], mod: tvm.IRModule) -> list[KernelRecord]:
@@ -132,7 +158,7 @@ def final_decisions(logs: Sequence[TuningLog], mod: tvm.IRModule, default: Decis
 
 def decisions_of(trace: Any) -> Decisions:
     """The decisions of a record's trace, as a log has it."""
-    return {name: value for name, value in _annotations(trace).items() if name not in (_FLASH, _WORKSPACE)}
+    return {name: value for name, value in _annotations(trace).items() if name not in _OURS}
 
 
 def _annotations(trace: Any) -> dict[str, Any]:
@@ -148,5 +174,11 @@ def _record(trace: Any, cost: float) -> KernelRecord | None:
     values = _annotations(trace)
     if _FLASH not in values or _WORKSPACE not in values:
         return None
-    flash, workspace = values.pop(_FLASH), values.pop(_WORKSPACE)
-    return KernelRecord(values, None if cost >= FAILED_SECONDS else cost, flash, workspace)
+    sizes = {
+        "flash_bytes": values.pop(_FLASH),
+        "workspace_bytes": values.pop(_WORKSPACE),
+        "constant_bytes": values.pop(_CONSTANTS, 0),
+        "workspaces": values.pop(_COUNT, 0),
+        "library": tuple(str(values.pop(_LIBRARY, "")).split()),
+    }
+    return KernelRecord(values, None if cost >= FAILED_SECONDS else cost, **sizes)

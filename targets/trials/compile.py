@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
+import json
 import os
+import re
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tvm.tirx.build import codegen_build
 
-from ...passes._tvm import tvm
-from ..aot.lower import lower
+from ...passes._tvm import tirx, tvm
+from ..aot.lower import Lowered, lower
 from ..children import die_with_parent
+from ..kernels.compiler_options import act_late
 from ..object_code import object_code
 from ..objects import available_cpus
 from .trial import MakeTrial, Outcome, Trial
@@ -76,6 +82,8 @@ class _Child:
 def compile_trials(trials: Sequence[MakeTrial], target: dict[str, Any]) -> list[CompiledTrial | Outcome]:
     """Compile candidates, as many at once as there are CPUs; the function of number i is called `trial<i>`.
 
+    Neighbours that have the same function share all but LLVM's code generator where their options act there alone.
+
     Args:
         trials: What makes the candidates.
         target: The TVM target.
@@ -85,7 +93,8 @@ def compile_trials(trials: Sequence[MakeTrial], target: dict[str, Any]) -> list[
     """
     found: dict[int, CompiledTrial | Outcome] = {}
     count = max(1, min(available_cpus(), len(trials)))
-    children = [_Child(trials, range(start, len(trials), count), target) for start in range(count)]
+    shares = np.array_split(np.arange(len(trials)), count)
+    children = [_Child(trials, [int(index) for index in share], target) for share in shares]
     try:
         while children:
             first = min(child.deadline for child in children)
@@ -118,20 +127,75 @@ def _compile(trials: Sequence[tuple[int, MakeTrial]], target: dict[str, Any], re
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
+    compiler = Compiler(target)
     for index, make in trials:
-        name = f"trial{index}"
         try:
             trial = make()
             if trial is None:
                 result.send(Outcome("error", reason="the kernel does not take what was decided"))
                 continue
-            made = lower({name: trial.func}, tvm.target.Target(target))
-            options = {"cl-opt": trial.options.split()} if trial.options else {}
-            content = object_code(codegen_build(made.module, tvm.target.Target({**target, **options})))
-            result.send(CompiledTrial(replace(trial, func=None), content, made.workspaces[name]))
+            content, workspaces = compiler.compile(f"trial{index}", trial)
+            result.send(CompiledTrial(replace(trial, func=None), content, workspaces))
         except Exception as error:  # TVM raises errors of many kinds
             lines = str(error).strip().splitlines()
             result.send(Outcome("error", reason=lines[-1].strip() if lines else type(error).__name__))
     result.close()
     # Not what a process does at its end: it would be done twice.
     os._exit(0)
+
+
+_NAME = "tvmcompress_candidate"
+_TARGET_LINE = re.compile(r'(!"tvm_target", !")([^"]*)(")')
+
+
+class Compiler:
+    """Compiles candidates one after the other, each step once for those that have the same function.
+
+    Args:
+        target: The TVM target.
+    """
+
+    def __init__(self, target: dict[str, Any]) -> None:
+        self._target = target
+        self._func: tirx.PrimFunc | None = None
+        self._lowered: Lowered | None = None
+        self._source: str | None = None
+
+    def compile(self, name: str, trial: Trial) -> tuple[bytes, tuple[int, ...]]:
+        """The object file of a candidate, whose function is called `name`, and the bytes of its workspaces."""
+        assert trial.func is not None
+        if self._lowered is None or self._func is None or not self._func.same_as(trial.func):
+            self._func, self._source = trial.func, None
+            self._lowered = lower({_NAME: trial.func}, tvm.target.Target(self._target))
+        options = trial.options.split()
+        if not act_late(trial.options):
+            target = tvm.target.Target({**self._target, "cl-opt": options})
+            source = codegen_build(self._lowered.module, target).inspect_source("ll")
+        else:
+            if self._source is None:
+                built = codegen_build(self._lowered.module, tvm.target.Target(self._target))
+                self._source = built.inspect_source("ll")
+            source = _with_options(self._source, options)
+        return _object_of(source.replace(_NAME, name)), self._lowered.workspaces[_NAME]
+
+
+def _with_options(source: str, options: Sequence[str]) -> str:
+    """LLVM's intermediate code, which says what it is for, for its code generator with other options."""
+
+    def changed(match: re.Match[str]) -> str:
+        target = json.loads(match[2].replace("\\22", '"'))
+        if options:
+            target["cl-opt"] = list(options)
+        return match[1] + json.dumps(target, separators=(",", ":")).replace('"', "\\22") + match[3]
+
+    made, count = _TARGET_LINE.subn(changed, source)
+    if count != 1:
+        raise RuntimeError("LLVM's intermediate code does not say once what it is for")
+    return made
+
+
+def _object_of(source: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="tvmcompress-trial-") as folder:
+        path = Path(folder) / "candidate.ll"
+        path.write_text(source)
+        return object_code(tvm.runtime.load_module(str(path)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...passes.errors import ToolError
 from ..emulators.tools import run
+from ..objects import available_cpus
 from .compile import CompiledTrial, compile_trials
 from .execution import Ran, Transport
 from .trial import MakeTrial, Outcome
@@ -22,6 +26,11 @@ _TEMPLATES = Environment(
 )
 _ALIGNMENT = 64
 _GUARD = 64
+_WORD = 4
+_IN_FLASH = re.compile(r"\.(text|rodata|data)(\.|$)(?!tvm\.fp16)")
+"""Sections of an object; not the functions that TVM adds to every one, which nothing calls."""
+_FEW = 8
+"""Candidates for which a second program does not pay."""
 _LIMIT = 60.0
 """Seconds that a program may run."""
 
@@ -78,13 +87,21 @@ def measure(trials: Sequence[MakeTrial], emulator: Emulator) -> list[Outcome]:
     objects = {i: made for i, made in enumerate(compiled) if isinstance(made, CompiledTrial)}
     waiting = sorted(objects)
     while waiting:
-        batch = _that_fit(waiting, objects, emulator.most_bytes)
-        found, culprit = _run({i: objects[i] for i in batch}, emulator)
-        outcomes.update(found)
-        if culprit is not None:
-            outcomes[culprit[0]] = culprit[1]
+        batches = _programs(waiting, objects, emulator)
+        with ThreadPoolExecutor(len(batches)) as executor:
+            for found, culprit in executor.map(lambda batch: _run({i: objects[i] for i in batch}, emulator), batches):
+                outcomes.update(found)
+                if culprit is not None:
+                    outcomes[culprit[0]] = culprit[1]
         waiting = [i for i in waiting if i not in outcomes]
     return [outcomes[i] for i in range(len(trials))]
+
+
+def _programs(waiting: list[int], objects: Mapping[int, CompiledTrial], emulator: Emulator) -> list[list[int]]:
+    """The candidates of the programs that run next: several at once under an emulator, one on a board."""
+    count = 1 if emulator.transport == "serial" else min(available_cpus(), -(-len(waiting) // _FEW))
+    shares = np.array_split(np.array(waiting), count)
+    return [_that_fit([int(index) for index in share], objects, emulator.most_bytes) for share in shares]
 
 
 def _that_fit(indices: list[int], objects: Mapping[int, CompiledTrial], limit: int) -> list[int]:
@@ -129,8 +146,10 @@ def _run(batch: Mapping[int, CompiledTrial], emulator: Emulator) -> tuple[dict[i
         if not finished[index]:
             found[index] = Outcome("wrong", reason="its output differs from the reference, or it wrote beside its memory")
             continue
-        flash = code[index] + trial.constant_bytes
-        found[index] = Outcome("ok", instructions[0], flash, sum(made.workspaces))
+        size, library = code[index]
+        constants = trial.constant_bytes
+        workspaces = sum(made.workspaces), constants, len(made.workspaces)
+        found[index] = Outcome("ok", instructions[0], size + constants, *workspaces, library)
     return found, culprit
 
 
@@ -235,11 +254,23 @@ def _finished(batch: Mapping[int, CompiledTrial], data: bytes) -> dict[int, bool
     return found
 
 
-def _code_bytes(batch: Mapping[int, Any], emulator: Emulator, folder: Path) -> dict[int, int]:
+def _code_bytes(
+    batch: Mapping[int, Any], emulator: Emulator, folder: Path
+) -> dict[int, tuple[int, tuple[str, ...]]]:
+    """Of each candidate the bytes of its code, as it lies among others, and what it calls of the C library."""
     paths = {f"trial{index}.o": index for index in batch}
-    text = run([f"{emulator.prefix}size", *paths], what="measuring the code", timeout=60, cwd=folder)
-    found = {}
-    for line in text.splitlines()[1:]:
+    text = run([f"{emulator.prefix}size", "-A", *paths], what="measuring the code", timeout=60, cwd=folder)
+    sizes: Counter[int] = Counter()
+    current = -1
+    for line in text.splitlines():
         fields = line.split()
-        found[paths[Path(fields[-1]).name]] = int(fields[0]) + int(fields[1])
-    return found
+        if line.endswith(":") and fields[0] in paths:
+            current = paths[fields[0]]
+        elif len(fields) == 3 and _IN_FLASH.match(fields[0]):
+            sizes[current] += -(-int(fields[1]) // _WORD) * _WORD
+    calls: dict[int, set[str]] = {index: set() for index in batch}
+    text = run([f"{emulator.prefix}nm", "-A", "-u", *paths], what="measuring the code", timeout=60, cwd=folder)
+    for line in text.splitlines():
+        path, _, rest = line.partition(":")
+        calls[paths[path]].add(rest.split()[-1])
+    return {index: (sizes[index], tuple(sorted(calls[index]))) for index in batch}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from ...passes._tvm import Constant, relax
 from ...passes.graph.interpreter import evaluate_call
 from ...passes.graph.module_params import static_shape
 from ..aot.program import INPLACE_ATTR
-from ..kernels.decisions import Decisions
-from ..kernels.use_kernels import Site
+from ..kernels.compiler_options import llvm_options, without_options
+from ..kernels.decisions import Decisions, point_key
+from ..kernels.use_kernels import Kernel, Site
 from .trial import Trial
 
 
@@ -38,10 +40,14 @@ class SiteTrials:
             self._tensors.append(tensor(call))
             result = evaluate_call(site.addition, [result, self._tensors[-1]])
         self._expected = np.asarray(result).ravel()
+        self._last: tuple[str, Kernel | None] | None = None
 
     def trial(self, decisions: Decisions) -> Trial | None:
-        """The kernel as decided; None where its maker makes none."""
-        kernel = self._site.make(lambda call, choice: decisions)
+        """The kernel as decided; None where its maker makes none.
+
+        Points one after the other that differ in LLVM's options alone have the same function.
+        """
+        kernel = self._kernel(decisions)
         if kernel is None:
             return None
         flat = [value.ravel() for value in self._tensors]
@@ -59,3 +65,12 @@ class SiteTrials:
         return Trial(
             kernel.func, arguments, activations, self._expected, None if inplace is None else int(inplace), kernel.options
         )
+
+    def _kernel(self, decisions: Decisions) -> Kernel | None:
+        function = point_key(without_options(decisions))
+        if self._last is not None and self._last[0] == function:
+            kernel = self._last[1]
+            return None if kernel is None else replace(kernel, options=llvm_options(decisions))
+        kernel = self._site.make(lambda call, choice: decisions)
+        self._last = (function, kernel)
+        return kernel

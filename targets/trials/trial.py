@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...passes._tvm import tirx
+from ..aot.plan import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class Trial:
 
     @property
     def constant_bytes(self) -> int:
-        """Bytes of the constants, equal ones once."""
+        """Bytes of the constants as they lie in a library, equal ones once."""
         constants = [value for index, value in enumerate(self.arguments) if index not in self.activations]
-        return sum({value.tobytes(): value.nbytes for value in constants}.values())
+        sizes = {value.tobytes(): value.nbytes for value in constants}
+        return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes.values())
 
 
 MakeTrial = Callable[[], Trial | None]
@@ -51,6 +53,9 @@ class Outcome:
         instructions: Executed instructions of one call.
         flash_bytes: Of its code and constants.
         workspace_bytes: Of its workspaces.
+        constant_bytes: Of its constants.
+        workspaces: How many it has.
+        library: The functions of the C library that it calls.
         reason: What happened to one that does not count.
     """
 
@@ -58,4 +63,7 @@ class Outcome:
     instructions: int = 0
     flash_bytes: int = 0
     workspace_bytes: int = 0
+    constant_bytes: int = 0
+    workspaces: int = 0
+    library: tuple[str, ...] = ()
     reason: str | None = None

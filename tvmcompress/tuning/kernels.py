@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..passes._tvm import tvm
-from ..targets.kernels.decisions import Decisions
+from ..targets.kernels.compiler_options import without_options
+from ..targets.kernels.decisions import Decisions, point_key
+from ..targets.kernels.records import SIZES
 from ..targets.kernels.use_kernels import Site
 from ..targets.trials.image import measure
 from ..targets.trials.site import SiteTrials
@@ -23,7 +25,7 @@ class EmulatorBench(Bench):
     """Counts executed instructions, many candidates in one program."""
 
     unit = "instructions"
-    batch = 16
+    batch = 96
     least_gain = 0.002
 
     def __init__(self, target: TunableTarget) -> None:
@@ -35,6 +37,10 @@ class EmulatorBench(Bench):
         """Measure points of a task."""
         trials: SiteTrials = task.subject
         return [_measured(outcome) for outcome in measure([partial(trials.trial, point) for point in points], self._emulator)]
+
+    def group(self, point: Decisions) -> str:
+        """Points that differ in LLVM's options alone share all work but its code generator's."""
+        return point_key(without_options(point))
 
 
 def kernel_tasks(mod: tvm.IRModule, target: TunableTarget, seed: int) -> list[Task]:
@@ -57,5 +63,5 @@ def kernel_tasks(mod: tvm.IRModule, target: TunableTarget, seed: int) -> list[Ta
 
 
 def _measured(outcome: Outcome) -> Measured:
-    cost = float(outcome.instructions) if outcome.status == "ok" else None
-    return Measured(outcome.status, cost, outcome.flash_bytes, outcome.workspace_bytes, outcome.reason)
+    sizes = {name: getattr(outcome, name) for name in SIZES}
+    return Measured(outcome.status, float(outcome.instructions) if outcome.status == "ok" else None, outcome.reason, sizes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..passes._tvm import tvm
 from ..targets.kernels.decisions import Choice, Decisions, layer_name, point_key
-from ..targets.kernels.records import KernelRecord, append, read, workload_module, workload_of
+from ..targets.kernels.records import KernelRecord, append_all, read, workload_module, workload_of
 from ..targets.tuning_log import TuningLog
 from .decision_model import DecisionModel
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
@@ -78,13 +78,17 @@ class Task:
 @dataclass(frozen=True)
 class Measured:
     """What came of a candidate: `status` is ok, wrong, error, timeout or crash; `reason` says what happened to one that does
-    not count."""
+    not count, `sizes` has what else a record knows of one that does."""
 
     status: str
     cost: float | None = None
-    flash_bytes: int = 0
-    workspace_bytes: int = 0
     reason: str | None = None
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> float | None:
+        """The cost, where it counts."""
+        return self.cost if self.status == "ok" else None
 
 
 class Bench(ABC):
@@ -105,6 +109,10 @@ class Bench(ABC):
     @abstractmethod
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Measure points of a task; only what computes the reference counts."""
+
+    def group(self, point: Decisions) -> str:
+        """Candidates of one group share work when they are measured one after the other."""
+        return point_key(point)
 
     def settled(self, task: Task, mod: tvm.IRModule) -> bool:
         """Whether logs know of a task, keyed by `mod`, all that another search would find."""
@@ -167,9 +175,7 @@ class _Search:
             self._keys[id(task)] = key = workload_module(task.choice.workload, bench.core)
             task.known = {point_key(record.decisions): record for record in read(known, key)}
             task.left = [i for i, point in enumerate(task.space) if point_key(point) not in task.known]
-            rest = np.array(task.left[1:], dtype=int)
-            self._random.shuffle(rest)
-            task.left[1:] = [int(index) for index in rest]
+            task.left = self._drawn(task)
             if known and bench.settled(task, key):
                 task.left = []
             self._note(task)
@@ -188,14 +194,17 @@ class _Search:
         points = [task.space[index] for index in chosen]
         counts: Counter[str] = Counter(task.result.outcomes)
         outcomes = self._bench.measure(task, points)
+        measured = []
         for index, decisions, outcome in zip(list(chosen), points, outcomes, strict=True):
             if outcome.status == LOST:
                 chosen.remove(index)
                 continue
-            self._record(task, decisions, outcome)
+            measured.append((decisions, outcome))
             counts[outcome.status] += 1
             if task.result.reason is None and outcome.status != "ok":
                 task.result.reason = f"{outcome.status}: {outcome.reason}"
+        if measured:
+            self._record(task, measured)
         task.left = [index for index in task.left if index not in chosen]
         task.result.outcomes = dict(counts)
         task.result.trials += len(chosen)
@@ -232,32 +241,44 @@ class _Search:
             seconds_left=left,
         )
 
+    def _drawn(self, task: Task) -> list[int]:
+        """The points that are left, group by group in random order, that of the default first."""
+        groups: dict[str, list[int]] = {}
+        for index in task.left:
+            groups.setdefault(self._bench.group(task.space[index]), []).append(index)
+        first, *others = groups.values() or [[]]
+        return [*first, *(index for i in self._random.permutation(len(others)) for index in others[i])]
+
     def _choose(self, task: Task, count: int) -> list[int]:
         """The default first, then random points until the cost model knows something, then mostly those it likes best.
 
         Half of these take no more flash for weights than the default, so that there is something to choose from where flash
-        is short.
+        is short. Of a group the better half is taken.
         """
         if task.default is None and 0 in task.left:
-            return [0, *task.left[1 : max(1, count // 4)]]
-        scores = self._model.predict(task.choice.workload.shape, [task.space[i] for i in task.left])
+            return task.left[: max(1, count // 4)]
+        points = [task.space[i] for i in task.left]
+        scores = self._model.predict(task.choice.workload.shape, points)
         if scores is None or len(task.left) <= count:
-            return task.left[:count]
-        ranked = [task.left[i] for i in np.argsort(scores, kind="stable")]
+            return sorted(task.left[:count])
         weights = task.choice.default.get("weights")
+        groups: dict[str, list[int]] = {}
+        for at in np.argsort(scores, kind="stable"):
+            groups.setdefault(self._bench.group(points[at]), []).append(task.left[at])
+        ranked = [index for group in groups.values() for index in group[: -(-len(group) // 2)]]
         frugal = [i for i in ranked if task.space[i].get("weights") == weights]
         explored = task.left[: int(count * _EXPLORE)]
         half = (count - len(explored)) // 2
-        chosen = list(dict.fromkeys([*explored, *frugal[:half], *ranked]))
-        return chosen[:count]
+        # Neighbours are of one group.
+        return sorted(list(dict.fromkeys([*explored, *frugal[:half], *ranked, *task.left]))[:count])
 
-    def _record(self, task: Task, decisions: Decisions, outcome: Measured) -> None:
-        cost = outcome.cost if outcome.status == "ok" else None
-        record = KernelRecord(decisions, cost, outcome.flash_bytes, outcome.workspace_bytes)
-        append(self._log, self._keys[id(task)], record, self._bench.log_target)
-        task.known[point_key(decisions)] = record
-        if cost is not None and task.default is not None:
-            self._model.add(task.choice.workload.shape, decisions, cost / task.default)
+    def _record(self, task: Task, measured: Sequence[tuple[Decisions, Measured]]) -> None:
+        records = [KernelRecord(decisions, outcome.counted, **outcome.sizes) for decisions, outcome in measured]
+        append_all(self._log, self._keys[id(task)], records, self._bench.log_target)
+        for record in records:
+            task.known[point_key(record.decisions)] = record
+            if record.cost is not None and task.default is not None:
+                self._model.add(task.choice.workload.shape, record.decisions, record.cost / task.default)
 
     def _learn(self, known: Sequence[TuningLog]) -> None:
         """Take over what logs know of any layer."""

@@ -13,6 +13,7 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.plugins.registry import Registry
 from ...kernels.choose import Tuned, use_tuned_kernels
+from ...kernels.compiler_options import llvm_options
 from ...kernels.decisions import Decide, by_default
 from ...kernels.layers import (
     averaged_pixels,
@@ -34,7 +35,6 @@ from .helium_spaces import (
     convolution_choice,
     convolution_plan,
     depthwise_choice,
-    options,
 )
 
 KERNELS: Registry[Maker] = Registry("Helium kernel", prefix=PREFIX)
@@ -97,8 +97,8 @@ def _convolution(
     kernel = helium_conv.HeliumKernel(conv, plan, made[0] if made is not None else None)
     packed = kernel.constants(weight, folded, multiplier, shift)
     if made is not None:
-        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], options(decided))
-    return Kernel("conv2d", kernel.function(), [packed], options(decided), repeat=True)
+        return Kernel("conv2d_add", kernel.function(), [packed, made[1]], llvm_options(decided))
+    return Kernel("conv2d", kernel.function(), [packed], llvm_options(decided), repeat=True)
 
 
 @KERNELS.register("qdense")
@@ -126,7 +126,7 @@ def _fully_connected(
     decided = decide(call, convolution_choice(conv, plan_convolution(conv), False, one_scale))
     kernel = helium_conv.HeliumKernel(conv, replace(convolution_plan(decided), one_scale=one_scale))
     packed = kernel.constants(weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
-    return Kernel("dense", kernel.function(), [packed], options(decided), repeat=True)
+    return Kernel("dense", kernel.function(), [packed], llvm_options(decided), repeat=True)
 
 
 @KERNELS.register("qdepthwise")
@@ -149,10 +149,10 @@ def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | Non
         by_columns = columns_of(layer)
         packed = helium_columns.pack_constants(by_columns, taps, folded, multiplier, shift)
         func = helium_columns.depthwise(by_columns)
-        return Kernel("depthwise_columns", func, [packed], options(decided), repeat=True)
+        return Kernel("depthwise_columns", func, [packed], llvm_options(decided), repeat=True)
     layer = replace(layer, rows=int(decided["rows"]))
     packed = helium_depthwise.pack_constants(layer, taps, folded, multiplier, shift)
-    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], options(decided), repeat=True)
+    return Kernel("depthwise", helium_depthwise.depthwise(layer), [packed], llvm_options(decided), repeat=True)
 
 
 def _sum(call: relax.Call) -> tuple[helium_add.HeliumSum, np.ndarray] | None:

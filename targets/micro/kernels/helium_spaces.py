@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ...kernels.compiler_options import llvm_options, usual, with_options
+from ...kernels.compiler_options import LOOPS, usual, with_options
 from ...kernels.decisions import Choice, Decisions, Workload, fields
 from ...kernels.layers import ConvolutionShape
 from ...kernels.vectors import VECTOR
@@ -18,8 +18,6 @@ from .helium_conv_shape import HeliumConvolution, HeliumPlan
 from .helium_depthwise import HeliumDepthwise
 from .helium_plans import vectors
 
-LOOPS = "loops"
-_NO_LOW_OVERHEAD_LOOPS = "-disable-arm-loloops:bool=true"
 _REACH = 7
 """Vectors of four channels that loads reach from one pointer."""
 
@@ -82,12 +80,6 @@ def columns_of(layer: HeliumDepthwise) -> HeliumColumns:
     """The same layer by sums along columns."""
     shape = {field.name: getattr(layer, field.name) for field in dataclasses.fields(ConvolutionShape)}
     return HeliumColumns(**shape, epilogue=layer.epilogue)
-
-
-def options(decisions: Decisions) -> str:
-    """The LLVM options of what was decided."""
-    loops = [] if decisions[LOOPS] == "low_overhead" else [_NO_LOW_OVERHEAD_LOOPS]
-    return " ".join([*loops, *llvm_options(decisions)])
 
 
 def workspace_bytes(conv: HeliumConvolution, plan: HeliumPlan) -> int:

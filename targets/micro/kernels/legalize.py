@@ -56,7 +56,8 @@ class UseDspKernels:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
-        _, left = choose_int16(mod["main"], self.spend_flash, self.spare)
+        # What the formula leaves of its own share stays unspent: a tuned build takes no more than an untuned one.
+        left = 0 if self.spend_flash is None else choose_int16(mod["main"], self.spend_flash, self.spare)[1]
         mod, makers = self.prepared(mod)
         return use_tuned_kernels(mod, makers, self.tuned, spare=self.spare, spare_flash=left)
 
@@ -127,7 +128,7 @@ def _convolution(
         default = replace(by_panels, int16_weights=in_int16, late_bias=late and not in_int16)
     choice = convolution_choice(conv, default, spare, residual is not None, exact, late)
     decided = decide(call, choice)
-    plan, options = convolution_plan(decided, late), " ".join(llvm_options(decided))
+    plan, options = convolution_plan(decided, late), llvm_options(decided)
     kernel: winograd.WinogradConvolution | panel.PanelConvolution
     if isinstance(plan, WinogradPlan):
         name, kernel = "_winograd", winograd.WinogradConvolution(conv, plan, residual)
@@ -164,7 +165,7 @@ def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | Non
     weight = flat.T.reshape(weight.shape)
     parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
     packed = [depthwise.pack_weights(weight[0]), parameters]
-    return Kernel("depthwise", depthwise.depthwise_3x3(layer), packed, " ".join(llvm_options(decided)))
+    return Kernel("depthwise", depthwise.depthwise_3x3(layer), packed, llvm_options(decided))
 
 
 @KERNELS.register("qdense")
@@ -213,7 +214,7 @@ def _fully_connected(
     decided = decide(call, dense_choice(layer))
     layer = dense_plan(layer, decided)
     constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
-    return Kernel("dense", dense.dense(layer), constants, " ".join(llvm_options(decided)))
+    return Kernel("dense", dense.dense(layer), constants, llvm_options(decided))
 
 
 @KERNELS.register("qadd")
