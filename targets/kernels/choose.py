@@ -41,7 +41,7 @@ class Tuned:
     """What tuning logs know of a core.
 
     Attributes:
-        core: The core's name.
+        core: The core that LLVM compiles for.
         logs: Those to ask, the first one first.
     """
 

@@ -254,9 +254,7 @@ def _finished(batch: Mapping[int, CompiledTrial], data: bytes) -> dict[int, bool
     return found
 
 
-def _code_bytes(
-    batch: Mapping[int, Any], emulator: Emulator, folder: Path
-) -> dict[int, tuple[int, tuple[str, ...]]]:
+def _code_bytes(batch: Mapping[int, Any], emulator: Emulator, folder: Path) -> dict[int, tuple[int, tuple[str, ...]]]:
     """Of each candidate the bytes of its code, as it lies among others, and what it calls of the C library."""
     paths = {f"trial{index}.o": index for index in batch}
     text = run([f"{emulator.prefix}size", "-A", *paths], what="measuring the code", timeout=60, cwd=folder)

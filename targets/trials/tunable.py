@@ -37,9 +37,17 @@ class TunableTarget(Target):
     def kernel_passes(self, logs: Sequence[TuningLog] = (), **options: Any) -> list[Any]:
         """The passes that use this target's kernels, decided by logs; none where the core has no kernels."""
 
+    @property
+    def log_key(self) -> str:
+        """What logs of this target are kept by: the core that LLVM compiles for.
+
+        Code for two cores that it compiles for alike is the same, and so is what was measured of it.
+        """
+        return str(self.description.tvm.get("mcpu", self.description.core))
+
     def tuned(self, logs: Sequence[TuningLog]) -> Tuned | None:
-        """What logs know of this target's core; None without any."""
-        return Tuned(self.description.core, logs) if logs else None
+        """What logs know of this target's kernels; None without any."""
+        return Tuned(self.log_key, logs) if logs else None
 
     def logs(self, choice: LogChoice) -> list[TuningLog]:
         """The logs that a build consults.
@@ -47,7 +55,7 @@ class TunableTarget(Target):
         Raises:
             UserError: One of them is damaged.
         """
-        return chosen_logs(self.description.core, choice)
+        return chosen_logs(self.log_key, choice)
 
     def survey(self, mod: tvm.IRModule) -> list[Site]:
         """What kernels decide in a model module, parameters attached; nothing in a float one."""

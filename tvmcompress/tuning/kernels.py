@@ -29,7 +29,7 @@ class EmulatorBench(Bench):
     least_gain = 0.002
 
     def __init__(self, target: TunableTarget) -> None:
-        self.core = target.description.core
+        self.core = target.log_key
         self._emulator = target.emulator()
         self.log_target = tvm.target.Target(self._emulator.tvm)
 

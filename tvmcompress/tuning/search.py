@@ -36,6 +36,10 @@ class Task:
         calls: How often the model computes it.
         work: Multiply-accumulates of one call; 0 where nobody counts them.
         subject: What the bench needs to make candidates.
+        known: What was measured, by point.
+        left: The points that were not measured yet, by number.
+        stale: Batches since the last gain.
+        taken: What builds take, where the search came to its end and they do not ask for the least cost alone.
     """
 
     choice: Choice
@@ -45,6 +49,7 @@ class Task:
     known: dict[str, KernelRecord] = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
     stale: int = 0
+    taken: Decisions | None = None
 
     def __post_init__(self) -> None:
         self.result = TaskResult(layer_name(self.choice.workload.kernel, self.choice.workload.shape), self.calls)
@@ -65,8 +70,10 @@ class Task:
 
     @property
     def best(self) -> float | None:
-        """Cost of the best point of the space."""
+        """Cost of what builds take; while a search goes on, of the best point so far."""
         costs = self.costs()
+        if self.taken is not None and point_key(self.taken) in costs:
+            return costs[point_key(self.taken)]
         return min((costs[key] for point in self.space if (key := point_key(point)) in costs), default=None)
 
     @property
@@ -114,9 +121,17 @@ class Bench(ABC):
         """Candidates of one group share work when they are measured one after the other."""
         return point_key(point)
 
+    def share_of_peak(self, task: Task) -> float | None:
+        """What share of what the machine can do at most a task reaches, where that is known."""
+        return None
+
     def settled(self, task: Task, mod: tvm.IRModule) -> bool:
         """Whether logs know of a task, keyed by `mod`, all that another search would find."""
         return False
+
+    def taken(self, task: Task, mod: tvm.IRModule, logs: Sequence[TuningLog]) -> Decisions | None:
+        """What builds take of a task whose search came to its end; None for the point of least cost."""
+        return None
 
     def finish(self, task: Task, mod: tvm.IRModule) -> None:  # noqa: B027, for those that have nothing to do
         """Write down what of a task, in which something was tried, a build is to take."""
@@ -169,7 +184,7 @@ class _Search:
     def __init__(self, tasks: Sequence[Task], bench: Bench, log: TuningLog, known: Sequence[TuningLog], seed: int) -> None:
         self._bench, self._log, self._tasks = bench, log, list(tasks)
         self._random = np.random.default_rng(seed)
-        self._model = DecisionModel(seed)
+        self._model, self._flash = DecisionModel(seed), DecisionModel(seed)
         self._keys: dict[int, tvm.IRModule] = {}
         for task in tasks:
             self._keys[id(task)] = key = workload_module(task.choice.workload, bench.core)
@@ -178,6 +193,7 @@ class _Search:
             task.left = self._drawn(task)
             if known and bench.settled(task, key):
                 task.left = []
+                task.taken = bench.taken(task, key, known)
             self._note(task)
         self._learn(known)
 
@@ -219,7 +235,12 @@ class _Search:
             task.result.finished = not task.left or task.stale >= _PATIENCE
             task.result.reused = task.result.trials == 0 and task.result.finished
             if task.result.trials:
-                self._bench.finish(task, self._keys[id(task)])
+                key = self._keys[id(task)]
+                self._bench.finish(task, key)
+                task.known.update({point_key(record.decisions): record for record in read([self._log], key)})
+                task.taken = self._bench.taken(task, key, [self._log])
+                self._note(task)
+                task.result.of_peak = self._bench.share_of_peak(task)
 
     def progress(self, task: Task, spent: int, trials: int, left: float | None) -> TuningProgress:
         """The state of the run."""
@@ -252,8 +273,8 @@ class _Search:
     def _choose(self, task: Task, count: int) -> list[int]:
         """The default first, then random points until the cost model knows something, then mostly those it likes best.
 
-        Half of these take no more flash for weights than the default, so that there is something to choose from where flash
-        is short. Of a group the better half is taken.
+        Half of these take no more flash than the default by another model, so that there is something to choose from where
+        flash is short. Of a group the better half is taken.
         """
         if task.default is None and 0 in task.left:
             return task.left[: max(1, count // 4)]
@@ -261,12 +282,13 @@ class _Search:
         scores = self._model.predict(task.choice.workload.shape, points)
         if scores is None or len(task.left) <= count:
             return sorted(task.left[:count])
-        weights = task.choice.default.get("weights")
+        flash = self._flash.predict(task.choice.workload.shape, points)
+        small = {} if flash is None else dict(zip(task.left, (flash <= 1.0).tolist(), strict=True))
         groups: dict[str, list[int]] = {}
         for at in np.argsort(scores, kind="stable"):
             groups.setdefault(self._bench.group(points[at]), []).append(task.left[at])
         ranked = [index for group in groups.values() for index in group[: -(-len(group) // 2)]]
-        frugal = [i for i in ranked if task.space[i].get("weights") == weights]
+        frugal = [i for i in ranked if small.get(i)]
         explored = task.left[: int(count * _EXPLORE)]
         half = (count - len(explored)) // 2
         # Neighbours are of one group.
@@ -278,7 +300,7 @@ class _Search:
         for record in records:
             task.known[point_key(record.decisions)] = record
             if record.cost is not None and task.default is not None:
-                self._model.add(task.choice.workload.shape, record.decisions, record.cost / task.default)
+                self._teach(task.choice.workload.shape, record, task.known[point_key(task.choice.default)])
 
     def _learn(self, known: Sequence[TuningLog]) -> None:
         """Take over what logs know of any layer."""
@@ -288,9 +310,14 @@ class _Search:
                 if workload is None or workload["core"] != self._bench.core:
                     continue
                 records = [record for record in read([log], mod) if record.cost is not None]
-                least = min((record.cost or 1.0 for record in records), default=1.0)
                 for record in records:
-                    self._model.add(workload["shape"], record.decisions, (record.cost or 1.0) / least)
+                    # The default comes first.
+                    self._teach(workload["shape"], record, records[0])
+
+    def _teach(self, shape: Mapping[str, Any], record: KernelRecord, default: KernelRecord) -> None:
+        self._model.add(shape, record.decisions, (record.cost or 1.0) / (default.cost or 1.0))
+        if record.flash_bytes and default.flash_bytes:
+            self._flash.add(shape, record.decisions, record.flash_bytes / default.flash_bytes)
 
     def _note(self, task: Task) -> None:
         task.result.default_cost, task.result.best_cost = task.default, task.best

@@ -16,7 +16,7 @@ import numpy as np
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
 from ..targets.kernels.decisions import Choice, Decisions, point_key
-from ..targets.kernels.records import KernelRecord, append
+from ..targets.kernels.records import KernelRecord, append, final_decisions
 from ..targets.tuning_log import FAILED_SECONDS, TuningLog
 from ..targets.x86.layer import NotScheduledError
 from ..targets.x86.tuning import X86Tuning
@@ -82,11 +82,17 @@ class TimingBench(Bench):
             ranked = [by_key[key] for key in sorted(costs, key=costs.__getitem__) if key in by_key]
             finalists = [default, *(point for point in ranked if point_key(point) != point_key(default))][: _FINALISTS + 1]
             self._finals(task, mod, finalists)
-        peak = self.peak(task.choice)
-        if peak is not None and task.result.best_cost:
-            task.result.of_peak = task.work / task.result.best_cost / peak
         if task.result.finished:
             self._marker(task).unlink(missing_ok=True)
+
+    def taken(self, task: Task, mod: tvm.IRModule, logs: Sequence[TuningLog]) -> Decisions | None:
+        """What the rounds in turns ended with."""
+        return final_decisions(logs, mod, task.choice.default)
+
+    def share_of_peak(self, task: Task) -> float | None:
+        """Of the machine's multiply-accumulates, where that is known."""
+        peak = self.peak(task.choice)
+        return task.work / task.best / peak if peak is not None and task.best else None
 
     def _finals(self, task: Task, mod: tvm.IRModule, points: Sequence[Decisions]) -> None:
         missing = [point for point in points if self.library(task, point) is None]
@@ -105,7 +111,6 @@ class TimingBench(Bench):
         best = min(faster, key=lambda point: least[point_key(point)], default=points[0])
         for point in {default: points[0], point_key(best): best}.values():
             append(self._log, mod, KernelRecord(point, least[point_key(point)]), self.log_target)
-        task.result.default_cost, task.result.best_cost = least[default], least[point_key(best)]
         for made in [made for made in self._libraries if made[0] == id(task)]:
             self._libraries.pop(made).unlink(missing_ok=True)
 

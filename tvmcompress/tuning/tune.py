@@ -78,7 +78,7 @@ def tune(
     start = time.monotonic()
     described = get_target(target) if isinstance(target, str) else None
     mod = model.module if isinstance(model, Model) else model
-    name = described.description.core if isinstance(described, TunableTarget) else "x86"
+    name = described.log_key if isinstance(described, TunableTarget) else "x86"
     directory = Path(database_dir) if database_dir is not None else user_log_directory(name)
     log, known = TuningLog(directory), default_logs(name, directory)
     deadline = None if time_limit is None else start + time_limit

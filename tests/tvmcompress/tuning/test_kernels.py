@@ -80,6 +80,9 @@ def test_a_model_is_tuned_once_and_stays_right(core: str, tmp_path: Path) -> Non
     tuned = target.build(mod, tmp_path / "tuned", tuning_log=log)
     np.testing.assert_array_equal(tuned.run([x])[0], expected)
     assert tuned.measure().instructions == result.model_best
+    untuned = target.build(mod, tmp_path / "untuned", tuning_log=False)
+    assert untuned.measure().instructions == result.model_default
+    assert (tuned.measure().flash_bytes or 0) <= (untuned.measure().flash_bytes or 0)
     # What the log knows is not tried again.
     records = (log / RECORDS).read_text().splitlines()
     assert len(records) == result.trials
@@ -104,6 +107,26 @@ def test_points_drawn_from_the_spaces_are_right(core: str) -> None:
 
 
 @pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
+def test_a_core_that_is_compiled_for_alike_shares_the_log(tmp_path: Path) -> None:
+    mod, log = network(), tmp_path / "log"
+    tune(mod, "cortex-m4", 60, log)
+    m4, m7 = get_target("cortex-m4"), get_target("cortex-m7")
+    built = {
+        (target.description.name, tuned): target.build(mod, tmp_path / f"{target.description.name}{tuned}", tuning_log=choice)
+        for target in (m4, m7)
+        for tuned, choice in ((False, False), (True, log))
+    }
+    for tuned in (False, True):
+        one, other = (built[name, tuned] for name in ("cortex-m4", "cortex-m7"))
+        assert _kernels(one.path) == _kernels(other.path)
+    assert _kernels(built["cortex-m7", True].path) != _kernels(built["cortex-m7", False].path)
+
+
+def _kernels(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("model_kernels*.o"))]
+
+
+@pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
 def test_logs_that_do_not_fit_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mod, log = network(), tmp_path / "log"
     result = tune(mod, "cortex-m4", 16, log)
@@ -118,11 +141,9 @@ def test_logs_that_do_not_fit_change_nothing(tmp_path: Path, monkeypatch: pytest
     assert instructions("truncated") is not None
     (log / RECORDS).write_bytes(content)
     # Another core's records, and those of kernels that have changed since.
-    foreign = get_target("cortex-m7").build(mod, tmp_path / "foreign", tuning_log=log)
-    assert (
-        foreign.measure().instructions
-        == get_target("cortex-m7").build(mod, tmp_path / "m7", tuning_log=False).measure().instructions
-    )
+    other = get_target("cortex-m33")
+    foreign = other.build(mod, tmp_path / "foreign", tuning_log=log).measure()
+    assert foreign.instructions == other.build(mod, tmp_path / "m33", tuning_log=False).measure().instructions
     monkeypatch.setitem(versions.VERSIONS, "dsp", 99)
     assert instructions("stale") == result.model_default
 

@@ -24,6 +24,7 @@ from tvmcompress.targets.kernels.decisions import Choice
 from tvmcompress.targets.kernels.records import final_decisions, read, workload_module
 from tvmcompress.targets.tuning_log import TuningLog
 from tvmcompress.targets.x86.tuning import X86Tuning
+from tvmcompress.tuning import seconds
 from tvmcompress.tuning.seconds import is_faster
 from tvmcompress.tuning.tasks import extract_tasks, function_inputs
 from tvmcompress.tuning.tune import tune
@@ -122,10 +123,21 @@ def test_best_is_kept_and_reused(tmp_path) -> None:
     assert taken in known.choice.space[:6]
     second = tune(dense(), Spoiled({}), trials=6, database_dir=tmp_path, workers=1)
     assert (second.trials, second.reused) == (0, 1)
-    assert second.tasks[0].best_cost > 0
-    again = tune(dense(), trials=4, database_dir=tmp_path, workers=1, retune=True)
-    assert again.trials == 4
-    assert again.tasks[0].finished != bool(list(tmp_path.glob(".unfinished*")))
+    assert second.tasks[0].default_cost == pytest.approx(task.default_cost, rel=1e-6)
+    assert second.tasks[0].best_cost == pytest.approx(task.best_cost, rel=1e-6)
+    again = tune(dense(), Spoiled({}), trials=6, database_dir=tmp_path, workers=1, retune=True)
+    assert again.trials == 6
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_where_nothing_is_clearly_faster_the_cost_is_the_defaults(tmp_path, monkeypatch) -> None:
+    # Rounds in turns that never show a gain, whatever single timings say.
+    monkeypatch.setattr(seconds, "is_faster", lambda times, default: False)
+    first = tune(dense(), Spoiled({}), trials=6, database_dir=tmp_path, workers=1)
+    again = tune(dense(), Spoiled({}), trials=6, database_dir=tmp_path, workers=1)
+    for (task,) in (first.tasks, again.tasks):
+        assert task.best_cost == task.default_cost
+    assert again.tasks[0].best_cost == pytest.approx(first.tasks[0].best_cost, rel=1e-6)
 
 
 def test_wrong_candidates_are_rejected(tmp_path) -> None:
