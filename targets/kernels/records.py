@@ -27,7 +27,8 @@ _SURE = 0.05
 
 _FLASH, _WORKSPACE = "tvmcompress.flash_bytes", "tvmcompress.workspace_bytes"
 _CONSTANTS, _COUNT, _LIBRARY = "tvmcompress.constant_bytes", "tvmcompress.workspaces", "tvmcompress.library"
-_OURS = (_FLASH, _WORKSPACE, _CONSTANTS, _COUNT, _LIBRARY)
+_DEFAULT = "tvmcompress.default"
+_OURS = (_FLASH, _WORKSPACE, _CONSTANTS, _COUNT, _LIBRARY, _DEFAULT)
 
 
 SIZES = ("flash_bytes", "workspace_bytes", "constant_bytes", "workspaces", "library")
@@ -46,6 +47,7 @@ class KernelRecord:
         constant_bytes: Of its constants.
         workspaces: How many it has.
         library: The functions of the C library that it calls.
+        default: Whether a formula takes it, in the model that was tuned.
     """
 
     decisions: Decisions
@@ -55,6 +57,7 @@ class KernelRecord:
     constant_bytes: int = 0
     workspaces: int = 0
     library: tuple[str, ...] = ()
+    default: bool = False
 
     @property
     def instructions(self) -> int | None:
@@ -111,8 +114,14 @@ def _line(mod: tvm.IRModule, record: KernelRecord) -> tuple[Any, list[float]]:
     schedule = Schedule(mod)
     root = schedule.get_sblock("root")
     values = {**record.decisions, _FLASH: record.flash_bytes, _WORKSPACE: record.workspace_bytes}
-    known = {_CONSTANTS: record.constant_bytes, _COUNT: record.workspaces, _LIBRARY: " ".join(record.library)}
-    for name, value in {**values, **{name: value for name, value in known.items() if value}}.items():
+    more = {
+        _CONSTANTS: record.constant_bytes,
+        _COUNT: record.workspaces,
+        _LIBRARY: " ".join(record.library),
+        _DEFAULT: int(record.default),
+    }
+    values |= {name: value for name, value in more.items() if value}
+    for name, value in values.items():
         schedule.annotate(root, name, value)
     return schedule.trace, [] if record.cost is None else [float(record.cost)]
 
@@ -181,4 +190,5 @@ def _record(trace: Any, cost: float) -> KernelRecord | None:
         "workspaces": values.pop(_COUNT, 0),
         "library": tuple(str(values.pop(_LIBRARY, "")).split()),
     }
-    return KernelRecord(values, None if cost >= FAILED_SECONDS else cost, **sizes)
+    default = bool(values.pop(_DEFAULT, 0))
+    return KernelRecord(values, None if cost >= FAILED_SECONDS else cost, **sizes, default=default)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
-from ..targets.kernels.decisions import layer_name, point_key
+from ..targets.kernels.decisions import Workload, layer_name, point_key
 from ..targets.kernels.records import KernelRecord, decisions_of, final_decisions, read, unit_of, workload_of
 from ..targets.kernels.versions import is_current
 from ..targets.tuning_log import (
@@ -138,6 +138,8 @@ def merge(sources: list[TuningLog], directory: Path) -> TuningLog:
 def prune(log: TuningLog) -> tuple[int, int]:
     """Leave out stale workloads, failures, and points that another beats in cost, flash and workspace together.
 
+    What formulas take stays, since builds compare with it.
+
     Returns:
         Records before and after.
 
@@ -151,7 +153,8 @@ def prune(log: TuningLog) -> tuple[int, int]:
             workload = workload_of(mod)
             if workload is not None and is_current(workload):
                 lines = [line for line in log.lines(mod) if cost_of(line) < FAILED_SECONDS]
-                useful = _finalists(lines) or _useful(read([log], mod))
+                finalists = _finalists(lines) if unit_of(workload) == "s" else set()
+                useful = finalists or {point_key(record.decisions) for record in useful_records(read([log], mod))}
                 kept.extend(mod, [line for line in lines if _point(line) in useful])
         try:
             for name in (WORKLOADS, RECORDS):
@@ -196,18 +199,41 @@ def _finalists(lines: Sequence[Any]) -> set[str]:
     return {point for point, count in counts.items() if count > 1}
 
 
-def _useful(records: list[KernelRecord]) -> set[str]:
-    """The points that no other beats; as text."""
-    right = [record for record in records if record.instructions is not None]
+_ALIKE = 0.002
+"""Share of the cost by which a point must be better than one that takes less."""
 
-    def beats(other: KernelRecord, record: KernelRecord) -> bool:
-        mine = (record.instructions or 0, record.flash_bytes, record.workspace_bytes)
-        its = (other.instructions or 0, other.flash_bytes, other.workspace_bytes)
-        return its != mine and all(a <= b for a, b in zip(its, mine))
 
-    # Builds compare with the default, which is the first record of a workload.
-    kept = [record for record in right if record is right[0] or not any(beats(other, record) for other in right)]
-    return {point_key(record.decisions) for record in kept}
+def useful_records(records: Sequence[KernelRecord]) -> list[KernelRecord]:
+    """The records that a build may take or compare with: what formulas take, and points that no other beats."""
+    right = [record for record in records if record.cost is not None]
+    kept: list[KernelRecord] = []
+
+    def beaten(record: KernelRecord) -> bool:
+        return any(
+            other.flash_bytes <= record.flash_bytes
+            and other.workspace_bytes <= record.workspace_bytes
+            and (other.cost or 0.0) <= (1 + _ALIKE) * (record.cost or 0.0)
+            for other in kept
+        )
+
+    # The first record of a workload is a default also where logs do not say so.
+    for record in sorted(right, key=lambda r: (not r.default and r is not right[0], r.flash_bytes, r.workspace_bytes, r.cost)):
+        if record.default or record is right[0] or not beaten(record):
+            kept.append(record)
+    return [record for record in right if record in kept]
+
+
+def best_elsewhere(logs: Sequence[TuningLog]) -> dict[str, set[str]]:
+    """By the key of a workload, as kernels have it, the points that are worth trying on another core; as text."""
+    found: dict[str, set[str]] = {}
+    for log in logs:
+        for mod in log.modules():
+            key = workload_of(mod)
+            if key is not None and is_current(key):
+                workload = Workload(key["family"], key["kernel"], key["shape"])
+                useful = {point_key(record.decisions) for record in useful_records(read([log], mod))}
+                found.setdefault(workload.key, set()).update(useful)
+    return found
 
 
 def _point(line: Any) -> str:

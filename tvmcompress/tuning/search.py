@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..targets.kernels.decisions import Choice, Decisions, layer_name, point_key
 from ..targets.kernels.records import KernelRecord, append_all, read, workload_module, workload_of
 from ..targets.tuning_log import TuningLog
 from .decision_model import DecisionModel
+from .logs import best_elsewhere
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
 
 LOST = "lost"
@@ -147,6 +148,7 @@ def search(
     seed: int = 0,
     on_progress: OnProgress | None = None,
     deadline: float | None = None,
+    hints: Sequence[TuningLog] = (),
 ) -> TuningResult:
     """Search for the decisions of lowest cost.
 
@@ -159,9 +161,10 @@ def search(
         seed: Of what is drawn at random.
         on_progress: Called after every batch.
         deadline: `time.monotonic()` after which no new batch is started.
+        hints: Logs of other cores; what is best there is tried first.
     """
     start = time.monotonic()
-    run = _Search(tasks, bench, log, known, seed)
+    run = _Search(tasks, bench, log, known, hints, seed)
     result = TuningResult([task.result for task in tasks], str(log.directory), unit=bench.unit)
     spent = 0
     while spent < trials and (task := run.next_task()) is not None:
@@ -181,15 +184,25 @@ def search(
 
 
 class _Search:
-    def __init__(self, tasks: Sequence[Task], bench: Bench, log: TuningLog, known: Sequence[TuningLog], seed: int) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        bench: Bench,
+        log: TuningLog,
+        known: Sequence[TuningLog],
+        hints: Sequence[TuningLog],
+        seed: int,
+    ) -> None:
         self._bench, self._log, self._tasks = bench, log, list(tasks)
         self._random = np.random.default_rng(seed)
         self._model, self._flash = DecisionModel(seed), DecisionModel(seed)
         self._keys: dict[int, tvm.IRModule] = {}
+        self._hints = best_elsewhere(hints)
         for task in tasks:
             self._keys[id(task)] = key = workload_module(task.choice.workload, bench.core)
             task.known = {point_key(record.decisions): record for record in read(known, key)}
             task.left = [i for i, point in enumerate(task.space) if point_key(point) not in task.known]
+            self._mark_default(task)
             task.left = self._drawn(task)
             if known and bench.settled(task, key):
                 task.left = []
@@ -263,12 +276,22 @@ class _Search:
         )
 
     def _drawn(self, task: Task) -> list[int]:
-        """The points that are left, group by group in random order, that of the default first."""
+        """The points that are left: those like the default, those that are best elsewhere, then groups in random order."""
+        hinted = self._hints.get(task.choice.workload.key, ())
         groups: dict[str, list[int]] = {}
         for index in task.left:
             groups.setdefault(self._bench.group(task.space[index]), []).append(index)
         first, *others = groups.values() or [[]]
-        return [*first, *(index for i in self._random.permutation(len(others)) for index in others[i])]
+        hints = [index for index in task.left if point_key(task.space[index]) in hinted]
+        rest = (index for i in self._random.permutation(len(others)) for index in others[i])
+        return list(dict.fromkeys([*first, *hints, *rest]))
+
+    def _mark_default(self, task: Task) -> None:
+        """Say in the log that a known point is what a formula takes, which another model's may not."""
+        record = task.known.get(point_key(task.choice.default))
+        if record is not None and record.cost is not None and not record.default and self._bench.unit == "instructions":
+            record = task.known[point_key(record.decisions)] = replace(record, default=True)
+            append_all(self._log, self._keys[id(task)], [record], self._bench.log_target)
 
     def _choose(self, task: Task, count: int) -> list[int]:
         """The default first, then random points until the cost model knows something, then mostly those it likes best.
@@ -277,7 +300,7 @@ class _Search:
         flash is short. Of a group the better half is taken.
         """
         if task.default is None and 0 in task.left:
-            return task.left[: max(1, count // 4)]
+            return sorted(task.left[: max(1, count // 4)])
         points = [task.space[i] for i in task.left]
         scores = self._model.predict(task.choice.workload.shape, points)
         if scores is None or len(task.left) <= count:
@@ -295,7 +318,12 @@ class _Search:
         return sorted(list(dict.fromkeys([*explored, *frugal[:half], *ranked, *task.left]))[:count])
 
     def _record(self, task: Task, measured: Sequence[tuple[Decisions, Measured]]) -> None:
-        records = [KernelRecord(decisions, outcome.counted, **outcome.sizes) for decisions, outcome in measured]
+        # Of timings what the rounds at the end say counts, and where there are none, the formula.
+        default = point_key(task.choice.default) if self._bench.unit == "instructions" else ""
+        records = [
+            KernelRecord(decisions, outcome.counted, **outcome.sizes, default=point_key(decisions) == default)
+            for decisions, outcome in measured
+        ]
         append_all(self._log, self._keys[id(task)], records, self._bench.log_target)
         for record in records:
             task.known[point_key(record.decisions)] = record

@@ -20,6 +20,7 @@ from ..targets.x86.remote import cpu_of
 from ..targets.x86.tuning import X86Tuning
 from .boards import BoardBench
 from .kernels import EmulatorBench, kernel_tasks
+from .logs import find_logs
 from .process import WorkerPool
 from .progress import OnProgress, TuningResult
 from .search import search
@@ -91,7 +92,8 @@ def tune(
         described.require_tools()
         mod = _integer(mod, described)
         tasks = kernel_tasks(mod, described, seed)
-        result = options(tasks, EmulatorBench(described), deadline=deadline)
+        hints = [TuningLog(path) for key, path in find_logs() if key not in ("x86", name)]
+        result = options(tasks, EmulatorBench(described), deadline=deadline, hints=hints)
         if tasks:
             result.model_default, result.model_best = instructions_of_model(mod, described, [log, *known])
     else:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.integer import ops
-from tvmcompress.targets.kernels.choose import decide_together
+from tvmcompress.targets.kernels.choose import decide_together, extra_flash
 from tvmcompress.targets.kernels.decisions import Choice, Workload
 from tvmcompress.targets.kernels.records import KernelRecord
 from tvmcompress.targets.kernels.use_kernels import Site
@@ -18,6 +18,15 @@ from tvmcompress.targets.kernels.use_kernels import Site
 # Of each layer: how often it is called, and of each point (instructions, bytes of flash), the default first.
 POINT = st.tuples(st.integers(1, 50), st.integers(0, 20))
 LAYERS = st.lists(st.tuples(st.integers(1, 3), st.lists(POINT, min_size=1, max_size=4)), min_size=1, max_size=4)
+SIZES = st.builds(
+    lambda code, constants, workspaces, library: KernelRecord(
+        {"point": 0}, 1, code + constants, 0, constants, workspaces, tuple(sorted(library))
+    ),
+    st.integers(0, 4000),
+    st.integers(0, 9000),
+    st.integers(0, 4),
+    st.sets(st.sampled_from(["memset", "memcpy"])),
+)
 
 
 def site(number: int, calls: int, points: int) -> Site:
@@ -68,3 +77,33 @@ def test_a_better_point_without_the_default_is_not_compared() -> None:
     decide = decide_together([one], {one.choice.workload.key: [KernelRecord({"point": 1}, 1, 0, 0)]}, 100)
     assert decide(one.call, one.choice) == {"point": 0}
     assert np.array_equal(list(one.choice.space), [{"point": i} for i in range(3)])
+
+
+@given(
+    SIZES,
+    SIZES,
+    st.integers(1, 5),
+    st.booleans(),
+    st.integers(4, 12),
+    st.dictionaries(st.sampled_from(["memset", "memcpy"]), st.integers(4, 320), min_size=2),
+    st.sets(st.sampled_from(["memset", "memcpy"])),
+)
+def test_flash_is_never_counted_too_low(
+    option: KernelRecord,
+    default: KernelRecord,
+    layers: int,
+    shared: bool,
+    argument: int,
+    library: dict[str, int],
+    elsewhere: set[str],
+) -> None:
+    """Against a program's flash: functions shared by equal layers or not, and library functions that others may call, too."""
+
+    def program(record: KernelRecord) -> int:
+        code = record.flash_bytes - record.constant_bytes
+        called = set(record.library) | elsewhere
+        own = record.constant_bytes + argument * record.workspaces
+        return (1 if shared else layers) * code + layers * own + sum(library[name] for name in called)
+
+    assert program(option) - program(default) <= extra_flash(option, default, layers)
+    assert extra_flash(default, default, layers) == 0

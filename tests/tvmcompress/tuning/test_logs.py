@@ -21,7 +21,7 @@ from tvmcompress.targets.kernels.records import KernelRecord, append, final_deci
 from tvmcompress.targets.tuning_log import LOGS_VARIABLE, TuningLog
 from tvmcompress.targets.x86.database import LogDatabase
 from tvmcompress.targets.x86.tuning import X86Tuning
-from tvmcompress.tuning.logs import merge, open_log, prune, verify
+from tvmcompress.tuning.logs import best_elsewhere, merge, open_log, prune, verify
 from tvmcompress.tuning.tune import tune
 
 LLVM = tvm.target.Target({"kind": "llvm", "mcpu": "cortex-m4", "mtriple": "thumbv7em-none-eabi"})
@@ -83,6 +83,23 @@ def test_prune_keeps_the_default_and_what_nothing_beats(log: TuningLog, monkeypa
     monkeypatch.setitem(versions.VERSIONS, "dsp", versions.VERSIONS["dsp"] + 1)
     assert prune(TuningLog(log.directory)) == (6, 0)
     assert verify(TuningLog(log.directory)) == []
+
+
+def test_prune_keeps_what_every_formula_takes(tmp_path: Path) -> None:
+    log, key = TuningLog(tmp_path), workload_module(SMALL, "cortex-m4")
+    sizes = {"workspace_bytes": 8, "constant_bytes": 40, "workspaces": 1, "library": ("memset",)}
+    records = [
+        KernelRecord({"unroll": 1}, 900, 100, **sizes, default=True),
+        KernelRecord({"unroll": 2}, 700, 90, **sizes),
+        KernelRecord({"unroll": 3}, 950, 110, **sizes, default=True),  # of another model
+        KernelRecord({"unroll": 4}, 699, 120, **sizes),  # hardly better than what takes less
+    ]
+    for record in records:
+        append(log, key, record, LLVM)
+    assert read([log], key) == records
+    assert prune(log) == (4, 3)
+    assert read([TuningLog(tmp_path)], key) == records[:3]
+    assert best_elsewhere([TuningLog(tmp_path)]) == {SMALL.key: {json.dumps({"unroll": n}) for n in (1, 2, 3)}}
 
 
 def test_verify_names_what_builds_pass_over(log: TuningLog, monkeypatch: pytest.MonkeyPatch) -> None:
