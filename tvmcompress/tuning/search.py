@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -76,6 +77,17 @@ class Task:
         if self.taken is not None and point_key(self.taken) in costs:
             return costs[point_key(self.taken)]
         return min((costs[key] for point in self.space if (key := point_key(point)) in costs), default=None)
+
+    def worth(self, price: float) -> float:
+        """The least cost in the whole model, flash included at so much a byte; infinite where nothing is known."""
+        return min(
+            (
+                self.calls * record.cost + price * record.flash_bytes
+                for record in self.known.values()
+                if record.cost is not None
+            ),
+            default=math.inf,
+        )
 
     @property
     def expected(self) -> float:
@@ -218,7 +230,8 @@ class _Search:
 
     def run_batch(self, task: Task, most: int) -> int:
         """Measure some points of a task; how many."""
-        before = task.best
+        before, price = task.best, self._price()
+        worth = task.worth(price)
         chosen = self._choose(task, min(self._bench.batch, most))
         points = [task.space[index] for index in chosen]
         counts: Counter[str] = Counter(task.result.outcomes)
@@ -237,7 +250,8 @@ class _Search:
         task.left = [index for index in task.left if index not in chosen]
         task.result.outcomes = dict(counts)
         task.result.trials += len(chosen)
-        gained = before is None or (task.best is not None and task.best < (1 - self._bench.least_gain) * before)
+        most = 1 - self._bench.least_gain
+        gained = before is None or (task.best is not None and task.best < most * before) or task.worth(price) < most * worth
         task.stale = 0 if gained else task.stale + 1
         self._note(task)
         return len(chosen)
@@ -296,8 +310,8 @@ class _Search:
     def _choose(self, task: Task, count: int) -> list[int]:
         """The default first, then random points until the cost model knows something, then mostly those it likes best.
 
-        Half of these take no more flash than the default by another model, so that there is something to choose from where
-        flash is short. Of a group the better half is taken.
+        Half of these are best by their cost and their flash at its price, another model's: where flash is short one layer's
+        must be saved elsewhere. Of a group the better half is taken.
         """
         if task.default is None and 0 in task.left:
             return sorted(task.left[: max(1, count // 4)])
@@ -306,16 +320,37 @@ class _Search:
         if scores is None or len(task.left) <= count:
             return sorted(task.left[:count])
         flash = self._flash.predict(task.choice.workload.shape, points)
-        small = {} if flash is None else dict(zip(task.left, (flash <= 1.0).tolist(), strict=True))
-        groups: dict[str, list[int]] = {}
-        for at in np.argsort(scores, kind="stable"):
-            groups.setdefault(self._bench.group(points[at]), []).append(task.left[at])
-        ranked = [index for group in groups.values() for index in group[: -(-len(group) // 2)]]
-        frugal = [i for i in ranked if small.get(i)]
+        cheap = self._better_halves(task, scores)
+        frugal: list[int] = []
+        if flash is not None and (default := task.known.get(point_key(task.choice.default))) is not None:
+            costs = task.calls * (default.cost or 0.0) * scores
+            frugal = self._better_halves(task, costs + self._price() * default.flash_bytes * flash)
         explored = task.left[: int(count * _EXPLORE)]
         half = (count - len(explored)) // 2
         # Neighbours are of one group.
-        return sorted(list(dict.fromkeys([*explored, *frugal[:half], *ranked, *task.left]))[:count])
+        return sorted(list(dict.fromkeys([*explored, *frugal[:half], *cheap, *task.left]))[:count])
+
+    def _better_halves(self, task: Task, scores: np.ndarray) -> list[int]:
+        """The points that are left, the group of the best one first, of each group the better half."""
+        groups: dict[str, list[int]] = {}
+        for at in np.argsort(scores, kind="stable"):
+            index = task.left[at]
+            groups.setdefault(self._bench.group(task.space[index]), []).append(index)
+        return [index for group in groups.values() for index in group[: -(-len(group) // 2)]]
+
+    def _price(self) -> float:
+        """What a byte of flash is worth: the median of what layers save at best for what they take more."""
+        found = []
+        for task in self._tasks:
+            default = task.known.get(point_key(task.choice.default))
+            right = [record for record in task.known.values() if record.cost is not None]
+            if default is None or default.cost is None:
+                continue
+            best = min(right, key=lambda record: record.cost or 0.0)
+            if best.flash_bytes > default.flash_bytes:
+                saved = task.calls * (default.cost - (best.cost or 0.0))
+                found.append(saved / (best.flash_bytes - default.flash_bytes))
+        return float(np.median(found)) if found else 0.0
 
     def _record(self, task: Task, measured: Sequence[tuple[Decisions, Measured]]) -> None:
         # Of timings what the rounds at the end say counts, and where there are none, the formula.

@@ -92,7 +92,7 @@ def tune(
         described.require_tools()
         mod = _integer(mod, described)
         tasks = kernel_tasks(mod, described, seed)
-        hints = [TuningLog(path) for key, path in find_logs() if key not in ("x86", name)]
+        hints = [] if retune else [TuningLog(path) for key, path in find_logs() if key not in ("x86", name)]
         result = options(tasks, EmulatorBench(described), deadline=deadline, hints=hints)
         if tasks:
             result.model_default, result.model_best = instructions_of_model(mod, described, [log, *known])

@@ -1,0 +1,142 @@
+"""Tuning kernels: how long it takes, and what it and the logs that ship gain.
+
+Usage: python benchmarks/tuning.py [--search ic] [--target cortex-m4] [--targets cortex-m4,cortex-m33,cortex-m55] > tuning.md
+
+The official MLPerf Tiny int8 models, the digits example and ResNet-20, quantized to int8 from 100 samples. Instructions are
+executed ones under QEMU, which are exact; nothing is pruned. A search starts from nothing: without any log. CPU seconds are
+those of all processes, the emulator's included. A tuned build takes no more flash than an untuned one, unless `--spend-flash`
+says so: 16K there. With logs means those that ship, without any option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trained import folder, load
+
+import tvmcompress
+from tvmcompress.data.dataset import load_data
+from tvmcompress.model import Model
+from tvmcompress.passes._tvm import tvm
+from tvmcompress.targets.base import Measurement
+from tvmcompress.targets.registry import get_target
+from tvmcompress.tuning.tune import tune
+from tvmcompress.tuning.whole_model import executable
+
+OFFICIAL = {
+    "ic": "ic_resnet8_int8.tflite",
+    "kws": "kws_dscnn_int8.tflite",
+    "vww": "vww_mobilenetv1_025_96_int8.tflite",
+    "ad": "ad_autoencoder_int8.tflite",
+}
+MODELS = ("digits", *OFFICIAL, "resnet20")
+SPENT = 16 << 10
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build takes."""
+
+    instructions: int
+    flash: int
+
+
+def main() -> None:
+    """Print the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--search", default="ic", help="the model that is tuned from nothing; empty for none")
+    parser.add_argument("--target", default="cortex-m4")
+    parser.add_argument("--targets", default="cortex-m4,cortex-m33,cortex-m55")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--seconds", type=float, default=1500.0)
+    options = parser.parse_args()
+    print("# Tuning", "", (__doc__ or "").split("\n\n")[-1].strip(), "", sep="\n")
+    if options.search:
+        with tempfile.TemporaryDirectory() as log:
+            search(options.search, options.target, Path(log), options.seconds)
+    if options.targets:
+        print("## What the logs that ship gain", "")
+        print("| core | model | untuned | with logs | gain | flash | with logs | untuned, 16K spent | with logs | gain |")
+        print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    for target in filter(None, options.targets.split(",")):
+        for name in options.models.split(","):
+            mod = module(name)
+            cells = []
+            for spent in (None, SPENT) if spends(target) else (None,):
+                without, with_logs = (build(mod, target, log, spent) for log in (False, None))
+                assert spent is not None or with_logs.flash <= without.flash, f"{name} for {target} takes more flash"
+                cells += [f"{without.instructions:,}", f"{with_logs.instructions:,}", gain(without, with_logs)]
+                cells += [f"{without.flash:,}", f"{with_logs.flash:,}"] if spent is None else []
+            print(f"| {target} | {name} | {' | '.join([*cells, *['-'] * (8 - len(cells))])} |", flush=True)
+
+
+def search(name: str, target: str, log: Path, seconds: float) -> None:
+    """Tune a model from nothing, and print what it took and found."""
+    mod = module(name)
+    start, before = time.monotonic(), os.times()
+    result = tune(mod, target, 1_000_000, log, retune=True, time_limit=seconds)
+    wall, after = time.monotonic() - start, os.times()
+    cpu = sum(after[:4]) - sum(before[:4])
+    finished = sum(task.finished for task in result.tasks)
+    print(f"## {name} on {target}, from nothing", "", sep="\n")
+    print("| | |", "|---|---|", sep="\n")
+    print(f"| candidates | {result.trials:,}, {result.rejected} wrong |")
+    print(f"| layers whose search came to its end | {finished} of {len(result.tasks)} |")
+    print(f"| wall time | {wall:.0f} s on {len(os.sched_getaffinity(0))} cores |")
+    print(f"| CPU time | {cpu:.0f} s, {1e3 * cpu / max(1, result.trials):.0f} ms a candidate |", "", sep="\n")
+    print("| layer | candidates | untuned | best | gain |", "|---|---|---|---|---|", sep="\n")
+    for task in result.tasks:
+        if task.default_cost and task.best_cost:
+            figures = f"{task.default_cost:,.0f} | {task.best_cost:,.0f} | {1 - task.best_cost / task.default_cost:.1%}"
+            print(f"| {task.name} | {task.trials} | {figures} |")
+    for spent in (None, SPENT) if spends(target) else (None,):
+        without, with_log = (build(mod, target, choice, spent) for choice in (False, log))
+        what = "the whole model" if spent is None else "the whole model, 16K of flash spent"
+        print(f"| {what} | | {without.instructions:,} | {with_log.instructions:,} | {gain(without, with_log)} |")
+    print(flush=True)
+
+
+def spends(target: str) -> bool:
+    """Whether flash can be spent on a target."""
+    description = get_target(target).description
+    return description.family == "cortex-m" and description.dsp and not description.helium
+
+
+def gain(without: Built, with_logs: Built) -> str:
+    """Share of the instructions that is saved."""
+    return f"{1 - with_logs.instructions / without.instructions:.1%}"
+
+
+def build(mod: tvm.IRModule, target: str, log: Path | bool | None, spent: int | None) -> Built:
+    """Build with a log and count."""
+    options = {} if spent is None else {"spend_flash": spent}
+    with tempfile.TemporaryDirectory() as scratch:
+        made: Measurement = get_target(target).build(mod, Path(scratch) / "build", tuning_log=log, **options).measure()
+    return Built(made.instructions or 0, made.flash_bytes or 0)
+
+
+def module(name: str) -> tvm.IRModule:
+    """An int8 model in integer operators."""
+    return executable(_model(name).module)
+
+
+def _model(name: str) -> Model:
+    if name in OFFICIAL:
+        return tvmcompress.load(folder() / "models" / OFFICIAL[name])
+    if name == "digits":
+        examples = Path(__file__).resolve().parents[1] / "examples"
+        original = tvmcompress.load(examples / "digits.onnx")
+        data = load_data(examples / "digits_calib.npz", original.inputs)
+    else:
+        trained = load(name, 100)
+        original, data = trained.model, load_data(trained.calibration, trained.model.inputs)
+    return tvmcompress.compress(original, data, quantize="int8").model
+
+
+if __name__ == "__main__":
+    main()
