@@ -25,7 +25,7 @@ class EmulatorBench(Bench):
     """Counts executed instructions, many candidates in one program."""
 
     unit = "instructions"
-    batch = 96
+    batch = 48
     least_gain = 0.002
 
     def __init__(self, target: TunableTarget) -> None:

@@ -203,9 +203,14 @@ _ALIKE = 0.002
 """Share of the cost by which a point must be better than one that takes less."""
 
 
+_SLOW = 1.25
+"""Times the cost of what formulas take, beyond which flash that is saved is no gain."""
+
+
 def useful_records(records: Sequence[KernelRecord]) -> list[KernelRecord]:
     """The records that a build may take or compare with: what formulas take, and points that no other beats."""
     right = [record for record in records if record.cost is not None]
+    most = _SLOW * max((record.cost or 0.0 for record in right if record.default or record is right[0]), default=0.0)
     kept: list[KernelRecord] = []
 
     def beaten(record: KernelRecord) -> bool:
@@ -218,7 +223,7 @@ def useful_records(records: Sequence[KernelRecord]) -> list[KernelRecord]:
 
     # The first record of a workload is a default also where logs do not say so.
     for record in sorted(right, key=lambda r: (not r.default and r is not right[0], r.flash_bytes, r.workspace_bytes, r.cost)):
-        if record.default or record is right[0] or not beaten(record):
+        if record.default or record is right[0] or ((record.cost or 0.0) <= most and not beaten(record)):
             kept.append(record)
     return [record for record in right if record in kept]
 
