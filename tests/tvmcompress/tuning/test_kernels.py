@@ -15,10 +15,11 @@ from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.targets import get_target
 from tvmcompress.targets.kernels import versions
+from tvmcompress.targets.kernels.records import KernelRecord, append_all, workload_module
 from tvmcompress.targets.trials.image import measure
 from tvmcompress.targets.trials.site import SiteTrials
 from tvmcompress.targets.trials.tunable import TunableTarget
-from tvmcompress.targets.tuning_log import RECORDS
+from tvmcompress.targets.tuning_log import RECORDS, TuningLog
 from tvmcompress.tuning.progress import TuningProgress
 from tvmcompress.tuning.tune import tune
 
@@ -109,17 +110,16 @@ def test_points_drawn_from_the_spaces_are_right(core: str) -> None:
 @pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
 def test_a_core_that_is_compiled_for_alike_shares_the_log(tmp_path: Path) -> None:
     mod, log = network(), tmp_path / "log"
-    tune(mod, "cortex-m4", 60, log)
     m4, m7 = get_target("cortex-m4"), get_target("cortex-m7")
-    built = {
-        (target.description.name, tuned): target.build(mod, tmp_path / f"{target.description.name}{tuned}", tuning_log=choice)
-        for target in (m4, m7)
-        for tuned, choice in ((False, False), (True, log))
-    }
-    for tuned in (False, True):
-        one, other = (built[name, tuned] for name in ("cortex-m4", "cortex-m7"))
-        assert _kernels(one.path) == _kernels(other.path)
-    assert _kernels(built["cortex-m7", True].path) != _kernels(built["cortex-m7", False].path)
+    assert isinstance(m4, TunableTarget)
+    choice = m4.survey(mod)[0].choice
+    key, target = workload_module(choice.workload, "cortex-m4"), tvm.target.Target(m4.emulator().tvm)
+    records = [KernelRecord(choice.default, 1000, 90, default=True), KernelRecord(choice.space[-1], 1, 90)]
+    append_all(TuningLog(log), key, records, target)
+    for made in (m4, m7):
+        made.build(mod, tmp_path / made.description.name, tuning_log=log)
+    m7.build(mod, tmp_path / "untuned", tuning_log=False)
+    assert _kernels(tmp_path / "cortex-m7") == _kernels(tmp_path / "cortex-m4") != _kernels(tmp_path / "untuned")
 
 
 def _kernels(folder: Path) -> list[bytes]:
