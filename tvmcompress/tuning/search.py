@@ -250,8 +250,8 @@ class _Search:
         task.left = [index for index in task.left if index not in chosen]
         task.result.outcomes = dict(counts)
         task.result.trials += len(chosen)
-        most = 1 - self._bench.least_gain
-        gained = before is None or (task.best is not None and task.best < most * before) or task.worth(price) < most * worth
+        less = 1 - self._bench.least_gain
+        gained = before is None or (task.best is not None and task.best < less * before) or task.worth(price) < less * worth
         task.stale = 0 if gained else task.stale + 1
         self._note(task)
         return len(chosen)
