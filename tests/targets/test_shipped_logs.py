@@ -1,0 +1,75 @@
+"""The logs of Cortex cores that come with the package: whole, current, and taken by a plain build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tvmcompress
+from tvmcompress.data.dataset import load_data
+from tvmcompress.model import Model
+from tvmcompress.targets import get_target
+from tvmcompress.targets.kernels.choose import decide_together
+from tvmcompress.targets.kernels.records import read, workload_module, workload_of
+from tvmcompress.targets.trials.tunable import TunableTarget
+from tvmcompress.targets.tuning_log import TuningLog, packaged_log_directory, packaged_targets
+from tvmcompress.tuning.logs import useful_records, verify
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+KEYS = [name for name in packaged_targets() if name.startswith("cortex")]
+
+
+def packaged(key: str) -> TuningLog:
+    """The log that comes with the package."""
+    directory = packaged_log_directory(key)
+    assert directory is not None
+    return TuningLog(directory)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Model:
+    """The example in int8."""
+    original = tvmcompress.load(EXAMPLES / "digits.onnx")
+    return tvmcompress.compress(original, load_data(EXAMPLES / "digits_calib.npz", original.inputs), quantize="int8").model
+
+
+def test_there_are_some() -> None:
+    assert {"cortex-m4", "cortex-m55"} <= set(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_they_hold_what_gains_and_nothing_else(key: str) -> None:
+    log = packaged(key)
+    assert verify(log) == []
+    for mod in log.modules():
+        workload, records = workload_of(mod), read([log], mod)
+        assert workload is not None
+        assert workload["core"] == key
+        assert useful_records(records) == records
+        assert any(not record.default for record in records[1:])
+        assert all(record.cost and record.constant_bytes and record.flash_bytes > record.constant_bytes for record in records)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_layers_of_the_digits_example_are_decided_by_them(key: str, digits: Model) -> None:
+    target, log = get_target(key), packaged(key)
+    assert isinstance(target, TunableTarget)
+    sites = target.survey(digits.module)
+    records = {site.choice.workload.key: read([log], workload_module(site.choice.workload, key)) for site in sites}
+    decide = decide_together(sites, records, 0)
+    assert any(decide(site.call, site.choice) != site.choice.default for site in sites)
+
+
+@pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
+def test_a_plain_build_gains(digits: Model, tmp_path: Path) -> None:
+    target = get_target("cortex-m7")
+    plain = target.build(digits.module, tmp_path / "plain")
+    untuned = target.build(digits.module, tmp_path / "untuned", tuning_log=False)
+    x = np.random.default_rng(0).integers(-128, 128, (4, *plain.inputs[0].shape[1:])).astype("int8")
+    np.testing.assert_array_equal(plain.run([x])[0], untuned.run([x])[0])
+    after, before = plain.measure([x[:1]]), untuned.measure([x[:1]])
+    assert (after.instructions or 0) < 0.99 * (before.instructions or 0)
+    assert (after.flash_bytes or 0) <= (before.flash_bytes or 0)
+    assert (after.arena_bytes or 0) <= (before.arena_bytes or 0)
