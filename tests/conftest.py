@@ -47,9 +47,10 @@ def _own_tuning_logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_compiled_functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nor their compiled functions; those of this run are shared by its tests."""
+    """Nor their compiled functions; those of this run are shared by its tests, of all its workers."""
+    base = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TVMCOMPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("TVMCOMPRESS_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
         yield
 
 

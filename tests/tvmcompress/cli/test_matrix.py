@@ -121,6 +121,36 @@ def test_other_runtimes(digits: Path, tmp_path: Path, data: tuple[Any, ...]) -> 
     assert "in turns with ours" in shown
 
 
+def test_litert_takes_tflite_files(tmp_path: Path) -> None:
+    """Its own int8 kernels beside ours, on the same file, within a step of each other."""
+    pytest.importorskip("tflite")
+    pytest.importorskip("ai_edge_litert")
+    from tests.tvmcompress.importing.tflite_files import File
+
+    file = File()
+    x, y = file.input((1, 4), scale=0.5), file.input((1, 4), scale=0.25)
+    out = file.tensor((1, 4), scale=0.5)
+    file.operator("ADD", [x, y], [out], "AddOptions")
+    (tmp_path / "sum.tflite").write_bytes(file.bytes(out))
+    ran = run("benchmark", tmp_path / "sum.tflite", "--runs", 20, "--compare", "litert,onnxruntime", "--json")
+    assert ran.code == 0, ran.err
+    (build,) = ran.json["builds"]
+    litert, other = build["runtimes"]
+    assert (litert["runtime"], litert["problem"]) == ("litert", None)
+    assert litert["largest_error"] <= 1
+    assert len(litert["latency"]["samples_ms"]) == 20
+    assert "takes .onnx files" in other["problem"]
+
+
+def test_openvino(digits: Path) -> None:
+    pytest.importorskip("openvino")
+    found = run("benchmark", digits / "digits.onnx", "--runs", 10, "--compare", "openvino", "--json").json
+    (other,) = found["builds"][0]["runtimes"]
+    assert (other["runtime"], other["problem"]) == ("openvino", None)
+    assert 0 <= other["largest_error"] <= 1e-3
+    assert len(other["latency"]["samples_ms"]) == 10
+
+
 def test_turns_are_fair() -> None:
     """All run alike often, ten times in a row, and each is first in its turn."""
     order: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.tvmcompress.cli.running import run
+from tests.tvmcompress.report.pixels import read_grey, smaller, write_grey
 from tvmcompress.evaluation.accuracy import Evaluation
 from tvmcompress.evaluation.noise import LayerNoise
 from tvmcompress.measuring.record import BuildRecord, RuntimeResult
@@ -293,3 +296,46 @@ def test_nothing_is_cut_off(width: int, report: Report, tmp_path: Path) -> None:
     wide, whole, out, cut = json.loads(unescape(title.group(1)))
     assert width - 20 <= wide <= width  # a bar to scroll may stand beside it
     assert (whole, out, cut) == (wide, [], [])
+
+
+SMALLER = 8
+"""Screenshots are compared at an eighth of their size: where things are and how dark, not each stroke of a letter."""
+FONT = "DejaVu Sans"
+
+
+def screenshot(page: str, width: int, folder: Path) -> np.ndarray:
+    """A page in a window of this width, in a font that is the same everywhere."""
+    place, picture = folder / "page.html", folder / "page.png"
+    place.write_text(page.replace("</head>", f"<style>* {{ font-family: '{FONT}' !important; }}</style></head>"))
+    subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},1400",
+            f"--user-data-dir={folder / 'profile'}", "--force-device-scale-factor=1", f"--screenshot={picture}", place.as_uri(),
+        ],
+        capture_output=True, timeout=120, check=True,
+    )  # fmt: skip
+    return smaller(read_grey(picture), SMALLER)
+
+
+def has_font() -> bool:
+    """Whether the font of the pictures is here."""
+    listed = shutil.which("fc-list")
+    return listed is not None and FONT in subprocess.run([listed], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None or not has_font(), reason=f"no Chromium or no {FONT} here")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_it_looks_as_it_did(width: int, report: Report, tmp_path: Path) -> None:
+    """The pictures beside this file are what somebody has looked at; REMAKE_PICTURES=1 takes them again."""
+    host = Host(cpu="a processor", cores=2, system="Linux x86_64", python="3.11", tvm="0.27", tvmcompress="0")
+    page = html_page(report.model_copy(update={"host": host}))
+    found, kept = screenshot(page, width, tmp_path), Path(__file__).parent / "pictures" / f"report_{width}.png"
+    if os.environ.get("REMAKE_PICTURES"):
+        write_grey(kept, found)
+    expected = read_grey(kept)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 3
+    assert np.quantile(np.abs(found - expected), 0.99) < 60
+    # Without its style it is another page.
+    bare = screenshot(re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL), width, tmp_path)
+    assert np.abs(bare - expected).mean() > 6
