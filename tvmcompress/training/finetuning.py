@@ -41,6 +41,7 @@ _STATISTICS = {"relax.nn.batch_norm": (3, 4)}
 """Arguments that are no weights: they follow the data, and a variance must not become negative."""
 
 Progress = Callable[[int, int], None]
+Change = Callable[[list[np.ndarray], np.random.Generator], Sequence[np.ndarray]]
 
 
 class _NotFiniteError(ArithmeticError):
@@ -65,6 +66,7 @@ def finetune(
     teacher: Model | Sequence[Model] | None = None,
     checkpoint: str | PathLike[str] | None = None,
     on_progress: Progress | None = None,
+    change: Change | None = None,
     **options: Any,
 ) -> Model:
     """Train a float model, mostly one that has been pruned; weights that `Sparsify` has zeroed stay zero.
@@ -81,6 +83,8 @@ def finetune(
             small, see `Objective`, and `Hints` for what goes on inside.
         checkpoint: A folder in which the state after every epoch is kept: a run that was stopped goes on there.
         on_progress: Told batches done, out of how many.
+        change: Changes samples at random before they are learned from, in the place of what the recipe's `augment` does: given
+            one array an input, axis 0 the samples, and where chance comes from; returns such arrays.
         options: Fields of `FinetuneRecipe`: epochs, learning_rate, optimizer, batch_size, and so on.
 
     Returns:
@@ -95,14 +99,14 @@ def finetune(
     recipe = as_finetune_recipe(options)
     assert recipe is not None
     samples = data if isinstance(data, Dataset) else load_data(data, model.inputs)
-    training = Training(model, TorchModel(model.module), samples, teacher, recipe)
+    training = Training(model, TorchModel(model.module), samples, teacher, recipe, change=change)
     return training.run(None if checkpoint is None else Checkpoint(checkpoint, training.fingerprint()), on_progress)
 
 
 class Training:
     """One run: the network, what it learns from, and where it is.
 
-    Arguments are as of `finetune`, and the model in PyTorch, and `split`, the numbers of the samples that are learned from and
+    Arguments are as of `finetune`, the model in PyTorch, and `split`, the numbers of the samples that are learned from and
     of those held back, in the place of the share that the recipe says. With none held back the last weights are kept.
     """
 
@@ -114,6 +118,7 @@ class Training:
         teacher: Model | Sequence[Model] | None,
         recipe: FinetuneRecipe,
         split: tuple[np.ndarray, np.ndarray] | None = None,
+        change: Change | None = None,
     ) -> None:
         self._torch = load_torch()
         self._model, self._data, self.recipe = model, data, recipe
@@ -131,7 +136,12 @@ class Training:
         self._told: list[Tensor] | None = None
         self._known = np.zeros(0, bool)
         self._outputs = 0
-        if recipe.augment and any(len(spec.shape) != 4 or spec.layout == "NHWC" for spec in model.inputs[:1]):
+        self._change = change or (None if not recipe.augment else lambda x, rng: [augment(x[0], recipe.augment, rng), *x[1:]])
+        if (
+            recipe.augment
+            and change is None
+            and any(len(spec.shape) != 4 or spec.layout == "NHWC" for spec in model.inputs[:1])
+        ):
             raise UserError("flips and crops are for images, channels first; leave augment empty for this model")
         self._weights = {
             name: tensor
@@ -159,6 +169,8 @@ class Training:
             digest.update(value.tobytes())
         if self._labels is not None:
             digest.update(self._labels.tobytes())
+        if self._change is not None:
+            digest.update(getattr(self._change, "__qualname__", "").encode())
         return digest.hexdigest()[:16]
 
     def run(self, checkpoint: Checkpoint | None, on_progress: Progress | None) -> Model:
@@ -321,7 +333,7 @@ class Training:
         if self._teacher is not None:
             with self._torch.no_grad():
                 inside = rng is not None and (self._hints is not None or self._features is not None)
-                changed = rng is not None and (self.recipe.augment or mixed)
+                changed = rng is not None and (self._change is not None or mixed)
                 taught = self._teacher(*inputs) if changed or inside else self._taught(indices)
         outputs = self._network(*inputs)
         own = None if taught is None else taught[: len(outputs)]
@@ -374,8 +386,13 @@ class Training:
 
     def _inputs(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> list[Tensor]:
         values = self._data.pick(indices)
-        if rng is not None and self.recipe.augment:
-            values[0] = augment(values[0], self.recipe.augment, rng)
+        if rng is not None and self._change is not None:
+            shapes = [value.shape for value in values]
+            values = [
+                np.ascontiguousarray(value, spec.dtype) for value, spec in zip(self._change(values, rng), self._data.specs)
+            ]
+            if [value.shape for value in values] != shapes:
+                raise UserError(f"samples were changed from shapes {shapes} to {[value.shape for value in values]}; keep them")
         tensors = [self._torch.from_numpy(value) for value in values]
         last = self._torch.channels_last
         return [tensor.contiguous(memory_format=last) if tensor.ndim == 4 else tensor for tensor in tensors]

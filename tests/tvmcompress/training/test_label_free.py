@@ -227,3 +227,20 @@ def test_a_loss_that_is_not_finite_ends_training_and_the_best_stays(model, data,
     assert "ended in epoch 3, where the loss became nan" in ended.provenance[-1]
     assert any((ended.params[name] != value).any() for name, value in model.params.items())
     assert ended.params.keys() == tuned.params.keys()
+
+
+def test_samples_are_changed_as_a_function_says(model, data):
+    """Every sample becomes zero, so that only biases learn of the inputs; the samples held back are left as they are."""
+    seen = []
+
+    def blank(samples, rng):
+        seen.append(len(samples[0]))
+        return [np.zeros_like(samples[0])]
+
+    training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, recipe(batch_size=36), change=blank)
+    training._epoch(0, 1, training.optimizer(0.01), None)
+    assert seen == [36]
+    first = next(name for name, tensor in training._weights.items() if tensor.ndim == 4)
+    assert (training._weights[first].grad == 0).all()
+    with pytest.raises(UserError, match="changed from shapes"):
+        finetune(model, data, epochs=1, change=lambda samples, rng: [samples[0][:, :1]])
