@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 _DEFAULT_OUTPUT = Path("out")
 _EPOCHS = 10
+_RANKING_SAMPLES = 64
+"""Samples on which blocks are ranked."""
 
 
 @with_groups
 def distill(
     student: Annotated[
-        Path | None, typer.Argument(help="The network that learns, as compress takes one.", show_default="made by --width")
+        Path | None,
+        typer.Argument(help="The network that learns, as compress takes one.", show_default="made by --width or --depth"),
     ] = None,
     *,
     teacher: Annotated[
@@ -40,6 +43,13 @@ def distill(
         float | None,
         typer.Option(
             metavar="FRACTION", help="The student is the teacher with this fraction of its channels, the largest ones."
+        ),
+    ] = None,
+    depth: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="It has this fraction of the teacher's blocks and layers that can be left out; the others matter least.",
         ),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that comes out.")] = _DEFAULT_OUTPUT,
@@ -91,11 +101,13 @@ def distill(
     as_finetune_recipe(options)
     if hint_weight is not None and not hint:
         raise UserError("--hint-weight says nothing without --hint STUDENT=TEACHER")
-    if (student is None) == (width is None):
-        raise UserError("give a student, or --width 0.5 for one that is made of the teacher, and not both")
+    if (student is None) == (width is None and depth is None):
+        raise UserError("give a student, or --width 0.5 or --depth 0.5 for one that is made of the teacher, and not both")
     teachers = [reading.load(path) for path in teacher]
-    begun = _narrow(teachers[0], width) if student is None else reading.load(student)
+    begun = teachers[0] if student is None else reading.load(student)
     learned = read.load(train_data, begun.inputs)
+    begun = begun if depth is None else _shallow(begun, depth, learned)
+    begun = begun if width is None else _narrow(begun, width)
     judged = None if eval_data is None else read.load(eval_data, begun.inputs)
     with output_folder(output) as folder:
         with bars() as bar:
@@ -136,12 +148,28 @@ def _hints(entries: list[str] | None) -> dict[str, str] | None:
     return found or None
 
 
-def _narrow(teacher: Model, width: float | None) -> Model:
+def _shallow(teacher: Model, depth: float, data: Dataset) -> Model:
+    """The teacher with a fraction of its blocks."""
+    from ..errors import UserError
+    from ..passes import PruneBlocks
+    from ..passes.pruning.prune_blocks import find_blocks
+
+    if not 0 < depth < 1:
+        raise UserError(f"--depth {depth:g} is no fraction between 0 and 1, both excluded")
+    blocks = len({block.name for block in find_blocks(teacher.module)})
+    gone = round((1 - depth) * blocks)
+    if gone == 0:
+        raise UserError(f"--depth {depth:g} leaves the teacher as it is: {blocks} of its blocks and layers can be left out")
+    removal = PruneBlocks(data.first(_RANKING_SAMPLES).inputs(), gone)
+    return teacher.apply(removal, note=f"{depth:g} of the teacher's blocks")
+
+
+def _narrow(teacher: Model, width: float) -> Model:
     """The teacher with a fraction of its channels."""
     from ..errors import UserError
     from ..passes import PruneChannels
 
-    if width is None or not 0 < width < 1:
+    if not 0 < width < 1:
         raise UserError(f"--width {width:g} is no fraction between 0 and 1, both excluded")
     return teacher.apply(PruneChannels(1 - width, importance="l2"), note=f"{width:g} of the teacher's channels")
 

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 import tvmcompress
 from tests.tvmcompress.cli.running import refused, run
 from tvmcompress import Model, UserError, evaluate, finetune, load_data
+from tvmcompress.passes.pruning.prune_blocks import find_blocks
 from tvmcompress.training.bridge import TorchModel
 from tvmcompress.training.teachers import Hints, Teachers
 
@@ -118,6 +119,10 @@ def test_command_line(digits: Path, student_file: Path, tmp_path: Path) -> None:
     assert list(accuracies) == ["teacher", "student", "distilled"]
     assert accuracies["teacher"] > accuracies["distilled"] > accuracies["student"]
     assert Model.load(out / "model.tvmc").params["c.weight"].shape == (6, 1, 3, 3)
-    narrow = run("distill", "--width", 0.5, "--teacher", digits / "digits.onnx", *data, "--epochs", 1, "-o", tmp_path / "half")
+    smaller = ["--width", 0.5, "--depth", 0.5, *teachers, *data, "--epochs", 1, "-o", tmp_path / "half"]
+    narrow = run("distill", *smaller)
     assert narrow.code == 0, narrow.err
-    assert Model.load(tmp_path / "half" / "model.tvmc").params["stem.weight"].shape == (16, 1, 3, 3)
+    made, whole = Model.load(tmp_path / "half" / "model.tvmc"), tvmcompress.load(digits / "digits.onnx")
+    assert made.params["stem.weight"].shape == (16, 1, 3, 3)
+    blocks = [len({block.name for block in find_blocks(model.module)}) for model in (made, whole)]
+    assert blocks[0] <= blocks[1] - round(0.5 * blocks[1])
