@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from .finetune import FinetuneRecipe
+from .iterative import IterativeRecipe
 from .prune import PruneRecipe
 from .quantize import LayerRecipe, QuantizeRecipe
 from .sparsify import SparsifyRecipe
@@ -69,6 +70,7 @@ class CalibrateRecipe(Table):
 
 TABLES: dict[str, type[Table]] = {
     "prune": PruneRecipe,
+    "prune_iteratively": IterativeRecipe,
     "sparsify": SparsifyRecipe,
     "finetune": FinetuneRecipe,
     "qat": FinetuneRecipe,

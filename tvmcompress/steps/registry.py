@@ -13,6 +13,7 @@ STEPS: Registry[type[Step[Any]]] = Registry(
     of=Step,
     lazy={
         "prune": "tvmcompress.steps.prune:Prune",
+        "prune_iteratively": "tvmcompress.steps.iterative:PruneIteratively",
         "sparsify": "tvmcompress.steps.sparsify:SparsifyWeights",
         "finetune": "tvmcompress.steps.finetune:Finetune",
         "pass": "tvmcompress.steps.apply_pass:ApplyPass",
