@@ -197,12 +197,15 @@ def _restate(
         params[var.name] = execution.values[var] = value.astype(params[var.name].dtype)
 
 
-def repaired_outputs(mod: tvm.IRModule) -> list[tuple[str, int, tuple[int, ...], np.ndarray | None]]:
+def repaired_outputs(mod: tvm.IRModule, sums: bool = False) -> list[tuple[str, int, tuple[int, ...], np.ndarray | None]]:
     """The tensors that `Reconstruct` restores, in order: the name, the axis of the channels, the shape, and which of the
-    original's channels are left (int64, ascending; None for all)."""
+    original's channels are left (int64, ascending; None for all). With `sums` those behind residual additions alone, where
+    there are any."""
     kept, found = _kept_outputs(mod), []
     by_name = {var.name: var for var in GraphView(mod).values}
-    for layer in _find_layers(mod).values():
+    layers = list(_find_layers(mod).values())
+    residual = [layer for layer in layers if layer.other is not None] if sums else []
+    for layer in residual or layers:
         shape = static_shape(by_name[layer.output])
         axis = len(shape) - 1 if layer.call.op.name == "relax.matmul" else 1
         found.append((layer.output, axis, shape, kept.get(layer.weight.name)))

@@ -28,8 +28,9 @@ class _Pair:
 
 
 class Features:
-    """The tensors that `Reconstruct` restores, as far as both networks have them: results of layers behind their bias and
-    behind a residual addition, and before an activation, so that what an activation cuts off is learned too.
+    """Some of the tensors that `Reconstruct` restores, as far as both networks have them: of residual networks the sums, which
+    all that follows reads, of others the results of layers behind their bias; before an activation, so that what it cuts off
+    is learned too.
 
     Args:
         model: What learns.
@@ -40,7 +41,7 @@ class Features:
         self._torch = load_torch()
         theirs = {name: shape for name, _, shape, _ in repaired_outputs(teacher.module)}
         self._pairs = []
-        for name, axis, shape, kept in repaired_outputs(model.module):
+        for name, axis, shape, kept in repaired_outputs(model.module, sums=True):
             there = theirs.get(name)
             if there is None or len(there) != len(shape):
                 continue

@@ -27,7 +27,7 @@ from .rates import find_rate
 
 Progress = Callable[[int, int], None]
 
-_SECONDS = 100.0
+_SECONDS = 90.0
 """What it shall take about, by the two figures below, unless the number of epochs is said; it may be twice that."""
 
 _SECONDS_OF_A_MAC, _SECONDS_OF_AN_ELEMENT = 2e-11, 2.5e-9
@@ -150,7 +150,7 @@ def _defaults(model: Model, original: Model, samples: int) -> dict[str, Any]:
     return {
         "epochs": min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS),
         "batch_size": min(64, max(8, samples // _BATCHES)),
-        "augment": ("flip", "crop") if colours else (),
+        "augment": ("flip",) if colours else (),
         "mixup": 0.0 if colours else 1.0,
         "features": 1.0,
         "temperature": 4.0,
