@@ -1,6 +1,7 @@
 """Label-free distillation of networks pruned to half of their multiply-accumulates.
 
-Usage: OMP_NUM_THREADS=1 python benchmarks/distillation.py [--models ic,resnet20,kws] [--fraction 0.5] [--option NAME=VALUE ...]
+Usage: OMP_NUM_THREADS=1 python benchmarks/distillation.py [--models ic,resnet20,kws] [--fraction 0.5] [--seed 0]
+           [--option NAME=VALUE ...]
 
 Pruned by the default criterion and repaired by least squares, then trained to do what the original does (the repair
 "distill", --repair-distill), both on the same unlabelled samples: 200 of kws, 1000 training images of ic and resnet20.
@@ -29,17 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", default="ic,resnet20,kws")
     parser.add_argument("--fraction", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0, help="another one takes other samples")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the repair")
     asked = parser.parse_args()
     options = {name: ast.literal_eval(value) for name, _, value in (text.partition("=") for text in asked.option)}
     print("| model | original | pruned | repaired | distilled | CPU seconds | how |", "|---|---|---|---|---|---|---|", sep="\n")
     for name in asked.models.split(","):
-        print(row(name, asked.fraction, options), flush=True)
+        print(row(name, asked.fraction, options, asked.seed), flush=True)
 
 
-def row(name: str, fraction: float, options: dict[str, Any]) -> str:
+def row(name: str, fraction: float, options: dict[str, Any], seed: int = 0) -> str:
     """One model."""
-    trained = load(name, SAMPLES.get(name, 200))
+    trained = load(name, SAMPLES.get(name, 200), seed)
     removal = PruneToBudget(macs=fraction, importance="output_energy", samples=[trained.calibration[:200]])
     pruned = trained.model.apply(removal)
     repaired = pruned.apply(Reconstruct(trained.model.module, [trained.calibration]))

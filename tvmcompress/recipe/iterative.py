@@ -59,5 +59,5 @@ class IterativeRecipe(Table):
         left = self.left(number)
         if self.sparsity is not None:
             return SparsifyRecipe(sparsity=1 - left, exclude=self.exclude, reconstruct=False)
-        options = {"importance": self.importance, "exclude": self.exclude, "rounds": 1, "reconstruct": False}
-        return PruneRecipe(target_macs=left, **options)
+        # One round each: the repair comes before the next.
+        return PruneRecipe(target_macs=left, importance=self.importance, exclude=self.exclude, rounds=1, reconstruct=False)
