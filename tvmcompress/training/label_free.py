@@ -1,7 +1,7 @@
 """Distillation without labels: a compressed network learns from the one that it was made from, on calibration samples alone.
 
-Least squares repairs one layer after the other; here all of them move together. Few samples are enough because what is learned
-is a function: the teacher is asked about samples that are changed and mixed at random, which never come again (Beyer et al.,
+Least squares repairs one layer after the other; here all of them move together. Few samples are enough because what is
+learned is a function: where there are few, the teacher is asked about mixtures of them, which never come again (Beyer et al.,
 "Knowledge distillation: A good teacher is patient and consistent", 2022).
 """
 
@@ -27,7 +27,7 @@ from .rates import find_rate
 
 Progress = Callable[[int, int], None]
 
-_SECONDS = 90.0
+_SECONDS = 150.0
 """What it shall take about, by the two figures below, unless the number of epochs is said; it may be twice that."""
 
 _SECONDS_OF_A_MAC, _SECONDS_OF_AN_ELEMENT = 2e-11, 2.5e-9
@@ -37,6 +37,10 @@ _BACKWARDS = 3
 _FEWEST_EPOCHS, _MOST_EPOCHS = 4, 400
 _TRIALS = (1 / 16, 1 / 4)
 """The two lengths that are compared, as shares of the epochs; of half of the samples, twice, they add a third to the time."""
+
+_ENOUGH = 500
+"""So many samples are learned from as they are; fewer are mixed, lest the network learn them by heart: the keyword network at
+half of its work goes from 86.7 % to 85.3 on 200 samples as they are, and to 87.7 on mixtures of them."""
 
 _FEWEST_SAMPLES = 8
 _BATCHES = 6
@@ -57,7 +61,7 @@ def learn_from_original(
         original: What it was made from; its layers have the same names.
         data: Samples; labels are not looked at.
         on_progress: Told steps done, out of how many.
-        options: Fields of `FinetuneRecipe`; `epochs` are by default as many as take about two minutes on one core.
+        options: Fields of `FinetuneRecipe`; `epochs` are by default as many as take about three minutes on one core.
 
     Returns:
         The model with other weights.
@@ -139,7 +143,6 @@ def _rows(order: np.ndarray, unit: int) -> np.ndarray:
 
 def _defaults(model: Model, original: Model, samples: int) -> dict[str, Any]:
     spec = model.inputs[0]
-    colours = len(spec.shape) == 4 and spec.layout != "NHWC" and spec.shape[1] == 3
     costs = [
         count_macs(made.module) * _SECONDS_OF_A_MAC
         + sum(math.prod(layer.output_shape) for layer in layers(made.module)) * _SECONDS_OF_AN_ELEMENT
@@ -150,8 +153,7 @@ def _defaults(model: Model, original: Model, samples: int) -> dict[str, Any]:
     return {
         "epochs": min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS),
         "batch_size": min(64, max(8, samples // _BATCHES)),
-        "augment": ("flip",) if colours else (),
-        "mixup": 0.0 if colours else 1.0,
+        "mixup": 1.0 if samples < _ENOUGH else 0.0,
         "features": 1.0,
         "temperature": 4.0,
     }
