@@ -9,7 +9,7 @@ from typing import Any
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
-from .kernels.intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, DOTS, Dot
+from .kernels.intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, DOTS, LANES_ANNOTATION, Dot
 
 VECTOR = 8
 """32-bit lanes of an AVX2 register."""
@@ -32,6 +32,7 @@ class Layer:
         dot: The dot product instruction to use, None for ordinary arithmetic.
         packs_rows: Whether the block before the reduction packs rows for a depthwise convolution.
         blocked: Channels of a block of weights, which a vector must not leave; 0 where weights lie in no blocks.
+        lanes: 32-bit numbers of a register.
         before: Elements that are written before the reduction: the padded, widened or packed input; 0 for none.
         input_bytes: Of an element that the reduction reads.
         stages: Blocks of the tail that stay blocks.
@@ -44,6 +45,7 @@ class Layer:
     dot: Dot | None
     packs_rows: bool
     blocked: int
+    lanes: int
     before: int
     stages: int
     dtypes: str
@@ -133,6 +135,7 @@ def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
         dot=dot,
         packs_rows=packs_rows,
         blocked=dot.lanes if dot is not None else int(annotations.get(BLOCK_ANNOTATION, 0)),
+        lanes=dot.lanes if dot is not None else int(annotations.get(LANES_ANNOTATION, VECTOR)),
         before=math.prod(extents(schedule, before[-1])) if before else 0,
         stages=len(stages),
         dtypes=dtypes_of(schedule.mod),

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...passes._tvm import te, tirx, tvm
 from .host import cpu_features, resolve_cpu, tvm_target
-from .kernels.intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, DOTS, Dot
+from .kernels.intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, DOTS, LANES_ANNOTATION, Dot
 from .space import schedule_as
 
 _REPEAT = 64
@@ -61,6 +61,6 @@ def _product(dot: Dot | None, lanes: int, vectors: int, positions: int) -> tvm.I
         products = x[i, part * group + item].astype(result) * w[k // lanes, part, k % lanes, item].astype(result)
         return te.sum(products, axis=[part, item])
 
-    attrs = {BLOCK_ANNOTATION: lanes} if dot is None else {DOT_ANNOTATION: dot.broadcast}
+    attrs = {BLOCK_ANNOTATION: lanes, LANES_ANNOTATION: lanes} if dot is None else {DOT_ANNOTATION: dot.broadcast}
     out = te.compute((_REPEAT, positions, vectors * lanes), element, name="product", attrs=attrs)
     return tvm.IRModule({"main": te.create_prim_func([x, w, out]).with_attr("global_symbol", "main")})

@@ -18,7 +18,7 @@ from .templates import default_lanes, innermost_sum, schedule_elementwise, tile_
 _REGISTERS = 17
 """AVX2 has sixteen, but an operand may come from memory, so that one more costs nothing."""
 
-_WIDE_REGISTERS = 28
+_WIDE_REGISTERS = 31
 """Of the 32 that AVX-512 has."""
 
 _FIRST_CACHE, _SECOND_CACHE = 32 * 1024, 256 * 1024
@@ -123,8 +123,7 @@ def _default(layer: Layer) -> Decisions:
         # Every product has operands of its own: nothing to gain from a larger tile.
         channels, positions = options[0], max(_divisors(layer.width, VECTOR))
     else:
-        unit = VECTOR if layer.dot is None else layer.dot.lanes
-        channels, positions = default_tile(options, layer.width, unit)
+        channels, positions = default_tile(options, layer.width, layer.lanes)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
     by_channels = len(layer.rows) > 0 and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows
     return {
@@ -162,7 +161,7 @@ def _points(layer: Layer, default: Decisions) -> Iterator[Decisions]:
 
 def _is_sensible(layer: Layer, point: dict[str, Any], taps: int) -> bool:
     most = _WIDE_REGISTERS
-    used = registers(point["channels"], point["positions"] * point["rows"])
+    used = registers(point["channels"], point["positions"] * point["rows"], layer.lanes)
     if used > most:
         return False
     # Unrolling long reductions of large tiles only costs instruction cache and compile time.
@@ -173,9 +172,9 @@ def _is_sensible(layer: Layer, point: dict[str, Any], taps: int) -> bool:
     return not (point["border"] == "band" and point["order"] == "channels" and point["epilogue"] == "tile")
 
 
-def registers(lanes: int, width: int) -> int:
-    """How many 8-lane registers the sums of a tile of `width` positions times `lanes` channels occupy."""
-    return -(-lanes // VECTOR) * width
+def registers(channels: int, width: int, lanes: int) -> int:
+    """How many registers of so many lanes the sums of a tile of `width` positions times `channels` occupy."""
+    return -(-channels // lanes) * width
 
 
 def lane_options(channels: int, vector: int = VECTOR) -> list[int]:

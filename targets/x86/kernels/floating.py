@@ -20,12 +20,17 @@ from ....passes._tvm import relax, te
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.conv import output_sizes, te_pad
 from ....passes.integer.registry import make_call, register_operator, tensor_type
-from .intrinsics import BLOCK_ANNOTATION
+from .intrinsics import BLOCK_ANNOTATION, LANES_ANNOTATION
 
 
 def block_size(channels: int) -> int | None:
     """Output channels of a block: whole vectors, None where they do not divide `channels`."""
     return next((count for count in (16, 8) if channels % count == 0), None)
+
+
+def lanes_of(features: frozenset[str]) -> int:
+    """Floats of a register."""
+    return 16 if "avx512f" in features else 8
 
 
 def pack_conv2d(weight: np.ndarray, block: int) -> np.ndarray:
@@ -39,13 +44,14 @@ def pack_matmul(weight: np.ndarray, block: int) -> np.ndarray:
     return pack_conv2d(weight, block)
 
 
-def x86_conv2d(x: relax.Expr, packed: relax.Expr, attrs: Any) -> relax.Call:
+def x86_conv2d(x: relax.Expr, packed: relax.Expr, attrs: Any, lanes: int) -> relax.Call:
     """The convolution.
 
     Args:
         x: float32 (N, H, W, C).
         packed: From `pack_conv2d`.
         attrs: Of the `nn.conv2d` that it stands for.
+        lanes: `lanes_of` what is compiled for.
     """
     return make_call(
         _CONV,
@@ -53,17 +59,19 @@ def x86_conv2d(x: relax.Expr, packed: relax.Expr, attrs: Any) -> relax.Call:
         strides=list(attrs.strides),
         padding=list(attrs.padding),
         dilation=list(attrs.dilation),
+        lanes=lanes,
     )
 
 
-def x86_matmul(x: relax.Expr, packed: relax.Expr) -> relax.Call:
+def x86_matmul(x: relax.Expr, packed: relax.Expr, lanes: int) -> relax.Call:
     """The matrix product.
 
     Args:
         x: float32 (M, K).
         packed: From `pack_matmul`.
+        lanes: `lanes_of` what is compiled for.
     """
-    return make_call(_MATMUL, [x, packed])
+    return make_call(_MATMUL, [x, packed], lanes=lanes)
 
 
 def _infer_conv(call: relax.Call) -> relax.TensorType:
@@ -82,7 +90,7 @@ def _define_conv(call: relax.Call, x: Any, weight: Any) -> Any:
         value = padded[n, i * sh + row * dh, j * sw + col * dw, depth]
         return te.sum(value * weight[k // block, row, col, depth, k % block], axis=[row, col, depth])
 
-    return te.compute(_infer_conv(call).shape, element, name="conv", attrs={BLOCK_ANNOTATION: block})
+    return te.compute(_infer_conv(call).shape, element, name="conv", attrs=_annotations(call, block))
 
 
 def _infer_matmul(call: relax.Call) -> relax.TensorType:
@@ -97,7 +105,12 @@ def _define_matmul(call: relax.Call, x: Any, weight: Any) -> Any:
     def element(i: Any, j: Any) -> Any:
         return te.sum(x[i, axis] * weight[j // block, axis, j % block], axis=[axis])
 
-    return te.compute(_infer_matmul(call).shape, element, name="product", attrs={BLOCK_ANNOTATION: block})
+    return te.compute(_infer_matmul(call).shape, element, name="product", attrs=_annotations(call, block))
+
+
+def _annotations(call: relax.Call, block: int) -> dict[str, int]:
+    lanes = min(int(call.attrs.lanes), block)
+    return {BLOCK_ANNOTATION: block, **({LANES_ANNOTATION: lanes} if lanes > 8 else {})}
 
 
 _CONV = register_operator("x86_conv2d", 2, "Float convolution, weights packed for x86", _infer_conv, _define_conv)

@@ -39,6 +39,9 @@ DOT_ANNOTATION = "x86.dot"
 BLOCK_ANNOTATION = "x86.block"
 """Annotation of a block: output channels whose weights lie together; vectors may not reach beyond them."""
 
+LANES_ANNOTATION = "x86.lanes"
+"""Annotation of a block of floats: how many fit into a register, where they are not eight."""
+
 LANES_SUFFIX = ".lanes"
 
 

@@ -18,7 +18,7 @@ from ....passes.plugins.registry import Registry
 from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
-from .floating import block_size, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
+from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
 from .intrinsics import Dot, best_dot, bytewise, fits_int16
 from .requantize import shifts_simply
 
@@ -167,7 +167,7 @@ def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, f
     if block is None:
         return None
     packed = rebuilder.param(f"{var.name}.packed", pack_conv2d(weight, block))
-    return x86_conv2d(rebuilder.get(call.args[0]), packed, attrs)
+    return x86_conv2d(rebuilder.get(call.args[0]), packed, attrs, lanes_of(features))
 
 
 @KERNELS.register("relax.matmul")
@@ -182,9 +182,9 @@ def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, featu
     packed = rebuilder.param(f"{var.name}.packed", pack_matmul(weight, block))
     x = rebuilder.get(call.args[0])
     if len(outer) == 1:
-        return x86_matmul(x, packed)
+        return x86_matmul(x, packed, lanes_of(features))
     rows = rebuilder.emit(relax.op.reshape(x, (math.prod(outer), weight.shape[0])), f"{var.name}.rows")
-    return relax.op.reshape(rebuilder.emit(x86_matmul(rows, packed), f"{var.name}.product"), (*outer, weight.shape[1]))
+    return relax.op.reshape(rebuilder.emit(x86_matmul(rows, packed, lanes_of(features)), f"{var.name}.product"), (*outer, weight.shape[1]))
 
 
 def _padded(values: np.ndarray, channels: int) -> np.ndarray:
