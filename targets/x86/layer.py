@@ -26,8 +26,9 @@ class Layer:
     """The sizes of a function that has the pattern.
 
     Attributes:
-        outputs: Extents of its output, channels last, before channels that only fill up a vector are sliced off.
-        sliced: Whether they are.
+        outputs: Extents of its sum, channels last, with channels and positions that only fill up a vector or a tile.
+        width: Positions in a row that are kept.
+        cropped: Whether a block behind leaves channels out, or gives the result another shape.
         sums: Extents of its reductions, without the group that a dot product instruction adds up.
         dot: The dot product instruction to use, None for ordinary arithmetic.
         packs_rows: Whether the block before the reduction packs rows for a depthwise convolution.
@@ -40,7 +41,8 @@ class Layer:
     """
 
     outputs: tuple[int, ...]
-    sliced: bool
+    width: int
+    cropped: bool
     sums: tuple[int, ...]
     dot: Dot | None
     packs_rows: bool
@@ -66,8 +68,8 @@ class Layer:
         return self.outputs[-1]
 
     @property
-    def width(self) -> int:
-        """Positions in a row."""
+    def positions(self) -> int:
+        """Positions in a row, with those that fill up a tile."""
         return self.outputs[-2] if len(self.outputs) > 1 else 1
 
     @property
@@ -89,14 +91,18 @@ class Blocks:
     Attributes:
         before: The padding, or the packing of rows; None where the input is read as it is.
         main: The reduction.
-        stages: Blocks of the tail that stay blocks.
-        tail: The block that writes the output.
+        stages: Blocks between it and the tail that stay blocks.
+        tail: The last block on all its channels, which follows in its tiles.
+        late: Blocks behind the tail that stay blocks.
+        crop: The block that writes the output, where the tail does not.
     """
 
     before: Any | None
     main: Any
     stages: list[Any]
     tail: Any
+    late: list[Any]
+    crop: Any | None
 
 
 def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
@@ -113,34 +119,53 @@ def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
     before, main, after = blocks[:index], blocks[index], blocks[index + 1 :]
     for block in before[:-1]:
         schedule.compute_inline(block)
-    stages = [block for block in after[:-1] if stays(schedule, block)]
-    for block in after[:-1]:
-        if block not in stages:
-            schedule.compute_inline(block)
-    tail = after[-1] if after else schedule.cache_write(main, 0, "global")
     axes = schedule.get(main).iter_vars
     sums = [int(iv.dom.extent) for iv in axes if iv.iter_type == _REDUCTION]
     outputs = [int(iv.dom.extent) for iv in axes if iv.iter_type != _REDUCTION]
+    whole = _on_all_channels(schedule, after, outputs)
+    near, far = after[:whole], after[whole:]
+    if near or not far:
+        tail = near.pop() if near else schedule.cache_write(main, 0, "global")
+    else:
+        tail = schedule.cache_write(main, 0, "global")
+    crop = far.pop() if far else None
+    kept = []
+    for blocks_behind in (near, far):
+        kept.append([block for block in blocks_behind if stays(schedule, block)])
+        for block in blocks_behind:
+            if block not in kept[-1]:
+                schedule.compute_inline(block)
     written = extents(schedule, tail)
-    if not written or len(written) != len(outputs):
-        raise NotScheduledError("the tail has another rank than the reduction")
     annotations = schedule.get(main).annotations
     intrinsic = str(annotations.get(DOT_ANNOTATION, ""))
     dot = next((dot for dot in DOTS if intrinsic in (dot.broadcast, dot.packed)), None)
     packs_rows = dot is not None and intrinsic == dot.packed
     layer = Layer(
         outputs=tuple(outputs),
-        sliced=written != outputs,
+        width=written[-2] if len(written) > 1 else 1,
+        cropped=crop is not None,
         sums=tuple(sums if dot is None or packs_rows else sums[:-1]),
         dot=dot,
         packs_rows=packs_rows,
         blocked=dot.lanes if dot is not None else int(annotations.get(BLOCK_ANNOTATION, 0)),
         lanes=dot.lanes if dot is not None else int(annotations.get(LANES_ANNOTATION, VECTOR)),
         before=math.prod(extents(schedule, before[-1])) if before else 0,
-        stages=len(stages),
+        stages=len(kept[0]),
         dtypes=dtypes_of(schedule.mod),
     )
-    return layer, Blocks(before[-1] if before else None, main, stages, tail)
+    return layer, Blocks(before[-1] if before else None, main, kept[0], tail, kept[1], crop)
+
+
+def _on_all_channels(schedule: Schedule, after: list[Any], outputs: list[int]) -> int:
+    """How many of the blocks behind a sum have its shape, but for positions that only fill up a tile."""
+    count = 0
+    for block in after:
+        shape = extents(schedule, block)
+        same_rows = shape[:-2] == outputs[:-2] and shape[-1:] == outputs[-1:] and len(shape) == len(outputs)
+        if not same_rows or (len(shape) > 1 and shape[-2] > outputs[-2]):
+            break
+        count += 1
+    return count
 
 
 def dtypes_of(mod: tvm.IRModule) -> str:

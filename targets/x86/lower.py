@@ -10,6 +10,8 @@ from ...passes.graph.module_params import detach_params
 from ..channels_last import channels_last
 from ..legalize import LEGALIZE
 from .integer import integer_core
+from .kernels.functions import FUNCTIONS
+from .kernels.rows import ROWS
 from .kernels.select import select_kernels
 
 
@@ -36,7 +38,7 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.backend.DispatchSortScan(),
-        relax.transform.LegalizeOps(LEGALIZE),
+        relax.transform.LegalizeOps({**LEGALIZE, **FUNCTIONS, **ROWS}),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),

@@ -11,6 +11,7 @@ from ..kernels.records import final_decisions, workload_module
 from ..tuning_log import TuningLog
 from .layer import NotScheduledError
 from .lower import prim_funcs, workload
+from .rows import schedule_rows, sums_over_rows
 from .space import choice_of, schedule_as
 
 Decide = Callable[[Choice], Decisions | None]
@@ -85,6 +86,9 @@ def _schedule(name: str, func: tvm.tirx.PrimFunc, decide: Decide, summary: Sched
         return func
     mod = workload(func)
     try:
+        if sums_over_rows(mod):
+            summary.default.append(name)
+            return schedule_rows(mod)["main"]
         choice = choice_of(mod)
         decided = decide(choice)
         scheduled = schedule_as(mod, choice.default if decided is None else decided).mod["main"]

@@ -102,7 +102,8 @@ def _reduction_choice(mod: tvm.IRModule, layer: Layer) -> Choice:
         "block": layer.blocked,
         "before": layer.before,
         "stages": layer.stages,
-        **({"sliced": 1} if layer.sliced else {}),
+        **({"cropped": 1} if layer.cropped else {}),
+        **({"width": layer.width} if layer.width != layer.positions else {}),
         "dtypes": layer.dtypes,
     }
     kernel = "depthwise" if layer.packs_rows else "reduction"
@@ -121,9 +122,9 @@ def _default(layer: Layer) -> Decisions:
     options = lane_options(layer.channels, layer.vector)
     if layer.packs_rows:
         # Every product has operands of its own: nothing to gain from a larger tile.
-        channels, positions = options[0], max(_divisors(layer.width, VECTOR))
+        channels, positions = options[0], max(_divisors(layer.positions, VECTOR))
     else:
-        channels, positions = default_tile(options, layer.width, layer.lanes)
+        channels, positions = default_tile(options, layer.positions, layer.lanes)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
     by_channels = len(layer.rows) > 0 and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows
     return {
@@ -132,7 +133,7 @@ def _default(layer: Layer) -> Decisions:
         "rows": 1,
         "order": "channels" if by_channels and math.prod(layer.rows) > 1 else "rows",
         "border": "whole" if layer.before and not layer.packs_rows else "none",
-        "epilogue": "whole" if layer.sliced else "tile",
+        "epilogue": "tile",
         "taps": "loop",
         "unroll": 1,
     }
@@ -141,15 +142,16 @@ def _default(layer: Layer) -> Decisions:
 def _points(layer: Layer, default: Decisions) -> Iterator[Decisions]:
     """All that is sensible."""
     index = innermost_sum(layer)
-    has_rows = bool(layer.rows) and layer.rows[-1] > 1 and not layer.sliced
+    has_rows = bool(layer.rows) and layer.rows[-1] > 1
+    has_bands = len(layer.outputs) > 2 and layer.stages > 0 and layer.width == layer.positions
     taps = math.prod(extent for place, extent in enumerate(layer.sums) if place != index)
     axes: dict[str, Sequence[Any]] = {
         "channels": lane_options(layer.channels, layer.vector),
-        "positions": _divisors(layer.width, _WIDE_REGISTERS),
+        "positions": _divisors(layer.positions, _WIDE_REGISTERS),
         "rows": [count for count in (1, 2, 3, 4) if not layer.packs_rows and has_rows and layer.rows[-1] % count == 0] or [1],
         "order": ["rows", "channels"] if has_rows and not layer.packs_rows else ["rows"],
         "border": ["whole", "band"] if layer.before and not layer.packs_rows and has_rows else [default["border"]],
-        "epilogue": ["tile", "band"] if len(layer.outputs) > 2 and layer.stages and not layer.sliced else [default["epilogue"]],
+        "epilogue": ["tile", "band"] if has_bands else ["tile"],
         "taps": ["loop", "unrolled"] if 1 < taps <= 16 else ["loop"],
         "unroll": _divisors(layer.sums[index], VECTOR),
     }

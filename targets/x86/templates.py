@@ -50,12 +50,6 @@ def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = Tr
     layer, blocks = find_layer(schedule)
     threads = parallel and layer.work >= _PARALLEL_WORK
     d: dict[str, Any] = dict(decisions)
-    if layer.sliced:
-        _plain_tail(schedule, blocks)
-        _tile_sum(schedule, d, layer, blocks, [], True)
-        if blocks.before is not None:
-            vectorize_elementwise(schedule, blocks.before, threads)
-        return
     bands = d["epilogue"] == "band"
     outer = _tile_tail(schedule, d, layer, blocks, bands)
     if threads:
@@ -68,12 +62,14 @@ def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = Tr
     _tile_sum(schedule, d, layer, blocks, outer, bands)
     if blocks.before is not None:
         vectorize_elementwise(schedule, blocks.before, threads and not banded)
+    if blocks.crop is not None:
+        _plain_tail(schedule, blocks.crop, blocks.late, threads)
 
 
-def _plain_tail(schedule: Schedule, blocks: Blocks) -> None:
-    """The tail by itself, its stages in its innermost loop but one."""
-    outer = vectorize_elementwise(schedule, blocks.tail, False)
-    for stage in reversed(blocks.stages):
+def _plain_tail(schedule: Schedule, block: Any, stages: Sequence[Any], parallel: bool) -> None:
+    """What leaves channels out, by itself, its stages in its innermost loop but one."""
+    outer = vectorize_elementwise(schedule, block, parallel)
+    for stage in reversed(stages):
         if outer:
             schedule.compute_at(stage, outer[-1], preserve_unit_loops=True)
             _unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])

@@ -24,6 +24,7 @@ from ....passes.integer.registry import make_call, register_operator, tensor_typ
 from ....passes.integer.requantization import requantization_of
 from .intrinsics import DOT_ANNOTATION, DOTS, Dot
 from .requantize import requantized
+from .widths import padded_width
 
 _ROW = 32
 """Elements of which flattened rows have a multiple."""
@@ -125,7 +126,10 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
     (sh, sw), (dh, dw) = attrs.strides, attrs.dilation
     c = static_shape(call.args[0])[3]
     flat = bool(attrs.flat)
-    padded = padded_input(x, attrs, dot, slack=groups * group if flat else None)
+    # Positions that fill up a tile are computed and not kept.
+    n, rows, width, channels = shape
+    more = padded_width(width) - width
+    padded = padded_input(x, attrs, dot, slack=groups * group if flat else None, more=more * int(sw))
     row, col = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, cols), "kw")
     part, item = te.reduce_axis((0, groups), "part"), te.reduce_axis((0, group), "item")
 
@@ -137,19 +141,21 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
         product = value.astype("int32") * weight[k // lanes, row, col, part, k % lanes, item].astype("int32")
         return te.sum(product, axis=[row, col, part, item])
 
-    acc = te.compute(shape, element, name="dot", attrs={DOT_ANNOTATION: dot.broadcast})
-    return requantized(acc, bias, multiplier, shift, attrs)
+    acc = te.compute((n, rows, width + more, channels), element, name="dot", attrs={DOT_ANNOTATION: dot.broadcast})
+    return requantized(acc, shape, bias, multiplier, shift, attrs)
 
 
-def padded_input(x: Any, attrs: Any, dot: Dot, slack: int | None = None) -> Any:
+def padded_input(x: Any, attrs: Any, dot: Dot, slack: int | None = None, more: int = 0) -> Any:
     """The input with its border, as the instruction takes it.
 
     Args:
         x: int8 (N, H, W, C). attrs: With `padding` and `input_zero_point`. dot: The instruction. slack: None for (N, H,
-        W, C); otherwise rows are flattened and a kernel may read so many elements from any pixel on.
+        W, C); otherwise rows are flattened and a kernel may read so many elements from any pixel on. more: Columns on the
+        right beyond the padding.
     """
     n, h, w, c = (int(dim) for dim in x.shape)
     top, left, bottom, right = (int(pad) for pad in attrs.padding)
+    right += more
     border = tirx.const(int(attrs.input_zero_point) + dot.offset, dot.activation)
 
     def shifted(value: Any) -> Any:

@@ -99,7 +99,7 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
         return te.sum(packed_product(packed[b, i, part, j * sw + col * dw, k], weights, dot), axis=[part, col])
 
     acc = te.compute(shape, element, name="dot", attrs={DOT_ANNOTATION: dot.packed})
-    return requantized(acc, bias, multiplier, shift, attrs)
+    return requantized(acc, shape, bias, multiplier, shift, attrs)
 
 
 _DEPTHWISE = register_operator("x86_qdepthwise", 5, "Integer depthwise convolution, rows packed for x86", _infer, _define)

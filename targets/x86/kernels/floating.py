@@ -12,15 +12,17 @@ sets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ....passes._tvm import relax, te
+from ....passes._tvm import relax, te, tirx
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.conv import output_sizes, te_pad
 from ....passes.integer.registry import make_call, register_operator, tensor_type
 from .intrinsics import BLOCK_ANNOTATION, LANES_ANNOTATION
+from .widths import padded_width
 
 
 def block_size(channels: int) -> int | None:
@@ -83,14 +85,19 @@ def _infer_conv(call: relax.Call) -> relax.TensorType:
 def _define_conv(call: relax.Call, x: Any, weight: Any) -> Any:
     _, kh, kw, c, block = static_shape(call.args[1])
     (sh, sw), (dh, dw) = call.attrs.strides, call.attrs.dilation
-    padded = te_pad(x, call.attrs.padding, 0)
+    n, rows, width, channels = _infer_conv(call).shape
+    # Positions that fill up a tile are computed and not kept.
+    more = padded_width(int(width)) - int(width)
+    top, left, bottom, right = (int(pad) for pad in call.attrs.padding)
+    padded = te_pad(x, (top, left, bottom, right + more * int(sw)), 0)
     row, col, depth = te.reduce_axis((0, kh), "kh"), te.reduce_axis((0, kw), "kw"), te.reduce_axis((0, c), "ic")
 
     def element(n: Any, i: Any, j: Any, k: Any) -> Any:
         value = padded[n, i * sh + row * dh, j * sw + col * dw, depth]
         return te.sum(value * weight[k // block, row, col, depth, k % block], axis=[row, col, depth])
 
-    return te.compute(_infer_conv(call).shape, element, name="conv", attrs=_annotations(call, block))
+    acc = te.compute((n, rows, width + more, channels), element, name="conv", attrs=_annotations(call, block))
+    return _kept(acc, (n, rows, width, channels)) if more else acc
 
 
 def _infer_matmul(call: relax.Call) -> relax.TensorType:
@@ -102,10 +109,19 @@ def _define_matmul(call: relax.Call, x: Any, weight: Any) -> Any:
     _, depth, block = static_shape(call.args[1])
     axis = te.reduce_axis((0, depth), "k")
 
-    def element(i: Any, j: Any) -> Any:
-        return te.sum(x[i, axis] * weight[j // block, axis, j % block], axis=[axis])
+    rows, columns = (int(dim) for dim in _infer_matmul(call).shape)
+    more = padded_width(rows) - rows
 
-    return te.compute(_infer_matmul(call).shape, element, name="product", attrs=_annotations(call, block))
+    def element(i: Any, j: Any) -> Any:
+        row = tirx.min(i, tirx.const(rows - 1, "int32")) if more else i
+        return te.sum(x[row, axis] * weight[j // block, axis, j % block], axis=[axis])
+
+    acc = te.compute((rows + more, columns), element, name="product", attrs=_annotations(call, block))
+    return _kept(acc, (rows, columns)) if more else acc
+
+
+def _kept(acc: Any, shape: Sequence[Any]) -> Any:
+    return te.compute(shape, lambda *i: acc(*i), name="kept")
 
 
 def _annotations(call: relax.Call, block: int) -> dict[str, int]:

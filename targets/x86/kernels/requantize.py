@@ -7,6 +7,7 @@ is `(high + half + sign(high)) >> right`, with `sign` 0 or -1: five instructions
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,18 +49,19 @@ def te_multiply_small(x: Any, multiplier: int, right: int) -> Any:
     return tirx.shift_right(high + tirx.const(1 << (right - 1), "int32") + sign, tirx.const(right, "int32"))
 
 
-def requantized(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
+def requantized(acc: Any, shape: Sequence[int], bias: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
     """Bias and requantization along the last axis.
 
     Args:
         acc: int32, without bias.
+        shape: Of the result; what goes beyond it is left out.
         bias: int32 (O,).
         multiplier: int32 (O,).
         shift: int32 (O,).
         attrs: Those of the integer operators, and `simple`: whether `shifts_simply`.
     """
     # The biased sum is a buffer of its own: the simplifier would otherwise widen its two operands.
-    biased = te.compute(acc.shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
+    biased = te.compute(shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
 
     def element(*i: Any) -> Any:
         if not bool(attrs.simple):
@@ -73,4 +75,4 @@ def requantized(acc: Any, bias: Any, multiplier: Any, shift: Any, attrs: Any) ->
         value = tirx.shift_right(high + half + sign, right)
         return te_saturate(value, attrs)
 
-    return te.compute(acc.shape, element, name="requantized")
+    return te.compute(shape, element, name="requantized")

@@ -20,6 +20,7 @@ from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
 from .intrinsics import Dot, best_dot, bytewise, fits_int16
+from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import shifts_simply
 
 Use = Callable[[Rebuilder, relax.Var, relax.Call, frozenset[str]], "relax.Expr | None"]
@@ -174,6 +175,10 @@ def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, f
 def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
     weight = rebuilder.param_value(call.args[1])
     *outer, _ = static_shape(call.args[0])
+    if _is_product_of_tensors(call) and weight is None and str(call.ty.dtype) == "float32":
+        columns, lanes = static_shape(call)[-1], lanes_of(features)
+        packed = rebuilder.emit(x86_pack(rebuilder.get(call.args[1]), lanes), f"{var.name}.packed")
+        return x86_product(rebuilder.get(call.args[0]), packed, columns, lanes)
     if weight is None or weight.ndim != 2 or not outer or weight.dtype != np.float32:
         return None
     block = block_size(weight.shape[1])
@@ -184,7 +189,26 @@ def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, featu
     if len(outer) == 1:
         return x86_matmul(x, packed, lanes_of(features))
     rows = rebuilder.emit(relax.op.reshape(x, (math.prod(outer), weight.shape[0])), f"{var.name}.rows")
-    return relax.op.reshape(rebuilder.emit(x86_matmul(rows, packed, lanes_of(features)), f"{var.name}.product"), (*outer, weight.shape[1]))
+    return relax.op.reshape(
+        rebuilder.emit(x86_matmul(rows, packed, lanes_of(features)), f"{var.name}.product"), (*outer, weight.shape[1])
+    )
+
+
+@KERNELS.register(f"{PREFIX}qmatmul")
+def _integer_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
+    if not _is_product_of_tensors(call):
+        return None
+    columns = static_shape(call)[-1]
+    lanes = halves(features, columns).lanes
+    zero_point = int(call.attrs.input2_zero_point)
+    packed = rebuilder.emit(x86_qpack(rebuilder.get(call.args[1]), zero_point, lanes), f"{var.name}.packed")
+    return x86_qproduct(rebuilder.get(call.args[0]), packed, call.attrs, columns)
+
+
+def _is_product_of_tensors(call: relax.Call) -> bool:
+    """Whether both factors have the same leading axes, and columns enough for vectors."""
+    first, second = (static_shape(arg) for arg in call.args)
+    return len(first) >= 2 and first[:-2] == second[:-2] and second[-1] > 1
 
 
 def _padded(values: np.ndarray, channels: int) -> np.ndarray:

@@ -56,8 +56,12 @@ def test_all_that_the_machine_has_is_used(cpu: str) -> None:
         ("sapphirerapids", "amx_bf16 amx_tile amx_int8", VNNI16),
         ("sapphirerapids", "avx512_fp16", VNNI16),
         ("icelake-server", "avx512_vnni", MADD16),
-        ("znver4", "avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni avx512ifma avx512vbmi avx512_vbmi2 "
-         "avx512_bitalg avx512_vpopcntdq avx512_bf16", MADD8),
+        (
+            "znver4",
+            "avx512f avx512dq avx512cd avx512bw avx512vl avx512_vnni avx512ifma avx512vbmi avx512_vbmi2 "
+            "avx512_bitalg avx512_vpopcntdq avx512_bf16",
+            MADD8,
+        ),
     ],
 )
 def test_what_a_virtual_machine_hides_alone_is_left_out(name: str, hidden: str, dot: Dot) -> None:
