@@ -106,7 +106,8 @@ class Blocks:
 
 
 def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
-    """One block before the reduction (padding), one behind (the tail), everything else inlined, in place.
+    """One block before the reduction (padding), one behind (the tail) and one that leaves out what only fills up vectors,
+    everything else inlined, in place.
 
     Raises:
         NotScheduledError: The function has no reduction or several, or its output does not follow the pattern.
@@ -124,10 +125,7 @@ def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
     outputs = [int(iv.dom.extent) for iv in axes if iv.iter_type != _REDUCTION]
     whole = _on_all_channels(schedule, after, outputs)
     near, far = after[:whole], after[whole:]
-    if near or not far:
-        tail = near.pop() if near else schedule.cache_write(main, 0, "global")
-    else:
-        tail = schedule.cache_write(main, 0, "global")
+    tail = near.pop() if near else schedule.cache_write(main, 0, "global")
     crop = far.pop() if far else None
     kept = []
     for blocks_behind in (near, far):

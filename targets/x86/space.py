@@ -120,19 +120,25 @@ def _sizes(mod: tvm.IRModule) -> list[int]:
 
 def _default(layer: Layer) -> Decisions:
     options = lane_options(layer.channels, layer.vector)
+    # Windows whose channels do not mix, of floats: a band of rows stays in the first-level cache, and rows share it.
+    window = layer.dot is None and not layer.blocked and layer.before > 0 and len(layer.rows) > 0
+    rows = 1
     if layer.packs_rows:
         # Every product has operands of its own: nothing to gain from a larger tile.
         channels, positions = options[0], max(_divisors(layer.positions, VECTOR))
+    elif window:
+        channels, positions = options[0], max(_divisors(layer.positions, 4))
+        rows = max(count for count in (1, 2, 3, 4) if layer.rows[-1] % count == 0)
     else:
         channels, positions = default_tile(options, layer.positions, layer.lanes)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
-    by_channels = len(layer.rows) > 0 and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows
+    by_channels = len(layer.rows) > 0 and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows and not window
     return {
         "channels": channels,
         "positions": positions,
-        "rows": 1,
+        "rows": rows,
         "order": "channels" if by_channels and math.prod(layer.rows) > 1 else "rows",
-        "border": "whole" if layer.before and not layer.packs_rows else "none",
+        "border": "band" if window else "whole" if layer.before and not layer.packs_rows else "none",
         "epilogue": "tile",
         "taps": "loop",
         "unroll": 1,

@@ -1,7 +1,7 @@
 """The schedule template of x86: one reduction tiled for vector registers.
 
-Pattern: [padding] -> one reduction -> element-wise tail, the last output axis contiguous (channels of an NHWC
-convolution, columns of a matrix product). That covers convolutions, depthwise and grouped ones, dense layers, pools
+Pattern: [padding] -> one reduction -> element-wise tail [-> what leaves channels out that only fill up a vector], the last
+output axis contiguous (channels of an NHWC convolution, columns of a matrix product). That covers convolutions, depthwise and grouped ones, dense layers, pools
 and means, float or integer.
 
 Strategy: outer loops over tiles of some rows and positions times some contiguous channels; inside, the whole reduction
@@ -16,7 +16,7 @@ What is decided, by name:
 | `channels`, `positions`, `rows` | the tile |
 | `order` | the outermost loop: `rows` read all weights again and again, `channels` the input |
 | `border` | the padded, widened or packed input is written `whole`, or for a `band` of rows at a time |
-| `epilogue` | the tail follows each `tile`, a `band` of rows, or the `whole` (where it slices off channels of a vector) |
+| `epilogue` | the tail follows each `tile`, or a `band` of rows |
 | `taps` | the loops over rows and columns of the kernel are `unrolled`, or a `loop` |
 | `unroll` | how many steps of the innermost reduction are unrolled |
 """
@@ -192,7 +192,7 @@ def vectorize_elementwise(schedule: Schedule, block: Any, parallel: bool, lanes:
 
 
 def schedule_elementwise(schedule: Schedule, decisions: Decisions, parallel: bool = True) -> None:
-    """Schedule a function without reductions: everything inlined into its output, which is vectorized.
+    """Schedule a function without reductions: everything inlined into its outputs, which are vectorized.
 
     Raises:
         NotScheduledError: The function has a reduction.
@@ -200,10 +200,14 @@ def schedule_elementwise(schedule: Schedule, decisions: Decisions, parallel: boo
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     if any(is_reduction(schedule, block) for block in blocks):
         raise NotScheduledError("the function has a reduction")
-    stages = [block for block in blocks[:-1] if stays(schedule, block)]
+    params = list(schedule.mod["main"].params)
+    ends = [block for block in blocks[:-1] if any(schedule.get(block).writes[0].source.same_as(param) for param in params)]
+    stages = [block for block in blocks[:-1] if block not in ends and not ends and stays(schedule, block)]
     for block in blocks[:-1]:
-        if block not in stages:
+        if block not in stages and block not in ends:
             schedule.compute_inline(block)
+    for block in ends:
+        vectorize_elementwise(schedule, block, parallel)
     lanes: Any = decisions["lanes"]
     outer = vectorize_elementwise(schedule, blocks[-1], parallel, lanes)
     for stage in reversed(stages):

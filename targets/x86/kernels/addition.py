@@ -5,6 +5,8 @@ shifts see is known to be small, so that they take the short form of `requantize
 
 - An input is (x - zero point) * 2**20, below 2**28, times a factor of at most 1.
 - The sum of two of them is below 2**29, times a factor below 1.
+
+Where `linear_sum` knows a form without any of these roundings that gives the same for all inputs, that is computed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 from ....passes._tvm import relax, te, tirx
 from ....passes.integer.registry import make_call, register_operator
 from ....passes.integer.requantize import te_saturate
+from .linear_sum import Factor, LinearForm, Sum, linear_form
 from .requantize import te_multiply_small
 
 _INPUTS = ("input1", "input2")
@@ -38,7 +41,32 @@ def x86_qadd(call: relax.Call, a: relax.Expr, b: relax.Expr) -> relax.Call:
     return make_call(_ADD, [a, b], **dict(call.attrs.items()))
 
 
+def form_of(attrs: Any) -> LinearForm | None:
+    """The linear form of a `qadd` which `adds_simply`, by its attributes."""
+    first, second, output = (Factor(int(attrs[f"{n}_multiplier"]), int(attrs[f"{n}_shift"])) for n in (*_INPUTS, "output"))
+    zeros = (int(attrs[f"{name}_zero_point"]) for name in (*_INPUTS, "output"))
+    return linear_form(Sum(first, second, output, *zeros, int(attrs.left_shift)), int(attrs.qmin), int(attrs.qmax))
+
+
 def _define(call: relax.Call, a: Any, b: Any) -> Any:
+    form = form_of(call.attrs)
+    return _define_in_steps(call, a, b) if form is None else _define_form(call, a, b, form)
+
+
+def _define_form(call: relax.Call, a: Any, b: Any, form: LinearForm) -> Any:
+    low, high = (tirx.const(int(call.attrs[name]), "int32") for name in ("qmin", "qmax"))
+
+    def result(*i: Any) -> Any:
+        first = a(*i).astype("int32") * tirx.const(form.first, "int32")
+        second = b(*i).astype("int32") * tirx.const(form.second, "int32")
+        total = first + second + tirx.const(form.offset, "int32")
+        shifted = tirx.shift_right(total, tirx.const(form.shift, "int32"))
+        return tirx.max(tirx.min(shifted, high), low).astype("int8")
+
+    return te.compute(a.shape, result, name="sum")
+
+
+def _define_in_steps(call: relax.Call, a: Any, b: Any) -> Any:
     attrs = call.attrs
 
     def widened(tensor: Any, name: str) -> Any:

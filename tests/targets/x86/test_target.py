@@ -80,7 +80,7 @@ def test_computes_what_the_interpreter_does(artifact, samples) -> None:
 
 def test_every_heavy_function_has_a_schedule() -> None:
     compiled = compile_module(filled(Small))
-    assert set(compiled.schedules.unscheduled) == {"softmax"}
+    assert not compiled.schedules.unscheduled
     assert len(compiled.schedules.default) >= 6
 
 

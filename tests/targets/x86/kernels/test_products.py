@@ -7,14 +7,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.targets.x86.kernels.test_kernels import CPUS, Layer, check, kernel_names
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops, quantize_multipliers
 from tvmcompress.targets.x86.compile import compile_module
 from tvmcompress.targets.x86.kernels.widths import padded_width
-
-from tests.targets.x86.kernels.test_kernels import CPUS, Layer, check, kernel_names
 
 
 def module(shapes, dtype, make, params=()):
