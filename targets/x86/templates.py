@@ -1,8 +1,8 @@
 """The schedule template of x86: one reduction tiled for vector registers.
 
 Pattern: [padding] -> one reduction -> element-wise tail [-> what leaves channels out that only fill up a vector], the last
-output axis contiguous (channels of an NHWC convolution, columns of a matrix product). That covers convolutions, depthwise and grouped ones, dense layers, pools
-and means, float or integer.
+output axis contiguous (channels of an NHWC convolution, columns of a matrix product). That covers convolutions, depthwise
+and grouped ones, dense layers, pools and means, float or integer.
 
 Strategy: outer loops over tiles of some rows and positions times some contiguous channels; inside, the whole reduction
 runs with the tile held in vector registers, one broadcast of the input against vectors of weights. The tail is applied to
