@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,9 +19,15 @@ os.environ.setdefault("TVM_BIND_THREADS", "0")
 PORTABLE_CPU = "x86-64-v3"
 """AVX2 and FMA: every desktop and server CPU since about 2013, and what a portable build is compiled for."""
 
+ASK_FOR_TILES = (158, 0x1023, 18)
+"""The system call: arch_prctl, ARCH_REQ_XCOMP_PERM, the state of the tiles."""
+
 _TRIPLE = "x86_64-linux-gnu"
 _CODE_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "lzcnt", "popcnt", "movbe", "amx")
 _LEVELS = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "x86-64")
+
+# Sets that a virtual machine may have though the model that it claims to be has not.
+_ADDED = ("amx-int8", "amx-tile")
 
 # The kernel's names that are not LLVM's with other punctuation.
 _KERNEL_NAMES = {"pni": "sse3", "bmi1": "bmi", "abm": "lzcnt", "sse4_1": "sse4.1", "sse4_2": "sse4.2"}
@@ -33,20 +41,34 @@ def host_cpu() -> str:
         flags = kernel_features(Path("/proc/cpuinfo").read_text())
     except OSError:
         flags = None
+    if flags is not None and "amx-tile" in flags and not tiles_granted():
+        flags = frozenset(flag for flag in flags if not flag.startswith("amx"))
     return name if flags is None else supported_cpu(name, flags)
 
 
+@functools.cache
+def tiles_granted() -> bool:
+    """Ask Linux for the tiles of AMX, which a process has only then; whether it gives them."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return False
+    return int(ctypes.CDLL(None).syscall(*ASK_FOR_TILES)) == 0
+
+
 def supported_cpu(name: str, flags: frozenset[str]) -> str:
-    """A CPU without the instruction sets that the operating system does not offer, as a virtual machine may hide some.
+    """A CPU without the instruction sets that the operating system does not offer, as a virtual machine may hide some, and with
+    the tiles that it offers.
 
     Args:
         name: LLVM's name of the CPU.
         flags: What the operating system offers, see `kernel_features`.
 
     Returns:
-        The name, and each instruction set that is left out behind it as `,-avx512fp16`: a CPU as all functions here take it.
+        The name, and behind it each instruction set that is left out as `,-avx512fp16`, and `,+amx-int8`: a CPU as all
+        functions here take it.
     """
-    return ",".join([name, *(f"-{feature}" for feature in sorted(cpu_features(name) - flags))])
+    features = cpu_features(name)
+    added = [f"+{feature}" for feature in _ADDED if feature not in features and flags.issuperset(_ADDED)]
+    return ",".join([name, *(f"-{feature}" for feature in sorted(features - flags)), *added])
 
 
 def kernel_features(cpuinfo: str) -> frozenset[str] | None:

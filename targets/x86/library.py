@@ -13,6 +13,7 @@ import tvm.runtime._ffi_api as runtime
 from ...files.manifest import WrittenFile
 from ..emulators.tools import run
 from ..object_code import object_code
+from .host import ASK_FOR_TILES
 
 _COMPILERS = ("g++", "clang++", "gcc", "clang")
 
@@ -23,8 +24,19 @@ def compiler() -> str | None:
     return next((name for name in ([chosen] if chosen else _COMPILERS) if shutil.which(name)), None)
 
 
-def write_library(executable: Any, folder: Path) -> Path:
+_ASKING = f"""#include <unistd.h>
+__attribute__((constructor)) static void ask_for_tiles(void) {{ syscall({", ".join(map(str, ASK_FOR_TILES))}); }}
+"""
+"""Whoever loads a library that uses the tiles of AMX has to ask for them first."""
+
+
+def write_library(executable: Any, folder: Path, tiles: bool = False) -> Path:
     """Write what `relax.build` gives as a shared library, under a name made of its content.
+
+    Args:
+        executable: It.
+        folder: Where.
+        tiles: Whether its code uses the tiles of AMX.
 
     TVM's own `export_library` has LLVM write to disk, see `object_code`.
 
@@ -41,5 +53,8 @@ def write_library(executable: Any, folder: Path) -> Path:
         objects = [Path(scratch) / f"{index}.o" for index in range(len(modules))]
         for path, module in zip(objects, modules, strict=True):
             path.write_bytes(object_code(module))
+        if tiles:
+            objects.append(Path(scratch) / "tiles.c")
+            objects[-1].write_text(_ASKING)
         run([str(compiler()), "-shared", "-fPIC", "-o", library, *objects], what="linking the library", timeout=600)
     return library.rename(folder / f"model-{WrittenFile.of(library).sha256[:12]}.so")

@@ -13,6 +13,7 @@ from .integer import integer_core
 from .kernels.functions import FUNCTIONS
 from .kernels.rows import ROWS
 from .kernels.select import select_kernels
+from .kernels.tiles import legalize as legalize_tiles
 
 
 def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRModule:
@@ -38,7 +39,7 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.backend.DispatchSortScan(),
-        relax.transform.LegalizeOps({**LEGALIZE, **FUNCTIONS, **ROWS}),
+        relax.transform.LegalizeOps(_DEFINITIONS),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),
@@ -46,6 +47,9 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
         relax.transform.DeadCodeElimination(),
     ]
     return tvm.transform.Sequential(passes)(mod)
+
+
+_DEFINITIONS = {**LEGALIZE, **FUNCTIONS, **ROWS, "tvmcompress.x86_tile_conv2d": legalize_tiles}
 
 
 def prim_funcs(mod: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:

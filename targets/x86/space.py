@@ -31,6 +31,8 @@ def choice_of(mod: tvm.IRModule) -> Choice:
     Raises:
         NotScheduledError: No template fits; the message says why.
     """
+    if "tirx.is_scheduled" in (mod["main"].attrs or {}):
+        raise NotScheduledError("the function has its schedule")
     schedule = Schedule(mod)
     with _as_reason():  # what is written by hand may have no root
         blocks = schedule.get_child_blocks(schedule.get_sblock("root"))

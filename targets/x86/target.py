@@ -21,6 +21,7 @@ from .compile import compile_module
 from .host import cpu_features, cpu_level, resolve_cpu
 from .integer import integer_core, io_specs
 from .kernels.intrinsics import best_dot
+from .kernels.tiles import FEATURES
 from .library import compiler, write_library
 from .remote import X86Program, cpu_of
 from .schedule import by_logs
@@ -45,10 +46,11 @@ class X86Target(Target):
         cpu = resolve_cpu(self.description.tvm.get("mcpu", "native"))
         features = cpu_features(cpu)
         product = best_dot(features, 16)
+        tiles = "; tiles of AMX, 16,384, where a layer fills them" if features >= FEATURES else ""
         return {
             "CPU": cpu,
             "instruction sets": " ".join(sorted(features)),
-            "integer product": f"{product.instruction}, {product.lanes * product.group} products at once",
+            "integer product": f"{product.instruction}, {product.lanes * product.group} products at once{tiles}",
         }
 
     def build(
@@ -86,7 +88,7 @@ class X86Target(Target):
         inputs = with_limits(inputs, mod)
         with staged(output) as work:
             compiled = compile_module(mod, name, by_logs(logs, cpu_level(name)), threads)
-            library = write_library(compiled.executable, work)
+            library = write_library(compiled.executable, work, tiles=cpu_features(name) >= FEATURES)
             write_artifact(
                 work,
                 self.description,

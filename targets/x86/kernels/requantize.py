@@ -64,15 +64,24 @@ def requantized(acc: Any, shape: Sequence[int], bias: Any, multiplier: Any, shif
     biased = te.compute(shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
 
     def element(*i: Any) -> Any:
-        if not bool(attrs.simple):
-            return te_requantize(biased(*i), attrs, multiplier[i[-1]], shift[i[-1]])
-        product = biased(*i).astype("int64") * multiplier[i[-1]].astype("int64")
-        rounded = product + tirx.const(1 << 30, "int64")
-        high = tirx.shift_right(rounded, tirx.const(31, "int64")).astype("int32")
-        right = -shift[i[-1]]
-        half = tirx.shift_left(tirx.const(1, "int32"), right - tirx.const(1, "int32"))
-        sign = tirx.shift_right(high, tirx.const(31, "int32"))
-        value = tirx.shift_right(high + half + sign, right)
-        return te_saturate(value, attrs)
+        return requantized_element(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs)
 
     return te.compute(shape, element, name="requantized")
+
+
+def requantized_element(value: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
+    """An int8 result of a biased sum.
+
+    Args:
+        value: int32, a plain read of a buffer, see `passes.integer.requantize.te_multiply`.
+        multiplier: int32.
+        shift: int32.
+        attrs: As of `requantized`.
+    """
+    if not bool(attrs.simple):
+        return te_requantize(value, attrs, multiplier, shift)
+    rounded = value.astype("int64") * multiplier.astype("int64") + tirx.const(1 << 30, "int64")
+    high = tirx.shift_right(rounded, tirx.const(31, "int64")).astype("int32")
+    half = tirx.shift_left(tirx.const(1, "int32"), -shift - tirx.const(1, "int32"))
+    sign = tirx.shift_right(high, tirx.const(31, "int32"))
+    return te_saturate(tirx.shift_right(high + half + sign, -shift), attrs)

@@ -22,6 +22,7 @@ from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d
 from .intrinsics import Dot, best_dot, bytewise, fits_int16
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import shifts_simply
+from .tiles import FEATURES, Shape, pack_tiles, x86_tile_conv2d
 
 Use = Callable[[Rebuilder, relax.Var, relax.Call, frozenset[str]], "relax.Expr | None"]
 """Given the instruction sets, gives a call of the kernel, or None where it does not fit."""
@@ -70,11 +71,44 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
     c = operands.weight.shape[3]
     if int(call.attrs.groups) != 1:
         return None
+    if features >= FEATURES and (tiled := _tiled_convolution(rebuilder, var.name, call, operands)) is not None:
+        return tiled
     dot = _dot(features, operands, int(call.attrs.input_zero_point))
     if c % dot.group and int(call.attrs.dilation[1]) != 1:
         # A run of columns has no gaps.
         return None
     return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot)
+
+
+def _tiled_convolution(rebuilder: Rebuilder, name: str, call: relax.Call, operands: _Operands) -> relax.Expr | None:
+    n, *size, channels = static_shape(call.args[0])
+    o, kh, kw, _ = operands.weight.shape
+    _, *result, _ = static_shape(call)
+    attrs = call.attrs
+    strides, padding = (tuple(int(value) for value in values) for values in (attrs.strides, attrs.padding))
+    x = rebuilder.get(call.args[0])
+    # A product of all pixels: rows are no border to a tile.
+    merged = (kh, kw) == strides == (1, 1) and not any(padding) and size[0] > 1
+    if merged:
+        size, rows_columns = [1, math.prod(size)], result
+        result = size
+    shape = Shape(tuple(size), channels, tuple(result), o, (kh, kw), strides, padding)
+    if n != 1 or any(int(step) != 1 for step in attrs.dilation) or not shape.pays:
+        return None
+    if not merged:
+        return _on_tiles(rebuilder, name, x, operands, attrs)
+    pixels = rebuilder.emit(relax.op.reshape(x, (1, *size, channels)), f"{name}.pixels")
+    new = _on_tiles(rebuilder, name, pixels, operands, attrs)
+    return relax.op.reshape(rebuilder.emit(new, f"{name}.row"), (1, *rows_columns, o))
+
+
+def _on_tiles(rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any) -> relax.Expr:
+    o, kh, kw, _ = operands.weight.shape
+    packed, bias = pack_tiles(operands.weight, operands.bias, int(attrs.input_zero_point))
+    arrays = {"packed": packed, "folded_bias": bias, "multiplier": operands.multiplier, "shift": operands.shift}
+    given = [x, *(rebuilder.param(f"{name}.{part}", value) for part, value in arrays.items())]
+    simple = shifts_simply(operands.weight.reshape(o, -1), operands.bias, operands.shift, str(attrs.rounding))
+    return x86_tile_conv2d(given, attrs, (kh, kw), simple)
 
 
 def _dot(features: frozenset[str], operands: _Operands, zero_point: int) -> Dot:
@@ -152,8 +186,13 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
     attrs = {key: call.attrs[key] for key in dict(call.attrs.items())}
     attrs.update(strides=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1])
     as_conv = _Operands(operands.weight.reshape(o, 1, 1, k), operands.bias, operands.multiplier, operands.shift)
-    dot = _dot(features, as_conv, int(call.attrs.input_zero_point))
-    new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
+    tokens = math.prod(outer)
+    shape = Shape((1, tokens), k, (1, tokens), o, (1, 1), (1, 1), (0, 0, 0, 0))
+    if features >= FEATURES and shape.pays:
+        new = _on_tiles(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs))
+    else:
+        dot = _dot(features, as_conv, int(call.attrs.input_zero_point))
+        new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
     return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (*outer, o))
 
 

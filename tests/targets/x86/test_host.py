@@ -78,6 +78,15 @@ def test_what_a_virtual_machine_hides_alone_is_left_out(name: str, hidden: str, 
     assert set(map(str, target.attrs["mattr"])) == {f"-{feature}" for feature in host.cpu_features(name) - offered}
 
 
+def test_tiles_that_the_claimed_model_has_not_are_used() -> None:
+    offered = host.kernel_features(f"flags : {_SAPPHIRE}")
+    assert offered is not None
+    found = host.supported_cpu("rocketlake", offered)
+    assert found == "rocketlake,+amx-int8,+amx-tile"
+    assert host.cpu_features(found) - host.cpu_features("rocketlake") == {"amx-int8", "amx-tile"}
+    assert host.supported_cpu("rocketlake", offered - {"amx-int8"}) == "rocketlake"
+
+
 def test_no_flags_no_answer() -> None:
     assert host.kernel_features("processor : 0\n") is None
 

@@ -37,8 +37,11 @@ from tvmcompress.targets.x86.tuning import X86Tuning
 
 NATIVE = host.cpu_features(host.host_cpu())
 # Every product that there is, on whatever machine this runs, as far as it has the instructions.
-SETS = ["x86-64-v3", "x86-64-v3,+avxvnni", "x86-64-v4", "x86-64-v4,+avx512vnni"]
+TILES = "x86-64-v4,+avx512vnni,+amx-int8,+amx-tile"
+SETS = ["x86-64-v3", "x86-64-v3,+avxvnni", "x86-64-v4", "x86-64-v4,+avx512vnni", TILES]
 OFFERED = host.kernel_features(Path("/proc/cpuinfo").read_text()) or NATIVE
+if not host.tiles_granted():
+    OFFERED -= {"amx-int8", "amx-tile"}
 CPUS = [
     pytest.param(cpu, marks=pytest.mark.skipif(not host.cpu_features(cpu) <= OFFERED, reason=f"this machine is no {cpu}"))
     for cpu in SETS
@@ -186,13 +189,14 @@ def test_depthwise(cpu, case) -> None:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@pytest.mark.parametrize(("samples", "k", "o"), [((1,), 7, 2), ((1,), 64, 10), ((3,), 33, 16), ((1, 7), 128, 40)])
+@pytest.mark.parametrize(("samples", "k", "o"), [((1,), 7, 2), ((1,), 64, 10), ((3,), 33, 16), ((1, 7), 128, 48)])
 def test_dense(cpu, samples, k, o) -> None:
     layer = Layer((*samples, k), k)
     operands, max_shift = layer.operands((o, k), o, k, "double")
     call = ops.qdense(layer.x, *operands, input_zero_point=5, output_zero_point=3, max_shift=max_shift)
     mod = layer.finish(call)
-    assert kernel_names(mod, NATIVE) == ["x86_qconv2d"]
+    tiled = cpu == TILES and samples == (1, 7)
+    assert kernel_names(mod, host.cpu_features(cpu)) == ["x86_tile_conv2d" if tiled and o % 16 == 0 else "x86_qconv2d"]
     check(layer, mod, cpu)
 
 
