@@ -203,11 +203,9 @@ def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, f
     layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout)
     if weight is None or layouts != ("NHWC", "HWIO", "NHWC") or int(attrs.groups) != 1 or weight.dtype != np.float32:
         return None
-    block = block_size(weight.shape[3])
-    if block is None:
-        return None
-    packed = rebuilder.param(f"{var.name}.packed", pack_conv2d(weight, block))
-    return x86_conv2d(rebuilder.get(call.args[0]), packed, attrs, lanes_of(features))
+    channels, lanes = weight.shape[3], lanes_of(features)
+    packed = rebuilder.param(f"{var.name}.packed", pack_conv2d(weight, block_size(channels, lanes)))
+    return x86_conv2d(rebuilder.get(call.args[0]), packed, attrs, channels, lanes)
 
 
 @KERNELS.register("relax.matmul")
@@ -220,16 +218,14 @@ def _float_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, featu
         return x86_product(rebuilder.get(call.args[0]), packed, columns, lanes)
     if weight is None or weight.ndim != 2 or not outer or weight.dtype != np.float32:
         return None
-    block = block_size(weight.shape[1])
-    if block is None:
-        return None
-    packed = rebuilder.param(f"{var.name}.packed", pack_matmul(weight, block))
+    channels, lanes = weight.shape[1], lanes_of(features)
+    packed = rebuilder.param(f"{var.name}.packed", pack_matmul(weight, block_size(channels, lanes)))
     x = rebuilder.get(call.args[0])
     if len(outer) == 1:
-        return x86_matmul(x, packed, lanes_of(features))
+        return x86_matmul(x, packed, channels, lanes)
     rows = rebuilder.emit(relax.op.reshape(x, (math.prod(outer), weight.shape[0])), f"{var.name}.rows")
     return relax.op.reshape(
-        rebuilder.emit(x86_matmul(rows, packed, lanes_of(features)), f"{var.name}.product"), (*outer, weight.shape[1])
+        rebuilder.emit(x86_matmul(rows, packed, channels, lanes), f"{var.name}.product"), (*outer, weight.shape[1])
     )
 
 

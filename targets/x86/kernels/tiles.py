@@ -14,6 +14,7 @@ TVM's schedules cannot say this, so the function is built directly. A processor 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,9 @@ _LEAST_USE = 0.3
 """Share of a tile of weights that is no filler."""
 _LEAST_POSITIONS = 6
 _SECOND_CACHE = 512 * 1024
+_LEAST_SUM, _LEAST_PRODUCTS = 96, 1_000_000
+_PARALLEL_PRODUCTS = 4_000_000
+"""Below, starting threads costs more than it brings."""
 _SHARES = 8
 """Pieces of work that threads may take."""
 
@@ -91,10 +95,16 @@ class Shape:
         return -(-self.result[1] // self.tiles_in_row)
 
     @property
+    def products(self) -> int:
+        """Multiply-accumulates."""
+        return math.prod(self.result) * self.outputs * self.kernel[0] * self.run
+
+    @property
     def pays(self) -> bool:
-        """Whether tiles are filled well enough."""
-        used = self.run / (self.steps * _STEPS)
-        return used >= _LEAST_USE and self.positions >= _LEAST_POSITIONS and self.outputs % _LANES == 0
+        """Whether tiles are filled well enough, and the sums are long enough, to take less time than other products do."""
+        filled = self.run / (self.steps * _STEPS) >= _LEAST_USE and self.positions >= _LEAST_POSITIONS
+        enough = self.kernel[0] * self.run >= _LEAST_SUM and self.products >= _LEAST_PRODUCTS
+        return filled and enough and self.outputs % _LANES == 0
 
 
 def pack_tiles(weight: np.ndarray, bias: np.ndarray, zero_point: int) -> tuple[np.ndarray, np.ndarray]:
@@ -226,8 +236,11 @@ def _multiply(padded: Any, weight: Any, vectors: list[Any], result: Any, shape: 
     groups, columns = -(-tiles // down), -(-shape.blocks // across)
     by_channels = int(np.prod([int(dim) for dim in weight.shape])) > _SECOND_CACHE
     outer, inner = (columns, groups) if by_channels else (groups, columns)
-    share = max(count for count in range(1, max(1, outer // _SHARES) + 1) if outer % count == 0)
-    with T.parallel(0, outer // share) as piece, T.sblock("piece", no_realize=False):
+    share = outer
+    if shape.products >= _PARALLEL_PRODUCTS:
+        share = max(count for count in range(1, max(1, outer // _SHARES) + 1) if outer % count == 0)
+    loop = T.parallel if share < outer else T.serial
+    with loop(0, outer // share) as piece, T.sblock("piece"):
         T.reads()
         T.writes()
         settings = T.sblock_alloc_buffer((64,), "uint8")

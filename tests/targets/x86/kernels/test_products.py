@@ -84,10 +84,10 @@ def test_float_product(cpu, outer, rows, depth, columns) -> None:
 
 
 @pytest.mark.parametrize("cpu", [CPUS[0], CPUS[2]])
-@pytest.mark.parametrize("tokens", [17, 197])
-def test_float_layer_over_tokens(cpu, tokens) -> None:
+@pytest.mark.parametrize(("tokens", "columns"), [(17, 48), (197, 48), (1, 10), (40, 25), (3, 5)])
+def test_float_layer_over_tokens(cpu, tokens, columns) -> None:
     random = np.random.default_rng(tokens)
-    x, weight = random.normal(size=(1, tokens, 12)).astype("float32"), random.normal(size=(12, 48)).astype("float32")
+    x, weight = random.normal(size=(1, tokens, 12)).astype("float32"), random.normal(size=(12, columns)).astype("float32")
     mod = module([x.shape, weight.shape], "float32", lambda a, w: relax.op.nn.relu(relax.op.matmul(a, w)), [weight])
     expected = np.maximum(x.astype("float64") @ weight.astype("float64"), 0)
     np.testing.assert_allclose(computed(mod, [x], cpu), expected, rtol=1e-5, atol=1e-5)
@@ -103,6 +103,20 @@ def test_rows_that_no_tile_divides(cpu, width, channels, out, kernel, stride) ->
     pad = [kernel // 2] * 4
     options = {"padding": pad, "strides": (1, stride), "input_zero_point": -3, "output_zero_point": 4, "max_shift": max_shift}
     check(layer, layer.finish(ops.qconv2d(layer.x, *operands, **options)), cpu)
+
+
+@pytest.mark.parametrize("cpu", [CPUS[0], CPUS[2]])
+@pytest.mark.parametrize(("width", "channels", "out", "stride"), [(17, 3, 16, 1), (39, 8, 10, 2), (9, 16, 60, 1), (5, 4, 3, 1)])
+def test_float_rows_and_channels_that_nothing_divides(cpu, width, channels, out, stride) -> None:
+    random = np.random.default_rng(width)
+    x = random.normal(size=(1, channels, 4, width)).astype("float32")
+    weight = random.normal(size=(out, channels, 3, 3)).astype("float32")
+    options = {"padding": [1, 1, 1, 1], "strides": [1, stride]}
+    mod = module(
+        [x.shape, weight.shape], "float32", lambda a, w: relax.op.nn.relu(relax.op.nn.conv2d(a, w, **options)), [weight]
+    )
+    (expected,) = run(mod, [x])
+    np.testing.assert_allclose(computed(mod, [x], cpu), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_computed_positions() -> None:
