@@ -11,6 +11,7 @@ from ..channels_last import channels_last
 from ..legalize import LEGALIZE
 from .integer import integer_core
 from .kernels.functions import FUNCTIONS
+from .kernels.lookup import legalize_lookup
 from .kernels.rows import ROWS
 from .kernels.select import select_kernels
 from .kernels.tiles import legalize as legalize_tiles
@@ -49,7 +50,8 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
     return tvm.transform.Sequential(passes)(mod)
 
 
-_DEFINITIONS = {**LEGALIZE, **FUNCTIONS, **ROWS, "tvmcompress.x86_tile_conv2d": legalize_tiles}
+_BUILT = {"tvmcompress.x86_tile_conv2d": legalize_tiles, "tvmcompress.x86_qlut": legalize_lookup}
+_DEFINITIONS = {**LEGALIZE, **FUNCTIONS, **ROWS, **_BUILT}
 
 
 def prim_funcs(mod: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:

@@ -44,8 +44,9 @@ def x86_qadd(call: relax.Call, a: relax.Expr, b: relax.Expr) -> relax.Call:
 def form_of(attrs: Any) -> LinearForm | None:
     """The linear form of a `qadd` which `adds_simply`, by its attributes."""
     first, second, output = (Factor(int(attrs[f"{n}_multiplier"]), int(attrs[f"{n}_shift"])) for n in (*_INPUTS, "output"))
-    zeros = (int(attrs[f"{name}_zero_point"]) for name in (*_INPUTS, "output"))
-    return linear_form(Sum(first, second, output, *zeros, int(attrs.left_shift)), int(attrs.qmin), int(attrs.qmax))
+    zero1, zero2, zero = (int(attrs[f"{name}_zero_point"]) for name in (*_INPUTS, "output"))
+    what = Sum(first, second, output, zero1, zero2, zero, int(attrs.left_shift))
+    return linear_form(what, int(attrs.qmin), int(attrs.qmax))
 
 
 def _define(call: relax.Call, a: Any, b: Any) -> Any:

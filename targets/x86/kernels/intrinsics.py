@@ -42,6 +42,9 @@ BLOCK_ANNOTATION = "x86.block"
 LANES_ANNOTATION = "x86.lanes"
 """Annotation of a block of floats: how many fit into a register, where they are not eight."""
 
+OPAQUE = 8
+"""Relax's pattern of an operator that is fused with no other."""
+
 LANES_SUFFIX = ".lanes"
 
 

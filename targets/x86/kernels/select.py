@@ -13,13 +13,14 @@ import numpy as np
 from ....passes._tvm import relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.graph.rebuild import Rebuilder, rebuild
-from ....passes.integer.registry import PREFIX
+from ....passes.integer.registry import PREFIX, dtype_of
 from ....passes.plugins.registry import Registry
 from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
 from .intrinsics import Dot, best_dot, bytewise, fits_int16
+from .lookup import FEATURE, VECTOR, x86_qlut
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import shifts_simply
 from .tiles import FEATURES, Shape, pack_tiles, x86_tile_conv2d
@@ -238,6 +239,15 @@ def _integer_product(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, fea
     zero_point = int(call.attrs.input2_zero_point)
     packed = rebuilder.emit(x86_qpack(rebuilder.get(call.args[1]), zero_point, lanes), f"{var.name}.packed")
     return x86_qproduct(rebuilder.get(call.args[0]), packed, call.attrs, columns)
+
+
+@KERNELS.register(f"{PREFIX}qlut")
+def _lookup(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: frozenset[str]) -> relax.Expr | None:
+    shape = static_shape(call)
+    if FEATURE not in features or math.prod(shape) < VECTOR or dtype_of(call.args[1]) != "int8":
+        return None
+    row = rebuilder.emit(relax.op.reshape(rebuilder.get(call.args[0]), (math.prod(shape),)), f"{var.name}.values")
+    return relax.op.reshape(rebuilder.emit(x86_qlut(row, rebuilder.get(call.args[1])), f"{var.name}.looked_up"), shape)
 
 
 def _is_product_of_tensors(call: relax.Call) -> bool:

@@ -27,6 +27,7 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.conv import output_sizes
 from ....passes.integer.registry import make_call, register_operator, tensor_type
 from ....passes.integer.requantization import requantization_of
+from .intrinsics import OPAQUE
 from .requantize import requantized_element
 
 FEATURES = frozenset({"amx-tile", "amx-int8"})
@@ -159,6 +160,7 @@ def _infer(call: relax.Call) -> relax.TensorType:
 def _shape(call: relax.Call) -> Shape:
     attrs = call.attrs
     _, h, w, c = static_shape(call.args[0])
+    top, left, bottom, right = (int(pad) for pad in attrs.padding)
     _, rows, columns, outputs = (int(dim) for dim in _infer(call).shape)
     return Shape(
         (h, w),
@@ -167,7 +169,7 @@ def _shape(call: relax.Call) -> Shape:
         outputs,
         (int(attrs.kernel[0]), int(attrs.kernel[1])),
         (int(attrs.strides[0]), int(attrs.strides[1])),
-        tuple(int(pad) for pad in attrs.padding),
+        (top, left, bottom, right),
     )
 
 
@@ -192,7 +194,7 @@ def tile_function(shape: Shape, attrs: Any) -> tirx.PrimFunc:
     outputs = shape.outputs
     with IRBuilder() as ib, T.prim_func(s_tir=True):
         T.func_name("x86_tile_conv2d")
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE})
         x = T.arg("x", T.Buffer((1, *shape.size, shape.channels), "int8"))
         weight = T.arg("weight", T.Buffer((shape.blocks, shape.kernel[0], shape.steps, _ROWS, _STEPS), "int8"))
         vectors = [T.arg(name, T.Buffer((outputs,), "int32")) for name in ("bias", "multiplier", "shift")]
