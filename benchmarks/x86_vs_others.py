@@ -8,7 +8,7 @@ each, with one thread in CPU time. Reported are the tenth percentile of the roun
 to a contender's within each round, as median and as tenth to ninetieth percentile. Ours come by the formulas ("default")
 and as tuning logs decide ("tuned"), where they know something; `--baseline` names who is divided by. Integer models are
 ours (int8, per channel), and ONNX Runtime's static quantization (QDQ, uint8 activations, int8 weights per channel), which
-OpenVINO runs, too, where it is installed; both are calibrated on the same samples: of the trained models those that come
+OpenVINO runs, too, where it is installed (with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI it does without AMX); both are calibrated on the same samples: of the trained models those that come
 with them, otherwise random ones. Inputs are random; latency of these models does not depend on values.
 """
 
@@ -136,8 +136,11 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
         if importlib.util.find_spec("openvino") is not None:
             makers["openvino"] = openvino_call
         for who, make in makers.items():
-            calls[f"{who} fp32"] = make(path, options.threads, x)
-            calls[f"{who} int8"] = make(quantized, options.threads, x)
+            for kind, file in (("fp32", path), ("int8", quantized)):
+                try:
+                    calls[f"{who} {kind}"] = make(file, options.threads, x)
+                except RuntimeError as error:
+                    print(f"{who} does not compile {file.name}: {str(error).strip().splitlines()[-1]}")
     integer = model.apply(Quantize(calibrate(model.module, [[samples]])), LowerQDQ())
     tuned = {}
     for kind, module in (("fp32", model.module), ("int8", integer.module)):
