@@ -8,8 +8,9 @@ each, with one thread in CPU time. Reported are the tenth percentile of the roun
 to a contender's within each round, as median and as tenth to ninetieth percentile. Ours come by the formulas ("default")
 and as tuning logs decide ("tuned"), where they know something; `--baseline` names who is divided by. Integer models are
 ours (int8, per channel), and ONNX Runtime's static quantization (QDQ, uint8 activations, int8 weights per channel), which
-OpenVINO runs, too, where it is installed (with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI it does without AMX); both are calibrated on the same samples: of the trained models those that come
-with them, otherwise random ones. Inputs are random; latency of these models does not depend on values.
+OpenVINO runs, too, where it is installed (with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI it does without AMX); both are
+calibrated on the same samples: of the trained models those that come with them, otherwise random ones. Inputs are
+random; latency of these models does not depend on values.
 """
 
 from __future__ import annotations
