@@ -103,7 +103,8 @@ def linear_form(what: Sum, qmin: int, qmax: int) -> LinearForm | None:
     for found in ((a1, a2, offset), _farthest(expected, (a1, a2, offset), qmin, qmax)):
         if found is None:
             continue
-        form = LinearForm(*(round(value * 2.0**shift) for value in found), shift)
+        first, second, third = (round(value * 2.0**shift) for value in found)
+        form = LinearForm(first, second, third, shift)
         if form.fits and np.array_equal(np.clip(form.table(), qmin, qmax), expected):
             return form
     return None

@@ -82,25 +82,24 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
 
 
 def _tiled_convolution(rebuilder: Rebuilder, name: str, call: relax.Call, operands: _Operands) -> relax.Expr | None:
-    n, *size, channels = static_shape(call.args[0])
+    n, h, w, channels = static_shape(call.args[0])
     o, kh, kw, _ = operands.weight.shape
-    _, *result, _ = static_shape(call)
+    _, rows, columns, _ = static_shape(call)
     attrs = call.attrs
-    strides, padding = (tuple(int(value) for value in values) for values in (attrs.strides, attrs.padding))
+    down, right = (int(step) for step in attrs.strides)
+    top, left, bottom, end = (int(pad) for pad in attrs.padding)
     x = rebuilder.get(call.args[0])
     # A product of all pixels: rows are no border to a tile.
-    merged = (kh, kw) == strides == (1, 1) and not any(padding) and size[0] > 1
-    if merged:
-        size, rows_columns = [1, math.prod(size)], result
-        result = size
-    shape = Shape(tuple(size), channels, tuple(result), o, (kh, kw), strides, padding)
+    merged = (kh, kw, down, right) == (1, 1, 1, 1) and not (top or left or bottom or end) and h > 1
+    size, result = ((1, h * w), (1, h * w)) if merged else ((h, w), (rows, columns))
+    shape = Shape(size, channels, result, o, (kh, kw), (down, right), (top, left, bottom, end))
     if n != 1 or any(int(step) != 1 for step in attrs.dilation) or not shape.pays:
         return None
     if not merged:
         return _on_tiles(rebuilder, name, x, operands, attrs)
     pixels = rebuilder.emit(relax.op.reshape(x, (1, *size, channels)), f"{name}.pixels")
     new = _on_tiles(rebuilder, name, pixels, operands, attrs)
-    return relax.op.reshape(rebuilder.emit(new, f"{name}.row"), (1, *rows_columns, o))
+    return relax.op.reshape(rebuilder.emit(new, f"{name}.row"), (1, rows, columns, o))
 
 
 def _on_tiles(rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any) -> relax.Expr:
