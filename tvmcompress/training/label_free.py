@@ -154,6 +154,4 @@ def _defaults(model: Model, original: Model, samples: int) -> dict[str, Any]:
         "epochs": min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS),
         "batch_size": min(64, max(8, samples // _BATCHES)),
         "mixup": 1.0 if samples < _ENOUGH else 0.0,
-        "features": 1.0,
-        "temperature": 4.0,
     }
