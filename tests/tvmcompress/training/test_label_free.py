@@ -64,7 +64,7 @@ def test_it_comes_closer_to_the_original_on_samples_never_seen(pruned_digits, di
     taught = learn_from_original(pruned, digits_model, samples, lambda *at: seen.append(at), epochs=40)
     before, after = (agreement(made, digits_model, test) for made in (pruned, taught))
     assert before < 0.9
-    assert after > before + 0.3 * (1 - before)
+    assert after > before + 0.2 * (1 - before)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert "distilled from the original: " in taught.provenance[-1]
     # Labels are not looked at.
