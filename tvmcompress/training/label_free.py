@@ -150,8 +150,9 @@ def _defaults(model: Model, original: Model, samples: int) -> dict[str, Any]:
     ]
     epoch = samples / spec.shape[0] * (_BACKWARDS * costs[0] + costs[1])
     epochs = round(_SECONDS / epoch)
+    few = {"mixup": 1.0, "features": 1.0, "temperature": 4.0} if samples < _ENOUGH else {}
     return {
         "epochs": min(max(epochs, _FEWEST_EPOCHS), _MOST_EPOCHS),
         "batch_size": min(64, max(8, samples // _BATCHES)),
-        "mixup": 1.0 if samples < _ENOUGH else 0.0,
+        **few,
     }
