@@ -28,6 +28,8 @@ _SHARES = (0.8, 0.65, 0.5, 0.4, 0.3)
 """Shares of the multiply-accumulates that a search begins with."""
 
 _RATE = 0.006
+_AUGMENTS = ("", "crop", "flip crop")
+_COLOURS = 3
 _SPENT_FLASH = (0, 4096, 16384, 65536)
 
 
@@ -70,7 +72,8 @@ class Point:
             if (prune.rounds or 1) > 1:
                 parts.append(f"{prune.rounds} rounds")
         if (tuning := self.recipe.finetune) is not None:
-            parts.append(f"{tuning.epochs} epochs" + (", teacher" if tuning.distill else ""))
+            changed = "".join(f", {name}s" for name in tuning.augment)
+            parts.append(f"{tuning.epochs} epochs" + (", teacher" if tuning.distill else "") + changed)
         if (quantize := self.recipe.quantize) is not None:
             several = f", {len(quantize.layers)} layers otherwise" if quantize.layers else ""
             parts.append(f"{quantize.precision}{several}")
@@ -114,6 +117,9 @@ class Space:
         self._precisions = _precisions(target, calibration)
         self._criteria = ("output_energy", "reconstruction", "l2") if calibration else ("l2", "l1")
         self._epochs, self._labelled = epochs, labelled
+        shapes = [spec.shape for spec in model.inputs]
+        self._images = all(len(shape) == 4 for shape in shapes)
+        self._colour = self._images and all(shape[1] == _COLOURS for shape in shapes)
         smaller = goal.minimize == "flash" or goal.max_flash is not None
         self._int4 = smaller and calibration and target.family != "x86"
         micro = target.family == "cortex-m"
@@ -131,6 +137,8 @@ class Space:
             recipe["finetune"] = {"epochs": epochs, "learning_rate": float(f"{rate:.3g}")}
             if self._labelled:
                 recipe["finetune"]["distill"] = trial.suggest_categorical("distill", (False, True))
+            if self._images and (changes := trial.suggest_categorical("augment", _AUGMENTS)):
+                recipe["finetune"]["augment"] = changes.split()
         precision = trial.suggest_categorical("precision", self._precisions)
         if precision != "float32":
             recipe["quantize"] = self._quantization(trial, precision)
@@ -153,7 +161,9 @@ class Space:
         if self._prunable:
             found += [{**pruned, "macs": share} for share in _SHARES]
         if self._epochs:
-            trained = {"epochs": max(self._epochs), "learning_rate": _RATE, "distill": True}
+            # What a mirror shows is a thing of the same kind in photographs, and another letter in what is written.
+            changes = "flip crop" if self._colour else ""
+            trained = {"epochs": max(self._epochs), "learning_rate": _RATE, "distill": True, "augment": changes}
             found += [{**start, **trained} for start in found[1:]]
         if self._int4:
             found.append({**plain, "int4_share": 1.0, "quant_repair": "gptq"})
