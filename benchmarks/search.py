@@ -4,7 +4,8 @@ Usage: OMP_NUM_THREADS=1 python benchmarks/search.py [--minutes 15] [--max-drop 
 
 Calibrated on 512 unlabelled training images, trained (where a point trains) on the 8068 labelled ones, compared on 367 test
 images; the same for search and recipes. Executed instructions under QEMU, exact and no time. Pruned by output energy and
-repaired where nothing else is said; the epochs of recipes by hand are 6, at a rate of 0.006 with flips, crops and the original as teacher.
+repaired where nothing else is said; the epochs of recipes by hand are 6, at a rate of 0.006 with flips, crops and the original
+as teacher.
 """
 
 from __future__ import annotations
