@@ -19,6 +19,7 @@ declare -A packages=(
     [qemu-system-arm]="qemu-system-arm"
     [qemu-aarch64]="qemu-user"
     [cmake]="cmake make"
+    [llvm-mca]="llvm"
 )
 
 install_packages() {

@@ -189,6 +189,24 @@ class ArenaBuffer(Record):
     last: int
 
 
+class CycleEstimate(Record):
+    """Cycles of one inference, estimated and not measured.
+
+    Attributes:
+        cycles: How many.
+        model: Whose model of which core.
+        assumes: What it takes for granted.
+    """
+
+    cycles: int
+    model: str
+    assumes: str
+
+    def sentence(self) -> str:
+        """What a reader must know of it."""
+        return f"an estimate, about {self.cycles:,} cycles by the scheduling model of {self.model}: {self.assumes}"
+
+
 class MemoryPlan(Record):
     """What lies where in a planned arena, and when.
 
@@ -212,6 +230,7 @@ class Measurement(Record):
         functions: Executed instructions by function, most first.
         layers: Executed instructions by layer of the model, in its order, with all that they call; the rest is the driver's.
         classes: Executed instructions by class (load, store, ...), where the emulator tells.
+        cycle_estimate: Cycles as a model of the core has them, where there is one; an estimate.
         flash_bytes: Code and constants of the model (of the shared library on a hosted target).
         code_bytes: Of these the code.
         constant_bytes: Of these the constants.
@@ -233,6 +252,7 @@ class Measurement(Record):
     functions: dict[str, int] = {}
     layers: dict[str, int] = {}
     classes: dict[str, int] = {}
+    cycle_estimate: CycleEstimate | None = None
     flash_bytes: int | None = None
     code_bytes: int | None = None
     constant_bytes: int | None = None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .evaluation.noise import LayerNoise, layer_noise
     from .exporting import export_onnx
     from .exporting.model_library import export_model_library
+    from .exporting.tvm_module import export_tvm_module
     from .importing import load
     from .measuring.benchmarking import benchmark
     from .measuring.building import build
@@ -57,6 +58,7 @@ _HOMES = {
     "compress": "compression",
     "evaluate": "evaluation.accuracy",
     "export_model_library": "exporting.model_library",
+    "export_tvm_module": "exporting.tvm_module",
     "export_onnx": "exporting",
     "finetune": "training.finetuning",
     "get_target": "targets.registry",
@@ -92,6 +94,7 @@ __all__ = [
     "evaluate",
     "export_model_library",
     "export_onnx",
+    "export_tvm_module",
     "finetune",
     "get_target",
     "layer_noise",

@@ -21,6 +21,7 @@ class BuildInfo(Record):
         prefix: Starts every symbol.
         inputs, outputs: What it takes and gives.
         program: The executable for the emulator, relative to the folder.
+        threads: The most threads that may share an inference.
         code_bytes, constant_bytes: In flash.
         arena_bytes: In RAM.
         arena_lower_bound: The most bytes alive at once: no arena can be smaller.
@@ -35,6 +36,7 @@ class BuildInfo(Record):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     program: str
+    threads: int = 1
     code_bytes: int
     constant_bytes: int
     arena_bytes: int

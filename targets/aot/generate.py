@@ -25,7 +25,7 @@ from .build_info import PREFIX
 from .compiled import Compiled, compile_program
 from .lower import LLVM_OPTIONS_ATTR
 from .patches import Patches, choose_patches
-from .plan import ALIGNMENT
+from .plan import ALIGNMENT, align
 from .program import Legalize, Program, make_program
 from .schedule import Registers
 
@@ -120,6 +120,7 @@ def generate(
     decode: Collection[str] = (),
     patch_wise: bool = False,
     needs: tuple[int, int] | None = None,
+    threads: int = 1,
 ) -> Generated:
     """Compile a model module to a library in `folder`.
 
@@ -135,6 +136,7 @@ def generate(
         decode: Stored weights ("int4", "float16") that are widened now, for speed; others are where they are read.
         patch_wise: Compute the first layers patch by patch where that makes the arena smaller.
         needs: Bits that Linux must give in AT_HWCAP and AT_HWCAP2, which the library asks before it starts.
+        threads: The most POSIX threads that share an inference; with several, the library has a pool of its own.
 
     Raises:
         UserError: The prefix cannot be one, or the model cannot be compiled.
@@ -151,7 +153,7 @@ def generate(
         registers = replace(registers, lanes=1, unroll=1)
 
     def compiled(module: tvm.IRModule) -> Compiled:
-        return compile_program(make_program(module, prefix, registers, legalize), tvm_target)
+        return compile_program(make_program(module, prefix, registers, legalize, threads=threads > 1), tvm_target, threads)
 
     made = compiled(core if is_integer(core) else channels_last(core))
     chosen = choose_patches(core, made, compiled) if patch_wise and is_integer(core) else None
@@ -160,7 +162,8 @@ def generate(
     program, arena, lowered = made.program, made.arena, made.lowered
     kernel_source = _portable(codegen_build(lowered.module, tvm_target).inspect_source()) if portable else ""
     context = {
-        **_context(program, arena, inputs, outputs, prefix, version),
+        **_context(made, inputs, outputs, prefix, version),
+        "threads": threads,
         "prototypes": _PROTOTYPE.findall(kernel_source),
         "needs": needs,
     }
@@ -169,6 +172,8 @@ def generate(
         f"{prefix}.c": "model.c.j2",
         f"{prefix}_constants.h": "constants.h.j2",
     }
+    if threads > 1:
+        names.update({f"{prefix}_pool.h": "pool.h.j2", f"{prefix}_pool.c": "pool.c.j2"})
     constant_bytes = sum(value.nbytes for value in program.constants.values())
     if constant_bytes > LARGEST_TEXT and not portable:
         constants = f"{prefix}_constants.S"
@@ -180,6 +185,8 @@ def generate(
     for name, template in names.items():
         (folder / name).write_text(_TEMPLATES.get_template(template).render(context))
     sources = [folder / f"{prefix}.c", folder / constants]
+    if threads > 1:
+        sources.append(folder / f"{prefix}_pool.c")
     objects = []
     for stale in folder.glob(f"{prefix}_kernels*"):
         stale.unlink()
@@ -214,13 +221,14 @@ def _by_options(module: tvm.IRModule) -> dict[str, tvm.IRModule]:
 
 
 def _context(
-    program: Program,
-    arena: Arena,
+    made: Compiled,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     prefix: str,
     version: str,
 ) -> dict[str, Any]:
+    program, arena = made.program, made.arena
+
     def tensor(spec: TensorSpec, name: str) -> dict[str, Any]:
         kind = spec.dtype.upper()
         return {
@@ -235,11 +243,16 @@ def _context(
         return f"(void *){prefix}_{name}" if name in program.constants else f"(void *)(arena + {arena.offset(name)})"
 
     steps = []
+    parameters: dict[str, list[str]] = {}
     for step, own in zip(program.steps, arena.workspaces):
         places = [pointer(name) for name in (*step.arguments, *step.results)]
-        places += [f"(void *)(arena + {arena.plan.offsets[name]})" for name in own]
-        steps.append({"function": step.function, "arguments": places, "layer": step.layer})
-    counts = {str(step["function"]): len(step["arguments"]) for step in steps}
+        divided = step.function in made.lowered.parallel
+        sizes = made.lowered.workspaces.get(step.function, ())
+        apart = [f" + part * {align(size)}" if divided else "" for size in sizes]
+        places += [f"(void *)(arena + {arena.plan.offsets[name]}{more})" for name, more in zip(own, apart)]
+        parameters[step.function] = ["void *"] * len(places) + ["int32_t"] * (2 * divided)
+        places += ["part", "parts"] if divided else []
+        steps.append({"function": step.function, "arguments": places, "layer": step.layer, "divided": divided})
     constants = [
         {
             "symbol": f"{prefix}_{name}",
@@ -260,7 +273,7 @@ def _context(
         "constant_bytes": sum(value.nbytes for value in program.constants.values()),
         "inputs": [tensor(spec, name) for spec, name in zip(inputs, program.inputs)],
         "outputs": [tensor(spec, name) for spec, name in zip(outputs, program.outputs)],
-        "functions": [{"name": name, "parameters": ", ".join(["void *"] * counts[name])} for name in sorted(counts)],
+        "functions": [{"name": name, "parameters": ", ".join(parameters[name])} for name in sorted(parameters)],
         "steps": steps,
         "constants": constants,
     }

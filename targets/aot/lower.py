@@ -16,6 +16,7 @@ from tvm import s_tir
 from tvm.ir import PointerType, PrimType
 
 from ...passes._tvm import tirx, tvm
+from .walk import find
 
 WORKSPACES_ATTR = "tvmcompress.workspaces"
 """PrimFunc attribute: bytes of the buffers that must lie in the arena, by name. Kernels that access a buffer by vectors
@@ -23,6 +24,13 @@ declare its size here, because TVM 0.27 undersizes such buffers (CompactBufferAl
 
 LLVM_OPTIONS_ATTR = "tvmcompress.llvm_options"
 """PrimFunc attribute: LLVM options under which the function is compiled, separated by spaces."""
+
+PARALLEL = "tvmcompress.parallel"
+"""Annotation of a loop: its rounds may run in any order and at once, if each thread has workspaces of its own. What stands
+around the loop is repeated by every thread, so it must write nothing but workspaces."""
+
+PARALLEL_ROUNDS = 64
+"""Rounds of innermost loops below which waking threads takes longer than what they save."""
 
 _STACK_LIMIT = 256
 """Bytes; larger buffers of functions that declare no workspaces go to the arena."""
@@ -35,20 +43,24 @@ class Lowered:
     Attributes:
         module: PrimFuncs with pointer parameters.
         workspaces: For each function the bytes of the workspaces that follow its other parameters.
+        parallel: Functions that compute a part of their result: their last parameters are its number and how many there are.
     """
 
     module: tvm.IRModule
     workspaces: dict[str, tuple[int, ...]]
+    parallel: frozenset[str] = frozenset()
 
 
-def lower(functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target) -> Lowered:
+def lower(functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, *, threads: bool = False) -> Lowered:
     """Lower functions to plain C functions of their names.
 
     Args:
         functions: By name; parameters are buffers.
         target: What code is generated for.
+        threads: Whether loops marked `PARALLEL` are divided among threads.
     """
     workspaces: dict[str, tuple[int, ...]] = {}
+    parallel: set[str] = set()
     transform, tir = s_tir.transform, tirx.transform
     passes = [
         tir.BindTarget(target.with_host(target)),
@@ -73,17 +85,17 @@ def lower(functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target) -> 
         tir.RemoveNoOp(),
         transform.RewriteUnsafeSelect(),
         tir.CommonSubexprElim(),
-        _plain_functions(target, workspaces),
+        _plain_functions(target, workspaces, parallel if threads else None),
         tir.LowerIntrin(),
     ]
     module = tvm.IRModule({name: func.with_attr("global_symbol", name) for name, func in functions.items()})
     with tvm.transform.PassContext(opt_level=3), target:
         module = tvm.transform.Sequential(passes)(module)
-    return Lowered(module, workspaces)
+    return Lowered(module, workspaces, frozenset(parallel))
 
 
-def _plain_functions(target: tvm.target.Target, workspaces: dict[str, tuple[int, ...]]) -> Any:
-    """The pass that turns buffers into pointers; it notes the workspaces of each function."""
+def _plain_functions(target: tvm.target.Target, workspaces: dict[str, tuple[int, ...]], parallel: set[str] | None) -> Any:
+    """The pass that turns buffers into pointers; it notes the workspaces of each function, and which compute parts."""
 
     @tirx.transform.prim_func_pass(opt_level=0, name="PlainFunctions")
     def plain(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: Any) -> tirx.PrimFunc:
@@ -109,9 +121,15 @@ def _plain_functions(target: tvm.target.Target, workspaces: dict[str, tuple[int,
             hoisted.append((pointer, size))
             return tirx.DeclBuffer(buffer, data=pointer)
 
-        body = _map_allocations(func.body, hoist)
+        body = _map(func.body, tirx.AllocBuffer, hoist)
         params += [pointer for pointer, _ in hoisted]
-        workspaces[str(func.attrs["global_symbol"])] = tuple(size for _, size in hoisted)
+        name = str(func.attrs["global_symbol"])
+        workspaces[name] = tuple(size for _, size in hoisted)
+        if parallel is not None and any(map(is_parallel, find(body, tirx.For))) and _rounds(body) >= PARALLEL_ROUNDS:
+            part, parts = (tirx.Var(text, "int32") for text in ("part", "parts"))
+            body = _map(body, tirx.For, lambda loop: _part_of(loop, part, parts))
+            params += [part, parts]
+            parallel.add(name)
         body = tirx.SeqStmt([*declarations, body]) if declarations else body
         for key, value in (("device_type", 1), ("device_id", 0)):
             body = tirx.AttrStmt("default", key, tirx.const(value, "int32"), body)
@@ -131,18 +149,43 @@ def _bytes(dtype: str) -> int:
     return max(1, data.bits * data.lanes // 8)
 
 
-def _map_allocations(stmt: tirx.Stmt, change: Callable[[tirx.AllocBuffer], tirx.Stmt]) -> tirx.Stmt:
-    """Replace allocations; TVM 0.27 has no statement mutator in Python, and allocations stand at statement level only."""
-    if isinstance(stmt, tirx.AllocBuffer):
-        return change(stmt)
+def is_parallel(loop: tirx.For) -> bool:
+    """Whether the rounds of a loop may run at once."""
+    return PARALLEL in loop.annotations
+
+
+def _part_of(loop: tirx.For, part: tirx.Var, parts: tirx.Var) -> tirx.Stmt:
+    """A loop over its share of the rounds, where it may be divided."""
+    if not is_parallel(loop):
+        return loop
+    first, end = (tirx.truncdiv(loop.extent * index, parts) for index in (part, part + 1))
+    return tirx.For(loop.loop_var, loop.min + first, end - first, loop.kind, loop.body, loop.thread_binding, {})
+
+
+def _rounds(stmt: tirx.Stmt) -> int:
+    """Rounds of innermost loops."""
     if isinstance(stmt, tirx.SeqStmt):
-        return tirx.SeqStmt([_map_allocations(part, change) for part in stmt.seq])
-    if isinstance(stmt, tirx.AttrStmt):
-        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _map_allocations(stmt.body, change))
+        return sum(map(_rounds, stmt.seq))
     if isinstance(stmt, tirx.For):
-        body = _map_allocations(stmt.body, change)
+        return int(stmt.extent) * max(1, _rounds(stmt.body)) if isinstance(stmt.extent, tirx.IntImm) else 1
+    return _rounds(stmt.body) if isinstance(stmt, tirx.AttrStmt) else 0
+
+
+def _map(stmt: tirx.Stmt, kind: type, change: Callable[[Any], tirx.Stmt]) -> tirx.Stmt:
+    """Replace statements, outer ones before what is inside them; TVM 0.27 has no statement mutator in Python.
+
+    Allocations stand at statement level only.
+    """
+    if isinstance(stmt, kind):
+        stmt = change(stmt)
+    if isinstance(stmt, tirx.SeqStmt):
+        return tirx.SeqStmt([_map(part, kind, change) for part in stmt.seq])
+    if isinstance(stmt, tirx.AttrStmt):
+        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _map(stmt.body, kind, change))
+    if isinstance(stmt, tirx.For):
+        body = _map(stmt.body, kind, change)
         return tirx.For(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations)
     if isinstance(stmt, tirx.IfThenElse):
-        otherwise = None if stmt.else_case is None else _map_allocations(stmt.else_case, change)
-        return tirx.IfThenElse(stmt.condition, _map_allocations(stmt.then_case, change), otherwise)
+        otherwise = None if stmt.else_case is None else _map(stmt.else_case, kind, change)
+        return tirx.IfThenElse(stmt.condition, _map(stmt.then_case, kind, change), otherwise)
     return stmt

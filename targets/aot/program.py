@@ -16,11 +16,13 @@ from ...passes.graph.rebuild import bindings
 from ...passes.patching.patch_execution import PATCH
 from ..legalize import LEGALIZE
 from .inplace import inplace_argument
+from .lower import is_parallel
 from .permutations import PermutationsToReshapes
 from .plain_names import with_plain_names
 from .schedule import Registers, schedule
 from .slices import JOIN, PART, SlicesToViews
 from .stored_weights import FuseStoredWeights
+from .walk import find
 from .weight_layout import LayOutWeights
 
 INPLACE_ATTR = "tvmcompress.inplace"
@@ -125,7 +127,9 @@ class Program:
         return self.tensors[name].nbytes == self.tensors[memory].nbytes
 
 
-def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize: Sequence[Legalize] = ()) -> Program:
+def make_program(
+    mod: tvm.IRModule, prefix: str, registers: Registers, legalize: Sequence[Legalize] = (), *, threads: bool = False
+) -> Program:
     """Lower a model module to a program.
 
     Args:
@@ -133,6 +137,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
         prefix: Starts the name of every function.
         registers: Of the core, for scheduling what has no kernel.
         legalize: Passes of the target that replace operators by its own kernels; what they leave gets its generic definition.
+        threads: Whether functions may run on several threads.
 
     Raises:
         UserError: An operator has no definition that can be compiled.
@@ -158,7 +163,7 @@ def make_program(mod: tvm.IRModule, prefix: str, registers: Registers, legalize:
         grouped = tvm.transform.Sequential(passes)(bound)
         lowered = relax.transform.FuseTIR()(grouped)
         lowered = relax.transform.DeadCodeElimination(["main"])(lowered)
-    return _Builder(lowered, prefix, registers, _layer_names(grouped), originals).build()
+    return _Builder(lowered, prefix, registers, _layer_names(grouped), originals, threads).build()
 
 
 def _layer_names(mod: tvm.IRModule) -> dict[str, str]:
@@ -174,9 +179,16 @@ def _layer_names(mod: tvm.IRModule) -> dict[str, str]:
 
 class _Builder:
     def __init__(
-        self, mod: tvm.IRModule, prefix: str, registers: Registers, layers: Mapping[str, str], originals: Mapping[str, str]
+        self,
+        mod: tvm.IRModule,
+        prefix: str,
+        registers: Registers,
+        layers: Mapping[str, str],
+        originals: Mapping[str, str],
+        threads: bool,
     ) -> None:
         self._mod = mod
+        self._threads = threads
         self._registers = registers
         self._layers = layers
         self._originals = originals
@@ -304,6 +316,9 @@ class _Builder:
 
     def _inplace(self, name: str) -> int | None:
         func = self._program.functions[name]
+        if self._threads and any(map(is_parallel, find(func.body, tirx.For))):
+            # One thread may read what another one has overwritten, where their rounds overlap.
+            return None
         if func.attrs is not None and INPLACE_ATTR in func.attrs:
             return int(func.attrs[INPLACE_ATTR])
         return inplace_argument(func)

@@ -18,6 +18,7 @@ from typing import Any
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tirx, tvm
+from .lower import PARALLEL
 from .walk import find
 
 _SPATIAL, _REDUCTION = 0, 2
@@ -73,6 +74,7 @@ def schedule(func: tirx.PrimFunc, registers: Registers) -> tirx.PrimFunc:
                 # A row of it at a time.
                 made.compute_at(block, loops[-2] if len(loops) > 1 else loops[-1], preserve_unit_loops=True)
             _vectorize(made, blocks[-1], registers)
+            _share_out(made, made.get_loops(blocks[-1])[:-1])
         elif len(reductions) == 1:
             _tile(made, blocks, blocks.index(reductions[0]), registers)
         scheduled = made.mod["main"]
@@ -141,6 +143,13 @@ def _tile(made: Schedule, blocks: list[Any], index: int, registers: Registers) -
         if registers.rowwise_padding and len(loops) > 2 and _is_padding(made, block):
             made.compute_at(block, loops[-3], preserve_unit_loops=True)
         _vectorize(made, block, registers)
+    _share_out(made, outer)
+
+
+def _share_out(made: Schedule, loops: list[Any]) -> None:
+    """Mark the longest of the loops around what is written: threads may divide it."""
+    if loops:
+        made.annotate(max(loops, key=lambda loop: _extent(made, loop)), PARALLEL, 1)
 
 
 def _finish_tile(made: Schedule, loops: list[Any], registers: Registers, lanes: int) -> None:

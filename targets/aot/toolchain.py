@@ -72,6 +72,20 @@ class Toolchain:
             log=self.log,
         )
 
+    def share(self, compiled: Compiled, options: Sequence[str | Path], library: Path) -> None:
+        """Link the objects of the model, which must be position-independent, to a shared library.
+
+        Raises:
+            UserError: The linker refused; its output is in the log.
+        """
+        shared = ["-shared", "-Wl,-Bsymbolic", f"-Wl,-soname,{library.name}"]
+        run(
+            [f"{self.prefix}gcc", *self.flags, *shared, *options, *compiled.library, "-lm", "-o", library],
+            what=f"linking {library.name}",
+            timeout=120,
+            log=self.log,
+        )
+
     def link(self, compiled: Compiled, options: Sequence[str | Path], program: Path) -> None:
         """Link the program.
 

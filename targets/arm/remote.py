@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ...passes.errors import UserError
 from ..artifact_folder import whole
 from ..base import TensorSpec
 from ..emulators.tools import run
@@ -19,10 +19,7 @@ from ..remote.facts import Facts, ffi_includes
 from .artifact import CortexAArtifact
 from .cores import platform_of
 from .features import lacking, needed
-
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "runtime"), undefined=StrictUndefined, keep_trailing_newline=True
-)
+from .project import write_module_source
 
 
 class CortexAProgram(RemoteProgram):
@@ -38,6 +35,7 @@ class CortexAProgram(RemoteProgram):
 
     def __init__(self, built: CortexAArtifact) -> None:
         self.built: CortexAArtifact = built
+        self.threads = built.info.threads
         self._folder = tempfile.TemporaryDirectory(prefix="tvmcompress-module-")
         self.library = Path(self._folder.name) / f"{built.info.prefix}.so"
         write_module(built, self.library)
@@ -49,8 +47,13 @@ class CortexAProgram(RemoteProgram):
         return lacking(needed(self.built.target.tvm), facts.hwcap, facts.hwcap2) if facts.hwcap else []
 
     def load(self, board: Board, threads: int) -> Loaded:
-        """Send the library; it uses one thread."""
-        return _LoadedModule(board, board.load(self.library), self.built.outputs)
+        """Send the library."""
+        if threads > self.threads:
+            raise UserError(f"{self.built.path} was built for up to {self.threads} threads; {threads} were asked for")
+        module = board.load(self.library)
+        if self.threads > 1:
+            module["threads"](threads)
+        return _LoadedModule(board, module, self.built.outputs)
 
     def figures(self) -> dict[str, Any]:
         """What the build knows."""
@@ -93,8 +96,6 @@ def write_module(built: CortexAArtifact, library: Path) -> None:
         library: Where to write.
     """
     name, folder = built.info.prefix, built.path
-    source = library.with_name(f"{name}_module.c")
-    source.write_text(_TEMPLATES.get_template("tvm_module.c.j2").render(prefix=name))
     parts = sorted(path.name for path in folder.glob(f"{name}*") if path.suffix in (".c", ".S", ".o"))
     headers = [str(folder), *ffi_includes()]
     command: list[str | Path] = [
@@ -103,8 +104,12 @@ def write_module(built: CortexAArtifact, library: Path) -> None:
         "-O3",
         "-shared",
         "-fPIC",
+        "-pthread",
         *built.target.compiler_flags,
     ]
     command += [part for header in headers for part in ("-I", header)]
-    command += [source, *(whole(folder, part) for part in parts), "-lm", "-Wl,-Bsymbolic,--gc-sections", "-o", library]
-    run(command, what="linking the library for the board", timeout=300)
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / f"{name}_module.c"
+        write_module_source(source, name, built.info.threads)
+        command += [source, *(whole(folder, part) for part in parts), "-lm", "-Wl,-Bsymbolic,--gc-sections", "-o", library]
+        run(command, what="linking the library for the board", timeout=300)

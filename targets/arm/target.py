@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ...passes._tvm import tvm
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
@@ -24,12 +22,13 @@ from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexAArtifact
 from .cores import platform_of, problem
 from .features import masks, needed
+from .project import write_project, write_runner
 from .remote import CortexAProgram
 from .trials import CortexAEmulator
 
-_RUNTIME = Path(__file__).parent / "runtime"
-_TEMPLATES = Environment(loader=FileSystemLoader(_RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
 _PROGRAM = "runner"
+MOST_THREADS = 64
+"""Of a library; its pool has a place for each."""
 
 
 class CortexATarget(TunableTarget):
@@ -58,6 +57,7 @@ class CortexATarget(TunableTarget):
         emit: str = "object",
         kernels: bool = True,
         tuning_log: LogChoice = None,
+        threads: int = 1,
         **options: Any,
     ) -> CortexAArtifact:
         """Write the library and a program that runs it into `output`.
@@ -69,14 +69,18 @@ class CortexATarget(TunableTarget):
             emit: "object" for kernels compiled by LLVM, "c" for C source.
             kernels: Whether to use this family's own kernels; otherwise all come from the default schedule.
             tuning_log: A log's folder; by default the user's and the packaged one; False for none.
+            threads: The most threads that may share an inference; the library then has a pool of POSIX threads of its own,
+                and workspaces for each of them.
             options: None.
 
         Raises:
-            UserError: A damaged tuning log, or the model cannot be compiled.
+            UserError: More threads than `MOST_THREADS` or none, a damaged tuning log, or the model cannot be compiled.
             MissingToolError: The cross compiler is missing.
         """
         if options:
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
+        if not 1 <= threads <= MOST_THREADS:
+            raise UserError(f"a library for Cortex-A may use 1 to {MOST_THREADS} threads, not {threads}")
         require(platform_of(self.description).programs[0], f"building for {self.description.name}")
         description, output, logs = self.description, Path(output), self.logs(tuning_log)
         with staged(output) as work:
@@ -88,17 +92,19 @@ class CortexATarget(TunableTarget):
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,
-                legalize=self.kernel_passes(logs) if kernels and emit == "object" else [],
+                legalize=self.kernel_passes(logs, threads=threads) if kernels and emit == "object" else [],
                 # Flash is no matter here, and the kernels read whole vectors of weights.
                 decode=["int4", "2of4"],
                 needs=masks(needed(description.tvm)),
+                threads=threads,
             )
-            code, constants = self._compile(generated, output)
+            code, constants = self._compile(generated, output, threads)
             info = BuildInfo(
                 prefix=prefix,
                 inputs=generated.inputs,
                 outputs=generated.outputs,
                 program=_PROGRAM,
+                threads=threads,
                 code_bytes=code,
                 constant_bytes=constants,
                 arena_bytes=generated.arena.plan.size,
@@ -123,25 +129,28 @@ class CortexATarget(TunableTarget):
         """The user-mode emulator."""
         return CortexAEmulator(self.description)
 
-    def kernel_passes(self, logs: Sequence[TuningLog] = (), **options: Any) -> list[Any]:
+    def kernel_passes(self, logs: Sequence[TuningLog] = (), *, threads: int = 1, **options: Any) -> list[Any]:
         """The passes that use the core's kernels."""
         if not platform_of(self.description).wide:
             return []
         from .kernels.legalize import UseNeonKernels
         from .kernels.products import products_of
 
-        return [UseNeonKernels(products_of(self.description.tvm), self.tuned(logs))]
+        return [UseNeonKernels(products_of(self.description.tvm), self.tuned(logs), threads)]
 
-    def _compile(self, generated: Generated, output: Path) -> tuple[int, int]:
+    def _compile(self, generated: Generated, output: Path, threads: int) -> tuple[int, int]:
         """Compile and link; bytes of code and of constants."""
         folder = generated.folder
-        runner = folder / "runner.c"
-        runner.write_text(_TEMPLATES.get_template("runner.c.j2").render({"prefix": generated.prefix}))
-        tools = Toolchain(platform_of(self.description).prefix, self.description.compiler_flags, output / "compiler.log")
+        write_project(generated, self.description, threads)
+        # Position-independent: the same objects make the shared library.
+        flags = [*self.description.compiler_flags, "-fPIC"]
+        tools = Toolchain(platform_of(self.description).prefix, flags, output / "compiler.log")
+        pool = ["-pthread"] if threads > 1 else []
         with tempfile.TemporaryDirectory() as scratch:
-            compiled = tools.compile(generated, [runner], Path(scratch))
+            compiled = tools.compile(generated, [write_runner(generated, threads)], Path(scratch))
             # Static: the emulator then needs no libraries of the other architecture.
-            tools.link(compiled, ["-static"], folder / _PROGRAM)
+            tools.link(compiled, ["-static", *pool], folder / _PROGRAM)
             tools.archive(compiled, folder / f"lib{generated.prefix}.a")
+            tools.share(compiled, pool, folder / f"lib{generated.prefix}.so")
             flash = sum(tools.flash_bytes(path) for path in compiled.library)
         return flash - generated.constant_bytes, generated.constant_bytes

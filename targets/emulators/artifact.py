@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ..aot.samples import pack_inputs, unpack_outputs
 from ..artifact_folder import whole
 from ..base import Artifact, Measurement, TargetDescription
 from ..inputs import check_inputs, random_inputs
-from .plugin import Counts, plugin_argument, read_counts
+from .cycles import Block, can_estimate, estimate, read_blocks
+from .plugin import EACH, Counts, plugin_argument, read_counts
 from .tools import run
 
 # Exit codes of the programs in micro/runtime and arm/runtime.
@@ -28,6 +29,7 @@ _FAILURES = {
     6: "it could not write its output file",
     7: "it wrote outside its arena",
     9: "the emulated core lacks instructions that the code uses",
+    10: "it could not start its threads",
     99: "it raised a fault",
 }
 
@@ -37,6 +39,7 @@ class _Run:
     outputs: list[np.ndarray]
     rest: bytes
     counts: Counts | None
+    blocks: list[Block] = field(default_factory=list)
 
 
 class EmulatedArtifact(Artifact):
@@ -63,21 +66,28 @@ class EmulatedArtifact(Artifact):
         """The deepest stack, from what the program wrote behind its outputs."""
         return None
 
-    def run(self, inputs: Sequence[np.ndarray], *, timeout: float = 300) -> list[np.ndarray]:
+    def run(self, inputs: Sequence[np.ndarray], *, timeout: float = 300, threads: int = 1) -> list[np.ndarray]:
         """Run on the emulator; see `Artifact.run`.
 
         Args:
             timeout: Seconds after which an emulator that does not come to an end is stopped.
+            threads: How many share an inference.
         """
-        return self._emulate(inputs, timeout, count=False).outputs
+        if not 1 <= threads <= self.info.threads:
+            raise UserError(f"{self.path} was built for up to {self.info.threads} threads; {threads} were asked for")
+        return self._emulate(inputs, timeout, count=False, arguments=[str(threads)] if threads > 1 else []).outputs
 
-    def measure(self, inputs: Sequence[np.ndarray] | None = None, *, timeout: float = 300, **options: Any) -> Measurement:
+    def measure(
+        self, inputs: Sequence[np.ndarray] | None = None, *, timeout: float = 300, cycles: bool = False, **options: Any
+    ) -> Measurement:
         """Count the executed instructions of one inference.
 
         Args:
             inputs: Samples; the figures are means over them, which differ from one another only where the executed path
                 depends on the data. One random sample when none are given.
             timeout: Seconds after which an emulator that does not come to an end is stopped.
+            cycles: Whether to estimate cycles too, which takes a second or two: of 64-bit code, where LLVM's tools are
+                installed; elsewhere there is no estimate.
             options: None.
 
         Raises:
@@ -86,12 +96,16 @@ class EmulatedArtifact(Artifact):
         """
         if options:
             raise UserError(f"target {self.target.name} measures without option '{next(iter(options))}'")
-        done = self._emulate(random_inputs(self.inputs) if inputs is None else inputs, timeout, count=True)
+        each = cycles and not self.thumb and can_estimate()
+        done = self._emulate(random_inputs(self.inputs) if inputs is None else inputs, timeout, count=True, each=each)
         assert done.counts is not None
+        estimated = estimate(done.blocks, str(self.target.tvm.get("mcpu")), len(done.counts.regions)) if done.blocks else None
         samples, info, stack = len(done.counts.regions), self.info, self.stack_bytes(done.rest)
         notes = ["executed instructions under QEMU, which are not cycles"]
         if self.target.emulator_note:
             notes.append(self.target.emulator_note)
+        if estimated is not None:
+            notes.append(estimated.sentence())
         if info.patches is not None:
             notes.append(info.patches.sentence(info.arena_bytes))
         return Measurement(
@@ -101,6 +115,7 @@ class EmulatedArtifact(Artifact):
             functions={name: round(count / samples) for name, count in done.counts.functions.items()},
             layers={name: round(count / samples) for name, count in self._by_layer(done.counts).items()},
             classes={name: round(count / samples) for name, count in done.counts.classes.items()},
+            cycle_estimate=estimated,
             flash_bytes=info.code_bytes + info.constant_bytes,
             code_bytes=info.code_bytes,
             constant_bytes=info.constant_bytes,
@@ -129,7 +144,9 @@ class EmulatedArtifact(Artifact):
                 found[layer] = found.get(layer, 0) + count
         return found
 
-    def _emulate(self, inputs: Sequence[np.ndarray], timeout: float, *, count: bool) -> _Run:
+    def _emulate(
+        self, inputs: Sequence[np.ndarray], timeout: float, *, count: bool, each: bool = False, arguments: Sequence[str] = ()
+    ) -> _Run:
         samples = check_inputs(self.inputs, inputs)
         program = whole(self.path, self.info.program).resolve()
         with tempfile.TemporaryDirectory() as scratch:
@@ -139,14 +156,18 @@ class EmulatedArtifact(Artifact):
             results = None
             if count:
                 calls, driver = list(self.info.layers), f"{self.info.prefix}_run"
-                argument, results = plugin_argument(program, self.nm, folder, thumb=self.thumb, calls=calls, driver=driver)
+                argument, results = plugin_argument(
+                    program, self.nm, folder, thumb=self.thumb, calls=calls, driver=driver, each=each
+                )
                 plugin = ["-plugin", argument]
             try:
-                run(self.command(plugin, program), what="running on the emulator", timeout=timeout, cwd=folder, lasting=True)
+                command = [*self.command(plugin, program), *arguments]
+                run(command, what="running on the emulator", timeout=timeout, cwd=folder, lasting=True)
             except UserError as error:
                 raise _explained(error) from error
             values, rest = unpack_outputs(self.outputs, (folder / "output.bin").read_bytes(), samples)
-            return _Run(values, rest, read_counts(results) if results is not None else None)
+            found = read_blocks(folder / EACH) if (folder / EACH).exists() else []
+            return _Run(values, rest, read_counts(results) if results is not None else None, found)
 
 
 def _explained(error: UserError) -> UserError:

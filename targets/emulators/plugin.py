@@ -12,6 +12,7 @@ from ...passes.errors import UserError
 from .tools import run
 
 _SOURCE = Path(__file__).parent / "plugin" / "count.c"
+EACH = "each.txt"
 BEGIN, END = "tvmcompress_region_begin", "tvmcompress_region_end"
 """Functions that a program under measurement calls around what is to be counted."""
 
@@ -52,7 +53,7 @@ def plugin_path() -> Path:
 
 
 def plugin_argument(
-    elf: Path, nm: str, folder: Path, *, thumb: bool, calls: Sequence[str] = (), driver: str | None = None
+    elf: Path, nm: str, folder: Path, *, thumb: bool, calls: Sequence[str] = (), driver: str | None = None, each: bool = False
 ) -> tuple[str, Path]:
     """The `-plugin` argument for a program, and the file that results go to.
 
@@ -63,6 +64,7 @@ def plugin_argument(
         thumb: Whether bit 0 of a code address is the mark of Thumb code.
         calls: Functions whose calls are told apart; `driver` calls them one after the other.
         driver: The function that does.
+        each: Whether to count every instruction on its own, into `EACH` in the folder; of 64-bit code.
     """
     lines, marks = [], {}
     for line in run([nm, "-S", "--defined-only", elf], what="reading symbols", timeout=60).splitlines():
@@ -80,6 +82,8 @@ def plugin_argument(
         options += ["calls=calls.txt", f"driver={driver}"]
     if not thumb:
         options.append("classes=aarch64")
+        if each:
+            options.append(f"each={EACH}")
     plugin = str(plugin_path()).replace(",", ",,")
     return f"{plugin},{','.join(options)}", folder / "counts.txt"
 

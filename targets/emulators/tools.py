@@ -34,6 +34,8 @@ PACKAGES = {
     "aarch64-linux-gnu-nm": "binutils-aarch64-linux-gnu",
     "aarch64-linux-gnu-size": "binutils-aarch64-linux-gnu",
     "cc": "gcc",
+    "llvm-mca": "llvm",
+    "llvm-mc": "llvm",
 }
 
 

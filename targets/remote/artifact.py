@@ -43,10 +43,12 @@ class RemoteProgram(ABC):
     Attributes:
         built: The build.
         library: What is sent.
+        threads: How many threads an inference uses where nobody says.
     """
 
     built: Artifact
     library: Path
+    threads: int = 1
 
     @abstractmethod
     def lacking(self, facts: Facts, architecture: str) -> list[str]:
@@ -54,7 +56,11 @@ class RemoteProgram(ABC):
 
     @abstractmethod
     def load(self, board: Board, threads: int) -> Loaded:
-        """Send it to a board."""
+        """Send it to a board; inferences use so many threads.
+
+        Raises:
+            UserError: It cannot use so many.
+        """
 
     @abstractmethod
     def figures(self) -> dict[str, Any]:
@@ -98,7 +104,7 @@ class RemoteArtifact(Artifact):
         *,
         runs: int | None = None,
         warm_up: int | None = None,
-        threads: int | None = 1,
+        threads: int | None = None,
         **options: Any,
     ) -> Measurement:
         """Time inferences on a board.
@@ -107,7 +113,8 @@ class RemoteArtifact(Artifact):
             inputs: The first batch of them is used; random ones when none are given.
             runs: How many are timed; by default 200, or as many as fit into a part of the session's time.
             warm_up: How many run before, not timed; by default a tenth.
-            threads: How many threads kernels of x86 may use.
+            threads: How many threads an inference uses; by default one on x86, and as many as a library for Cortex-A was
+                built for.
             options: None.
 
         Raises:
@@ -119,11 +126,12 @@ class RemoteArtifact(Artifact):
             raise UserError(f"a board measures without option '{next(iter(options))}'")
         if (runs is not None and runs < 1) or (warm_up is not None and warm_up < 0):
             raise UserError(f"{runs} runs and {warm_up} warm-up runs were asked for; give at least 1 and 0")
+        used = threads or self._program.threads
         given = random_inputs(self.inputs) if inputs is None else inputs
         sample = self._batch(given, check_inputs(self.inputs, given), 0)
 
         def task(board: Board) -> tuple[list[float], Facts, Facts, str]:
-            loaded = self._loaded(board, threads or 1)
+            loaded = self._loaded(board, used)
             (first,) = loaded.seconds(sample, 1)
             fitting = max(_LEAST_RUNS, min(RUNS, int(_SHARE * self._boards.timeout / max(first, 1e-9))))
             count = fitting if runs is None else runs
@@ -138,7 +146,7 @@ class RemoteArtifact(Artifact):
         return Measurement(
             target=self.target.name,
             source="hardware",
-            latency=Latency.of(times, threads or 1),
+            latency=Latency.of(times, used),
             place=_place(address, self._boards.key, before, after),
             **self._program.figures(),
         )

@@ -49,8 +49,7 @@ def measure_all(
                 print_line("Warning", f"--tune changed nothing for {target}: it has kernels to tune for int8 models only")
     timed = dict(timing or {})
     measuring: dict[str, dict[str, Any]] = {"x86": {**options["x86"], **timed}}
-    if boards is not None:
-        measuring["cortex-a"] = timed
+    measuring["cortex-a"] = {"cycles": True} if boards is None else timed
     total = len(models) * len(targets)
     with bars() as bar:
         done = 0

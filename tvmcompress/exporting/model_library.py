@@ -127,7 +127,8 @@ def _code(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
     """The library's files by their names in the tarball."""
     places = {".h": "include", ".c": "src", ".S": "src", ".bin": "src", ".o": "lib"}
     names = [f"{prefix}.h", f"{prefix}.c", f"{prefix}_constants.h"]
-    names += sorted(path.name for pattern in ("constants.*", "kernels*") for path in folder.glob(f"{prefix}_{pattern}"))
+    patterns = [f"{prefix}_{ending}" for ending in ("constants.*", "kernels*", "pool.*")]
+    names += sorted(path.name for pattern in patterns for path in folder.glob(pattern))
     for name in dict.fromkeys(names):
         try:
             content = (folder / name).read_bytes()

@@ -16,6 +16,7 @@ from ..model import InputSpec, Model, Preprocessing
 from ..passes.graph.index_limits import integer_range
 from ..passes.layout.converter import layout_name
 from ..targets.base import Artifact, Measurement, Record, TensorSpec
+from ..targets.emulators.artifact import EmulatedArtifact
 
 _BATCH = 32
 """Samples of one start of an emulator: its time limit is for so many."""
@@ -108,7 +109,9 @@ def run_built(
     outputs = [np.concatenate(parts) for parts in zip(*collected)]
     evaluation = None if data is None or data.labels is None else _evaluated(outputs, data)
     report("measure", 0, 1)
-    measurement = artifact.measured(_taken(artifact, first))
+    # An estimate takes as long as some emulated inferences, but there is one of it.
+    options = {"cycles": True} if isinstance(artifact, EmulatedArtifact) else {}
+    measurement = artifact.measured(_taken(artifact, first), **options)
     record = RunRecord(
         target=artifact.target.name,
         samples=len(outputs[0]),

@@ -11,6 +11,7 @@ from ..evaluation.accuracy import Evaluation
 from ..evaluation.noise import LayerNoise
 from ..measuring.record import BuildRecord
 from ..targets.base import Measurement, TargetDescription
+from .estimates import cycle_sentences
 from .inspection import GroupRecord, Inspection
 from .record import ModelRecord, Report
 from .surgery import SurgeryRecord
@@ -201,6 +202,7 @@ def _sources(report: Report) -> list[Text]:
         ),
         *boards,
         *energies,
+        *(Text(f"{sentence}.", style="dim") for sentence in cycle_sentences(measured)),
     ]
 
 

@@ -31,6 +31,10 @@ def run_summary(record: RunRecord) -> RenderableType:
         grid.add_row("its energy", f"{energy(measured.energy.millijoules)} ({energy_place(measured.energy)})")
     if measured.instructions is not None:
         grid.add_row("an inference", Text(f"{measured.instructions:,} instructions", style="bold cyan"))
+    if measured.classes:
+        grid.add_row("of these", Text(", ".join(f"{value:,} {name}" for name, value in measured.classes.items() if value)))
+    if measured.cycle_estimate is not None:
+        grid.add_row("estimated", Text(f"{measured.cycle_estimate.cycles:,} cycles"))
     for name, value in (("flash", flash_parts(measured)), ("RAM", ram_parts(measured))):
         if value:
             grid.add_row(name, value)

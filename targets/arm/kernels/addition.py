@@ -15,6 +15,7 @@ from tvm.script import tirx as T
 
 from ....passes.integer.requantize import multiply
 from ...kernels.layers import NotRepresentable
+from ...kernels.parallel import parallel
 from ...kernels.sums import Operand
 from ...kernels.vectors import VECTOR, splat
 from .epilogue import Epilogue
@@ -107,7 +108,7 @@ def add(elements: int, first: Term, second: Term, epilogue: Epilogue) -> tirx.Pr
         out: T.Buffer((elements,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
-        for i in range(ROUNDS):
+        for i in parallel(ROUNDS):
             for j in T.unroll(UNROLL):
                 out[T.ramp(start(i * UNROLL + j), 1, VECTOR)] = epilogue.bytes(
                     sums(a, b, q, start(i * UNROLL + j)), epilogue.zero(q, epilogue.words)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.parallel import parallel
 from ...kernels.vectors import VECTOR, i32
 from .plan import ConvolutionKernel
 from .tiles import Tiles, edge
@@ -42,6 +43,7 @@ def convolution(k: ConvolutionKernel) -> tirx.PrimFunc:
     s, plan = k.shape, k.plan
     COLUMNS, DIRECT = plan.source == "columns", plan.source == "direct"
     ROWS = s.out_height if DIRECT else plan.rows
+    BANDS = -(-s.out_height // ROWS)
     INPUT, OUTPUT = s.height * s.width * s.channels, s.out_height * s.out_width * s.out_channels
     WEIGHTS, PARAMETERS = len(k.starts) * k.block_bytes, len(k.starts) * k.block_words + len(k.epilogue.tail)
 
@@ -58,12 +60,14 @@ def convolution(k: ConvolutionKernel) -> tirx.PrimFunc:
         # Of another scope than the workspaces, lest TVM lets them share memory, which it cannot do with vectors.
         acc = T.alloc_buffer((k.sums,), "int32x4", scope="local")
         result = T.alloc_buffer((len(k.pixel_offsets) * plan.vectors,), "int32x4", scope="local")
-        for b in range(-(-s.out_height // ROWS)):
+        for b in T.serial(BANDS) if DIRECT else parallel(BANDS):
             if not DIRECT:
                 k.band.fill(x, band, edge(b, ROWS, s.out_height))
             if COLUMNS:
                 copy_columns(k, band, panel)
-            Tiles(k, panel if COLUMNS else x if DIRECT else band, w, q, out, acc, result).walk(edge(b, ROWS, s.out_height))
+            Tiles(k, panel if COLUMNS else x if DIRECT else band, w, q, out, acc, result).walk(
+                edge(b, ROWS, s.out_height), divided=DIRECT
+            )
 
     workspaces = {} if DIRECT else {"band": k.band.nbytes}
     if COLUMNS:

@@ -21,9 +21,10 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from ...kernels.layers import ConvolutionShape
+from ...kernels.parallel import parallel
 from ...kernels.vectors import VECTOR, i32, load_words
 from .epilogue import Epilogue
-from .neon import high, low, sdot, shuffled, smull, woven
+from .neon import high, low, sdot, shuffled, smull, tbl3, woven
 from .padded import PaddedRows
 
 # mypy: ignore-errors
@@ -119,6 +120,10 @@ class DotTaps:
 
     def _weave(self, rows: Vectors, columns: tirx.Buffer, at: int) -> None:
         """Stores the bytes of up to four rows, interleaved; rows that lack are multiplied by zero."""
+        if len(rows) == 3:
+            for j in range(4):
+                T.buffer_store(columns, tbl3(rows, [i % 4 * VECTOR + 4 * j + i // 4 for i in range(VECTOR)]), [at + j])
+            return
         for j, value in enumerate(woven([*rows, *[rows[-1]] * (4 - len(rows))])):
             T.buffer_store(columns, value, [at + j])
 
@@ -175,11 +180,13 @@ class DepthwiseKernel:
         shape: Its shape.
         epilogue: How accumulators become outputs.
         taps: How taps are multiplied.
+        threads: How many threads should find a band of their own.
     """
 
     shape: ConvolutionShape
     epilogue: Epilogue
     taps: HalfwordTaps | DotTaps
+    threads: int = 1
 
     @property
     def fits(self) -> bool:
@@ -215,6 +222,12 @@ class DepthwiseKernel:
         longest = self.taps.longest(self.packed or self.shape.strides[1] > 1)
         return min(range(1, min(longest, self.places) + 1), key=lambda n: (-(-self.places // n) * n, -n))
 
+    @property
+    def copies(self) -> int:
+        """Copies of the biases, one for each place: an instruction loads two vectors, and copies only one from register to
+        register. It pays, measured, where a tile is a whole row or holds several pixels in a vector."""
+        return self.tile if self.packed or self.tile == self.places else 1
+
     @cached_property
     def rows(self) -> int:
         """Output rows made from one band."""
@@ -224,7 +237,8 @@ class DepthwiseKernel:
             return PaddedRows(s, rows, 2 * VECTOR).nbytes <= _BAND_BYTES
 
         most = max(rows for rows in range(1, s.out_height + 1) if rows == 1 or fits(rows))
-        return -(-s.out_height // -(-s.out_height // most))
+        bands = max(-(-s.out_height // most), min(self.threads, s.out_height))
+        return -(-s.out_height // bands)
 
     @cached_property
     def band(self) -> PaddedRows:
@@ -239,8 +253,9 @@ class DepthwiseKernel:
         return np.concatenate([self.taps.pack(weights[:, :, self._channels(start)]) for start in self.starts])
 
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """The biases, then each word of the epilogue, by block, and the zero point at the end: flat int32."""
-        rows = np.concatenate([bias[None].astype(np.int32), self.epilogue.parameters(multiplier, shift)])
+        """The biases of all places, then each word of the epilogue, by block, and the zero point at the end: flat int32."""
+        biases = np.repeat(bias[None].astype(np.int32), self.copies, axis=0)
+        rows = np.concatenate([biases, self.epilogue.parameters(multiplier, shift)])
         return np.concatenate([*(rows[:, self._channels(start)].ravel() for start in self.starts), self.epilogue.tail])
 
     def function(self) -> tirx.PrimFunc:
@@ -254,7 +269,7 @@ def _build(k: DepthwiseKernel) -> tirx.PrimFunc:
     ROWS, PITCH, PACKED, M, P = k.rows, k.band.pitch, k.packed, k.places, k.tile
     BANDS = -(-OH // ROWS)
     Q = L // 4
-    PW = L * (1 + ep.words)
+    PW = L * (k.copies + ep.words)
     WW = len(k.taps.pack(np.zeros((*s.kernel, L), np.int8)))
     PARAMETERS = NB * PW + len(ep.tail)
     LOCAL = k.taps.buffers(L, P, s.kernel)[0]
@@ -279,11 +294,11 @@ def _build(k: DepthwiseKernel) -> tirx.PrimFunc:
 
         for p in range(P):
             for j in range(Q):
-                T.buffer_store(acc, load_words(q, block * PW + 4 * j), [j])
+                T.buffer_store(acc, load_words(q, block * PW + p % k.copies * L + 4 * j), [j])
             k.taps.accumulate(source, weight, acc, [local], p)
             values = []
             for j in range(Q):
-                factors = [load_words(q, block * PW + (1 + i) * L + 4 * j) for i in range(ep.words)]
+                factors = [load_words(q, block * PW + (k.copies + i) * L + 4 * j) for i in range(ep.words)]
                 values.append(ep.scaled(acc[j], factors))
             T.buffer_store(result, ep.bytes(values, ep.zero(q, NB * PW)), [p])
 
@@ -320,7 +335,7 @@ def _build(k: DepthwiseKernel) -> tirx.PrimFunc:
         local = T.alloc_buffer((LOCAL[0],), LOCAL[1], scope="local")
         acc = T.alloc_buffer((Q,), "int32x4", scope="local")
         result = T.alloc_buffer((P,), f"int8x{L}", scope="local")
-        for b in range(BANDS):
+        for b in parallel(BANDS):
             k.band.fill(x, band, T.min(b * ROWS, OH - ROWS))
             for block in range(NB):
                 for row in range(ROWS):

@@ -11,17 +11,19 @@ SQDMULH, or without a shift SQRDMULH alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import tirx
 
+from ....passes.integer.requantize import multiply
 from ...kernels.layers import NotRepresentable
 from ...kernels.vectors import splat
 from .neon import (
     halves,
     joined,
     low,
+    lower_halves,
     narrow,
     narrow_unsigned,
     splat_bytes,
@@ -31,6 +33,9 @@ from .neon import (
     sqshl,
     srshl,
 )
+
+_SMALL = (1 << 15) - 2
+"""Where halves are not rounded away from zero, results may be one off those that are computed here."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Epilogue:
         left: Whether accumulators are shifted left first.
         right: Whether there is a shift to the right.
         unshifted: Whether some factors, not all, have none: a zero to the right has no halves to round.
+        small: Whether no result leaves 16 bits before its zero point is added, so that its upper half may be dropped.
     """
 
     rounding: str
@@ -53,6 +59,7 @@ class Epilogue:
     left: bool = False
     right: bool = True
     unshifted: bool = False
+    small: bool = False
 
     @classmethod
     def of(cls, rounding: str, zero_point: int, qmin: int, qmax: int, shift: np.ndarray) -> Epilogue:
@@ -102,6 +109,16 @@ class Epilogue:
             rows.append(np.minimum(shift, 0))
         return np.stack(rows).astype(np.int32)
 
+    def for_sums(self, least: np.ndarray, most: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> Epilogue:
+        """This, for sums that are known to lie between two bounds.
+
+        Args:
+            least, most: Of each channel.
+            multiplier, shift: The channels' factors.
+        """
+        ends = [multiply(np.asarray(end, np.int64), multiplier, shift, self.rounding) for end in (least, most)]
+        return replace(self, small=bool(max(np.abs(end).max(initial=0) for end in ends) < _SMALL))
+
     def scaled(self, acc: tirx.PrimExpr, parameters: Sequence[tirx.PrimExpr]) -> tirx.PrimExpr:
         """int32x4 outputs, before the zero point."""
         if self.left:
@@ -121,7 +138,7 @@ class Epilogue:
         padded = [*values, values[-1]] if len(values) == 1 else list(values)
         parts = []
         for first, second in zip(padded[::2], padded[1::2]):
-            value = halves(first, second)
+            value = (lower_halves if self.small else halves)(first, second)
             parts.append(narrow_unsigned(value) if zero is None else narrow(sqadd_halves(value, zero)))
         result = joined(parts[0], parts[1], 8) if len(parts) == 2 else parts[0]
         lanes = 8 * len(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -33,9 +34,11 @@ from .depthwise import DepthwiseKernel, DotTaps, HalfwordTaps
 from .epilogue import Epilogue
 from .lookup import lookup, pack_table
 from .matmul import MatmulKernel, matmul
+from .normalization import LONGEST, NormalizationKernel, normalization
 from .plan import ConvolutionKernel
 from .plans import plan_convolution
 from .products import Dot, Pairs, Products
+from .softmax import SoftmaxKernel, softmax
 from .spaces import NO_HOISTING, convolution_choice, convolution_plan, llvm_options
 
 _MOST_TAPS = 25
@@ -52,12 +55,13 @@ class UseNeonKernels:
     Args:
         products: How the core multiplies bytes.
         tuned: What tuning logs know.
+        threads: How many threads may share a layer; each should find something to do.
     """
 
     spare = True
 
-    def __init__(self, products: Products, tuned: Tuned | None = None) -> None:
-        self.products, self.tuned = products, tuned
+    def __init__(self, products: Products, tuned: Tuned | None = None, threads: int = 1) -> None:
+        self.products, self.tuned, self.threads = products, tuned, threads
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
@@ -72,7 +76,10 @@ class UseNeonKernels:
             made: dict[str, Maker] = {name: partial(make, self.products) for name, make in KERNELS.items()}
             for name in (f"{PREFIX}qconv2d", f"{PREFIX}qdense"):
                 if name in made:
-                    made[name] = partial(made[name], decide=decide)
+                    made[name] = partial(made[name], decide=decide, threads=self.threads)
+            name = f"{PREFIX}qdepthwise"
+            if name in made:
+                made[name] = partial(made[name], threads=self.threads)
             return made
 
         return mod, makers
@@ -83,9 +90,22 @@ def _epilogue(call: relax.Call, shift: np.ndarray) -> Epilogue:
     return Epilogue.of(record["rounding"], record["output_zero_point"], record["qmin"], record["qmax"], shift)
 
 
+def _bounds(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest sums of channels with (O, K) weights, for whatever bytes come in."""
+    wide = weights.astype(np.int64)
+    ends = (wide * -128, wide * 127)
+    return bias + np.minimum(*ends).sum(1), bias + np.maximum(*ends).sum(1)
+
+
 @KERNELS.register("qconv2d")
 def _convolution(
-    products: Products, call: relax.Call, spare: int, addition: relax.Call | None = None, *, decide: Decide = by_default
+    products: Products,
+    call: relax.Call,
+    spare: int,
+    addition: relax.Call | None = None,
+    *,
+    decide: Decide = by_default,
+    threads: int = 1,
 ) -> Kernel | None:
     constants = constant_values(call)
     if addition is not None or constants is None or not is_plain(call):
@@ -94,22 +114,23 @@ def _convolution(
     whole = shape.kernel == (shape.height, shape.width) and (shape.out_height, shape.out_width) == (1, 1)
     if whole and not any(int(p) for p in call.attrs.padding):
         weight, *rest = constants
-        return _tokens(products, call, decide, 1, weight.reshape(len(weight), -1), *rest)
-    return _kernel("conv2d", products, call, decide, shape, *constants)
+        return _tokens(products, call, decide, threads, 1, weight.reshape(len(weight), -1), *rest)
+    return _kernel("conv2d", products, call, decide, threads, shape, *constants)
 
 
 @KERNELS.register("qdense")
-def _dense(products: Products, call: relax.Call, *, decide: Decide = by_default) -> Kernel | None:
+def _dense(products: Products, call: relax.Call, *, decide: Decide = by_default, threads: int = 1) -> Kernel | None:
     constants = constant_values(call)
     if constants is None:
         return None
-    return _tokens(products, call, decide, int(np.prod(static_shape(call.args[0])[:-1])), *constants)
+    return _tokens(products, call, decide, threads, int(np.prod(static_shape(call.args[0])[:-1])), *constants)
 
 
 def _tokens(
     products: Products,
     call: relax.Call,
     decide: Decide,
+    threads: int,
     count: int,
     weight: np.ndarray,
     bias: np.ndarray,
@@ -119,7 +140,9 @@ def _tokens(
     """A layer of (O, K) weights over `count` tokens, as the pointwise convolution of a row."""
     outputs, inputs = weight.shape
     shape = ConvolutionShape(**row_sizes(count, inputs, outputs))
-    return _kernel("dense", products, call, decide, shape, weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift)
+    return _kernel(
+        "dense", products, call, decide, threads, shape, weight.reshape(outputs, 1, 1, inputs), bias, multiplier, shift
+    )
 
 
 def _fitting(products: Products, weights: np.ndarray) -> Products:
@@ -132,6 +155,7 @@ def _kernel(
     products: Products,
     call: relax.Call,
     decide: Decide,
+    threads: int,
     shape: ConvolutionShape,
     weight: np.ndarray,
     bias: np.ndarray,
@@ -140,16 +164,20 @@ def _kernel(
 ) -> Kernel:
     flat = weight.reshape(len(weight), -1)
     folded = checked_bias(call, flat, bias)
-    epilogue = _epilogue(call, shift)
+    epilogue = _epilogue(call, shift).for_sums(*_bounds(flat, folded), multiplier, shift)
     products = _fitting(products, flat)
     decided = decide(call, convolution_choice(name, shape, epilogue, products))
-    kernel = ConvolutionKernel(shape, epilogue, products, convolution_plan(decided))
+    plan = convolution_plan(decided)
+    if threads > 1 and plan.source != "direct":
+        # A band for each.
+        plan = replace(plan, rows=min(plan.rows, max(plan.pixels[0], -(-shape.out_height // threads))))
+    kernel = ConvolutionKernel(shape, epilogue, products, plan)
     packed = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
     return Kernel(name, convolution(kernel), packed, llvm_options(decided))
 
 
 @KERNELS.register("qdepthwise")
-def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
+def _depthwise(products: Products, call: relax.Call, *, threads: int = 1) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or not is_plain(call):
         return None
@@ -160,10 +188,11 @@ def _depthwise(products: Products, call: relax.Call) -> Kernel | None:
     if len(taps) > _MOST_TAPS:
         return None
     folded = checked_bias(call, taps.T, bias)
-    shape, epilogue = ConvolutionShape(**depthwise_sizes(call)), _epilogue(call, shift)
-    kernel = DepthwiseKernel(shape, epilogue, DotTaps() if products.dot else HalfwordTaps(group_taps(taps)))
+    shape = ConvolutionShape(**depthwise_sizes(call))
+    epilogue = _epilogue(call, shift).for_sums(*_bounds(taps.T, folded), multiplier, shift)
+    kernel = DepthwiseKernel(shape, epilogue, DotTaps() if products.dot else HalfwordTaps(group_taps(taps)), threads)
     if not kernel.fits:
-        kernel = DepthwiseKernel(shape, epilogue, HalfwordTaps(group_taps(taps)))
+        kernel = DepthwiseKernel(shape, epilogue, HalfwordTaps(group_taps(taps)), threads)
     if not kernel.fits:
         return None
     packed = [kernel.weights(weight[0]), kernel.parameters(folded, multiplier, shift)]
@@ -180,9 +209,43 @@ def _matmul(products: Products, call: relax.Call) -> Kernel | None:
     multiplier, shift = int(attrs.multiplier), int(attrs.shift)
     epilogue = _epilogue(call, np.array([shift]))
     chosen: Products = Dot() if products.dot else Pairs(whole=True)
-    kernel = ConvolutionKernel(shape, epilogue, chosen, plan_convolution(shape, epilogue, chosen))
+    kernel = ConvolutionKernel(shape, epilogue, chosen, plan_convolution(shape, epilogue, chosen), constant=False)
     made = MatmulKernel(kernel, count, (int(attrs.input1_zero_point), int(attrs.input2_zero_point)))
     return Kernel("matmul", matmul(made), [made.parameters(multiplier, shift)], options=NO_HOISTING)
+
+
+@KERNELS.register("qnormalize")
+def _normalize(products: Products, call: relax.Call) -> Kernel | None:
+    attrs, shape = call.attrs, static_shape(call.args[0])
+    axes = [int(axis) for axis in attrs.axes]
+    if axes != list(range(axes[0], len(shape))) or not all(isinstance(arg, Constant) for arg in call.args[1:]):
+        return None
+    factor, offset = (arg.value.numpy() for arg in call.args[1:])
+    length = int(np.prod(shape[axes[0] :]))
+    if not VECTOR <= length <= LONGEST or any(size != 1 for size in factor.shape[: axes[0]]):
+        return None
+    multiplier, shift, epsilon = int(attrs.multiplier), int(attrs.shift), int(attrs.epsilon)
+    zero_point, centred = int(attrs.input_zero_point), bool(attrs.centred)
+    kernel = NormalizationKernel(
+        rows=int(np.prod(shape[: axes[0]])),
+        length=length,
+        centred=centred,
+        narrow=NormalizationKernel.is_narrow(length, epsilon, zero_point, centred),
+        dot=products.dot,
+        epilogue=_epilogue(call, np.array([shift])),
+    )
+    factors, offsets = (np.broadcast_to(value[(0,) * axes[0]], shape[axes[0] :]).ravel() for value in (factor, offset))
+    packed = [kernel.parameters(factors, offsets, zero_point, epsilon, multiplier, shift)]
+    return Kernel("normalize", normalization(kernel), packed, options="")
+
+
+@KERNELS.register("qsoftmax")
+def _softmax(products: Products, call: relax.Call) -> Kernel | None:
+    shape = static_shape(call)
+    if shape[-1] < VECTOR or not isinstance(call.args[1], Constant):
+        return None
+    kernel = SoftmaxKernel(int(np.prod(shape[:-1])), shape[-1])
+    return Kernel("softmax", softmax(kernel), [call.args[1].value.numpy()], options="")
 
 
 @KERNELS.register("qadd")
@@ -193,7 +256,9 @@ def _add(products: Products, call: relax.Call) -> Kernel | None:
         return None
     first, second = (Term(operand, int(attrs.left_shift), str(attrs.rounding)) for operand in operands)
     multiplier, shift = np.array([int(attrs.output_multiplier)]), np.array([int(attrs.output_shift)])
-    epilogue = _epilogue(call, shift)
+    scaled = [operand.table(int(attrs.left_shift), str(attrs.rounding)) for operand in operands]
+    ends = [sum(table.min() for table in scaled), sum(table.max() for table in scaled)]
+    epilogue = _epilogue(call, shift).for_sums(*(np.array([end]) for end in ends), multiplier, shift)
     parameters = np.concatenate([epilogue.parameters(multiplier, shift).ravel(), epilogue.tail])
     return Kernel("add", add(elements, first, second, epilogue), [parameters], options="")
 

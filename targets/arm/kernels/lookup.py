@@ -10,6 +10,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.parallel import parallel
 from ...kernels.vectors import VECTOR
 from .neon import splat_bytes, tbl, tbx
 
@@ -43,7 +44,7 @@ def lookup(elements: int) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def lut(x: T.Buffer((elements,), "int8"), table: T.Buffer((256,), "int8"), out: T.Buffer((elements,), "int8")):
         T.func_attr({"tirx.noalias": True})
-        for i in range(-(-elements // VECTOR)):
+        for i in parallel(-(-elements // VECTOR)):
             out[T.ramp(start(i), 1, VECTOR)] = found(x, table, start(i))
 
     lut = lut.with_attr("tvmcompress.workspaces", {"": 0})

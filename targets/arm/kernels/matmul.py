@@ -15,6 +15,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.parallel import parallel
 from ...kernels.vectors import VECTOR, i32, load_words
 from .neon import sdot, splat_bytes, woven
 from .plan import ConvolutionKernel
@@ -147,7 +148,7 @@ def matmul(m: MatmulKernel) -> tirx.PrimFunc:
             pack_bytes(b, packed, q, at, n)
 
     def multiply(source, packed, q, out, acc, result, terms, read, written):
-        Tiles(k, source, packed, q, out, acc, result, lambda row: terms[row]).walk(0, read, written)
+        Tiles(k, source, packed, q, out, acc, result, lambda row: terms[row]).walk(0, read, written, divided=G == 1)
 
     @T.prim_func(s_tir=True)
     def product(
@@ -165,7 +166,7 @@ def matmul(m: MatmulKernel) -> tirx.PrimFunc:
         acc = T.alloc_buffer((k.sums,), "int32x4", scope="local")
         result = T.alloc_buffer((len(k.pixel_offsets) * NV,), "int32x4", scope="local")
         fill_factors(q, words)
-        for g in range(G):
+        for g in parallel(G) if G > 1 else T.serial(G):
             for n in range(NB):
                 pack(b, packed, q, sums, g * (K * N), n)
                 finish_bias(q, n, words[ep.words], words[ep.words + 1])

@@ -98,6 +98,11 @@ def halves(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     return joined(_call("int16x4", "sqxtn", a), _call("int16x4", "sqxtn", b), 4)
 
 
+def lower_halves(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """Two int32x4 that fit 16 bits as int16x8 (UZP1)."""
+    return shuffled([tirx.reinterpret("int16x8", a), tirx.reinterpret("int16x8", b)], range(0, 16, 2))
+
+
 def narrow(value: tirx.PrimExpr) -> tirx.PrimExpr:
     """int16x8 as int8x8, saturated."""
     return _call("int8x8", "sqxtn", value)
@@ -139,3 +144,10 @@ def tbl(table: Sequence[tirx.PrimExpr], index: tirx.PrimExpr) -> tirx.PrimExpr:
 def tbx(other: tirx.PrimExpr, table: Sequence[tirx.PrimExpr], index: tirx.PrimExpr) -> tirx.PrimExpr:
     """The same, but `other` at places beyond 63."""
     return _call("int8x16", "tbx4", other, *table, index)
+
+
+def tbl3(table: Sequence[tirx.PrimExpr], index: Sequence[int]) -> tirx.PrimExpr:
+    """int8x16: the bytes of three int8x16 at constant places; 0 at those beyond 47."""
+    words = [int.from_bytes(bytes(index[i : i + 4]), "little") for i in range(0, 16, 4)]
+    lanes = tirx.Shuffle([i32(word) for word in words], [i32(i) for i in range(4)])
+    return _call("int8x16", "tbl3", *table, tirx.reinterpret("int8x16", lanes))

@@ -13,6 +13,9 @@ from .epilogue import Epilogue
 from .padded import PaddedRows
 from .products import Products
 
+_SHORT = 64
+"""Bytes of a field; measured."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,10 +57,23 @@ class Phase:
 
 
 class ConvolutionKernel:
-    """One convolution by one plan: the packed constants and the function."""
+    """One convolution by one plan: the packed constants and the function.
 
-    def __init__(self, shape: ConvolutionShape, epilogue: Epilogue, products: Products, plan: Plan) -> None:
+    Args:
+        shape: Its shape.
+        epilogue: How sums become outputs.
+        products: How bytes are multiplied.
+        plan: The plan.
+        constant: Whether the biases are constants. Where sums start at them, each pixel of a tile then has its own copy: an
+            instruction loads two vectors, and copies only one from register to register. That pays where fields are short.
+    """
+
+    def __init__(
+        self, shape: ConvolutionShape, epilogue: Epilogue, products: Products, plan: Plan, *, constant: bool = True
+    ) -> None:
         self.shape, self.epilogue, self.products, self.plan = shape, epilogue, products, plan
+        short = shape.kernel[0] * shape.kernel[1] * shape.channels <= _SHORT
+        self.copies = plan.pixels[0] * plan.pixels[1] if constant and short and products.by_channel else 1
 
     @cached_property
     def flat(self) -> bool:
@@ -130,7 +146,7 @@ class ConvolutionKernel:
     @cached_property
     def block_words(self) -> int:
         """Words of the parameters of a block."""
-        return 4 * self.plan.vectors * (1 + self.epilogue.words)
+        return 4 * self.plan.vectors * (self.copies + self.epilogue.words)
 
     def weights(self, weights: np.ndarray) -> np.ndarray:
         """(O, KH, KW, C) int8 as they are read: flat int8."""
@@ -150,9 +166,10 @@ class ConvolutionKernel:
         return np.concatenate(parts)
 
     def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """The biases, then each word of the epilogue, by block, and the zero point at the end: flat int32."""
+        """The biases, so many times, then each word of the epilogue, by block, and the zero point at the end: flat int32."""
         width = 4 * self.plan.vectors
-        rows = np.concatenate([bias[None].astype(np.int32), self.epilogue.parameters(multiplier, shift)])
+        biases = np.repeat(bias[None].astype(np.int32), self.copies, axis=0)
+        rows = np.concatenate([biases, self.epilogue.parameters(multiplier, shift)])
         rows = np.pad(rows, ((0, 0), (0, max(0, width - rows.shape[1]))))
         blocks = [rows[:, start : start + width].ravel() for start in self.starts]
         return np.concatenate([*blocks, self.epilogue.tail])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.script import tirx as T
 
+from ...kernels.parallel import parallel
 from ...kernels.vectors import VECTOR, i32, load_words
 from .neon import joined, shuffled
 from .plan import ConvolutionKernel, Phase
@@ -47,17 +48,28 @@ class Tiles:
         self.kernel, self.source, self.w, self.q, self.out = kernel, source, weights, parameters, out
         self.acc, self.result, self.terms = acc, result, terms
 
-    def walk(self, start: tirx.PrimExpr | int, read: tirx.PrimExpr | int = 0, written: tirx.PrimExpr | int = 0) -> None:
+    def walk(
+        self,
+        start: tirx.PrimExpr | int,
+        read: tirx.PrimExpr | int = 0,
+        written: tirx.PrimExpr | int = 0,
+        *,
+        divided: bool = False,
+    ) -> None:
         """The tiles of a band.
 
         Args:
             start: Its first output row.
             read, written: Where the source and the output start.
+            divided: Whether threads share the longest of the loops.
         """
         k = self.kernel
         down, across = k.plan.pixels
         lines, width = k.walk
-        with T.serial(len(k.starts)) as n, T.serial(-(-lines // down)) as i, T.serial(-(-width // across)) as j:
+        counts = (len(k.starts), -(-lines // down), -(-width // across))
+        longest = counts.index(max(counts)) if divided else None
+        blocks, rows, columns = (parallel(n) if at == longest else T.serial(n) for at, n in enumerate(counts))
+        with blocks as n, rows as i, columns as j:
             line, column = edge(i, down, lines), edge(j, across, width)
             self._tile(n, read + line * k.line_step + column * k.step, start + line, column, written)
 
@@ -67,7 +79,8 @@ class Tiles:
         k = self.kernel
         vectors, by_channel = k.plan.vectors, k.products.by_channel
         for j in range(k.sums):
-            bias = load_words(self.q, n * k.block_words + j % vectors * 4) if by_channel else tirx.Broadcast(i32(0), 4)
+            at_bias = n * k.block_words + (j if k.copies > 1 else j % vectors) * 4
+            bias = load_words(self.q, at_bias) if by_channel else tirx.Broadcast(i32(0), 4)
             T.buffer_store(self.acc, bias, [j])
         if k.runs == 1:
             self._run(at, n * k.block_bytes)
@@ -112,7 +125,8 @@ class Tiles:
         k = self.kernel
         vectors, pixels = k.plan.vectors, len(k.pixel_offsets)
         words = [
-            [load_words(self.q, block + (i * vectors + v) * 4) for i in range(1 + k.epilogue.words)] for v in range(vectors)
+            [load_words(self.q, block + (i * vectors + v) * 4) for i in (0, *range(k.copies, k.copies + k.epilogue.words))]
+            for v in range(vectors)
         ]
         sums = k.products.finish([self.acc[j] for j in range(k.sums)], pixels, vectors)
         for index, total in enumerate(sums):

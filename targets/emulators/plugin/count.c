@@ -6,10 +6,11 @@
  *            classes=aarch64  counts by class too, by the A64 encoding (Arm DDI 0487, chapter C4);
  *            calls=FILE    names of functions, one a line, each call of which is counted on its own with all that it calls;
  *            driver=NAME   the function that calls them one after the other, whose own instructions belong to no call;
+ *            each=FILE     where to write of each instruction "address word count", hexadecimal, hexadecimal and decimal;
  *            out=FILE      where results are written.
  * Result lines: "call N name" for each call in order, "region N" behind those of a region, "function N name", "class name N"
  * and "total N".
- * Functions and classes are counted inside regions only.
+ * Functions, classes and single instructions are counted inside regions only.
  *
  * Debian packages QEMU with the plugin interface but without its header, so what is used of it is declared here. */
 #include <inttypes.h>
@@ -51,8 +52,17 @@ typedef struct {
   uint64_t executed, before, inside;
 } class_t;
 
+typedef struct {
+  uint64_t address, executed, before, inside;
+  uint32_t word;
+} instruction_t;
+
 static class_t classes[CLASSES];
 static bool by_class;
+/* By the address, in a table that is at most half full; kept on its own, since the counters must not move. */
+static instruction_t **instructions;
+static size_t instruction_count, instruction_places;
+static FILE *each;
 static function_t *functions;
 static size_t function_count;
 static uint64_t executed, region_start, begin_address = UINT64_MAX, end_address = UINT64_MAX;
@@ -84,6 +94,8 @@ static void region_begin(unsigned cpu, void *data) {
   in_region = true;
   for (size_t i = 0; i < function_count; i++) functions[i].before = functions[i].executed;
   for (size_t i = 0; i < CLASSES; i++) classes[i].before = classes[i].executed;
+  for (size_t i = 0; i < instruction_places; i++)
+    if (instructions[i]) instructions[i]->before = instructions[i]->executed;
 }
 
 static void region_end(unsigned cpu, void *data) {
@@ -94,6 +106,36 @@ static void region_end(unsigned cpu, void *data) {
   fflush(out);
   for (size_t i = 0; i < function_count; i++) functions[i].inside += functions[i].executed - functions[i].before;
   for (size_t i = 0; i < CLASSES; i++) classes[i].inside += classes[i].executed - classes[i].before;
+  for (size_t i = 0; i < instruction_places; i++)
+    if (instructions[i]) instructions[i]->inside += instructions[i]->executed - instructions[i]->before;
+}
+
+static instruction_t **place_of(uint64_t address) {
+  size_t at = (address / 2 * 0x9E3779B97F4A7C15u) & (instruction_places - 1);
+  while (instructions[at] && instructions[at]->address != address) at = (at + 1) & (instruction_places - 1);
+  return &instructions[at];
+}
+
+static instruction_t *instruction_at(uint64_t address, uint32_t word) {
+  if (2 * instruction_count >= instruction_places) {
+    instruction_t **const old = instructions;
+    const size_t places = instruction_places;
+    instruction_places = places ? 2 * places : 4096;
+    instructions = calloc(instruction_places, sizeof *instructions);
+    if (!instructions) abort();
+    for (size_t i = 0; i < places; i++)
+      if (old[i]) *place_of(old[i]->address) = old[i];
+    free(old);
+  }
+  instruction_t **const place = place_of(address);
+  if (!*place) {
+    *place = calloc(1, sizeof **place);
+    if (!*place) abort();
+    (*place)->address = address;
+    (*place)->word = word;
+    instruction_count++;
+  }
+  return *place;
 }
 
 static int class_of(uint32_t word) {
@@ -140,6 +182,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
       uint32_t word;
       memcpy(&word, qemu_plugin_insn_data(insn), sizeof word);
       qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &classes[class_of(word)].executed, 1);
+      if (each) qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &instruction_at(address, word)->executed, 1);
     }
     function_t *function = find(address);
     if (function) qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &function->executed, 1);
@@ -155,6 +198,10 @@ static void finish(qemu_plugin_id_t id, void *data) {
     if (functions[i].inside) fprintf(out, "function %" PRIu64 " %s\n", functions[i].inside, functions[i].name);
   for (size_t i = 0; i < CLASSES; i++)
     if (by_class) fprintf(out, "class %s %" PRIu64 "\n", class_names[i], classes[i].inside);
+  for (size_t i = 0; i < instruction_places; i++)
+    if (instructions[i] && instructions[i]->inside)
+      fprintf(each, "%" PRIx64 " %" PRIx32 " %" PRIu64 "\n", instructions[i]->address, instructions[i]->word, instructions[i]->inside);
+  if (each) fclose(each);
   fprintf(out, "total %" PRIu64 "\n", executed);
   fclose(out);
 }
@@ -205,6 +252,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
     if (!strncmp(argv[i], "calls=", 6) && read_calls(argv[i] + 6)) return -1;
     if (!strncmp(argv[i], "driver=", 7)) driver = named(argv[i] + 7);
     if (!strcmp(argv[i], "classes=aarch64")) by_class = true;
+    if (!strncmp(argv[i], "each=", 5) && !(each = fopen(argv[i] + 5, "w"))) return -1;
     if (!strncmp(argv[i], "out=", 4) && !(out = fopen(argv[i] + 4, "w"))) return -1;
   }
   qemu_plugin_register_vcpu_tb_trans_cb(id, translated);

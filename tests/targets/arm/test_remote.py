@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,11 +12,18 @@ import numpy as np
 import pytest
 import tvm_ffi
 
+import tvmcompress
 from tvmcompress.passes import UserError
+from tvmcompress.passes._tvm import tvm
+from tvmcompress.passes.graph.interpreter import run
+from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
+from tvmcompress.targets.aot.generate import generate
+from tvmcompress.targets.aot.schedule import NEON
 from tvmcompress.targets.arm.artifact import CortexAArtifact
 from tvmcompress.targets.arm.features import lacking, masks, needed
-from tvmcompress.targets.remote.facts import Facts
+from tvmcompress.targets.arm.project import write_module_source
+from tvmcompress.targets.remote.facts import Facts, ffi_includes
 
 pytestmark = pytest.mark.skipif(bool(get_target("cortex-a72").missing_tools()), reason="needs the Cortex-A tool chain")
 
@@ -29,8 +37,8 @@ def artifact(integer_net, tmp_path_factory):
 def caller(artifact, tmp_path_factory):
     """A program that calls the module's function as TVM's runtime does."""
     folder = tmp_path_factory.mktemp("caller")
-    program = get_target("cortex-a76").remote_program(artifact.path)
-    source, parts = program.library.with_name("model_module.c"), artifact.path.glob("model*.[coS]")
+    source, parts = folder / "model_module.c", artifact.path.glob("model*.[coS]")
+    write_module_source(source, "model", artifact.info.threads)
     includes = {tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path(), artifact.path}
     command = ["aarch64-linux-gnu-gcc", "-static", *(f"-I{place}" for place in includes)]
     command += [Path(__file__).parent / "call_module.c", source, *parts, "-lm", "-o", folder / "caller"]
@@ -106,3 +114,49 @@ def test_what_a_raspberry_pi_4_lacks_for_code_of_a_raspberry_pi_5(artifact) -> N
     assert program.lacking(Facts(hwcap=pi4), "aarch64") == ["asimdhp", "asimdrdm", "asimddp"]
     assert program.lacking(Facts(), "aarch64") == []
     assert program.lacking(Facts(), "x86_64") == ["the instructions of a 64-bit Arm"]
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_tvms_runtime_loads_the_module(integer_net, samples, tmp_path) -> None:
+    """Compiled for this machine, since no runtime of the other architecture is at hand."""
+    made = generate(integer_net, {"kind": "c"}, tmp_path, registers=NEON, emit="c", threads=2)
+    source = tmp_path / "module.c"
+    write_module_source(source, made.prefix, 2)
+    includes = [f"-I{place}" for place in (tmp_path, *ffi_includes())]
+    command = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-pthread",
+        *includes,
+        source,
+        *made.sources,
+        "-lm",
+        "-o",
+        tmp_path / "model.so",
+    ]
+    subprocess.run(list(map(str, command)), check=True)
+    module = tvm.runtime.load_module(str(tmp_path / "model.so"))
+    x = made.inputs[0].quantize(samples[:1])
+    (wanted,) = run(IntegerCore()(integer_net), [x])
+    for threads in (1, 2):
+        module["threads"](threads)
+        out = tvm.runtime.tensor(np.zeros(made.outputs[0].shape, made.outputs[0].dtype))
+        module["main"](tvm.runtime.tensor(x), out)
+        np.testing.assert_array_equal(out.numpy(), wanted)
+    with pytest.raises(ValueError, match="built for 2"):
+        module["threads"](3)
+    with pytest.raises(ValueError, match="inputs and then its outputs"):
+        module["main"](out)
+
+
+def test_a_module_is_written_by_name(artifact, integer_net, samples, tmp_path) -> None:
+    written = tvmcompress.export_tvm_module(artifact, tmp_path / "out.so")
+    listed = subprocess.run(["aarch64-linux-gnu-nm", "-D", written], capture_output=True, text=True, check=True).stdout
+    assert " T __tvm_ffi_main" in listed
+    assert " T __tvm_ffi_threads" not in listed
+    other = get_target("x86").build(integer_net, tmp_path / "x86")
+    with pytest.raises(UserError, match="are made of builds for Cortex-A"):
+        tvmcompress.export_tvm_module(other, tmp_path / "none.so")
+    assert not (tmp_path / "none.so").exists()

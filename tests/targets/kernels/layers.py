@@ -11,6 +11,7 @@ from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.targets import get_target
+from tvmcompress.targets.base import Artifact
 
 Build = Callable[..., relax.Call]
 
@@ -87,8 +88,8 @@ def weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return values.astype("int8")
 
 
-def assert_kernel(mod: tvm.IRModule, name: str, folder: Path, rng: np.random.Generator, target: str) -> None:
-    """The kernel `name` is used, gives the bytes of the reference, and not always the same ones."""
+def assert_kernel(mod: tvm.IRModule, name: str, folder: Path, rng: np.random.Generator, target: str) -> Artifact:
+    """The build, in which the kernel `name` is used, gives the bytes of the reference, and not always the same ones."""
     inputs = [
         rng.integers(-128, 128, (3, *[int(dim) for dim in var.ty.shape][1:])).astype("int8")
         for var in list(mod["main"].params)[: int(mod["main"].attrs["num_input"])]
@@ -101,6 +102,7 @@ def assert_kernel(mod: tvm.IRModule, name: str, folder: Path, rng: np.random.Gen
     artifact = get_target(target).build(mod, folder)
     assert any(f"model_{name}" in function for function in artifact.info.layers), artifact.info.layers
     np.testing.assert_array_equal(artifact.run(inputs)[0], expected)
+    return artifact
 
 
 def zero_points(rng: np.random.Generator, clipped: bool) -> dict[str, int]:

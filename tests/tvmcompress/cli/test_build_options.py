@@ -36,7 +36,7 @@ GIVEN: dict[str, Any] = {
 # C changes what is built, S is said to have changed nothing, R is refused, K is a guarantee that is kept already.
 EXPECTED = {
     "tune": "CCRCC",
-    "threads": "CRRRR",
+    "threads": "CCRRR",
     "patch_wise": "RRCCC",
     "emit": "RCCCC",
     "prefix": "RCCCC",

@@ -31,7 +31,9 @@ class BuildOptions:
         _targets("--target", "-t", help="Build and measure for this target (repeatable).", autocompletion=completion.targets),
     ] = None
     tune: Annotated[int, _targets(min=0, metavar="N", help="Try N schedules or kernels first, see `tvmcompress tune`.")] = 0
-    threads: Annotated[int | None, _targets(min=1, help="Threads of an inference on x86.")] = None
+    threads: Annotated[
+        int | None, _targets(min=1, help="Threads of an inference on x86, and the most that a library for Cortex-A may use.")
+    ] = None
     patch_wise: Annotated[
         bool,
         _targets("--patch-wise", help="Compute the first layers patch by patch where that takes less RAM (Cortex-M, int8)."),
@@ -103,7 +105,7 @@ class BuildOptions:
             ("--no-soft-float", not self.soft_float, {"cortex-m"}, _MICRO),
             ("--spend-flash", self.spend_flash, {"cortex-m"}, _MICRO),
             ("--sparse-weights", self.sparse_weights, {"cortex-m"}, _MICRO),
-            ("--threads", self.threads, {"x86"}, "is for x86; add --target x86"),
+            ("--threads", self.threads, {"x86", "cortex-a"}, "is for x86 and Cortex-A; add --target x86"),
         ):
             if given and not families & takers:
                 raise UserError(f"{option} {sentence}")
@@ -118,7 +120,8 @@ class BuildOptions:
             micro["spend_flash"] = size_of("spend_flash", self.spend_flash, least=0)
         if self.sparse_weights:
             micro["sparse_weights"] = True
-        return {"x86": {} if self.threads is None else {"threads": self.threads}, "cortex-a": generated, "cortex-m": micro}
+        threads = {} if self.threads is None else {"threads": self.threads}
+        return {"x86": threads, "cortex-a": {**generated, **threads}, "cortex-m": micro}
 
 
 _MICRO = "is for microcontrollers; add --target cortex-m4"

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ...files.whole_file import whole_file
 from ...measuring.record import BuildRecord
 from ...recipe.quantize import QuantizeRecipe
+from ..estimates import cycle_sentences
 from ..layers import LayerFigures
 from ..record import Report
 from ..tuning import tuning_sentences
@@ -68,6 +69,7 @@ def html_page(report: Report) -> str:
         samples=None if last.evaluation is None else last.evaluation.samples,
         tiles=tiles(report),
         rows=rows(report),
+        estimates=cycle_sentences(report.builds),
         runtimes=runtime_rows(report),
         fronts=_fronts(report),
         bars=_bars(report, own),

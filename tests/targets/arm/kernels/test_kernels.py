@@ -15,8 +15,10 @@ from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.passes.integer.requantize import multiply
+from tvmcompress.passes.integer.softmax import exponentials
 from tvmcompress.passes.lowering.integer_core import IntegerCore
 from tvmcompress.targets import get_target
+from tvmcompress.targets.arm.artifact import CortexAArtifact
 from tvmcompress.targets.arm.kernels.addition import Term
 from tvmcompress.targets.arm.kernels.epilogue import Epilogue
 from tvmcompress.targets.arm.kernels.products import Dot, Matrix, Pairs, Products, products_of
@@ -139,6 +141,83 @@ def test_addition(
 @needs_tools
 @on_cores
 @pytest.mark.parametrize(
+    ("shape", "axes", "centred", "epsilon"),
+    [
+        ((1, 7, 64), (2,), True, 300),
+        ((1, 3, 2, 40), (3,), True, 1),
+        ((1, 4, 16), (1, 2), True, 0),
+        ((1, 2, 300), (2,), True, 1 << 20),
+        ((1, 5, 64), (2,), True, 1 << 40),
+        ((1, 5, 96), (2,), False, 5),
+        ((1, 3, 19), (2,), False, 0),
+    ],
+)
+def test_normalization(
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    centred: bool,
+    epsilon: int,
+    core: str,
+    tmp_path: Path,
+    rng: np.random.Generator,
+) -> None:
+    """Rows whose products fit 32 bits and rows whose products do not, of any length, spread widely and not at all."""
+    inner = tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
+    params = {
+        "factor": rng.integers(-32767, 32768, inner).astype("int16"),
+        "offset": rng.integers(-(1 << 26), 1 << 26, inner).astype("int32"),
+    }
+    numbers = {"input_zero_point": -7, "output_zero_point": 11, "multiplier": 1 << 30, "shift": -20}
+    mod = module(lambda *args: ops.qnormalize(*args, axes=axes, centred=centred, epsilon=epsilon, **numbers), [shape], params)
+    artifact = assert_kernel(mod, "normalize", tmp_path, rng, core)
+    constant, ends = np.full(shape, 5, np.int8), rng.choice([-128, 127], shape).astype(np.int8)
+    for x in (constant, ends, np.full(shape, -128, np.int8)):
+        np.testing.assert_array_equal(artifact.run([x])[0], run(mod, [x])[0])
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize(("shape", "scale"), [((1, 3, 49), 0.1), ((1, 5, 2, 16), 0.9), ((1, 2, 131), 0.02)])
+def test_softmax(shape: tuple[int, ...], scale: float, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Rows with any rest, with one element far above the others, and with all of them equal."""
+    mod = module(ops.qsoftmax, [shape], {"table": exponentials(scale)})
+    artifact = assert_kernel(mod, "softmax", tmp_path, rng, core)
+    one = np.full(shape, -128, np.int8)
+    one[..., -1] = 127
+    for x in (
+        one,
+        np.full(shape, -128, np.int8),
+        np.full(shape, 127, np.int8),
+        np.sort(one + rng.integers(0, 99, shape, np.int8)),
+    ):
+        np.testing.assert_array_equal(artifact.run([x])[0], run(mod, [x])[0])
+
+
+@needs_tools
+def test_normalizations_share_their_code(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Equal layers of other weights, ranges and epsilons."""
+    shape, count = (1, 3, 64), 2
+    params = {
+        name: rng.integers(-1000, 1000, (1, 1, 64)).astype(dtype)
+        for name, dtype in [("f0", "int16"), ("o0", "int32"), ("f1", "int16"), ("o1", "int32")]
+    }
+
+    def build(x: relax.Expr, *args: relax.Expr) -> relax.Call:
+        for i in range(count):
+            numbers = {"output_zero_point": 3 + i, "multiplier": (1 << 30) + i, "shift": -9 - i}
+            x = ops.qnormalize(
+                x, *args[2 * i : 2 * i + 2], axes=(2,), centred=True, input_zero_point=i, epsilon=7 + i, **numbers
+            )
+        return x
+
+    artifact = assert_kernel(module(build, [shape], params), "normalize", tmp_path, rng, "cortex-a76")
+    assert isinstance(artifact, CortexAArtifact)
+    assert [len(layers) for layers in artifact.info.layers.values()] == [count]
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize(
     ("shifts", "rounding"),
     [((0, 0), "double"), ((1, 0), "double"), ((2, -3), "double"), ((0, -6), "double"), ((0, 0), "single"), ((1, -3), "single")],
 )
@@ -149,9 +228,7 @@ def test_shifts_of_both_directions(
     params["multiplier"] = np.where(np.arange(8) % 2, *[params["multiplier"] >> max(0, 9 + s) for s in shifts]).astype("int32")
     params["shift"] = np.where(np.arange(8) % 2, *shifts).astype("int32")
     points = {"input_zero_point": 4, "output_zero_point": 9}
-    mod = module(
-        lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), **points, rounding=rounding), [(1, 6, 7, 8)], params
-    )
+    mod = module(lambda *args: ops.qconv2d(*args, padding=(1, 1, 1, 1), **points, rounding=rounding), [(1, 6, 7, 8)], params)
     generic = rounding == "single" and max(shifts) >= 0 and shifts != (0, 0)
     assert_kernel(mod, "qconv2d" if generic else "conv2d", tmp_path, rng, core)
 
@@ -169,9 +246,7 @@ def test_weights_of_which_two_products_leave_16_bits(core: str, tmp_path: Path, 
 @pytest.mark.parametrize(
     "sizes", [(1, 49, 64, 49), (1, 49, 49, 64), (2, 5, 7, 3), (3, 4, 12, 18), (1, 1, 33, 9), (2, 6, 20, 40)]
 )
-def test_product_of_two_tensors(
-    sizes: tuple[int, int, int, int], core: str, tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_product_of_two_tensors(sizes: tuple[int, int, int, int], core: str, tmp_path: Path, rng: np.random.Generator) -> None:
     count, rows, depth, columns = sizes
     points = {f"input{i}_zero_point": int(rng.integers(-20, 20)) for i in (1, 2)}
     factor = {"multiplier": 1518500250, "shift": -int(np.log2(60 * np.sqrt(depth)))}
