@@ -31,6 +31,9 @@ class Platform:
         return [self.prefix + name for name in ("gcc", "ar", "size")], [self.prefix + "nm", self.qemu, "cc"]
 
 
+_FIRST = ("cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73")
+"""64-bit cores of Armv8.0; all others have at least what came with Armv8.2, dot products among it."""
+
 PLATFORMS = {
     "aarch64-linux-gnu": Platform(
         prefix="aarch64-linux-gnu-",
@@ -71,6 +74,14 @@ def problem(description: TargetDescription) -> str | None:
         return "'tvm': a 32-bit core needs mfloat-abi = 'hard' and mattr = ['+neon']"
     if description.emulator_cpu not in platform.emulated:
         return f"'emulator_cpu': there is no {description.emulator_cpu}; there are {', '.join(platform.emulated)}"
+    if (
+        description.emulator_cpu in _FIRST
+        and description.tvm["mcpu"] in platform.cores
+        and description.tvm["mcpu"] not in _FIRST
+    ):
+        return (
+            f"'emulator_cpu': a {description.emulator_cpu} is of Armv8.0 and lacks instructions of code for {description.core}"
+        )
     if description.helium:
         return f"'helium': a {description.core} has none"
     return None

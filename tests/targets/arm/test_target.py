@@ -119,3 +119,14 @@ def test_what_a_32_bit_board_cannot_be(tmp_path, old, new, words) -> None:
     (tmp_path / "mine.toml").write_text(text.replace(old, new))
     with pytest.raises(UserError, match=words):
         get_target(tmp_path / "mine.toml")
+
+
+def test_an_emulated_core_that_lacks_what_code_needs(tmp_path) -> None:
+    text = (get_target("x86").descriptions / "cortex-a76.toml").read_text()
+    for cpu, enough in (("cortex-a53", False), ("cortex-a76", True), ("neoverse-n1", True)):
+        (tmp_path / "mine.toml").write_text(text.replace('emulator_cpu = "max"', f'emulator_cpu = "{cpu}"'))
+        if enough:
+            assert get_target(tmp_path / "mine.toml").description.emulator_cpu == cpu
+            continue
+        with pytest.raises(UserError, match=f"a {cpu} is of Armv8.0 and lacks instructions of code for cortex-a76"):
+            get_target(tmp_path / "mine.toml")
