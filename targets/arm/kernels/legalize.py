@@ -257,8 +257,8 @@ def _add(products: Products, call: relax.Call) -> Kernel | None:
     first, second = (Term(operand, int(attrs.left_shift), str(attrs.rounding)) for operand in operands)
     multiplier, shift = np.array([int(attrs.output_multiplier)]), np.array([int(attrs.output_shift)])
     scaled = [operand.table(int(attrs.left_shift), str(attrs.rounding)) for operand in operands]
-    ends = [sum(table.min() for table in scaled), sum(table.max() for table in scaled)]
-    epilogue = _epilogue(call, shift).for_sums(*(np.array([end]) for end in ends), multiplier, shift)
+    least, most = (np.array([sum(end(table) for table in scaled)]) for end in (np.min, np.max))
+    epilogue = _epilogue(call, shift).for_sums(least, most, multiplier, shift)
     parameters = np.concatenate([epilogue.parameters(multiplier, shift).ravel(), epilogue.tail])
     return Kernel("add", add(elements, first, second, epilogue), [parameters], options="")
 
