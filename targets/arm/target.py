@@ -31,6 +31,16 @@ MOST_THREADS = 64
 """Of a library; its pool has a place for each."""
 
 
+def check_threads(threads: int) -> None:
+    """Refuse more threads than a library may have, or none.
+
+    Raises:
+        UserError: It is no such number.
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise UserError(f"a library for Cortex-A may use 1 to {MOST_THREADS} threads, not {threads}")
+
+
 class CortexATarget(TunableTarget):
     """Builds for one Cortex-A core."""
 
@@ -79,8 +89,7 @@ class CortexATarget(TunableTarget):
         """
         if options:
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
-        if not 1 <= threads <= MOST_THREADS:
-            raise UserError(f"a library for Cortex-A may use 1 to {MOST_THREADS} threads, not {threads}")
+        check_threads(threads)
         require(platform_of(self.description).programs[0], f"building for {self.description.name}")
         description, output, logs = self.description, Path(output), self.logs(tuning_log)
         with staged(output) as work:

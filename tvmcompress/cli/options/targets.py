@@ -109,6 +109,10 @@ class BuildOptions:
         ):
             if given and not families & takers:
                 raise UserError(f"{option} {sentence}")
+        if self.threads is not None and "cortex-a" in families:
+            from ...targets.arm.target import check_threads
+
+            check_threads(self.threads)
         named = (("emit", self.emit), ("prefix", self.prefix))
         generated = {name: value for name, value in named if value is not None}
         micro: dict[str, Any] = dict(generated)
