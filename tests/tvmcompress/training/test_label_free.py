@@ -134,7 +134,7 @@ def test_the_rate_found_is_below_the_one_that_destroys(model, data):
     rate = find_rate(training)
     for name, value in training.values().items():
         assert torch.equal(value, before[name])
-    assert 0 < rate < 1 / 5 + 1e-9
+    assert 0 < rate < 1 / 3 + 1e-9
     kept = finetune(model, data, optimizer="sgd", momentum=0.0, learning_rate=rate, epochs=3)
     assert "learning rate" in kept.provenance[-1]
 
