@@ -24,7 +24,7 @@ from .goal import Goal
 MOST_GROUPS = 16
 """Groups of channels whose ratio is a parameter of its own, those with the most work first; the others share one."""
 
-_SHARES = (0.8, 0.65, 0.5, 0.4, 0.3)
+_SHARES = (0.9, 0.8, 0.65, 0.5, 0.4, 0.3)
 """Shares of the multiply-accumulates that a search begins with."""
 
 _RATE = 0.006
@@ -124,6 +124,7 @@ class Space:
         self._int4 = smaller and calibration and target.family != "x86"
         micro = target.family == "cortex-m"
         self._spend = micro and target.dsp and not target.helium and goal.minimize == "latency"
+        self._plenty = self._spend and goal.max_flash is None
         self._patches = micro and (goal.minimize == "ram" or goal.max_ram is not None)
 
     def point(self, trial: Suggest) -> Point:
@@ -156,15 +157,18 @@ class Space:
             "spend_flash": 0,
             "patch_wise": False,
         }
-        pruned = {**plain, "allocation": "budget", "criterion": self._criteria[0], "rounds": 1}
         found = [plain]
+        quick = {**plain, "spend_flash": _SPENT_FLASH[-1]} if self._plenty else plain
+        if self._plenty:
+            found.append(quick)
+        pruned = {**quick, "allocation": "budget", "criterion": self._criteria[0], "rounds": 1}
         if self._prunable:
             found += [{**pruned, "macs": share} for share in _SHARES]
         if self._epochs:
             # What a mirror shows is a thing of the same kind in photographs, and another letter in what is written.
             changes = "flip crop" if self._colour else ""
             trained = {"epochs": max(self._epochs), "learning_rate": _RATE, "distill": True, "augment": changes}
-            found += [{**start, **trained} for start in found[1:]]
+            found += [{**start, **trained} for start in found if start["allocation"] != "none"]
         if self._int4:
             found.append({**plain, "int4_share": 1.0, "quant_repair": "gptq"})
         return found

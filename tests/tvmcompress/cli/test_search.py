@@ -49,9 +49,9 @@ def test_a_search_ships_its_front(arguments: list[str], digits: Path, tmp_path: 
 def test_a_dry_run_writes_what_it_would_begin_with(arguments: list[str], tmp_path: Path) -> None:
     text = run(*arguments, "--dry-run", "-o", tmp_path / "dry").out
     recipes = sorted((tmp_path / "dry" / "starts").iterdir())
-    assert len(recipes) == 6
-    assert Recipe.load(recipes[1]).prune is not None
-    assert "1: 80% of the MACs" in text
+    assert len(recipes) == 8
+    assert Recipe.load(recipes[2]).prune is not None
+    assert "2: 90% of the MACs" in text
 
 
 def test_an_energy_that_nothing_measures(arguments: list[str], tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_it_begins_with_the_model_as_it_is(spaces: list[Space]) -> None:
         assert points[0].build == {}
         assert len({point.key for point in points}) == len(points)
         shares = [point.recipe.prune.target_macs for point in points if point.recipe.prune is not None]
-        assert shares[:5] == [0.8, 0.65, 0.5, 0.4, 0.3]
+        assert shares[:6] == [0.9, 0.8, 0.65, 0.5, 0.4, 0.3]
 
 
 def test_what_a_target_cannot_use_is_left_out(digits_model: Model) -> None:
