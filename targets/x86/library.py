@@ -33,12 +33,12 @@ __attribute__((constructor)) static void ask_for_tiles(void) {{ syscall({", ".jo
 def write_library(executable: Any, folder: Path, tiles: bool = False) -> Path:
     """Write what `relax.build` gives as a shared library, under a name made of its content.
 
+    TVM's own `export_library` has LLVM write to disk, see `object_code`.
+
     Args:
         executable: It.
         folder: Where.
         tiles: Whether its code uses the tiles of AMX.
-
-    TVM's own `export_library` has LLVM write to disk, see `object_code`.
 
     Raises:
         UserError: The linker refused.
