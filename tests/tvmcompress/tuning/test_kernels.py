@@ -83,7 +83,8 @@ def test_a_model_is_tuned_once_and_stays_right(core: str, tmp_path: Path) -> Non
     assert tuned.measure().instructions == result.model_best
     untuned = target.build(mod, tmp_path / "untuned", tuning_log=False)
     assert untuned.measure().instructions == result.model_default
-    assert (tuned.measure().flash_bytes or 0) <= (untuned.measure().flash_bytes or 0)
+    if core.startswith("cortex-m"):  # flash is counted there alone
+        assert (tuned.measure().flash_bytes or 0) <= (untuned.measure().flash_bytes or 0)
     # What the log knows is not tried again.
     records = (log / RECORDS).read_text().splitlines()
     assert len(records) == result.trials
