@@ -94,7 +94,7 @@ def search(
     folder with model.tvmc, model.onnx, recipe.toml, report.json, report.html and the build.
     """
     from ..errors import UserError
-    from ..exploration.attempt import Attempts
+    from ..exploration.attempt import Attempts, require_energy
     from ..exploration.explore import explore, require_front, starting_points
     from ..exploration.goal import Goal
     from ..files.whole_file import whole_file
@@ -108,6 +108,7 @@ def search(
     goal = Goal(target, cast("Objective", minimize), max_drop, ram, flash)
     get_target(target).require_tools()
     boards = where.pool([target])
+    require_energy(goal, boards)
     lengths = _lengths(epochs) if train_data is not None else ()
     if plot and not dry_run:
         common.need_matplotlib()

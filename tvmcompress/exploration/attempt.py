@@ -52,6 +52,18 @@ class Samples:
     search: Dataset
 
 
+def require_energy(goal: Goal, boards: BoardPool | None) -> None:
+    """Refuse a goal of little energy where nothing reports any; boards are known only when they are asked.
+
+    Raises:
+        UserError: The target runs under an emulator, or on this machine, which reports none.
+    """
+    if goal.minimize != "energy" or boards is not None:
+        return
+    if get_target(goal.target).description.source == "qemu" or here() is None:
+        raise UserError(no_energy(goal.target))
+
+
 class Attempts:
     """Tries points of one model.
 
@@ -84,12 +96,9 @@ class Attempts:
     ) -> None:
         self.model, self.samples, self.goal, self.folder = model, samples, goal, folder
         self._cache, self._boards, self._progress = folder / "cache", boards, on_progress
-        description = get_target(goal.target).description
-        silent = boards is None and (description.source == "qemu" or here() is None)
-        if goal.minimize == "energy" and silent:
-            raise UserError(no_energy(goal.target))
+        require_energy(goal, boards)
         self._options = {family: dict(given) for family, given in (options or {}).items()}
-        self._family = description.family
+        self._family = get_target(goal.target).description.family
         self._all = OutputComparison(model, samples.search)
         few = spread(samples.search, FEW)
         self._few = (OutputComparison(model, few), len(few)) if len(few) < len(samples.search) else None

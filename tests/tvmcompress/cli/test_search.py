@@ -55,5 +55,5 @@ def test_a_dry_run_writes_what_it_would_begin_with(arguments: list[str], tmp_pat
 
 
 def test_an_energy_that_nothing_measures(arguments: list[str], tmp_path: Path) -> None:
-    said = refused(*arguments, "--minimize", "energy", "--no-plot", "-o", str(tmp_path / "out"))
+    said = refused(*arguments, "--minimize", "energy", "-o", str(tmp_path / "out"))
     assert "what runs cortex-m4 here reports no energy" in said
