@@ -6,8 +6,8 @@ Usage: OMP_NUM_THREADS=1 python benchmarks/distillation.py [--models ic,resnet20
 Pruned by the default criterion and repaired by least squares, then trained to do what the original does (the repair
 "distill", --repair-distill), both on the same unlabelled samples: 200 of kws, 1000 training images of ic and resnet20.
 Accuracy on 300 samples of kws and 734 images, which no run learns from or chooses on: learning rate and length are chosen
-on the unlabelled samples. The defaults (mixtures of few samples, features, temperature) were settled by looking at these accuracies,
-however, which flatters them. CPU seconds of one thread.
+on the unlabelled samples. The defaults (mixtures of few samples, features, temperature) were settled by looking at
+these accuracies, however, which flatters them. CPU seconds of one thread.
 """
 
 from __future__ import annotations
