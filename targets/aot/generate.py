@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tvm.tirx.build import codegen_build
 
 from ...passes._tvm import tvm
@@ -17,7 +16,6 @@ from ...passes.errors import UserError
 from ...passes.graph.decode_weights import DecodeWeights
 from ..base import TensorSpec
 from ..channels_last import channels_last
-from ..escaping import comment, string
 from ..integer_io import core_and_specs, is_integer
 from ..object_code import object_code
 from .arena import Arena
@@ -28,11 +26,9 @@ from .patches import Patches, choose_patches
 from .plan import ALIGNMENT, align
 from .program import Legalize, Program, make_program
 from .schedule import Registers
+from .templates import Templates
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, keep_trailing_newline=True
-)
-_TEMPLATES.filters.update(comment=comment, string=string)
+_TEMPLATES = Templates(Path(__file__).parent / "templates")
 _C_TYPES = {
     "int8": "int8_t",
     "int16": "int16_t",
@@ -183,7 +179,7 @@ def generate(
         constants = f"{prefix}_constants.c"
         names[constants] = "constants.c.j2"
     for name, template in names.items():
-        (folder / name).write_text(_TEMPLATES.get_template(template).render(context))
+        _TEMPLATES.write(template, folder / name, context)
     sources = [folder / f"{prefix}.c", folder / constants]
     if threads > 1:
         sources.append(folder / f"{prefix}_pool.c")

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ..aot.generate import Generated
+from ..aot.templates import Templates
 from ..base import TargetDescription
-from ..escaping import comment
 from .cores import platform_of
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "runtime"), undefined=StrictUndefined, keep_trailing_newline=True
-)
-_TEMPLATES.filters["comment"] = comment
+_TEMPLATES = Templates(Path(__file__).parent / "runtime")
 
 
 def write_runner(generated: Generated, threads: int) -> Path:
@@ -24,7 +19,7 @@ def write_runner(generated: Generated, threads: int) -> Path:
         generated: The library.
         threads: The most threads that it may use.
     """
-    return _render("runner.c.j2", generated.folder / "runner.c", {"prefix": generated.prefix, "threads": threads})
+    return _TEMPLATES.write("runner.c.j2", generated.folder / "runner.c", {"prefix": generated.prefix, "threads": threads})
 
 
 def write_project(generated: Generated, description: TargetDescription, threads: int) -> None:
@@ -48,16 +43,11 @@ def write_project(generated: Generated, description: TargetDescription, threads:
         "processor": "aarch64" if platform.wide else "armv7l",
         "threads": threads,
     }
-    _render("CMakeLists.txt.j2", folder / "CMakeLists.txt", context)
-    _render("toolchain.cmake.j2", folder / toolchain, context)
-    _render("example_main.c.j2", folder / "example_main.c", context)
+    _TEMPLATES.write("CMakeLists.txt.j2", folder / "CMakeLists.txt", context)
+    _TEMPLATES.write("toolchain.cmake.j2", folder / toolchain, context)
+    _TEMPLATES.write("example_main.c.j2", folder / "example_main.c", context)
 
 
 def write_module_source(path: Path, prefix: str, threads: int) -> None:
     """Write the source that makes a library a module of TVM's runtime."""
-    _render("tvm_module.c.j2", path, {"prefix": prefix, "threads": threads})
-
-
-def _render(template: str, path: Path, context: dict[str, object]) -> Path:
-    path.write_text(_TEMPLATES.get_template(template).render(context))
-    return path
+    _TEMPLATES.write("tvm_module.c.j2", path, {"prefix": prefix, "threads": threads})

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ..aot.generate import Generated
+from ..aot.templates import Templates
 from ..base import TargetDescription
-from ..escaping import comment
 from .serial import CHUNK, MOST_RUNS, PROTOCOL
 
 STACK_BYTES = 4096
@@ -19,9 +16,7 @@ STACK_BYTES = 4096
 
 _EMULATOR_STACK_BYTES = 16384
 RUNTIME = Path(__file__).parent / "runtime"
-_TEMPLATES = Environment(loader=FileSystemLoader(RUNTIME), undefined=StrictUndefined, keep_trailing_newline=True)
-
-_TEMPLATES.filters["comment"] = comment
+_TEMPLATES = Templates(RUNTIME)
 
 
 def write_firmware(generated: Generated, description: TargetDescription) -> list[Path]:
@@ -29,7 +24,7 @@ def write_firmware(generated: Generated, description: TargetDescription) -> list
     firmware = generated.folder / "firmware"
     firmware.mkdir(exist_ok=True)
     write_emulator_script(firmware / "emulator.ld", description)
-    _render("runner.c.j2", firmware / "runner.c", {"prefix": generated.prefix})
+    _TEMPLATES.write("runner.c.j2", firmware / "runner.c", {"prefix": generated.prefix})
     for name in ("startup.c", "semihosting.h"):
         shutil.copyfile(RUNTIME / name, firmware / name)
     return [firmware / "startup.c", firmware / "runner.c"]
@@ -49,7 +44,7 @@ def _write_script(path: Path, description: TargetDescription, stack_bytes: int, 
     """Write a linker script; the description's fields that say where memory is begin with `prefix`."""
     places = ("flash_origin", "flash_bytes", "ram_origin", "ram_bytes")
     memory = {name: getattr(description, prefix + name) for name in places}
-    _render("linker.ld.j2", path, {"stack_bytes": stack_bytes, **memory})
+    _TEMPLATES.write("linker.ld.j2", path, {"stack_bytes": stack_bytes, **memory})
 
 
 def library_identity(generated: Generated) -> str:
@@ -81,13 +76,9 @@ def write_project(generated: Generated, description: TargetDescription, identity
         "most_runs": MOST_RUNS,
     }
     folder = generated.folder
-    _render("CMakeLists.txt.j2", folder / "CMakeLists.txt", context)
-    _render("toolchain.cmake.j2", folder / "arm-none-eabi.cmake", context)
-    _render("example_main.c.j2", folder / "example_main.c", context)
-    _render("linker.ld.j2", folder / "firmware" / "board.ld", context)
-    _render("serial_main.c.j2", folder / "firmware" / "serial_main.c", context)
+    _TEMPLATES.write("CMakeLists.txt.j2", folder / "CMakeLists.txt", context)
+    _TEMPLATES.write("toolchain.cmake.j2", folder / "arm-none-eabi.cmake", context)
+    _TEMPLATES.write("example_main.c.j2", folder / "example_main.c", context)
+    _TEMPLATES.write("linker.ld.j2", folder / "firmware" / "board.ld", context)
+    _TEMPLATES.write("serial_main.c.j2", folder / "firmware" / "serial_main.c", context)
     shutil.copyfile(RUNTIME / "serial_line.h", folder / "firmware" / "serial_line.h")
-
-
-def _render(template: str, path: Path, context: Mapping[str, object]) -> None:
-    path.write_text(_TEMPLATES.get_template(template).render(context))

@@ -82,7 +82,14 @@ def x86_qconv2d(operands: list[relax.Expr], attrs: Any, *, flat: bool, **options
 
 
 def packed_call(
-    op: tvm.ir.Op, operands: list[relax.Expr], attrs: Any, *, dot: Dot, kernel: tuple[int, int], simple: bool, **more: Any
+    op: tvm.ir.Op,
+    operands: list[relax.Expr],
+    attrs: Any,
+    *,
+    kernel: tuple[int, int],
+    simple: bool,
+    dot: Dot | None = None,
+    **more: Any,
 ) -> relax.Call:
     """A call of an operator on packed weights.
 
@@ -90,9 +97,9 @@ def packed_call(
         op: The operator.
         operands: Input, weights, bias, multiplier, shift.
         attrs: Of the operator that it stands for.
-        dot: The instruction.
         kernel: Rows, columns.
         simple: `shifts_simply`.
+        dot: The instruction, where the operator is for several.
         more: Attributes of its own.
     """
     return make_call(
@@ -107,7 +114,7 @@ def packed_call(
         input_zero_point=attrs.input_zero_point,
         **requantization_of(attrs),
         max_shift=attrs.max_shift,
-        dot=DOTS.index(dot),
+        **({} if dot is None else {"dot": DOTS.index(dot)}),
     )
 
 

@@ -25,8 +25,8 @@ from tvm.script.ir_builder import tirx as T
 from ....passes._tvm import relax, tirx
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.conv import output_sizes
-from ....passes.integer.registry import make_call, register_operator, tensor_type
-from ....passes.integer.requantization import requantization_of
+from ....passes.integer.registry import register_operator, tensor_type
+from .convolution import packed_call
 from .intrinsics import OPAQUE
 from .requantize import requantized_element
 
@@ -137,18 +137,7 @@ def x86_tile_conv2d(operands: list[relax.Expr], attrs: Any, kernel: tuple[int, i
         kernel: Rows, columns.
         simple: `shifts_simply`.
     """
-    return make_call(
-        _TILES,
-        operands,
-        strides=list(attrs.strides),
-        padding=list(attrs.padding),
-        dilation=list(attrs.dilation),
-        kernel=kernel,
-        simple=simple,
-        input_zero_point=attrs.input_zero_point,
-        **requantization_of(attrs),
-        max_shift=attrs.max_shift,
-    )
+    return packed_call(_TILES, operands, attrs, kernel=kernel, simple=simple)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:

@@ -31,17 +31,6 @@ from .test_gradient_criteria import by_hand, network
 SPEC = (InputSpec(name="input0", shape=(1, 2, 5, 5)),)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return Model(network(), SPEC)
-
-
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(5)
-    return rng.normal(size=(40, 2, 5, 5)).astype("float32"), rng.integers(0, 3, 40)
-
-
 def test_a_step_of_sgd(model, data):
     """One epoch of one batch: all samples but those held back, in whatever order."""
     x, labels = data

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tvmcompress import Model, compress, finetune
+from tvmcompress import compress, finetune
 from tvmcompress.data.dataset import load_data
 from tvmcompress.errors import UserError
 from tvmcompress.passes import PruneChannels, Reconstruct, get_surgery
@@ -31,18 +31,7 @@ from tvmcompress.training.rates import find_rate, scheduled
 from ..cli.running import refused
 from ..cli.running import run as run_command
 from .test_finetuning import SPEC, recipe
-from .test_gradient_criteria import by_hand, network
-
-
-@pytest.fixture(scope="module")
-def model():
-    return Model(network(), SPEC)
-
-
-@pytest.fixture(scope="module")
-def data():
-    rng = np.random.default_rng(5)
-    return rng.normal(size=(40, 2, 5, 5)).astype("float32"), rng.integers(0, 3, 40)
+from .test_gradient_criteria import by_hand
 
 
 @pytest.fixture(scope="module")
