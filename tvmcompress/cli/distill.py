@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import common
+from .dry_run import save_command_recipe, write_command_recipe
+from .options.command_recipe import CommandRecipeOptions, command_recipe
 from .options.data import ReadOptions
 from .options.groups import with_groups
 from .options.model import ModelOptions
@@ -27,6 +29,7 @@ _RANKING_SAMPLES = 64
 
 @with_groups
 def distill(
+    ctx: typer.Context,
     student: Annotated[
         Path | None,
         typer.Argument(help="The network that learns, as compress takes one.", show_default="made by --width or --depth"),
@@ -71,12 +74,13 @@ def distill(
     ] = None,
     reading: ModelOptions,
     read: ReadOptions,
+    asked: CommandRecipeOptions,
     json: common.JsonOption = False,
 ) -> None:
     """Train a student on what teachers say, and on labels where there are some.
 
     The student is a float model with the teacher's inputs and outputs, of any architecture; what comes out is a float model,
-    for compress. The folder gets model.tvmc, model.onnx and report.json.
+    for compress. The folder gets model.tvmc, model.onnx, recipe.toml and report.json.
     """
     from ..errors import UserError
     from ..exporting import export_onnx
@@ -109,6 +113,10 @@ def distill(
     begun = begun if depth is None else _shallow(begun, depth, learned)
     begun = begun if width is None else _narrow(begun, width)
     judged = None if eval_data is None else read.load(eval_data, begun.inputs)
+    recipe = command_recipe(ctx)
+    if asked.dry_run:
+        write_command_recipe(recipe, output, json)
+        return
     with output_folder(output) as folder:
         with bars() as bar:
             taught = finetune(
@@ -124,7 +132,10 @@ def distill(
         report = Report(source=teacher[0].name, host=Host.this(), models=records, command=command_line())
         taught.save(folder / "model.tvmc")
         export_onnx(taught, folder / "model.onnx")
-        report.model_copy(update={"files": ("model.onnx", "model.tvmc", "report.json")}).save(folder / "report.json")
+        report.model_copy(update={"files": ("model.onnx", "model.tvmc", "recipe.toml", "report.json")}).save(
+            folder / "report.json"
+        )
+        save_command_recipe(recipe, folder)
     if json:
         common.print_json(report)
         return
@@ -133,7 +144,7 @@ def distill(
     console = common.output()
     console.print(models_table(records, common.is_wide(console)))
     console.print(taught.provenance[-1].removeprefix("fine-tuned: "))
-    console.print(f"Written to {output}: model.tvmc, model.onnx, report.json.")
+    console.print(f"Written to {output}: model.tvmc, model.onnx, recipe.toml, report.json.")
 
 
 def _hints(entries: list[str] | None) -> dict[str, str] | None:

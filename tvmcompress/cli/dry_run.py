@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ..recipe.recipe import Recipe
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, write the recipe, and stop.")]
-DryPlanOption = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, print the plan, and stop.")]
+
+RECIPE = "recipe.toml"
+"""Its name in a folder."""
 
 
 def write_recipe(plan: Recipe, targets: Sequence[str], output: Path | None, json: bool) -> None:
@@ -26,14 +28,9 @@ def write_recipe(plan: Recipe, targets: Sequence[str], output: Path | None, json
         output: The folder; None for none. One that holds something is left as it is.
         json: Whether JSON is printed, with the steps that the recipe stands for, in the place of TOML.
     """
-    from ..files.output_folder import output_folder
     from ..steps.plan import planned
 
-    if output is not None and not (output.is_dir() and any(output.iterdir())):
-        with output_folder(output) as folder:
-            plan.save(folder / "recipe.toml")
-    elif output is not None:
-        common.print_line("Warning", f"{output} holds something and was left as it is; the recipe is printed alone")
+    _write(plan.to_toml(), output)
     if json:
         steps = [step.name for step in planned(plan)]
         common.print_json({"recipe": plan.model_dump(mode="json"), "steps": steps, "targets": list(targets)})
@@ -41,12 +38,40 @@ def write_recipe(plan: Recipe, targets: Sequence[str], output: Path | None, json
         print(plan.to_toml(), end="")
 
 
-def print_plan(name: str, values: Mapping[str, Any], json: bool) -> None:
-    """Print what a command without a recipe would do, as a table of TOML or as JSON."""
+def write_command_recipe(recipe: Mapping[str, Any], output: Path | None, json: bool) -> None:
+    """The same of a command whose recipe is the table of its options.
+
+    Args:
+        recipe: See `options.command_recipe`.
+        output: As of `write_recipe`.
+        json: Whether JSON is printed in the place of TOML.
+    """
     import tomli_w
 
-    known = {key: value for key, value in values.items() if value is not None}
+    _write(tomli_w.dumps(recipe), output)
     if json:
-        common.print_json({name: known})
+        common.print_json(recipe)
     else:
-        print(tomli_w.dumps({name: known}), end="")
+        print(tomli_w.dumps(recipe), end="")
+
+
+def save_command_recipe(recipe: Mapping[str, Any], folder: Path) -> None:
+    """Write the recipe of a command beside what came out of it."""
+    import tomli_w
+
+    from ..files.whole_file import whole_file
+
+    with whole_file(folder / RECIPE) as partial:
+        partial.write_text(tomli_w.dumps(recipe), encoding="utf-8")
+
+
+def _write(text: str, output: Path | None) -> None:
+    from ..files.output_folder import output_folder
+
+    if output is None:
+        return
+    if output.is_dir() and any(output.iterdir()):
+        common.print_line("Warning", f"{output} holds something and was left as it is; the recipe is printed alone")
+        return
+    with output_folder(output) as folder:
+        (folder / RECIPE).write_text(text, encoding="utf-8")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import common
-from .dry_run import DryPlanOption, print_plan
+from .dry_run import save_command_recipe, write_command_recipe
+from .options.command_recipe import CommandRecipeOptions, command_recipe
 from .options.data import ReadOptions
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
@@ -27,6 +28,7 @@ _DEFAULT_OUTPUT = Path("sensitivity")
 
 @with_groups
 def sensitivity(
+    ctx: typer.Context,
     model: ModelArgument,
     data: Annotated[Path, typer.Argument(help="Samples: .npz, .npy, or a folder of .npy.", show_default=False)],
     *,
@@ -55,7 +57,7 @@ def sensitivity(
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw the curves (needs matplotlib).")] = True,
     reading: ModelOptions,
     read: ReadOptions,
-    dry_run: DryPlanOption = False,
+    asked: CommandRecipeOptions,
     json: common.JsonOption = False,
 ) -> None:
     """Prune each group of channels alone, or quantize each layer alone, and see what it costs.
@@ -66,6 +68,7 @@ def sensitivity(
     from ..errors import UserError
     from ..passes.pruning.importance import get_criterion
     from ..recipe.recipe import as_quantize_recipe
+    from ..sensitivity.channels import DEFAULT_RATIOS
 
     if quantize is not None and (ratios or importance):
         raise UserError(f"{'--ratios' if ratios else '--importance'} says nothing with --quantize; it is for pruning")
@@ -80,16 +83,9 @@ def sensitivity(
     calibration = None if calib is None else read.load(calib, subject.inputs, limit=limit)
     if importance is not None:
         get_criterion(importance, samples.first(subject.inputs[0].shape[0]).inputs())
-    if dry_run:
-        from ..sensitivity.channels import DEFAULT_RATIOS
-
-        what = (
-            {"ratios": list(shares or DEFAULT_RATIOS), "importance": importance}
-            if options is None
-            else {"quantize": options.model_dump(mode="json", exclude_none=True, exclude_unset=True)}
-        )
-        used = min(limit, len(samples))
-        print_plan("sensitivity", {"model": str(model), "samples": used, "output": str(save), **what}, json)
+    recipe = command_recipe(ctx, **({} if quantize is not None else {"ratios": ",".join(map(str, shares or DEFAULT_RATIOS))}))
+    if asked.dry_run:
+        write_command_recipe(recipe, save, json)
         return
     try:
         save.mkdir(parents=True, exist_ok=True)
@@ -101,12 +97,13 @@ def sensitivity(
         result, shown = _of_pruning(subject, samples.first(limit), shares, importance, place, picture)
     else:
         result, shown = _of_quantization(subject, samples, calibration, options, limit, place, picture)
+    save_command_recipe(recipe, save)
     if json:
         common.print_json(result)
         return
     console = common.output()
     console.print(shown)
-    console.print(f"Written to {save}: sensitivity.json{', sensitivity.png' if plot else ''}.", highlight=False)
+    console.print(f"Written to {save}: sensitivity.json, {'sensitivity.png, ' if plot else ''}recipe.toml.", highlight=False)
 
 
 def _shares(ratios: str | None) -> list[float] | None:

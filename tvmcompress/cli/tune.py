@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,8 @@ import typer
 
 from . import common
 from .completion import targets as complete_targets
-from .dry_run import DryPlanOption, print_plan
+from .dry_run import save_command_recipe, write_command_recipe
+from .options.command_recipe import CommandRecipeOptions, command_recipe
 from .options.groups import with_groups
 from .options.model import ModelArgument, ModelOptions
 from .options.rpc import RpcOptions
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 @with_groups
 def tune(
+    ctx: typer.Context,
     model: ModelArgument,
     *,
     target: Annotated[
@@ -39,9 +43,12 @@ def tune(
     ] = None,
     retune: Annotated[bool, typer.Option("--retune", help="Try again what logs know.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for tuning.json, what --json prints, and recipe.toml.")
+    ] = None,
     where: RpcOptions,
     reading: ModelOptions,
-    dry_run: DryPlanOption = False,
+    asked: CommandRecipeOptions,
     json: common.JsonOption = False,
 ) -> None:
     """Search for a faster build of a model: schedules on x86, timed; kernels on Cortex, counted by an emulator.
@@ -50,6 +57,7 @@ def tune(
     was interrupted goes on where it was.
     """
     from ..errors import ToolError, UserError
+    from ..files.output_folder import output_folder
     from ..recipe.recipe import Recipe
     from ..report.tuning import tuning_table
     from ..targets.registry import get_target
@@ -65,31 +73,36 @@ def tune(
             raise UserError(f"--rpc times schedules of x86; kernels of {name} are tuned by the instructions of an emulator")
     pool = where.pool(targets)
     loaded = reading.load(model, Recipe())
-    if dry_run:
-        given = {"model": str(model), "target": targets, "trials": trials, "minutes": minutes, "retune": retune, "seed": seed}
-        print_plan("tune", {**given, "log": None if log is None else str(log)}, json)
+    recipe = command_recipe(ctx, target=targets)
+    if asked.dry_run:
+        write_command_recipe(recipe, output, json)
         return
     results = {}
-    for name in targets:
-        with bars() as bar:
-            limit = None if minutes is None else 60 * minutes
-            results[name] = search(
-                loaded,
-                name,
-                trials,
-                log,
-                seed=seed,
-                on_progress=reporter(bar, name),
-                time_limit=limit,
-                retune=retune,
-                boards=None if pool is None else pool.of(get_target(name).description),
-            )
-        if not json:
-            if len(targets) > 1:
-                common.output().print(f"{name}:")
-            common.output().print(tuning_table(results[name]))
+    with nullcontext() if output is None else output_folder(output) as folder:
+        for name in targets:
+            with bars() as bar:
+                limit = None if minutes is None else 60 * minutes
+                results[name] = search(
+                    loaded,
+                    name,
+                    trials,
+                    log,
+                    seed=seed,
+                    on_progress=reporter(bar, name),
+                    time_limit=limit,
+                    retune=retune,
+                    boards=None if pool is None else pool.of(get_target(name).description),
+                )
+            if not json:
+                if len(targets) > 1:
+                    common.output().print(f"{name}:")
+                common.output().print(tuning_table(results[name]))
+        found = {name: asdict(result) for name, result in results.items()}
+        if folder is not None:
+            (folder / "tuning.json").write_text(dumps(found, indent=1), encoding="utf-8")
+            save_command_recipe(recipe, folder)
     if json:
-        common.print_json({name: asdict(result) for name, result in results.items()})
+        common.print_json(found)
     for result in results.values():
         if result.lost is not None:
             common.print_line("Error", f"all boards are lost: {result.lost}; what was measured is in {result.directory}")

@@ -54,10 +54,73 @@ def test_what_would_be_refused_is_refused(digits: Path, tmp_path: Path) -> None:
     assert "there is no target" in refused(*given, "--calib", digits / "digits_calib.npz", "-t", "nowhere")
 
 
-def test_tune_and_sensitivity_print_their_plan(digits: Path, tmp_path: Path) -> None:
-    ran = run("tune", digits / "digits.onnx", "--trials", 7, "--dry-run")
-    assert tomllib.loads(ran.out)["tune"]["trials"] == 7
-    given = ("sensitivity", digits / "digits.onnx", digits / "digits_test.npz", "--no-plot", "-o", tmp_path / "s", "--dry-run")
-    assert run(*given, "--ratios", "0.5", "--json").json["sensitivity"]["ratios"] == [0.5]
-    assert tomllib.loads(run(*given, "--quantize", "int8").out)["sensitivity"]["quantize"]["precision"] == "int8"
-    assert list(tmp_path.iterdir()) == []
+COMMANDS = {
+    "tune": ("digits.onnx", "--trials", 7, "-t", "cortex-m4", "-t", "x86"),
+    "sensitivity": ("digits.onnx", "digits_test.npz", "--no-plot", "--ratios", "0.25,0.5"),
+    "distill": (
+        "--teacher",
+        "digits.onnx",
+        "--width",
+        0.5,
+        "--train-data",
+        "digits_test.npz",
+        "--epochs",
+        3,
+        "--augment",
+        "flip",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_recipe_of_another_command(command: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written, taken by --recipe alone, and written again alike; an option replaces its entry."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(digits)
+    out = tmp_path / "out"
+    ran = run(command, *COMMANDS[command], "--dry-run", "-o", out)
+    assert ran.code == 0, ran.err
+    written = (out / "recipe.toml").read_text()
+    assert ran.out == written
+    again = tomllib.loads(run(command, "--recipe", out / "recipe.toml", "--dry-run", "-o", tmp_path / "again").out)
+    expected = tomllib.loads(written)[command] | {"output": str(tmp_path / "again")}
+    assert again == {command: expected}
+    key, value = {"tune": ("trials", 9), "sensitivity": ("limit", 20), "distill": ("epochs", 5)}[command]
+    other = run(command, "--recipe", out / "recipe.toml", f"--{key}", value, "--dry-run", "--json").json
+    assert other[command][key] == value
+    assert other[command] == tomllib.loads(written)[command] | {key: value}
+
+
+def test_what_recipes_of_commands_say_is_what_is_done(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: dict[str, object] = {}
+
+    def noted(*given: object, **named: object) -> None:
+        called.update(named, given=given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tvmcompress.tuning.tune.tune", noted)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f"[tune]\nmodel = '{digits / 'digits.onnx'}'\ntarget = 'cortex-m4'\ntrials = 7\nminutes = 1.5\nretune = true\n"
+    )
+    run("tune", "--recipe", recipe)
+    assert called["given"][1:3] == ("cortex-m4", 7)  # type: ignore[index]
+    assert (called["time_limit"], called["retune"]) == (90.0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tune]\ntrialz = 3", "tune.trialz is unknown; a recipe of tune has batch, "),
+        ("[prune]\nratio = 0.5", "holds [prune]; a recipe of tune is one table, [tune]"),
+        ("", "holds nothing; a recipe of tune is one table, [tune]"),
+        ("tune = 3", "holds [tune]; a recipe of tune is one table, [tune]"),
+        ("[tune]\ntrials = 1.5", "'--trials'"),
+        ("[tune]\ntrials = 0", "'--trials'"),
+        ("[tune]\ntrials = {a = 1}", "tune.trials is a table"),
+        ("[tune", "recipe.toml: "),
+    ],
+)
+def test_recipes_of_commands_that_are_wrong(text: str, message: str, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    assert message in refused("tune", digits / "digits.onnx", "--recipe", tmp_path / "recipe.toml")

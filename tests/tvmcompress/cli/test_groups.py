@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from tvmcompress.cli.main import app
+from tvmcompress.cli.options.command_recipe import CommandRecipeOptions
 from tvmcompress.cli.options.data import PartOptions, ReadOptions
 from tvmcompress.cli.options.groups import with_groups
 from tvmcompress.cli.options.model import ModelOptions
@@ -28,9 +29,11 @@ USERS = {
     RecipeOptions: {"compress", "benchmark"},
     BuildOptions: {"compile", "compress", "benchmark"},
     TimingOptions: {"benchmark"},
+    CommandRecipeOptions: {"distill", "sensitivity", "tune"},
     RpcOptions: {"compile", "compress", "benchmark", "run", "search", "tune"},
 }
-OTHER_DEFAULTS = {"sensitivity": {"limit"}}
+OTHER_DEFAULTS = {"sensitivity": {"limit"}, "compress": {"dry_run"}, "benchmark": {"dry_run"}}
+"""The latter two are one option of `cli/dry_run.py`, whose recipe is of another kind."""
 
 
 def shown(command: str) -> dict[str, tuple[Any, ...]]:
@@ -83,5 +86,3 @@ def test_a_command_gets_the_value() -> None:
     assert CliRunner().invoke(alone, ["n", "-r", "a", "--right", "b", "--left", "3", "--last"]).exit_code == 0
     assert CliRunner().invoke(alone, ["n", "--last"]).exit_code == 0
     assert got == [Pair(3, ["a", "b"]), Pair()]
-
-
