@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..base import TargetDescription
+from .features import needed
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Platform:
         return [self.prefix + name for name in ("gcc", "ar", "size")], [self.prefix + "nm", self.qemu, "cc"]
 
 
-_FIRST = ("cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73")
-"""64-bit cores of Armv8.0; all others have at least what came with Armv8.2, dot products among it."""
+GENERIC = "generic"
+"""The core of boards that differ: their instructions are read from the board that code is for."""
 
 PLATFORMS = {
     "aarch64-linux-gnu": Platform(
@@ -41,7 +42,7 @@ PLATFORMS = {
         cores=(
             *("cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76"),
             *("cortex-a77", "cortex-a78", "cortex-a78ae", "cortex-a510", "cortex-a710", "cortex-a715"),
-            *("neoverse-n1", "neoverse-n2"),
+            *("neoverse-n1", "neoverse-n2", "neoverse-v1", GENERIC),
         ),
         emulated=("cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max"),
         wide=True,
@@ -62,6 +63,15 @@ def platform_of(description: TargetDescription) -> Platform:
     return PLATFORMS[str(description.tvm["mtriple"])]
 
 
+def _lacks(description: TargetDescription) -> list[str]:
+    """Instructions that the code may use and the emulated core lacks; the emulator's names of cores are LLVM's."""
+    if description.emulator_cpu == "max":
+        return []
+    attributes = [name for name in description.tvm.get("mattr", ()) if name == "+neon"]
+    emulated = needed({**description.tvm, "mcpu": description.emulator_cpu, "mattr": attributes})
+    return [feature.name for feature in needed(description.tvm) if feature not in emulated]
+
+
 def problem(description: TargetDescription) -> str | None:
     """What is wrong with the description of a board, with the field; None where nothing is."""
     known = [core for platform in PLATFORMS.values() for core in platform.cores]
@@ -74,13 +84,10 @@ def problem(description: TargetDescription) -> str | None:
         return "'tvm': a 32-bit core needs mfloat-abi = 'hard' and mattr = ['+neon']"
     if description.emulator_cpu not in platform.emulated:
         return f"'emulator_cpu': there is no {description.emulator_cpu}; there are {', '.join(platform.emulated)}"
-    if (
-        description.emulator_cpu in _FIRST
-        and description.tvm["mcpu"] in platform.cores
-        and description.tvm["mcpu"] not in _FIRST
-    ):
+    missing = _lacks(description)
+    if missing:
         return (
-            f"'emulator_cpu': a {description.emulator_cpu} is of Armv8.0 and lacks instructions of code for {description.core}"
+            f"'emulator_cpu': a {description.emulator_cpu} lacks {', '.join(missing)}, which code for {description.name} needs"
         )
     if description.helium:
         return f"'helium': a {description.core} has none"

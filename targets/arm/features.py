@@ -53,6 +53,13 @@ def needed(target: dict[str, Any]) -> tuple[Feature, ...]:
     return tuple(feature for feature in known if codegen.target_has_features(feature.llvm, described))
 
 
+def present(hwcap: int, hwcap2: int) -> list[str]:
+    """What a 64-bit processor has beyond Armv8.0 by what its kernel says, as attributes of a TVM target; no SVE, which no
+    kernel uses."""
+    found = (feature for feature in _WIDE if feature.llvm not in ("neon", "sve"))
+    return [f"+{feature.llvm}" for feature in found if not lacking((feature,), hwcap, hwcap2)]
+
+
 def masks(features: tuple[Feature, ...]) -> tuple[int, int]:
     """Their bits in AT_HWCAP and AT_HWCAP2."""
     words = [sum(1 << feature.bit for feature in features if feature.word == word) for word in (1, 2)]

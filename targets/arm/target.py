@@ -14,14 +14,16 @@ from ..aot.generate import Generated, generate
 from ..aot.memory_map import memory_plan
 from ..aot.schedule import NARROW_NEON, NEON
 from ..aot.toolchain import Toolchain
+from ..artifact_folder import read_artifact
 from ..base import TargetDescription
 from ..emulators.tools import missing, package_version, require
+from ..remote.board import Board
 from ..staging import staged
 from ..trials.tunable import TunableTarget
 from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexAArtifact
-from .cores import platform_of, problem
-from .features import masks, needed
+from .cores import GENERIC, platform_of, problem
+from .features import masks, needed, present
 from .project import write_project, write_runner
 from .remote import CortexAProgram
 from .trials import CortexAEmulator
@@ -68,6 +70,7 @@ class CortexATarget(TunableTarget):
         kernels: bool = True,
         tuning_log: LogChoice = None,
         threads: int = 1,
+        features: Sequence[str] = (),
         **options: Any,
     ) -> CortexAArtifact:
         """Write the library and a program that runs it into `output`.
@@ -81,6 +84,7 @@ class CortexATarget(TunableTarget):
             tuning_log: A log's folder; by default the user's and the packaged one; False for none.
             threads: The most threads that may share an inference; the library then has a pool of POSIX threads of its own,
                 and workspaces for each of them.
+            features: What the processor has besides the description's, as attributes of a TVM target: `+dotprod`.
             options: None.
 
         Raises:
@@ -91,6 +95,12 @@ class CortexATarget(TunableTarget):
             raise UserError(f"target {self.description.name} has no option '{next(iter(options))}'")
         check_threads(threads)
         require(platform_of(self.description).programs[0], f"building for {self.description.name}")
+        if features:
+            attributes = [*self.description.tvm.get("mattr", ()), *features]
+            described = {**self.description.tvm, "mattr": attributes}
+            return CortexATarget(self.description.model_copy(update={"tvm": described})).build(
+                mod, output, prefix=prefix, emit=emit, kernels=kernels, tuning_log=tuning_log, threads=threads
+            )
         description, output, logs = self.description, Path(output), self.logs(tuning_log)
         with staged(output) as work:
             generated = generate(
@@ -129,10 +139,16 @@ class CortexATarget(TunableTarget):
         """The artifact in a folder."""
         return CortexAArtifact(self.description, Path(path), BuildInfo.read(Path(path)))
 
+    def remote_options(self, board: Board) -> dict[str, Any]:
+        """The instructions that the board has, where the description leaves its core open."""
+        if self.description.core != GENERIC:
+            return {}
+        return {"features": present(board.facts.hwcap, board.facts.hwcap2)}
+
     def remote_program(self, path: Path) -> CortexAProgram:
         """The build in a folder, for boards."""
         require(platform_of(self.description).programs[0], f"building for {self.description.name}")
-        return CortexAProgram(self.load(path))
+        return CortexAProgram(CortexATarget(read_artifact(Path(path))["target"]).load(path))
 
     def emulator(self) -> CortexAEmulator:
         """The user-mode emulator."""

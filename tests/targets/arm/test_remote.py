@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,11 @@ from tvmcompress.targets.aot.generate import generate
 from tvmcompress.targets.aot.schedule import NEON
 from tvmcompress.targets.arm.artifact import CortexAArtifact
 from tvmcompress.targets.arm.features import lacking, masks, needed
+from tvmcompress.targets.arm.kernels.products import Dot, Matrix, Pairs, products_of
 from tvmcompress.targets.arm.project import write_module_source
 from tvmcompress.targets.remote.facts import Facts, ffi_includes
+
+WITH_MATRIX_PRODUCTS = ["cortex-a510", "cortex-a710", "cortex-a715", "neoverse-n2", "neoverse-v1"]
 
 pytestmark = pytest.mark.skipif(bool(get_target("cortex-a72").missing_tools()), reason="needs the Cortex-A tool chain")
 
@@ -98,7 +102,8 @@ def test_the_program_says_that_the_core_lacks_something(artifact, samples) -> No
         ("cortex-a53", {"asimd"}),
         ("cortex-a72", {"asimd"}),
         ("cortex-a76", {"asimd", "asimdhp", "asimdrdm", "asimddp"}),
-        ("neoverse-n2", {"asimd", "asimdhp", "asimdrdm", "asimddp", "i8mm", "bf16", "asimdfhm"}),
+        ("armv8-a", {"asimd"}),
+        *((core, {"asimd", "asimdhp", "asimdrdm", "asimddp", "i8mm", "bf16", "asimdfhm"}) for core in WITH_MATRIX_PRODUCTS),
     ],
 )
 def test_what_code_for_a_core_needs(core, names) -> None:
@@ -114,6 +119,29 @@ def test_what_a_raspberry_pi_4_lacks_for_code_of_a_raspberry_pi_5(artifact) -> N
     assert program.lacking(Facts(hwcap=pi4), "aarch64") == ["asimdhp", "asimdrdm", "asimddp"]
     assert program.lacking(Facts(), "aarch64") == []
     assert program.lacking(Facts(), "x86_64") == ["the instructions of a 64-bit Arm"]
+
+
+@pytest.mark.parametrize(
+    ("hwcap", "hwcap2", "products"),
+    [(0x887, 0, Pairs), (0x119FFF, 0, Dot), (0x7FFFFF, (1 << 13) | (1 << 14), Matrix)],
+    ids=["Raspberry Pi 4", "Raspberry Pi 5", "Armv9"],
+)
+def test_features_that_are_read_from_the_board(integer_net, samples, tmp_path, hwcap, hwcap2, products) -> None:
+    """For a core that the description leaves open; another one's are the description's."""
+    board = SimpleNamespace(facts=Facts(hwcap=hwcap, hwcap2=hwcap2))
+    target = get_target("armv8-a")
+    options = target.remote_options(board)
+    assert get_target("cortex-a72").remote_options(board) == {}
+    # It has SVE, for which no kernel is.
+    assert not any("sve" in name for name in options["features"])
+    made = target.build(integer_net, tmp_path, **options)
+    assert isinstance(products_of(made.target.tvm), products)
+    program = target.remote_program(tmp_path)
+    assert program.lacking(board.facts, "aarch64") == []
+    if products is not Pairs:
+        assert "asimddp" in program.lacking(Facts(hwcap=0x887), "aarch64")
+    x = made.inputs[0].quantize(samples)
+    np.testing.assert_array_equal(made.run([x])[0], run(IntegerCore()(integer_net), [x])[0])
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")

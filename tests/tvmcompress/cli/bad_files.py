@@ -170,6 +170,8 @@ def _write_ours(write: Callable[[str, bytes | str], None]) -> None:
         "sequence": "[[prune]]\nratio = 0.5\n",
         "layer": "[quantize.layers.stem]\n",
         "duplicate": "[prune]\nratio = 0.5\nratio = 0.6\n",
+        "lesser_core": 'name = "mine"\ntitle = "Mine"\nfamily = "cortex-a"\ncore = "cortex-a76"\nemulator_cpu = "cortex-a53"\n'
+        'tvm = {kind = "llvm", mtriple = "aarch64-linux-gnu", mcpu = "cortex-a76"}\n',
     }.items():
         write(f"{name}.toml", text)
     write("other.json", '{"a": 1}')

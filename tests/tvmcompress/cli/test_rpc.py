@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tvmcompress
 from tests.boards import Cluster
 from tests.tvmcompress.cli.running import refused, run
 from tvmcompress import Model
 from tvmcompress.measuring.benchmarking import benchmark
+from tvmcompress.targets import get_target
+from tvmcompress.targets.arm.remote import CortexAProgram
 from tvmcompress.targets.remote.boards import BoardPool
+from tvmcompress.targets.remote.facts import Facts
 from tvmcompress.targets.remote.tracker import Tracker
 
 
@@ -62,6 +66,25 @@ def test_a_board_that_cannot_run_the_code(cluster: Cluster, board: str, digits: 
     ran = run("benchmark", digits / "digits.onnx", "-t", "raspberry-pi-4", "--rpc", cluster.address, "--key", board)
     assert ran.code == 2
     assert "lacks the instructions of a 64-bit Arm, which code for raspberry-pi-4 needs" in " ".join(ran.err.split())
+
+
+@pytest.mark.skipif(bool(get_target("cortex-a76").missing_tools()), reason="needs the Cortex-A tool chain")
+def test_a_board_without_the_dot_product(
+    cluster: Cluster, board: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Raspberry Pi 4, by what its kernel says, is given code for a Raspberry Pi 5: nothing of it runs there."""
+    asked = CortexAProgram.lacking
+    older = Facts(hwcap=0x887)
+    monkeypatch.setattr(CortexAProgram, "lacking", lambda self, facts, architecture: asked(self, older, "aarch64"))
+    tvmcompress.build(tvmcompress.load(digits / "digits.onnx"), "raspberry-pi-5", tmp_path / "raspberry-pi-5")
+    for command in (
+        ("benchmark", digits / "digits.onnx", "-t", "raspberry-pi-5"),
+        ("run", tmp_path / "raspberry-pi-5"),
+    ):
+        ran = run(*command, "--rpc", cluster.address, "--key", board)
+        assert ran.code == 2
+        said = " ".join(ran.err.split())
+        assert "lacks asimdhp, asimdrdm, asimddp, which code for raspberry-pi-5 needs; build for the board's core" in said
 
 
 def test_wrong_key(cluster: Cluster, board: str, digits: Path) -> None:

@@ -143,3 +143,25 @@ class TestRefused:
 
     def test_outputs_that_cannot_be_written(self, folder: Path, tmp_path: Path) -> None:
         assert "cannot be written" in refused("run", folder, "-t", "x86", "-o", tmp_path / "none" / "o.npz")
+
+
+@pytest.mark.parametrize("described", [True, False], ids=["by the description", "by the program"])
+@pytest.mark.skipif(bool(get_target("cortex-a76").missing_tools()), reason="needs the Cortex-A tool chain")
+def test_a_core_without_what_the_code_needs(
+    digits_model: Model, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, described: bool
+) -> None:
+    """Code for a Cortex-A76 on a Cortex-A53: refused before it runs, and by itself where it is started all the same."""
+    from tvmcompress.targets import load_artifact
+    from tvmcompress.targets.arm.artifact import CortexAArtifact
+
+    tvmcompress.build(digits_model, "cortex-a76", tmp_path / "built")
+    artifact = load_artifact(tmp_path / "built")
+    assert isinstance(artifact, CortexAArtifact)
+    artifact.info.write(artifact.path, artifact.target.model_copy(update={"emulator_cpu": "cortex-a53"}))
+    if not described:
+        monkeypatch.setattr("tvmcompress.targets.arm.target.problem", lambda description: None)
+    said = refused("run", tmp_path / "built", digits / "digits_test.npz", "--limit", 2)
+    if described:
+        assert "a cortex-a53 lacks asimdhp, asimdrdm, asimddp, which code for cortex-a76 needs" in said
+    else:
+        assert "the emulated core lacks instructions that the code uses" in said

@@ -281,7 +281,12 @@ def test_equal_layers_share_code(core: str, tmp_path: Path, rng: np.random.Gener
 
 @pytest.mark.parametrize(
     ("target", "products"),
-    [("cortex-a53", Pairs), ("raspberry-pi-4", Pairs), ("jetson-orin", Dot), ("neoverse-n1", Dot), ("neoverse-n2", Matrix)],
+    [
+        *((name, Pairs) for name in ("cortex-a53", "raspberry-pi-3", "raspberry-pi-4", "raspberry-pi-zero-2w", "imx8m-plus")),
+        *((name, Dot) for name in ("raspberry-pi-5", "jetson-orin", "neoverse-n1")),
+        *((name, Matrix) for name in ("neoverse-n2", "neoverse-v1", "cortex-a510", "cortex-a710", "cortex-a715")),
+        ("armv8-a", Pairs),
+    ],
 )
 def test_the_core_decides_what_multiplies(target: str, products: type[Products]) -> None:
     assert isinstance(products_of(get_target(target).description.tvm), products)
