@@ -19,14 +19,11 @@ def emulator_command(description: TargetDescription, plugin: Sequence[str], prog
 class CortexAArtifact(EmulatedArtifact):
     """Runs under qemu-aarch64 or qemu-arm."""
 
-    thumb = False
-
     def __init__(self, target: TargetDescription, path: Path, info: BuildInfo) -> None:
         super().__init__(target, path, info)
         platform = platform_of(target)
         self.nm = f"{platform.prefix}nm"
-        # The C library of a 32-bit system is Thumb code.
-        self.thumb = not platform.wide
+        self.instructions = "a64" if platform.wide else "a32"
 
     def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
         """The emulator's command line."""

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from ..base import TargetDescription
 from ..trials.execution import Ran, Transport, emulate
-from .artifact import CortexAArtifact, emulator_command
+from .artifact import emulator_command
 from .cores import platform_of
 
 
 class CortexAEmulator:
     """The emulator of a core; attributes as of `trials.image.Emulator`."""
 
-    thumb = CortexAArtifact.thumb
     transport: Transport = "file"
     most_bytes = 64 << 20
 
@@ -34,4 +33,4 @@ class CortexAEmulator:
 
     def execute(self, program: Path, folder: Path, expected: Sequence[bytes], limit: float) -> Ran:
         """Run a program, and count."""
-        return emulate(partial(emulator_command, self.description), program, folder, f"{self.prefix}nm", self.thumb, limit)
+        return emulate(partial(emulator_command, self.description), program, folder, f"{self.prefix}nm", limit)

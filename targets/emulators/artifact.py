@@ -17,8 +17,8 @@ from ..aot.samples import pack_inputs, unpack_outputs
 from ..artifact_folder import whole
 from ..base import Artifact, Measurement, TargetDescription
 from ..inputs import check_inputs, random_inputs
-from .cycles import Block, can_estimate, estimate, read_blocks
-from .plugin import EACH, Counts, plugin_argument, read_counts
+from .cycles import Block, Core, NoEstimateError, can_estimate, estimate, read_blocks
+from .plugin import EACH, Counts, InstructionSet, plugin_argument, read_counts
 from .tools import run
 
 # Exit codes of the programs in micro/runtime and arm/runtime.
@@ -51,8 +51,8 @@ class EmulatedArtifact(Artifact):
 
     nm: str
     """The symbol lister of the tool chain."""
-    thumb: bool
-    """Whether code addresses carry the mark of Thumb code in bit 0."""
+    instructions: InstructionSet
+    """Of the program."""
 
     def __init__(self, target: TargetDescription, path: Path, info: BuildInfo) -> None:
         self.target, self.path, self.info = target, path, info
@@ -86,8 +86,8 @@ class EmulatedArtifact(Artifact):
             inputs: Samples; the figures are means over them, which differ from one another only where the executed path
                 depends on the data. One random sample when none are given.
             timeout: Seconds after which an emulator that does not come to an end is stopped.
-            cycles: Whether to estimate cycles too, which takes a second or two: of 64-bit code, where LLVM's tools are
-                installed; elsewhere there is no estimate.
+            cycles: Whether to estimate cycles too, which takes a second or two, where LLVM's tools are installed; where they
+                have no model of the core, a note says so.
             options: None.
 
         Raises:
@@ -96,16 +96,20 @@ class EmulatedArtifact(Artifact):
         """
         if options:
             raise UserError(f"target {self.target.name} measures without option '{next(iter(options))}'")
-        each = cycles and not self.thumb and can_estimate()
+        each = cycles and can_estimate()
         done = self._emulate(random_inputs(self.inputs) if inputs is None else inputs, timeout, count=True, each=each)
         assert done.counts is not None
-        estimated = estimate(done.blocks, str(self.target.tvm.get("mcpu")), len(done.counts.regions)) if done.blocks else None
         samples, info, stack = len(done.counts.regions), self.info, self.stack_bytes(done.rest)
         notes = ["executed instructions under QEMU, which are not cycles"]
         if self.target.emulator_note:
             notes.append(self.target.emulator_note)
-        if estimated is not None:
-            notes.append(estimated.sentence())
+        estimated = None
+        if done.blocks:
+            try:
+                estimated = estimate(done.blocks, Core(self.target.core, str(self.target.tvm.get("mtriple"))), samples)
+                notes.append(estimated.sentence())
+            except NoEstimateError as error:
+                notes.append(f"cycles are not estimated: {error}")
         if info.patches is not None:
             notes.append(info.patches.sentence(info.arena_bytes))
         return Measurement(
@@ -157,7 +161,7 @@ class EmulatedArtifact(Artifact):
             if count:
                 calls, driver = list(self.info.layers), f"{self.info.prefix}_run"
                 argument, results = plugin_argument(
-                    program, self.nm, folder, thumb=self.thumb, calls=calls, driver=driver, each=each
+                    program, self.nm, folder, classes=self.instructions, calls=calls, driver=driver, each=each
                 )
                 plugin = ["-plugin", argument]
             try:

@@ -5,9 +5,10 @@ blocks. LLVM's machine code analyser (llvm-mca) simulates the core's decoders, p
 take most instructions, repeated over and over, and what it gives for one round counts as often as the block was executed. The
 rest counts at the mean of those.
 
-What is left out: every load hits the first cache, every branch is foretold, blocks overlap with themselves rather than with
-their neighbours, and the model is LLVM's, which for some cores is that of a relative. So this is an estimate, and it is called
-one wherever it appears.
+What is left out: every load hits the first cache, or the memory of a microcontroller has no wait states; every branch is
+foretold, or costs nothing besides itself; blocks overlap with themselves rather than with their neighbours; and the model is
+LLVM's, which for some cores is that of a relative. So this is an estimate, and it is called one wherever it appears. Where LLVM
+has no model of a core, or its model lacks instructions that much of the code lies among, there is none.
 """
 
 from __future__ import annotations
@@ -22,19 +23,52 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...passes.errors import UserError
 from ..base import CycleEstimate
-from .tools import run
 
 _TOOLS = ("llvm-mca", "llvm-mc")
-_TRIPLE = "aarch64-linux-gnu"
 _FEATURES = "+v8.6a,+fullfp16"
-"""What is disassembled: all that code of ours has."""
+"""What is disassembled of 64-bit code: all that ours has."""
 _COVERED = 0.96
-"""Share of the executed instructions whose blocks are simulated."""
+"""Share of the executed instructions whose blocks are to be simulated."""
+_LEAST = 0.85
+"""The same, of those that a model has all instructions of."""
 _ROUNDS = 24
 _LONGEST = 400
 """Instructions of a block; longer ones are cut, which the core's buffers hardly notice."""
+_NAMED = 4
+_PROBE = "add r0, r0, r1\n"
+_SECONDS = 300
+"""That a tool may take."""
+_UNSUPPORTED = re.compile(
+    r"(?:found an unsupported instruction|unable to resolve scheduling class).*\n.*note: instruction:\s+(\S+)"
+)
+_CALL = re.compile(r"^(bl|blx|blr)\s")
 _ASSUMES = "data in L1, branches foretold, each block as if repeated"
+_ASSUMES_OF_MICROCONTROLLERS = "memory without wait states, branches as other instructions, each block as if repeated"
+
+
+class NoEstimateError(UserError):
+    """There is no estimate; the sentence says why."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """An instruction, and how often it was executed.
+
+    Attributes:
+        address: Where it lies.
+        code: Its bytes as they lie in memory.
+        thumb: Whether it is Thumb code.
+        branches: Whether it is a branch.
+        count: How often it was executed.
+    """
+
+    address: int
+    code: bytes
+    thumb: bool
+    branches: bool
+    count: int
 
 
 @dataclass(frozen=True)
@@ -42,17 +76,50 @@ class Block:
     """Instructions that follow one another.
 
     Attributes:
-        words: Their encodings.
+        codes: Their encodings, as they lie in memory.
         count: How often each was executed.
+        thumb: Whether they are Thumb code.
     """
 
-    words: tuple[int, ...]
+    codes: tuple[bytes, ...]
     count: int
+    thumb: bool = False
 
     @property
     def executed(self) -> int:
         """Executed instructions."""
-        return len(self.words) * self.count
+        return len(self.codes) * self.count
+
+
+@dataclass(frozen=True)
+class Core:
+    """Whose model is asked.
+
+    Attributes:
+        name: As LLVM names it.
+        triple: LLVM's, of the code.
+    """
+
+    name: str
+    triple: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is a 64-bit core."""
+        return self.triple.startswith("aarch64")
+
+    @property
+    def assumes(self) -> str:
+        """What is taken for granted."""
+        return _ASSUMES_OF_MICROCONTROLLERS if "none-eabi" in self.triple else _ASSUMES
+
+    def options(self, prefix: str, thumb: bool) -> list[str]:
+        """Of LLVM's tools, for code of this core; the name of the one for the triple starts in their own ways."""
+        if self.wide:
+            return [f"{prefix}triple={self.triple}", f"--mattr={_FEATURES}"]
+        triple = self.triple.replace("armv7", "thumbv7") if thumb else self.triple
+        attributes = ["--mattr=+neon"] if self.triple.startswith("armv7") else []
+        return [f"{prefix}triple={triple}", *attributes] + ([] if prefix == "--m" else [f"--mcpu={self.name}"])
 
 
 def can_estimate() -> bool:
@@ -62,38 +129,45 @@ def can_estimate() -> bool:
 
 def read_blocks(path: Path) -> list[Block]:
     """The blocks of what the counting plugin wrote of each instruction."""
-    lines = [line.split() for line in path.read_text().splitlines()]
-    return list(blocks(sorted((int(address, 16), int(word, 16), int(count)) for address, word, count in lines)))
+    lines = (line.split() for line in path.read_text().splitlines())
+    found = (
+        Executed(int(address, 16), bytes.fromhex(code), state == "t", kind == "branch", int(count))
+        for address, code, state, kind, count in lines
+    )
+    return list(blocks(sorted(found, key=lambda instruction: instruction.address)))
 
 
-def blocks(instructions: Sequence[tuple[int, int, int]]) -> Iterator[Block]:
-    """Blocks of instructions, given as (address, encoding, how often), in order of their addresses."""
-    words: list[int] = []
-    before = (-1, 0, 0)
+def blocks(instructions: Sequence[Executed]) -> Iterator[Block]:
+    """Blocks of instructions, in order of their addresses."""
+    run: list[Executed] = []
     for instruction in instructions:
-        address, word, count = instruction
-        if words and (address != before[0] + 4 or count != before[2] or _branches(before[1]) or len(words) == _LONGEST):
-            yield Block(tuple(words), before[2])
-            words = []
-        words.append(word)
-        before = instruction
-    if words:
-        yield Block(tuple(words), before[2])
+        if run and (
+            instruction.address != run[-1].address + len(run[-1].code)
+            or (instruction.count, instruction.thumb) != (run[-1].count, run[-1].thumb)
+            or run[-1].branches
+            or len(run) == _LONGEST
+        ):
+            yield _block(run)
+            run = []
+        run.append(instruction)
+    if run:
+        yield _block(run)
 
 
-def estimate(found: Sequence[Block], core: str, samples: int) -> CycleEstimate | None:
+def _block(run: Sequence[Executed]) -> Block:
+    return Block(tuple(instruction.code for instruction in run), run[0].count, run[0].thumb)
+
+
+def estimate(found: Sequence[Block], core: Core, samples: int) -> CycleEstimate:
     """Cycles of an inference.
 
     Args:
         found: The blocks of so many inferences.
-        core: As LLVM names it.
+        core: The core.
         samples: How many inferences.
 
-    Returns:
-        The estimate, or None where the installed LLVM does not know the core or one of its instructions.
-
     Raises:
-        ToolError: A tool of LLVM's failed.
+        NoEstimateError: The installed LLVM has no model of the core, or not of what most of the time goes to.
     """
     total = sum(block.executed for block in found)
     hottest: list[Block] = []
@@ -103,57 +177,141 @@ def estimate(found: Sequence[Block], core: str, samples: int) -> CycleEstimate |
             break
         hottest.append(block)
         covered += block.executed
-    version, cores = _llvm()
-    texts = disassemble([word for block in hottest for word in block.words]) if core in cores else None
-    if not hottest or texts is None:
-        return None
-    lines = iter(texts)
-    cycles = simulate([[next(lines) for _ in block.words] for block in hottest], core)
-    spent = sum(each * block.count for each, block in zip(cycles, hottest))
-    return CycleEstimate(cycles=round(spent * total / covered / samples), model=f"LLVM {version}, {core}", assumes=_ASSUMES)
+    version = has_model(core)
+    lacking: set[str] = set()
+    cycles = _simulated(hottest, core, version, lacking)
+    known = [(block, each) for block, each in zip(hottest, cycles) if each is not None]
+    covered = sum(block.executed for block, _ in known)
+    if covered < _LEAST * total or not covered:
+        share = 1 - covered / max(total, 1)
+        raise NoEstimateError(
+            f"LLVM {version}'s scheduling model of a {core.name} has nothing, or nothing that llvm-mca can use, for "
+            f"{', '.join(sorted(lacking)[:_NAMED])}; {share:.0%} of the executed instructions lie among such ones"
+        )
+    spent = sum(each * block.count for block, each in known)
+    return CycleEstimate(
+        cycles=round(spent * total / covered / samples), model=f"LLVM {version}, {core.name}", assumes=core.assumes
+    )
 
 
-def simulate(blocks_of_text: Sequence[Sequence[str]], core: str) -> list[float]:
-    """Cycles of one round of each block, in assembly language, on a core."""
-    regions = ["\n".join(["# LLVM-MCA-BEGIN", *lines, "# LLVM-MCA-END", ""]) for lines in blocks_of_text]
-    options = [f"-mtriple={_TRIPLE}", f"-mcpu={core}", f"-mattr={_FEATURES}", f"-iterations={_ROUNDS}"]
-    out = _run(["llvm-mca", *options, "-instruction-info=false", "-resource-pressure=false", "-json"], "".join(regions))
-    summaries = [region["SummaryView"] for region in json.loads(out)["CodeRegions"]]
-    return [summary["TotalCycles"] / summary["Iterations"] for summary in summaries]
+def _simulated(found: Sequence[Block], core: Core, version: str, lacking: set[str]) -> list[float | None]:
+    """Cycles of a round of each block; None where the model lacks an instruction of it, whose name is then added."""
+    cycles: list[float | None] = [None] * len(found)
+    for thumb in (False, True):
+        those = [index for index, block in enumerate(found) if block.thumb == thumb]
+        texts = disassemble([code for index in those for code in found[index].codes], core, thumb)
+        if texts is None:
+            raise NoEstimateError(f"LLVM {version} does not know an instruction of the code for {core.name}")
+        lines = iter(texts)
+        parts = [[next(lines) for _ in found[index].codes] for index in those]
+        for index, each in zip(those, simulate(parts, core, thumb, lacking)):
+            cycles[index] = each
+    return cycles
 
 
-def disassemble(words: Sequence[int]) -> list[str] | None:
+def simulate(
+    texts: Sequence[Sequence[str]], core: Core, thumb: bool = False, lacking: set[str] | None = None
+) -> list[float | None]:
+    """Cycles of one round of each block; None where the model lacks an instruction of it.
+
+    Args:
+        texts: The blocks in assembly language.
+        core: The core.
+        thumb: Whether they are Thumb code.
+        lacking: Where the names of instructions that the model lacks are put.
+
+    Raises:
+        NoEstimateError: llvm-mca refuses the blocks for another reason.
+    """
+    command = ["llvm-mca", *core.options("--m", thumb), f"--mcpu={core.name}", f"--iterations={_ROUNDS}"]
+    command += ["--json", "--instruction-info=false", "--resource-pressure=false"]
+    left = {index: [_not_called(line) for line in lines] for index, lines in enumerate(texts)}
+    found: list[float | None] = [None] * len(texts)
+    while left:
+        regions = ["\n".join(["# LLVM-MCA-BEGIN", *lines, "# LLVM-MCA-END", ""]) for lines in left.values()]
+        done = _run(command, "".join(regions))
+        if done.returncode == 0:
+            for index, region in zip(left, json.loads(done.stdout)["CodeRegions"]):
+                found[index] = region["SummaryView"]["TotalCycles"] / region["SummaryView"]["Iterations"]
+            break
+        refused = _UNSUPPORTED.search(done.stderr)
+        if refused is None:
+            raise NoEstimateError(f"llvm-mca refuses the code for {core.name}: {_first_line(done.stderr)}")
+        name = refused[1]
+        if lacking is not None:
+            lacking.add(name)
+        left = {index: lines for index, lines in left.items() if name not in (line.split()[0] for line in lines)}
+        if len(left) == len(regions):
+            # It names some by a synonym.
+            raise NoEstimateError(f"LLVM's scheduling model of a {core.name} has nothing for {name}")
+    return found
+
+
+def disassemble(codes: Sequence[bytes], core: Core, thumb: bool = False) -> list[str] | None:
     """Instructions in LLVM's assembly language; None where it does not know one."""
-    different = list(dict.fromkeys(words))
-    lines = [" ".join(f"0x{byte:02x}" for byte in word.to_bytes(4, "little")) for word in different]
-    out = _run(["llvm-mc", "--disassemble", f"--triple={_TRIPLE}", f"--mattr={_FEATURES}"], "\n".join(lines) + "\n")
-    texts = [line.strip() for line in out.splitlines() if line.strip() and not line.strip().startswith(".")]
-    if len(texts) != len(different):
+    # In Thumb code IT changes how those behind it read.
+    different = list(codes) if thumb else list(dict.fromkeys(codes))
+    lines = [" ".join(f"0x{byte:02x}" for byte in code) for code in different]
+    done = _run(["llvm-mc", "--disassemble", *core.options("--", thumb)], "\n".join(lines) + "\n")
+    texts = [line.strip() for line in done.stdout.splitlines() if line.strip() and not line.strip().startswith(".")]
+    if done.returncode != 0 or len(texts) != len(different):
         return None
+    if thumb:
+        return texts
     known = dict(zip(different, texts))
-    return [known[word] for word in words]
+    return [known[code] for code in codes]
 
 
-def _run(command: Sequence[str], text: str) -> str:
-    """What a tool of LLVM's makes of a file of text."""
+def has_model(core: Core) -> str:
+    """The version of the installed LLVM.
+
+    Raises:
+        NoEstimateError: It does not know the core, or has no scheduling model of it.
+    """
+    version = _version()
+    refusal = _refusal(core)
+    if refusal:
+        raise NoEstimateError(f"LLVM {version} has no scheduling model of a {core.name}")
+    return version
+
+
+def _not_called(line: str) -> str:
+    """An instruction as it is, but a call as the branch that it is: llvm-mca would add what is called, at a guess."""
+    return _CALL.sub(lambda found: {"bl": "b", "blx": "bx", "blr": "br"}[found[1]] + "\t", line)
+
+
+def _run(command: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
+    """What a tool of LLVM's makes of a file of text.
+
+    Raises:
+        NoEstimateError: It does not come to an end.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "input"
         file.write_text(text)
-        return run([*command, file], what="estimating cycles", timeout=300)
+        try:
+            return subprocess.run(
+                [*command, str(file)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise NoEstimateError(f"{command[0]} was stopped after {_SECONDS} seconds") from error
 
 
-def _branches(word: int) -> bool:
-    """Whether an instruction is a branch (Arm DDI 0487, C4.1)."""
-    return (word >> 26) & 7 == 5
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if "error" in line), "no reason given")
 
 
 @functools.cache
-def _llvm() -> tuple[str, frozenset[str]]:
-    """The version of the installed LLVM, and the cores that it knows."""
-    version = run(["llvm-mca", "--version"], what="asking for LLVM's version", timeout=60)
-    # The list is an error message.
-    listed = subprocess.run(
-        ["llvm-mca", f"-mtriple={_TRIPLE}", "-mcpu=help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    ).stderr
-    found = re.search(r"version (\S+)", version)
-    return found[1] if found else "of unknown version", frozenset(re.findall(r"^ +(\S+) +- ", listed, re.MULTILINE))
+def _refusal(core: Core) -> bool:
+    """Whether llvm-mca has no model of a core."""
+    if core.name == "generic":
+        return True
+    done = _run(["llvm-mca", f"--mtriple={core.triple}", f"--mcpu={core.name}"], _PROBE if not core.wide else "nop\n")
+    return done.returncode != 0 or "not a recognized processor" in done.stderr
+
+
+@functools.cache
+def _version() -> str:
+    """Of the installed LLVM."""
+    found = re.search(r"version (\S+)", _run(["llvm-mca", "--version"], "").stdout)
+    return found[1] if found else "of unknown version"

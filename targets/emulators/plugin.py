@@ -7,11 +7,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ...passes.errors import UserError
 from .tools import run
 
-_SOURCE = Path(__file__).parent / "plugin" / "count.c"
+_SOURCES = [Path(__file__).parent / "plugin" / name for name in ("count.c", "classes.h")]
+InstructionSet = Literal["a64", "a32", "m"]
+"""A64; A32, with functions in T32; T32 as microcontrollers have it, with Helium."""
 EACH = "each.txt"
 BEGIN, END = "tvmcompress_region_begin", "tvmcompress_region_end"
 """Functions that a program under measurement calls around what is to be counted."""
@@ -25,7 +28,7 @@ class Counts:
         regions: Executed instructions of each region, in order.
         calls: The calls that were to be told apart, in order: the function, and the instructions executed until it returned.
         functions: Executed instructions inside regions by function, most first.
-        classes: Executed instructions inside regions by class, where the plugin knows the encoding.
+        classes: Executed instructions inside regions by class, where that was asked for.
     """
 
     regions: tuple[int, ...]
@@ -41,19 +44,26 @@ def plugin_path() -> Path:
         MissingToolError: There is no C compiler.
         UserError: It does not compile.
     """
-    source = _SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in _SOURCES)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tvmcompress"
     library = cache / f"count-{hashlib.sha256(source).hexdigest()[:16]}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
         partial = library.with_suffix(f".{os.getpid()}")
-        run(["cc", "-shared", "-fPIC", "-O2", "-o", partial, _SOURCE], what="compiling the counting plugin", timeout=60)
+        run(["cc", "-shared", "-fPIC", "-O2", "-o", partial, _SOURCES[0]], what="compiling the counting plugin", timeout=60)
         partial.replace(library)
     return library
 
 
 def plugin_argument(
-    elf: Path, nm: str, folder: Path, *, thumb: bool, calls: Sequence[str] = (), driver: str | None = None, each: bool = False
+    elf: Path,
+    nm: str,
+    folder: Path,
+    *,
+    classes: InstructionSet | None = None,
+    calls: Sequence[str] = (),
+    driver: str | None = None,
+    each: bool = False,
 ) -> tuple[str, Path]:
     """The `-plugin` argument for a program, and the file that results go to.
 
@@ -61,18 +71,19 @@ def plugin_argument(
         elf: The program.
         nm: The symbol lister of its tool chain.
         folder: Where to put the list of symbols and the results, and where the emulator is to run.
-        thumb: Whether bit 0 of a code address is the mark of Thumb code.
+        classes: The program's instruction set, to count by class; None not to.
         calls: Functions whose calls are told apart; `driver` calls them one after the other.
         driver: The function that does.
-        each: Whether to count every instruction on its own, into `EACH` in the folder; of 64-bit code.
+        each: Whether to count every instruction on its own, into `EACH` in the folder; with `classes` alone.
     """
     lines, marks = [], {}
     for line in run([nm, "-S", "--defined-only", elf], what="reading symbols", timeout=60).splitlines():
         fields = line.split()
         if len(fields) == 4 and fields[2] in "tTwW":
-            address = int(fields[0], 16) & (~1 if thumb else ~0)
+            address = int(fields[0], 16)
             lines.append(f"{address:x} {int(fields[1], 16):x} {fields[3]}")
-            marks[fields[3]] = address
+            # Bit 0 is the mark of Thumb code.
+            marks[fields[3]] = address & ~1
     # The emulator runs in the folder: a comma in its path would start another option.
     (folder / "symbols.txt").write_text("\n".join(lines) + "\n")
     options = ["symbols=symbols.txt", f"begin={marks[BEGIN]:x}", f"end={marks[END]:x}", "out=counts.txt"]
@@ -80,8 +91,8 @@ def plugin_argument(
         (folder / "calls.txt").write_text("\n".join(calls) + "\n")
         # Behind the symbols: the plugin reads its arguments in order.
         options += ["calls=calls.txt", f"driver={driver}"]
-    if not thumb:
-        options.append("classes=aarch64")
+    if classes is not None:
+        options.append(f"classes={classes}")
         if each:
             options.append(f"each={EACH}")
     plugin = str(plugin_path()).replace(",", ",,")

@@ -25,7 +25,7 @@ class CortexMArtifact(EmulatedArtifact):
     """Runs under qemu-system-arm; files go through semihosting."""
 
     nm = "arm-none-eabi-nm"
-    thumb = True
+    instructions = "m"
 
     def command(self, plugin: Sequence[str], program: Path) -> list[str | Path]:
         """The emulator's command line."""

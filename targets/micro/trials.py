@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..base import TargetDescription
 from ..trials.execution import Ran, Transport, emulate
-from .artifact import CortexMArtifact, emulator_command
+from .artifact import emulator_command
 from .project import RUNTIME, write_emulator_script
 
 
@@ -17,7 +17,6 @@ class CortexMEmulator:
     """An emulated board; attributes as of `trials.image.Emulator`."""
 
     prefix = "arm-none-eabi-"
-    thumb = CortexMArtifact.thumb
     transport: Transport = "semihosting"
 
     def __init__(self, description: TargetDescription) -> None:
@@ -38,4 +37,4 @@ class CortexMEmulator:
 
     def execute(self, program: Path, folder: Path, expected: Sequence[bytes], limit: float) -> Ran:
         """Run a program, and count."""
-        return emulate(partial(emulator_command, self.description), program, folder, f"{self.prefix}nm", self.thumb, limit)
+        return emulate(partial(emulator_command, self.description), program, folder, f"{self.prefix}nm", limit)

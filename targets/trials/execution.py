@@ -38,7 +38,6 @@ def emulate(
     program: Path,
     folder: Path,
     nm: str,
-    thumb: bool,
     limit: float,
 ) -> Ran:
     """Run a program under an emulator that counts.
@@ -48,10 +47,9 @@ def emulate(
         program: The program; it writes output.bin where it runs.
         folder: Where it runs.
         nm: The symbol lister of its tool chain.
-        thumb: Whether bit 0 of a code address is the mark of Thumb code.
         limit: Seconds that it may run.
     """
-    argument, results = plugin_argument(program, nm, folder, thumb=thumb)
+    argument, results = plugin_argument(program, nm, folder)
     failure = None
     try:
         run(command(["-plugin", argument], program), what="running candidates", timeout=limit, cwd=folder, lasting=True)

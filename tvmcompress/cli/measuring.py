@@ -50,6 +50,7 @@ def measure_all(
     timed = dict(timing or {})
     measuring: dict[str, dict[str, Any]] = {"x86": {**options["x86"], **timed}}
     measuring["cortex-a"] = {"cycles": True} if boards is None else timed
+    measuring["cortex-m"] = {"cycles": True}
     total = len(models) * len(targets)
     with bars() as bar:
         done = 0

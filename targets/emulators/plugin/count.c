@@ -3,13 +3,15 @@
  * Arguments: symbols=FILE  lines of "address size name", hexadecimal, for the functions to tell apart;
  *            begin=ADDR    a region starts when the instruction at ADDR runs;
  *            end=ADDR      and ends when the one at this ADDR runs;
- *            classes=aarch64  counts by class too, by the A64 encoding (Arm DDI 0487, chapter C4);
+ *            classes=SET   counts by class too: a64, a32 (with functions in Thumb code) or m, see classes.h;
  *            calls=FILE    names of functions, one a line, each call of which is counted on its own with all that it calls;
  *            driver=NAME   the function that calls them one after the other, whose own instructions belong to no call;
- *            each=FILE     where to write of each instruction "address word count", hexadecimal, hexadecimal and decimal;
+ *            each=FILE     where to write of each instruction "address bytes state class count": its bytes as they lie in
+ *                          memory, "t" in Thumb state and "a" otherwise; only with classes;
  *            out=FILE      where results are written.
  * Result lines: "call N name" for each call in order, "region N" behind those of a region, "function N name", "class name N"
  * and "total N".
+ * The low bit of a function's address, where it is set, marks Thumb code.
  * Functions, classes and single instructions are counted inside regions only.
  *
  * Debian packages QEMU with the plugin interface but without its header, so what is used of it is declared here. */
@@ -20,6 +22,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "classes.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -35,18 +39,18 @@ size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
 
 EXPORT int qemu_plugin_version = 1;
 
 typedef struct {
   uint64_t start, size, executed, before, inside;
-  bool called;
+  bool called, thumb;
   char name[200];
 } function_t;
 
-enum { LOAD, STORE, BRANCH, INTEGER, VECTOR, OTHER, CLASSES };
-static const char *const class_names[CLASSES] = {"load", "store", "branch", "integer", "vector", "other"};
+static enum { NONE, A64, A32, M } instruction_set;
 
 typedef struct {
   uint64_t executed, before, inside;
@@ -54,11 +58,13 @@ typedef struct {
 
 typedef struct {
   uint64_t address, executed, before, inside;
-  uint32_t word;
+  unsigned char code[4];
+  size_t size;
+  bool thumb;
+  int class;
 } instruction_t;
 
 static class_t classes[CLASSES];
-static bool by_class;
 /* By the address, in a table that is at most half full; kept on its own, since the counters must not move. */
 static instruction_t **instructions;
 static size_t instruction_count, instruction_places;
@@ -116,7 +122,7 @@ static instruction_t **place_of(uint64_t address) {
   return &instructions[at];
 }
 
-static instruction_t *instruction_at(uint64_t address, uint32_t word) {
+static instruction_t *instruction_at(uint64_t address) {
   if (2 * instruction_count >= instruction_places) {
     instruction_t **const old = instructions;
     const size_t places = instruction_places;
@@ -132,26 +138,18 @@ static instruction_t *instruction_at(uint64_t address, uint32_t word) {
     *place = calloc(1, sizeof **place);
     if (!*place) abort();
     (*place)->address = address;
-    (*place)->word = word;
     instruction_count++;
   }
   return *place;
 }
 
-static int class_of(uint32_t word) {
-  const unsigned group = (word >> 25) & 15;
-  if ((group & 5) == 4) {
-    const bool literal = (word & 0x3B000000u) == 0x18000000u, single = ((word >> 27) & 7) == 7;
-    const bool vector = (word >> 26) & 1;
-    const unsigned opc = (word >> 22) & 3;
-    if (literal) return LOAD;
-    if (single && vector) return opc & 1 ? LOAD : STORE;
-    if (single) return opc == 0 ? STORE : LOAD;
-    return opc & 1 ? LOAD : STORE;
-  }
-  if ((group & 14) == 10) return BRANCH;
-  if ((group & 14) == 8 || (group & 7) == 5) return INTEGER;
-  return (group & 7) == 7 ? VECTOR : OTHER;
+/* The class of an instruction of so many bytes, as they lie in memory. */
+static int class_of(const unsigned char *code, size_t size, bool thumb) {
+  const uint32_t first = code[0] | (uint32_t)code[1] << 8;
+  if (size == 2) return class_of_t16(first);
+  const uint32_t second = code[2] | (uint32_t)code[3] << 8;
+  if (thumb) return class_of_t32(first << 16 | second, instruction_set == M);
+  return (instruction_set == A64 ? class_of_a64 : class_of_a32)(second << 16 | first);
 }
 
 static int compare(const void *a, const void *b) {
@@ -178,13 +176,22 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {
     const uint64_t address = qemu_plugin_insn_vaddr(insn);
     if (address == end_address) qemu_plugin_register_vcpu_insn_exec_cb(insn, region_end, 0, NULL);
     qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &executed, 1);
-    if (by_class) {
-      uint32_t word;
-      memcpy(&word, qemu_plugin_insn_data(insn), sizeof word);
-      qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &classes[class_of(word)].executed, 1);
-      if (each) qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &instruction_at(address, word)->executed, 1);
-    }
     function_t *function = find(address);
+    if (instruction_set != NONE) {
+      const unsigned char *const code = qemu_plugin_insn_data(insn);
+      size_t size = qemu_plugin_insn_size(insn);
+      const bool thumb = instruction_set == M || (instruction_set == A32 && (size == 2 || (function && function->thumb)));
+      /* Before the end of a page QEMU gives what it has read ahead, too. */
+      size = thumb && code[1] >> 3 < 29 ? 2 : 4;
+      const int class = class_of(code, size, thumb);
+      qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &classes[class].executed, 1);
+      if (each) {
+        instruction_t *const instruction = instruction_at(address);
+        memcpy(instruction->code, code, size);
+        instruction->size = size, instruction->thumb = thumb, instruction->class = class;
+        qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &instruction->executed, 1);
+      }
+    }
     if (function) qemu_plugin_register_vcpu_insn_exec_inline(insn, 0, &function->executed, 1);
     if (function && function->called && address == function->start)
       qemu_plugin_register_vcpu_insn_exec_cb(insn, call_begin, 0, function);
@@ -197,10 +204,14 @@ static void finish(qemu_plugin_id_t id, void *data) {
   for (size_t i = 0; i < function_count; i++)
     if (functions[i].inside) fprintf(out, "function %" PRIu64 " %s\n", functions[i].inside, functions[i].name);
   for (size_t i = 0; i < CLASSES; i++)
-    if (by_class) fprintf(out, "class %s %" PRIu64 "\n", class_names[i], classes[i].inside);
-  for (size_t i = 0; i < instruction_places; i++)
-    if (instructions[i] && instructions[i]->inside)
-      fprintf(each, "%" PRIx64 " %" PRIx32 " %" PRIu64 "\n", instructions[i]->address, instructions[i]->word, instructions[i]->inside);
+    if (instruction_set != NONE) fprintf(out, "class %s %" PRIu64 "\n", class_names[i], classes[i].inside);
+  for (size_t i = 0; i < instruction_places; i++) {
+    const instruction_t *const instruction = instructions[i];
+    if (!instruction || !instruction->inside) continue;
+    fprintf(each, "%" PRIx64 " ", instruction->address);
+    for (size_t j = 0; j < instruction->size; j++) fprintf(each, "%02x", instruction->code[j]);
+    fprintf(each, " %c %s %" PRIu64 "\n", instruction->thumb ? 't' : 'a', class_names[instruction->class], instruction->inside);
+  }
   if (each) fclose(each);
   fprintf(out, "total %" PRIu64 "\n", executed);
   fclose(out);
@@ -217,6 +228,8 @@ static int read_symbols(const char *path) {
       functions = realloc(functions, capacity * sizeof *functions);
       if (!functions) abort();
     }
+    f.thumb = f.start & 1;
+    f.start &= ~(uint64_t)1;
     functions[function_count++] = f;
   }
   fclose(file);
@@ -251,7 +264,9 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
     if (!strncmp(argv[i], "end=", 4)) end_address = strtoull(argv[i] + 4, NULL, 16);
     if (!strncmp(argv[i], "calls=", 6) && read_calls(argv[i] + 6)) return -1;
     if (!strncmp(argv[i], "driver=", 7)) driver = named(argv[i] + 7);
-    if (!strcmp(argv[i], "classes=aarch64")) by_class = true;
+    if (!strcmp(argv[i], "classes=a64")) instruction_set = A64;
+    if (!strcmp(argv[i], "classes=a32")) instruction_set = A32;
+    if (!strcmp(argv[i], "classes=m")) instruction_set = M;
     if (!strncmp(argv[i], "each=", 5) && !(each = fopen(argv[i] + 5, "w"))) return -1;
     if (!strncmp(argv[i], "out=", 4) && !(out = fopen(argv[i] + 4, "w"))) return -1;
   }
