@@ -17,6 +17,7 @@ class CortexAEmulator:
 
     transport: Transport = "file"
     most_bytes = 64 << 20
+    memory_bytes = 512 << 20
 
     def __init__(self, description: TargetDescription) -> None:
         self.description = description

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,11 @@ def plugin_path() -> Path:
     library = cache / f"count-{hashlib.sha256(source).hexdigest()[:16]}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        partial = library.with_suffix(f".{os.getpid()}")
-        run(["cc", "-shared", "-fPIC", "-O2", "-o", partial, _SOURCES[0]], what="compiling the counting plugin", timeout=60)
-        partial.replace(library)
+        # Others may be compiling it at the same time, in this process too.
+        with tempfile.TemporaryDirectory(prefix=".count-", dir=cache) as scratch:
+            made = Path(scratch) / library.name
+            run(["cc", "-shared", "-fPIC", "-O2", "-o", made, _SOURCES[0]], what="compiling the counting plugin", timeout=60)
+            made.replace(library)
     return library
 
 

@@ -41,11 +41,11 @@ class Tuned:
     """What tuning logs know of a core.
 
     Attributes:
-        core: The core that LLVM compiles for.
+        cores: What records are keyed by: the core that LLVM compiles for, before it a board with that core.
         logs: Those to ask, the first one first.
     """
 
-    core: str
+    cores: Sequence[str]
     logs: Sequence[TuningLog] = ()
 
     def decide(
@@ -64,8 +64,12 @@ class Tuned:
             return by_default
         sites = survey_kernels(mod, makers, spare)
         keys = {site.choice.workload.key: site.choice.workload for site in sites}
-        records = {key: read(logs, workload_module(workload, self.core)) for key, workload in keys.items()}
-        return decide_together(sites, records, spare_flash)
+        for core in self.cores:
+            records = {key: read(logs, workload_module(workload, core)) for key, workload in keys.items()}
+            # Cycles and instructions are not added up: what knows one of the layers decides for all.
+            if any(records.values()):
+                return decide_together(sites, records, spare_flash)
+        return by_default
 
 
 def use_tuned_kernels(

@@ -2,7 +2,7 @@
 
 A workload of a kernel is written as an empty function that bears its key, a point of its space as annotations: so the logs
 are MetaSchedule databases, with a name for everything that is decided. Of kernels that an emulator runs executed
-instructions stand in place of seconds.
+instructions stand in place of seconds, of those that a microcontroller's board runs its cycles.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class KernelRecord:
 
     Attributes:
         decisions: The point.
-        cost: Executed instructions of one call, or seconds; None where the kernel failed.
+        cost: Executed instructions, or cycles, of one call, or seconds; None where the kernel failed.
         flash_bytes: Of its code and constants.
         workspace_bytes: Of its workspaces.
         constant_bytes: Of its constants.
@@ -86,9 +86,19 @@ def workload_of(mod: tvm.IRModule) -> dict[str, Any] | None:
     return json.loads(str(func.attrs[WORKLOAD_ATTR]))
 
 
+_ON = " on "
+
+
+def core_of_board(core: str, board: str) -> str:
+    """What stands for the core in the key of what was measured on a board."""
+    return f"{core}{_ON}{board}"
+
+
 def unit_of(workload: Mapping[str, Any]) -> str:
-    """What costs of a workload are: "s" of time, or executed "instructions"."""
-    return "s" if workload.get("family") == "x86" else "instructions"
+    """What costs of a workload are: "s" of time, "cycles" of a board, or executed "instructions"."""
+    if workload.get("family") == "x86":
+        return "s"
+    return "cycles" if _ON in str(workload.get("core")) else "instructions"
 
 
 def append(log: TuningLog, mod: tvm.IRModule, record: KernelRecord, target: tvm.target.Target) -> None:

@@ -14,7 +14,7 @@ from .serial import CHUNK, MOST_RUNS, PROTOCOL
 STACK_BYTES = 4096
 """Reserved for the stack on the board."""
 
-_EMULATOR_STACK_BYTES = 16384
+EMULATOR_STACK_BYTES = 16384
 RUNTIME = Path(__file__).parent / "runtime"
 _TEMPLATES = Templates(RUNTIME)
 
@@ -32,7 +32,7 @@ def write_firmware(generated: Generated, description: TargetDescription) -> list
 
 def write_emulator_script(path: Path, description: TargetDescription) -> None:
     """Write the linker script of the board's stand-in."""
-    _write_script(path, description, _EMULATOR_STACK_BYTES, "emulated_")
+    _write_script(path, description, EMULATOR_STACK_BYTES, "emulated_")
 
 
 def write_board_script(path: Path, description: TargetDescription) -> None:

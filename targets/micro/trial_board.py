@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from ...passes.errors import ToolError, UserError
-from ..base import TargetDescription
+from ..base import Artifact, TargetDescription
 from ..emulators.tools import run
 from ..trials.execution import Ran, Transport
-from .project import RUNTIME, write_board_script
-from .serial import BAUD, Port, open_port, unframe
+from .board import BoardArtifact
+from .project import RUNTIME, STACK_BYTES, write_board_script
+from .serial import BAUD, Port, SerialLink, open_port, unframe
+from .trials import OTHER_BYTES
 
 _BOOT = 10.0
 """Seconds from the end of flashing to the first line."""
@@ -84,6 +87,7 @@ class CortexMBoard:
         self.tvm = description.tvm
         # The other half is for the code.
         self.most_bytes = min(description.flash_bytes // 2, 1 << 20)
+        self.memory_bytes = description.ram_bytes - STACK_BYTES - OTHER_BYTES
 
     def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
         """Start-up code, the serial line, the board's own file, and the linker script.
@@ -97,9 +101,36 @@ class CortexMBoard:
             raise UserError(f"the board's source {self._source} cannot be read: {error.strerror or error}") from error
         for name in ("startup.c", "semihosting.h", "serial_line.h", "trial_serial.h", "trial_serial.c"):
             shutil.copyfile(RUNTIME / name, folder / name)
+        (folder / "number.c").write_text(f"#include <stdint.h>\nconst uint32_t trial_program = {_number(folder)}u;\n")
         write_board_script(folder / "board.ld", self.description)
-        sources = [folder / name for name in ("startup.c", "trial_serial.c", "board.c")]
+        sources = [folder / name for name in ("startup.c", "trial_serial.c", "number.c", "board.c")]
         return sources, ["-nostartfiles", "-specs=nano.specs", "-T", folder / "board.ld"]
+
+    @contextmanager
+    def running(self, built: Artifact) -> Iterator[BoardArtifact]:
+        """A build whose program for the serial line is flashed; the board's file needs uart_getc for it.
+
+        Args:
+            built: Built for this board.
+
+        Raises:
+            UserError: The port cannot be opened, or the board does not answer.
+            ToolError: It does not fit the board, or flashing failed.
+        """
+        firmware = built.path / "firmware"
+        with tempfile.TemporaryDirectory(prefix="tvmcompress-board-") as scratch:
+            program = Path(scratch) / "serial.elf"
+            sources = [firmware / "serial_main.c", firmware / "startup.c", self._source]
+            command = [f"{self.prefix}gcc", "-std=gnu11", "-O2", *self.flags(), "-I", built.path, "-I", firmware, *sources]
+            library = next(built.path.glob("lib*.a"))
+            options = ["-nostartfiles", "-specs=nano.specs", "-Wl,--gc-sections", "-T", firmware / "board.ld"]
+            run([*command, library, "-lm", *options, "-o", program], what="building the model for the board", timeout=120)
+            with self._start(program) as port:
+                # This program speaks when it is spoken to: what comes now is the rest of the one before.
+                deadline = time.monotonic() + _BOOT
+                while port.read(_LONGEST) and time.monotonic() < deadline:
+                    pass
+                yield BoardArtifact(built, SerialLink(port, self.description.name))
 
     def flags(self) -> list[str]:
         """Of the compiler."""
@@ -113,7 +144,7 @@ class CortexMBoard:
             ToolError: Flashing failed, or nothing answers.
         """
         with self._start(program) as port:
-            results, silent = _listen(port, len(expected), limit)
+            results, silent = _listen(port, _number(folder), len(expected), limit)
         if silent == "boot":
             raise ToolError(f"the board says nothing {_BOOT:g} s after it was flashed; are its UART and the baud rate right?")
         data, costs = bytearray(), []
@@ -129,9 +160,14 @@ class CortexMBoard:
         return Ran(bytes(data), costs, f"the board fell silent for {limit:g} s while it ran", hung=True)
 
 
-def _listen(port: Port, runs: int, limit: float) -> tuple[dict[int, tuple[int, int, int]], str | None]:
-    """The results of runs by number: whether its surroundings are intact, the checksum of its output, cycles. Then, where the
-    board fell silent, when: "boot" or "run"."""
+def _number(folder: Path) -> int:
+    """What a program says that it is, so that lines of the one before, which the system has kept, are not taken for its own."""
+    return zlib.crc32(str(folder).encode()) % 10000
+
+
+def _listen(port: Port, program: int, runs: int, limit: float) -> tuple[dict[int, tuple[int, int, int]], str | None]:
+    """The results of a program's runs by number: whether its surroundings are intact, the checksum of its output, cycles.
+    Then, where the board fell silent, when: "boot" or "run"."""
     results: dict[int, tuple[int, int, int]] = {}
     pending, heard = b"", False
     deadline = time.monotonic() + _BOOT
@@ -145,10 +181,11 @@ def _listen(port: Port, runs: int, limit: float) -> tuple[dict[int, tuple[int, i
         *lines, pending = pending.split(b"\n")
         for line in lines:
             words = (unframe(line) or "").split(" ")
-            if words[0] in ("START", "RUN", "END"):
-                heard = True
-                deadline = time.monotonic() + limit
-            if words[0] == "RUN" and len(words) == 5:
-                number, *result = map(int, words[1:])
+            if words[0] not in ("START", "RUN", "END") or words[1:2] != [str(program)]:
+                continue
+            heard = True
+            deadline = time.monotonic() + limit
+            if words[0] == "RUN" and len(words) == 6:
+                number, *result = map(int, words[2:])
                 results[number] = (result[0], result[1], result[2])
     return results, None

@@ -10,7 +10,10 @@ from pathlib import Path
 from ..base import TargetDescription
 from ..trials.execution import Ran, Transport, emulate
 from .artifact import emulator_command
-from .project import RUNTIME, write_emulator_script
+from .project import EMULATOR_STACK_BYTES, RUNTIME, write_emulator_script
+
+OTHER_BYTES = 8192
+"""Of memory, for what is not a candidate's: results, and the C library's."""
 
 
 class CortexMEmulator:
@@ -23,6 +26,7 @@ class CortexMEmulator:
         self.description = description
         self.tvm = description.tvm
         self.most_bytes = description.emulated_flash_bytes // 2
+        self.memory_bytes = description.emulated_ram_bytes - EMULATOR_STACK_BYTES - OTHER_BYTES
 
     def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
         """Start-up code and linker script."""

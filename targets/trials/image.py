@@ -45,6 +45,8 @@ class Emulator(Protocol):
     transport: Transport
     most_bytes: int
     """Of a program's constants."""
+    memory_bytes: int
+    """Of a run's tensors and workspaces."""
 
     def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
         """Sources to compile beside a program, written into `folder`, and options of the linker."""
@@ -85,7 +87,11 @@ def measure(trials: Sequence[MakeTrial], emulator: Emulator) -> list[Outcome]:
     compiled = compile_trials(trials, emulator.tvm)
     outcomes: dict[int, Outcome] = {i: made for i, made in enumerate(compiled) if isinstance(made, Outcome)}
     objects = {i: made for i, made in enumerate(compiled) if isinstance(made, CompiledTrial)}
-    waiting = sorted(objects)
+    for i, made in objects.items():
+        needed = max(layout.size for layout in _layouts(made))
+        if needed > emulator.memory_bytes:
+            outcomes[i] = Outcome("error", reason=f"it takes {needed:,} bytes of memory where {emulator.memory_bytes:,} are")
+    waiting = [i for i in objects if i not in outcomes]
     while waiting:
         batches = _programs(waiting, objects, emulator)
         with ThreadPoolExecutor(len(batches)) as executor:

@@ -12,8 +12,9 @@ from ..base import Target
 from ..integer_io import core_and_specs
 from ..kernels.choose import Tuned
 from ..kernels.decisions import Decide
+from ..kernels.records import core_of_board
 from ..kernels.use_kernels import Makers, Site, survey_kernels
-from ..tuning_log import LogChoice, TuningLog, chosen_logs
+from ..tuning_log import LogChoice, TuningLog, chosen_logs, default_logs
 from .image import Emulator
 
 
@@ -45,17 +46,24 @@ class TunableTarget(Target):
         """
         return str(self.description.tvm.get("mcpu", self.description.core))
 
+    @property
+    def board_key(self) -> str | None:
+        """What records are keyed by that were measured on this very board; None of a core."""
+        name = self.description.name
+        return core_of_board(self.log_key, name) if name != self.description.core else None
+
     def tuned(self, logs: Sequence[TuningLog]) -> Tuned | None:
         """What logs know of this target's kernels; None without any."""
-        return Tuned(self.log_key, logs) if logs else None
+        return Tuned([key for key in (self.board_key, self.log_key) if key is not None], logs) if logs else None
 
     def logs(self, choice: LogChoice) -> list[TuningLog]:
-        """The logs that a build consults.
+        """The logs that a build consults: of a board those of the board, then those of its core.
 
         Raises:
             UserError: One of them is damaged.
         """
-        return chosen_logs(self.log_key, choice)
+        own = default_logs(self.description.name) if self.board_key is not None and choice in (None, True) else []
+        return own + chosen_logs(self.log_key, choice)
 
     def survey(self, mod: tvm.IRModule) -> list[Site]:
         """What kernels decide in a model module, parameters attached; nothing in a float one."""

@@ -15,6 +15,7 @@ from .completion import targets as complete_targets
 from .dry_run import save_command_recipe, write_command_recipe
 from .options.command_recipe import CommandRecipeOptions, command_recipe
 from .options.groups import with_groups
+from .options.microcontroller import MicrocontrollerOptions
 from .options.model import ModelArgument, ModelOptions
 from .options.rpc import RpcOptions
 from .progress import Bars, bars
@@ -47,11 +48,12 @@ def tune(
         Path | None, typer.Option("-o", "--output", help="Folder for tuning.json, what --json prints, and recipe.toml.")
     ] = None,
     where: RpcOptions,
+    chip: MicrocontrollerOptions,
     reading: ModelOptions,
     asked: CommandRecipeOptions,
     json: common.JsonOption = False,
 ) -> None:
-    """Search for a faster build of a model: schedules on x86, timed; kernels on Cortex, counted by an emulator.
+    """Search for a faster build of a model: schedules on x86, timed; kernels on Cortex, counted by an emulator or a board.
 
     Every candidate's output is checked. What is found goes into a tuning log, which all later builds consult; a search that
     was interrupted goes on where it was.
@@ -72,6 +74,7 @@ def tune(
         if where.rpc is not None and described.description.family != "x86":
             raise UserError(f"--rpc times schedules of x86; kernels of {name} are tuned by the instructions of an emulator")
     pool = where.pool(targets)
+    board = chip.board([get_target(name) for name in targets])
     loaded = reading.load(model, Recipe())
     recipe = command_recipe(ctx, target=targets)
     if asked.dry_run:
@@ -92,6 +95,7 @@ def tune(
                     time_limit=limit,
                     retune=retune,
                     boards=None if pool is None else pool.of(get_target(name).description),
+                    board=board,
                 )
             if not json:
                 if len(targets) > 1:

@@ -37,6 +37,8 @@ def tuning_sentences(result: TuningResult) -> list[str]:
         before, after = (_cost(value, result.unit) for value in (result.model_default, result.model_best))
         change = 100 * (result.model_best / result.model_default - 1)
         found.append(f"The whole model: {before} before, {after} after, {change:+.1f} %.")
+    if result.model_problem is not None:
+        found.append(f"The whole model was not measured: {result.model_problem}.")
     rejected = [task for task in result.tasks if set(task.outcomes) - {"ok"}]
     for task in rejected:
         others = ", ".join(f"{number} {status}" for status, number in task.outcomes.items() if status != "ok")
@@ -80,4 +82,4 @@ def _before_and_after(task: TaskResult, unit: str) -> tuple[str, str, str]:
 
 
 def _cost(value: float, unit: str) -> str:
-    return duration(1e3 * value) if unit == "s" else f"{value:,.0f}"
+    return duration(1e3 * value) if unit == "s" else f"{value:,.0f}{' cycles' * (unit == 'cycles')}"

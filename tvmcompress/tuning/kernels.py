@@ -1,7 +1,7 @@
-"""Kernels of a core under its emulator as tasks of the tuner.
+"""Kernels of a core, under its emulator or on a board, as tasks of the tuner.
 
-Costs are executed instructions, which are exact: nothing has to be measured twice. Every candidate is compared with the
-operator's NumPy meaning, beside its own memory too, before its count is taken.
+Costs are executed instructions, or cycles of a microcontroller, on which nothing else runs: nothing has to be measured twice.
+Every candidate is compared with the operator's NumPy meaning, beside its own memory too, before its count is taken.
 """
 
 from __future__ import annotations
@@ -12,31 +12,37 @@ from functools import partial
 from ..passes._tvm import tvm
 from ..targets.kernels.compiler_options import without_options
 from ..targets.kernels.decisions import Decisions, point_key
-from ..targets.kernels.records import SIZES
+from ..targets.kernels.records import SIZES, core_of_board
 from ..targets.kernels.use_kernels import Site
-from ..targets.trials.image import measure
+from ..targets.micro.trial_board import CortexMBoard
+from ..targets.trials.image import Emulator, measure
 from ..targets.trials.site import SiteTrials
 from ..targets.trials.trial import Outcome
 from ..targets.trials.tunable import TunableTarget
 from .search import Bench, Measured, Task
 
 
-class EmulatorBench(Bench):
-    """Counts executed instructions, many candidates in one program."""
+class KernelBench(Bench):
+    """Counts executed instructions, or cycles, many candidates in one program.
 
-    unit = "instructions"
+    Args:
+        target: Of the kernels.
+        board: Where cycles are counted; without one instructions are, under the target's emulator.
+    """
+
     batch = 48
     least_gain = 0.002
 
-    def __init__(self, target: TunableTarget) -> None:
-        self.core = target.log_key
-        self._emulator = target.emulator()
-        self.log_target = tvm.target.Target(self._emulator.tvm)
+    def __init__(self, target: TunableTarget, board: CortexMBoard | None = None) -> None:
+        self._place: Emulator = target.emulator() if board is None else board
+        self.unit = "instructions" if board is None else "cycles"
+        self.core = target.log_key if board is None else core_of_board(target.log_key, board.description.name)
+        self.log_target = tvm.target.Target(self._place.tvm)
 
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Measure points of a task."""
         trials: SiteTrials = task.subject
-        return [_measured(outcome) for outcome in measure([partial(trials.trial, point) for point in points], self._emulator)]
+        return [_measured(outcome) for outcome in measure([partial(trials.trial, point) for point in points], self._place)]
 
     def group(self, point: Decisions) -> str:
         """Points that differ in LLVM's options alone share all work but its code generator's."""

@@ -56,7 +56,7 @@ class LogEntry:
         name: What it computes.
         records: How many records it has.
         best: The least cost, None where all failed.
-        unit: "s" or "instructions".
+        unit: "s", "cycles" or "instructions".
         decisions: Of the best, where they have names.
         stale: Whether the kernel has changed since.
     """

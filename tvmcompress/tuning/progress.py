@@ -21,7 +21,7 @@ class TuningProgress:
         best_cost: The best so far, in `unit`; None before the first that is right.
         default_cost: Of an untuned build, None before it was measured.
         rejected: Candidates of this task that computed something else than the reference.
-        unit: "s" of time, or executed "instructions".
+        unit: "s" of time, executed "instructions", or "cycles" of a board.
         gain: What share of its cost the whole model has lost so far, where that is known.
         seconds_left: Of the time limit, where there is one.
     """
@@ -88,8 +88,9 @@ class TuningResult:
         seconds: How long it took.
         stopped: Why it ended before all trials were used: `time limit`, `loss of all boards`, or None.
         lost: How the last board was lost, where it was.
-        unit: Of costs: "s" of time, or executed "instructions".
+        unit: Of costs: "s" of time, executed "instructions", or "cycles" of a board.
         model_default, model_best: Of the whole model without and with what was found, where that was measured.
+        model_problem: Why the whole model could not be measured, where that was tried.
     """
 
     tasks: list[TaskResult]
@@ -100,6 +101,7 @@ class TuningResult:
     unit: str = "s"
     model_default: float | None = None
     model_best: float | None = None
+    model_problem: str | None = None
 
     @property
     def trials(self) -> int:

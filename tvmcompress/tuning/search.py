@@ -20,6 +20,8 @@ from .decision_model import DecisionModel
 from .logs import best_elsewhere
 from .progress import OnProgress, TaskResult, TuningProgress, TuningResult
 
+Unit = Literal["s", "cycles", "instructions"]
+
 LOST = "lost"
 """Status of a candidate that could not be measured, since there is nowhere left to do so: as if it had not been tried."""
 
@@ -114,7 +116,7 @@ class Measured:
 class Bench(ABC):
     """Where candidates are made and measured."""
 
-    unit: Literal["s", "instructions"]
+    unit: Unit
     batch: int
     """Candidates that are measured together."""
     least_gain: float
@@ -303,7 +305,7 @@ class _Search:
     def _mark_default(self, task: Task) -> None:
         """Say in the log that a known point is what a formula takes, which another model's may not."""
         record = task.known.get(point_key(task.choice.default))
-        if record is not None and record.cost is not None and not record.default and self._bench.unit == "instructions":
+        if record is not None and record.cost is not None and not record.default and self._bench.unit != "s":
             record = task.known[point_key(record.decisions)] = replace(record, default=True)
             append_all(self._log, self._keys[id(task)], [record], self._bench.log_target)
 
@@ -354,7 +356,7 @@ class _Search:
 
     def _record(self, task: Task, measured: Sequence[tuple[Decisions, Measured]]) -> None:
         # Of timings what the rounds at the end say counts, and where there are none, the formula.
-        default = point_key(task.choice.default) if self._bench.unit == "instructions" else ""
+        default = point_key(task.choice.default) if self._bench.unit != "s" else ""
         records = [
             KernelRecord(decisions, outcome.counted, **outcome.sizes, default=point_key(decisions) == default)
             for decisions, outcome in measured

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from ..model import Model
 from ..passes._tvm import tvm
 from ..passes.errors import UserError
+from ..targets.base import Target
 from ..targets.integer_io import is_integer
+from ..targets.micro.trial_board import CortexMBoard
 from ..targets.registry import get_target
 from ..targets.remote.boards import Boards
 from ..targets.trials.tunable import TunableTarget
@@ -19,14 +22,14 @@ from ..targets.tuning_log import TuningLog, default_logs, user_log_directory
 from ..targets.x86.remote import cpu_of
 from ..targets.x86.tuning import X86Tuning
 from .boards import BoardBench
-from .kernels import EmulatorBench, kernel_tasks
+from .kernels import KernelBench, kernel_tasks
 from .logs import find_logs
 from .process import WorkerPool
 from .progress import OnProgress, TuningResult
 from .search import search
 from .seconds import TimingBench
 from .tasks import extract_tasks
-from .whole_model import executable, instructions_of_model, seconds_of_model
+from .whole_model import cycles_of_model, executable, instructions_of_model, seconds_of_model
 
 
 def tune(
@@ -43,6 +46,7 @@ def tune(
     tolerance: float = 1e-4,
     candidate_limit: float = 10.0,
     boards: Boards | None = None,
+    board: CortexMBoard | None = None,
 ) -> TuningResult:
     """Search for fast schedules of a model's functions and keep them in a tuning log, which every later build reads.
 
@@ -66,6 +70,7 @@ def tune(
         candidate_limit: Seconds that running one candidate may take; slower ones do not count.
         boards: Where schedules of x86 are timed, several at once, for the CPU of one of them; this machine where not given.
             What was measured before all are lost stays in the log.
+        board: The microcontroller that counts the cycles of its kernels; the emulator's instructions where not given.
 
     Returns:
         What was tried and found, function by function.
@@ -79,7 +84,7 @@ def tune(
     start = time.monotonic()
     described = get_target(target) if isinstance(target, str) else None
     mod = model.module if isinstance(model, Model) else model
-    name = described.log_key if isinstance(described, TunableTarget) else "x86"
+    name = _log_name(described, board)
     directory = Path(database_dir) if database_dir is not None else user_log_directory(name)
     log, known = TuningLog(directory), default_logs(name, directory)
     deadline = None if time_limit is None else start + time_limit
@@ -93,9 +98,9 @@ def tune(
         mod = _integer(mod, described)
         tasks = kernel_tasks(mod, described, seed)
         hints = [] if retune else [TuningLog(path) for key, path in find_logs() if key not in ("x86", name)]
-        result = options(tasks, EmulatorBench(described), deadline=deadline, hints=hints)
+        result = options(tasks, KernelBench(described, board), deadline=deadline, hints=hints)
         if tasks:
-            result.model_default, result.model_best = instructions_of_model(mod, described, [log, *known])
+            _measure_model(result, mod, described, [log, *known], board)
     else:
         tuning = target if isinstance(target, X86Tuning) else X86Tuning() if boards is None else _tuning_of(boards)
         if described is not None:
@@ -111,6 +116,29 @@ def tune(
             result.model_default, result.model_best = seconds_of_model(mod, directory, tuning.threads, boards)
     result.seconds = time.monotonic() - start
     return result
+
+
+def _log_name(target: Target | None, board: CortexMBoard | None) -> str:
+    """What the log is called: by the core, or by the board whose cycles it holds."""
+    if board is None:
+        return target.log_key if isinstance(target, TunableTarget) else "x86"
+    name = None if target is None else target.description.name
+    if not isinstance(target, TunableTarget) or target.board_key is None or name != board.description.name:
+        raise UserError(f"cycles are those of a board; give the board as target, as in nucleo-f446re, not {name}")
+    return board.description.name
+
+
+def _measure_model(
+    result: TuningResult, mod: tvm.IRModule, target: TunableTarget, logs: Sequence[TuningLog], board: CortexMBoard | None
+) -> None:
+    """Measure the whole model; a board that has counted all its layers may have no room for it, or no uart_getc."""
+    if board is None:
+        result.model_default, result.model_best = instructions_of_model(mod, target, logs)
+        return
+    try:
+        result.model_default, result.model_best = cycles_of_model(mod, target, logs, board)
+    except UserError as error:
+        result.model_problem = str(error)
 
 
 def _tuning_of(boards: Boards) -> X86Tuning:

@@ -13,6 +13,7 @@ import numpy as np
 from ..passes._tvm import tvm
 from ..passes.lowering.lower_qdq import LowerQDQ, needs_lowering
 from ..targets.base import Artifact, Target
+from ..targets.micro.trial_board import CortexMBoard
 from ..targets.registry import get_target
 from ..targets.remote.artifact import RemoteArtifact
 from ..targets.remote.boards import Boards
@@ -32,6 +33,26 @@ def instructions_of_model(mod: tvm.IRModule, target: TunableTarget, logs: Sequen
     options = {"check_memory": False} if target.description.family == "cortex-m" else {}
     with _builds(mod, target, list(logs), **options) as artifacts:
         without, with_logs = (float(artifact.measure().instructions or 0) for artifact in artifacts)
+    return without, with_logs
+
+
+def cycles_of_model(
+    mod: tvm.IRModule, target: TunableTarget, logs: Sequence[TuningLog], board: CortexMBoard
+) -> tuple[float, float]:
+    """Cycles of an inference of an integer module on a microcontroller, without and with what logs know.
+
+    Raises:
+        UserError: The board has no room for the model, or does not answer commands.
+        ToolError: It cannot be flashed.
+    """
+    found = []
+    with _builds(mod, target, list(logs)) as artifacts:
+        for artifact in artifacts:
+            with board.running(artifact) as on_board:
+                latency = on_board.measure().latency
+                assert latency is not None
+                found.append(round(latency.median_ms * on_board.clock_hz / 1e3))
+    without, with_logs = map(float, found)
     return without, with_logs
 
 

@@ -23,9 +23,10 @@ static size_t put_number(char *at, uint32_t value) {
 }
 
 static void say(const char *name, const uint32_t *numbers, unsigned count) {
-  char line[64];
+  char line[80];
   size_t length = 0;
   while (name[length]) line[length] = name[length], length++;
+  length += put_number(line + length, trial_program);
   for (unsigned i = 0; i < count; i++) length += put_number(line + length, numbers[i]);
   send(line, length);
 }

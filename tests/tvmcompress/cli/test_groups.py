@@ -13,6 +13,7 @@ from tvmcompress.cli.main import app
 from tvmcompress.cli.options.command_recipe import CommandRecipeOptions
 from tvmcompress.cli.options.data import PartOptions, ReadOptions
 from tvmcompress.cli.options.groups import with_groups
+from tvmcompress.cli.options.microcontroller import MicrocontrollerOptions
 from tvmcompress.cli.options.model import ModelOptions
 from tvmcompress.cli.options.recipe import RecipeOptions
 from tvmcompress.cli.options.rpc import RpcOptions
@@ -30,6 +31,7 @@ USERS = {
     BuildOptions: {"compile", "compress", "benchmark"},
     TimingOptions: {"benchmark"},
     CommandRecipeOptions: {"distill", "sensitivity", "tune"},
+    MicrocontrollerOptions: {"tune"},
     RpcOptions: {"compile", "compress", "benchmark", "run", "search", "tune"},
 }
 OTHER_DEFAULTS = {"sensitivity": {"limit"}, "compress": {"dry_run"}, "benchmark": {"dry_run"}}
