@@ -25,6 +25,8 @@ from .trials import OTHER_BYTES
 _BOOT = 10.0
 """Seconds from the end of flashing to the first line."""
 _LONGEST = 256
+_ROUNDS = 200
+"""In which the same lines are said, before those that were always damaged are given up."""
 
 
 class Starter(Protocol):
@@ -162,14 +164,18 @@ class CortexMBoard:
 
 def _number(folder: Path) -> int:
     """What a program says that it is, so that lines of the one before, which the system has kept, are not taken for its own."""
-    return zlib.crc32(str(folder).encode()) % 10000
+    return 1000 + zlib.crc32(str(folder).encode()) % 9000
 
 
 def _listen(port: Port, program: int, runs: int, limit: float) -> tuple[dict[int, tuple[int, int, int]], str | None]:
     """The results of a program's runs by number: whether its surroundings are intact, the checksum of its output, cycles.
-    Then, where the board fell silent, when: "boot" or "run"."""
+    Then, where the board fell silent, when: "boot" or "run".
+
+    Raises:
+        UserError: The line is gone, or damages too much.
+    """
     results: dict[int, tuple[int, int, int]] = {}
-    pending, heard = b"", False
+    pending, heard, idle = b"", False, 0
     deadline = time.monotonic() + _BOOT
     while len(results) < runs:
         if time.monotonic() > deadline:
@@ -180,12 +186,20 @@ def _listen(port: Port, program: int, runs: int, limit: float) -> tuple[dict[int
             raise UserError(f"the board's line is gone: {error}") from error
         *lines, pending = pending.split(b"\n")
         for line in lines:
+            idle += 1
+            if idle > _ROUNDS * (runs + 1):
+                missing = runs - len(results)
+                raise UserError(f"the board's line damages {missing} of {runs} results again and again; check the cable")
             words = (unframe(line) or "").split(" ")
-            if words[0] not in ("START", "RUN", "END") or words[1:2] != [str(program)]:
+            if words[0] not in ("START", "RUN", "END"):
+                continue
+            if words[1:2] != [str(program)]:
+                idle = 0  # What the program before has left behind.
                 continue
             heard = True
             deadline = time.monotonic() + limit
             if words[0] == "RUN" and len(words) == 6:
                 number, *result = map(int, words[2:])
+                idle = idle if number in results else 0
                 results[number] = (result[0], result[1], result[2])
     return results, None

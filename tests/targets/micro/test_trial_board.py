@@ -130,9 +130,24 @@ def test_cycles_are_those_of_the_board(board) -> None:
 
 
 def test_damaged_lines_are_said_again(source) -> None:
-    place = CortexMBoard(get_target(BOARD).description, source, starter(every=37))
+    place = CortexMBoard(get_target(BOARD).description, source, starter(every=41))
     outcomes = measure([trial(kernel())] * 5 + [trial(kernel(step=2))], place)
     assert [outcome.status for outcome in outcomes] == ["ok"] * 5 + ["wrong"]
+
+
+def test_a_line_that_damages_a_result_each_time(source, monkeypatch) -> None:
+    class Damaging(Line):
+        def read(self, size):
+            return super().read(size).replace(b"R", b"r")
+
+    @contextmanager
+    def start(program):
+        with starter()(program) as line:
+            yield Damaging(line._reading, 0)
+
+    monkeypatch.setattr(trial_board, "_ROUNDS", 3)
+    with pytest.raises(UserError, match="damages 1 of 1 results again and again"):
+        measure([trial(kernel())], CortexMBoard(get_target(BOARD).description, source, start))
 
 
 def test_a_board_that_says_nothing(source, monkeypatch) -> None:
