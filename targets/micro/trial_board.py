@@ -123,10 +123,11 @@ class CortexMBoard:
         with tempfile.TemporaryDirectory(prefix="tvmcompress-board-") as scratch:
             program = Path(scratch) / "serial.elf"
             sources = [firmware / "serial_main.c", firmware / "startup.c", self._source]
-            command = [f"{self.prefix}gcc", "-std=gnu11", "-O2", *self.flags(), "-I", built.path, "-I", firmware, *sources]
+            command: list[str | Path] = [f"{self.prefix}gcc", "-std=gnu11", "-O2", *self.flags()]
             library = next(built.path.glob("lib*.a"))
-            options = ["-nostartfiles", "-specs=nano.specs", "-Wl,--gc-sections", "-T", firmware / "board.ld"]
-            run([*command, library, "-lm", *options, "-o", program], what="building the model for the board", timeout=120)
+            command += ["-I", built.path, "-I", firmware, *sources, library, "-lm", "-nostartfiles", "-specs=nano.specs"]
+            command += ["-Wl,--gc-sections", "-T", firmware / "board.ld", "-o", program]
+            run(command, what="building the model for the board", timeout=120)
             with self._start(program) as port:
                 # This program speaks when it is spoken to: what comes now is the rest of the one before.
                 deadline = time.monotonic() + _BOOT
