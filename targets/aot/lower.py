@@ -51,13 +51,17 @@ class Lowered:
     parallel: frozenset[str] = frozenset()
 
 
-def lower(functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, *, threads: bool = False) -> Lowered:
+def lower(
+    functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, *, threads: bool = False, tidy: bool = False
+) -> Lowered:
     """Lower functions to plain C functions of their names.
 
     Args:
         functions: By name; parameters are buffers.
         target: What code is generated for.
         threads: Whether loops marked `PARALLEL` are divided among threads.
+        tidy: Whether the functions are kernels as we write them. Two passes find nothing in these, though they look for
+            conditions to hoist and work without effect for half of the time of lowering; they are left out.
     """
     workspaces: dict[str, tuple[int, ...]] = {}
     parallel: set[str] = set()
@@ -78,11 +82,11 @@ def lower(functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, *, 
         transform.LoopPartition(),
         tir.VectorizeLoop(True),
         tir.StorageRewrite(),
-        transform.HoistIfThenElse(),
+        *([] if tidy else [transform.HoistIfThenElse()]),
         tir.UnrollLoop(),
         transform.RenormalizeSplitPattern(),
         tir.StmtSimplify(),
-        tir.RemoveNoOp(),
+        *([] if tidy else [tir.RemoveNoOp()]),
         transform.RewriteUnsafeSelect(),
         tir.CommonSubexprElim(),
         _plain_functions(target, workspaces, parallel if threads else None),

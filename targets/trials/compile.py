@@ -166,7 +166,7 @@ class Compiler:
         assert trial.func is not None
         if self._lowered is None or self._func is None or not self._func.same_as(trial.func):
             self._func, self._source = trial.func, None
-            self._lowered = lower({_NAME: trial.func}, tvm.target.Target(self._target))
+            self._lowered = lower({_NAME: trial.func}, tvm.target.Target(self._target), tidy=True)
         options = trial.options.split()
         if not act_late(trial.options):
             target = tvm.target.Target({**self._target, "cl-opt": options})

@@ -14,7 +14,10 @@ from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.targets import get_target
+from tvmcompress.targets.aot.lower import lower
 from tvmcompress.targets.kernels import versions
+from tvmcompress.targets.kernels.compiler_options import without_options
+from tvmcompress.targets.kernels.decisions import point_key
 from tvmcompress.targets.kernels.records import KernelRecord, append_all, workload_module
 from tvmcompress.targets.trials.image import measure
 from tvmcompress.targets.trials.site import SiteTrials
@@ -91,6 +94,22 @@ def test_a_model_is_tuned_once_and_stays_right(core: str, tmp_path: Path) -> Non
     again = tune(mod, core, 4, log)
     assert len((log / RECORDS).read_text().splitlines()) == result.trials + again.trials
     assert len(set((log / RECORDS).read_text().splitlines())) == result.trials + again.trials
+
+
+@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m55", "cortex-a76"])
+def test_candidates_are_lowered_to_what_builds_lower_them_to(core: str) -> None:
+    target = get_target(core)
+    assert isinstance(target, TunableTarget)
+    random, compiled_for = np.random.default_rng(3), tvm.target.Target(target.emulator().tvm)
+    for site in target.survey(network()):
+        maker, groups = SiteTrials(site), {point_key(without_options(point)): point for point in site.choice.space}
+        for key in random.permutation(sorted(groups))[:4]:
+            trial = maker.trial(groups[key])
+            assert trial is not None
+            assert trial.func is not None
+            quickly, usually = (lower({"kernel": trial.func}, compiled_for, tidy=tidy) for tidy in (True, False))
+            assert quickly.workspaces == usually.workspaces
+            tvm.ir.assert_structural_equal(quickly.module, usually.module)
 
 
 @pytest.mark.parametrize("core", CORES)
