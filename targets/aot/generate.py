@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def generate(
     patch_wise: bool = False,
     needs: tuple[int, int] | None = None,
     threads: int = 1,
+    floats: Callable[[tvm.IRModule], tvm.IRModule] | None = None,
 ) -> Generated:
     """Compile a model module to a library in `folder`.
 
@@ -133,6 +134,7 @@ def generate(
         patch_wise: Compute the first layers patch by patch where that makes the arena smaller.
         needs: Bits that Linux must give in AT_HWCAP and AT_HWCAP2, which the library asks before it starts.
         threads: The most POSIX threads that share an inference; with several, the library has a pool of its own.
+        floats: What is done to a float model, when its images have their channels last.
 
     Raises:
         UserError: The prefix cannot be one, or the model cannot be compiled.
@@ -151,7 +153,9 @@ def generate(
     def compiled(module: tvm.IRModule) -> Compiled:
         return compile_program(make_program(module, prefix, registers, legalize, threads=threads > 1), tvm_target, threads)
 
-    made = compiled(core if is_integer(core) else channels_last(core))
+    if not is_integer(core):
+        core = channels_last(core) if floats is None else floats(channels_last(core))
+    made = compiled(core)
     chosen = choose_patches(core, made, compiled) if patch_wise and is_integer(core) else None
     if chosen is not None:
         made = chosen[0]

@@ -12,7 +12,7 @@ Every sum is formed in the order of the definition, so float results do not depe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm.s_tir import Schedule
@@ -38,6 +38,7 @@ class Registers:
         rowwise_padding: Whether inputs are padded anew for each row of the output: a few copies more for much less
             memory.
         unroll: Steps of a sum in one round of its innermost loop, where their number divides the steps.
+        even_floats: Whether tiles of floats have one, two, four, ... vectors of channels: LLVM takes others apart.
     """
 
     lanes: int
@@ -45,6 +46,7 @@ class Registers:
     integer_sums: int
     rowwise_padding: bool = True
     unroll: int = 1
+    even_floats: bool = False
 
 
 CORE_REGISTERS = Registers(lanes=1, float_sums=2, integer_sums=4)
@@ -52,7 +54,7 @@ CORE_REGISTERS = Registers(lanes=1, float_sums=2, integer_sums=4)
 FLOAT_REGISTERS = Registers(lanes=1, float_sums=12, integer_sums=4)
 """The same and 32 floating-point registers."""
 HELIUM = Registers(lanes=4, float_sums=4, integer_sums=4)
-NEON = Registers(lanes=4, float_sums=16, integer_sums=16, rowwise_padding=False, unroll=4)
+NEON = Registers(lanes=4, float_sums=16, integer_sums=16, rowwise_padding=False, unroll=4, even_floats=True)
 NARROW_NEON = Registers(lanes=4, float_sums=8, integer_sums=8, rowwise_padding=False, unroll=4)
 """Of a 32-bit core: sixteen vector registers."""
 
@@ -115,7 +117,9 @@ def _tile(made: Schedule, blocks: list[Any], index: int, registers: Registers) -
 
     width = _extent(made, loops[-2]) if len(loops) > 1 else 1
     dtype = str(made.get(main).writes[0].source.ty.dtype)
-    lanes, positions = _tile_size(_extent(made, loops[-1]), width, registers, dtype.startswith("float"))
+    if dtype == "float16" and registers.lanes > 1:
+        registers = replace(registers, lanes=2 * registers.lanes)
+    lanes, positions = _tile_size(_extent(made, loops[-1]), width, registers, dtype)
     outer_channel, inner_channel = made.split(loops[-1], [None, lanes])
     outer = [*loops[:-1], outer_channel]
     tile = [inner_channel]
@@ -171,10 +175,12 @@ def _vectorize(made: Schedule, block: Any, registers: Registers) -> None:
         made.vectorize(made.split(loops[-1], [None, lanes])[1])
 
 
-def _tile_size(channels: int, width: int, registers: Registers, is_float: bool) -> tuple[int, int]:
+def _tile_size(channels: int, width: int, registers: Registers, dtype: str) -> tuple[int, int]:
     """Channels and positions of a tile: whole vectors if there are any, then the fewest loads for a multiplication."""
-    limit = registers.float_sums if is_float else registers.integer_sums
+    limit = registers.float_sums if dtype.startswith("float") else registers.integer_sums
     vectors = [n for n in range(registers.lanes, channels + 1, registers.lanes) if channels % n == 0]
+    if registers.even_floats and dtype.startswith("float"):
+        vectors = [n for n in vectors if n & (n - 1) == 0]
     lanes = registers.lanes if vectors else 1
     found = []
     for chosen in vectors or [n for n in range(1, channels + 1) if channels % n == 0]:

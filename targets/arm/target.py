@@ -24,6 +24,7 @@ from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexAArtifact
 from .cores import GENERIC, platform_of, problem
 from .features import masks, needed, present
+from .halves import check_halves, in_halves
 from .project import write_project, write_runner
 from .remote import CortexAProgram
 from .trials import CortexAEmulator
@@ -71,6 +72,7 @@ class CortexATarget(TunableTarget):
         tuning_log: LogChoice = None,
         threads: int = 1,
         features: Sequence[str] = (),
+        float16: bool = False,
         **options: Any,
     ) -> CortexAArtifact:
         """Write the library and a program that runs it into `output`.
@@ -85,10 +87,12 @@ class CortexATarget(TunableTarget):
             threads: The most threads that may share an inference; the library then has a pool of POSIX threads of its own,
                 and workspaces for each of them.
             features: What the processor has besides the description's, as attributes of a TVM target: `+dotprod`.
+            float16: Whether a float model computes in float16, which the core must have.
             options: None.
 
         Raises:
-            UserError: More threads than `MOST_THREADS` or none, a damaged tuning log, or the model cannot be compiled.
+            UserError: More threads than `MOST_THREADS` or none, float16 on a core or in C source that has none, a damaged
+                tuning log, or the model cannot be compiled.
             MissingToolError: The cross compiler is missing.
         """
         if options:
@@ -99,8 +103,12 @@ class CortexATarget(TunableTarget):
             attributes = [*self.description.tvm.get("mattr", ()), *features]
             described = {**self.description.tvm, "mattr": attributes}
             return CortexATarget(self.description.model_copy(update={"tvm": described})).build(
-                mod, output, prefix=prefix, emit=emit, kernels=kernels, tuning_log=tuning_log, threads=threads
+                mod, output, prefix=prefix, emit=emit, kernels=kernels, tuning_log=tuning_log, threads=threads, float16=float16
             )
+        if float16:
+            check_halves(self.description)
+            if emit == "c":
+                raise UserError("C source has no float16 arithmetic; leave out --emit c or --float16")
         description, output, logs = self.description, Path(output), self.logs(tuning_log)
         with staged(output) as work:
             generated = generate(
@@ -116,6 +124,7 @@ class CortexATarget(TunableTarget):
                 decode=["int4", "2of4"],
                 needs=masks(needed(description.tvm)),
                 threads=threads,
+                floats=in_halves if float16 else None,
             )
             code, constants = self._compile(generated, output, threads)
             info = BuildInfo(

@@ -42,6 +42,7 @@ CHECKED_SAMPLES = 8
 """Samples on which every built model is compared with the model before its figures count."""
 
 FLOAT_TOLERANCE = 1e-3
+HALF_TOLERANCE = 3e-2
 """Allowed error of a float build, relative to the largest output; sums are taken in another order there."""
 
 _ROUNDED_APART = 2
@@ -204,7 +205,9 @@ def ablation(
     return {name: compress(model, calibration, recipe=part, **options) for name, part in wanted.items()}
 
 
-def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: str) -> float:
+def check(
+    model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: str, tolerance: float = FLOAT_TOLERANCE
+) -> float:
     """Compare a built model with the model.
 
     Args:
@@ -212,6 +215,7 @@ def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: 
         artifact: The build.
         inputs: Float samples.
         what: The build, for the message.
+        tolerance: Allowed error of floats, against the largest output or 1.
 
     Returns:
         The largest difference of any output; 0 for an integer model.
@@ -230,10 +234,12 @@ def check(model: Model, artifact: Artifact, inputs: Sequence[np.ndarray], what: 
     step = 0.0 if not scales or not _has_floats(model) else 1.0 if integers else max(scales)
     for expected, found in zip(wanted, got, strict=True):
         error = float(np.abs(found.reshape(expected.shape).astype(np.float64) - expected).max(initial=0))
-        limit = FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0)))
+        limit = tolerance * max(1.0, float(np.abs(expected).max(initial=0)))
         if scales:
             limit = max(limit, _ROUNDED_APART * step) if step else 0.0
         if not error <= limit:
+            if tolerance == HALF_TOLERANCE:
+                raise UserError(f"{what} is off by {error:.3g} in float16, too much for the model; leave out --float16")
             raise WrongBuildError(
                 f"{what} computes something else than the model (off by {error:.3g}); "
                 "this is a bug: please report it with the model"
@@ -332,7 +338,7 @@ def _measured(
     seconds = time.perf_counter() - start
     report("check")
     inputs = random_samples(model, CHECKED_SAMPLES) if samples is None else samples.read(0, min(CHECKED_SAMPLES, len(samples)))
-    worst = check(model, artifact, inputs, what)
+    worst = check(model, artifact, inputs, what, HALF_TOLERANCE if build_options.get("float16") else FLOAT_TOLERANCE)
     report("measure")
     one = [value[: spec.shape[0]] for value, spec in zip(inputs, model.inputs)]
     quantized = [spec.quantize(value) for spec, value in zip(artifact.inputs, one)]

@@ -11,12 +11,13 @@ from ..passes.graph.rebuild import bindings
 from ..passes.integer.registry import is_integer_op
 from ..passes.lowering.compress_sparse import CompressSparse
 from ..targets.base import Measurement, TargetDescription
+from ..targets.integer_io import is_integer
 
 
 def without_effect(
     model: Model, target: TargetDescription, options: Mapping[str, Any], measurement: Measurement
 ) -> tuple[str, ...]:
-    """A sentence for each option of a microcontroller's build that changed nothing.
+    """A sentence for each option of a build that changed nothing.
 
     Args:
         model: As it was built.
@@ -33,6 +34,8 @@ def without_effect(
         found.append(f"--spend-flash changed nothing: {why}")
     if not options.get("soft_float", True) and target.fpu:
         found.append("--no-soft-float changed nothing: the core has a floating-point unit")
+    if options.get("float16") and is_integer(model.module):
+        found.append("--float16 changed nothing: it is for float models")
     return tuple(found)
 
 

@@ -31,6 +31,7 @@ GIVEN: dict[str, Any] = {
     "soft_float": False,
     "spend_flash": "64K",
     "sparse_weights": True,
+    "float16": True,
 }
 # What comes of it on an int8 network that has a use for all of them, by kind of target:
 # C changes what is built, S is said to have changed nothing, R is refused, K is a guarantee that is kept already.
@@ -43,6 +44,7 @@ EXPECTED = {
     "soft_float": "RRKSS",
     "spend_flash": "RRSCS",
     "sparse_weights": "RRCCC",
+    "float16": "RRRRR",
 }
 
 

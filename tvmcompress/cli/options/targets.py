@@ -74,6 +74,11 @@ class BuildOptions:
         ),
     ] = False
 
+    float16: Annotated[
+        bool,
+        _targets("--float16", help="Compute a float model in float16 (64-bit Cortex-A from Armv8.2 on, such as cortex-a76)."),
+    ] = False
+
     def by_family(self, targets: Sequence[str], *, skip_missing: bool = False) -> dict[str, dict[str, Any]]:
         """What the options mean for each family of targets; refuses at the start what would be refused after the work.
 
@@ -106,6 +111,7 @@ class BuildOptions:
             ("--spend-flash", self.spend_flash, {"cortex-m"}, _MICRO),
             ("--sparse-weights", self.sparse_weights, {"cortex-m"}, _MICRO),
             ("--threads", self.threads, {"x86", "cortex-a"}, "is for x86 and Cortex-A; add --target x86"),
+            ("--float16", self.float16, {"cortex-a"}, "is for 64-bit Cortex-A from Armv8.2 on; add --target cortex-a76"),
         ):
             if given and not families & takers:
                 raise UserError(f"{option} {sentence}")
@@ -113,6 +119,12 @@ class BuildOptions:
             from ...targets.arm.target import check_threads
 
             check_threads(self.threads)
+        if self.float16:
+            from ...targets.arm.halves import check_halves
+
+            for target in chosen:
+                if target.description.family == "cortex-a":
+                    check_halves(target.description)
         named = (("emit", self.emit), ("prefix", self.prefix))
         generated = {name: value for name, value in named if value is not None}
         micro: dict[str, Any] = dict(generated)
@@ -125,7 +137,8 @@ class BuildOptions:
         if self.sparse_weights:
             micro["sparse_weights"] = True
         threads = {} if self.threads is None else {"threads": self.threads}
-        return {"x86": threads, "cortex-a": {**generated, **threads}, "cortex-m": micro}
+        halves = {"float16": True} if self.float16 else {}
+        return {"x86": threads, "cortex-a": {**generated, **threads, **halves}, "cortex-m": micro}
 
 
 _MICRO = "is for microcontrollers; add --target cortex-m4"
