@@ -48,12 +48,10 @@ def in_halves(mod: tvm.IRModule) -> tvm.IRModule:
         is_alias = isinstance(new, (relax.Var, Constant))
         rebuilder.values[var] = new if is_alias else rebuilder.emit(new, var.name)
     result = rebuilder.source.body.body
-    fields = [*result.fields] if isinstance(result, relax.Tuple) else [result]
-    if isinstance(result, relax.Var) and isinstance(rebuilder.source_value(result), relax.Tuple):
-        fields = [*rebuilder.source_value(result).fields]
-    if len(fields) == 1 and fields[0].same_as(result):
-        return rebuilder.finish(_whole(rebuilder, result))
-    return rebuilder.finish(relax.Tuple([_whole(rebuilder, field) for field in fields]))
+    fields = rebuilder.source_value(result) if isinstance(result, relax.Var) else result
+    if isinstance(fields, relax.Tuple):
+        return rebuilder.finish(relax.Tuple([_whole(rebuilder, field) for field in fields.fields]))
+    return rebuilder.finish(_whole(rebuilder, result))
 
 
 def _computed(rebuilder: Rebuilder, value: relax.Expr) -> relax.Expr:

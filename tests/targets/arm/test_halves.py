@@ -96,3 +96,20 @@ def test_an_integer_model_has_no_use_for_it(integer_net: tvm.IRModule, samples: 
     plain, halves = (built(integer_net, tmp_path / name, float16=name == "halves") for name in ("plain", "halves"))
     x = plain.inputs[0].quantize(samples)
     np.testing.assert_array_equal(plain.run([x])[0], halves.run([x])[0])
+
+
+def test_several_outputs(tmp_path: Path) -> None:
+    """One of them in float16 inside, and one that never is."""
+    shape = (1, 16, 5, 4)
+    params = small_models.weights(weight=(24, 16, 1, 1))
+
+    def build(x: relax.Expr, p: Parameters) -> relax.Expr:
+        y = op.nn.conv2d(x, p["weight"])
+        return relax.Tuple([op.nn.relu(y), op.exp(x)])
+
+    mod = small_models.model(build, shape, params=params)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    found, wanted = built(mod, tmp_path, float16=True).run_float([x]), run(mod, [x])
+    assert [value.dtype for value in found] == [np.float32, np.float32]
+    np.testing.assert_allclose(found[0], wanted[0], atol=0.01 * np.abs(wanted[0]).max())
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5)
