@@ -47,17 +47,13 @@ def in_halves(mod: tvm.IRModule) -> tvm.IRModule:
         new = _computed(rebuilder, value)
         is_alias = isinstance(new, (relax.Var, Constant))
         rebuilder.values[var] = new if is_alias else rebuilder.emit(new, var.name)
-    result = rebuilder.source.body.body
-    fields = rebuilder.source_value(result) if isinstance(result, relax.Var) else result
-    if isinstance(fields, relax.Tuple):
-        return rebuilder.finish(relax.Tuple([_whole(rebuilder, field) for field in fields.fields]))
-    return rebuilder.finish(_whole(rebuilder, result))
+    return rebuilder.finish(_whole(rebuilder, rebuilder.source.body.body))
 
 
 def _computed(rebuilder: Rebuilder, value: relax.Expr) -> relax.Expr:
     """What stands in the place of a value."""
     if not isinstance(value, relax.Call):
-        return rebuilder.get(value)
+        return _whole(rebuilder, value)
     name = getattr(value.op, "name", "")
     if name in _PRODUCTS:
         args = [_half(rebuilder, arg) for arg in value.args]
@@ -106,7 +102,12 @@ def _half(rebuilder: Rebuilder, expr: relax.Expr) -> relax.Expr | None:
 
 
 def _whole(rebuilder: Rebuilder, expr: relax.Expr) -> relax.Expr:
-    """A tensor as other operators take it."""
+    """A tensor, or a tuple of some, as other operators and callers take it."""
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([_whole(rebuilder, field) for field in expr.fields])
     new = rebuilder.get(expr)
-    was_half = isinstance(expr.ty, relax.TensorType) and str(expr.ty.dtype) == "float16"
-    return relax.op.astype(new, "float32") if _is_half(new) and not was_half else new
+    if not isinstance(expr.ty, relax.TensorType) or str(expr.ty.dtype) == "float16":
+        return new
+    # The parts of a split are fields of a tuple.
+    new = new if isinstance(new, (relax.Var, Constant)) else rebuilder.emit(new)
+    return rebuilder.emit(relax.op.astype(new, "float32")) if _is_half(new) else new

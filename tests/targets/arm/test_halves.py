@@ -113,3 +113,18 @@ def test_several_outputs(tmp_path: Path) -> None:
     assert [value.dtype for value in found] == [np.float32, np.float32]
     np.testing.assert_allclose(found[0], wanted[0], atol=0.01 * np.abs(wanted[0]).max())
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5)
+
+
+def test_what_is_split_and_joined(tmp_path: Path) -> None:
+    """Parts of a tensor in float16, joined, and beside what is in float32."""
+    params = small_models.weights(weight=(16, 8, 3, 3))
+
+    def build(x: relax.Expr, p: Parameters) -> relax.Expr:
+        parts = relax.BlockBuilder.current().emit(op.split(op.nn.conv2d(x, p["weight"], padding=1), 2, 1))
+        return op.add(op.concat([parts[1], op.nn.relu(parts[0])], 1), op.concat([x, op.sigmoid(parts[0])], 1))
+
+    shape = (1, 8, 6, 5)
+    mod = small_models.model(build, shape, params=params)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    (found,), (wanted,) = built(mod, tmp_path, float16=True).run_float([x]), run(mod, [x])
+    np.testing.assert_allclose(found, wanted, atol=0.01 * np.abs(wanted).max())
