@@ -98,6 +98,8 @@ def _serve() -> None:
             die_with_parent(own)
             os.setsid()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if words[0] == "builders":
+                import tvmcompress.targets.trials.builders  # noqa: F401
             state = PopenRPCServerState("127.0.0.1", first, first + 50, tracker_addr=tracker, key=words[0], silent=True)
             deadline = time.monotonic() + 10
             while time.monotonic() < deadline and not _is_listed(tracker, state.port):

@@ -77,6 +77,11 @@ class Tracker:
         self.address = address
         self._host, self._port = found[1], int(found[2])
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port."""
+        return self._host, self._port
+
     def queues(self) -> list[Queue]:
         """The keys that boards have or clients wait for.
 

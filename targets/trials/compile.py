@@ -49,11 +49,13 @@ class CompiledTrial:
 class _Child:
     """A process that compiles some candidates one after the other."""
 
-    def __init__(self, trials: Sequence[MakeTrial], indices: Sequence[int], target: dict[str, Any]) -> None:
+    def __init__(
+        self, trials: Sequence[MakeTrial], indices: Sequence[int], numbers: Sequence[int], target: dict[str, Any]
+    ) -> None:
         fork = multiprocessing.get_context("fork")  # a forked child has TVM loaded, and the functions at hand
         self.waiting = deque(indices)
         self.result, sender = fork.Pipe(duplex=False)
-        arguments = ([(index, trials[index]) for index in indices], target, sender, os.getpid())
+        arguments = ([(numbers[index], trials[index]) for index in indices], target, sender, os.getpid())
         self.process = fork.Process(target=_compile, args=arguments, daemon=True)
         self.process.start()
         sender.close()
@@ -79,7 +81,9 @@ class _Child:
         self.process.join()
 
 
-def compile_trials(trials: Sequence[MakeTrial], target: dict[str, Any]) -> list[CompiledTrial | Outcome]:
+def compile_trials(
+    trials: Sequence[MakeTrial], target: dict[str, Any], numbers: Sequence[int] | None = None
+) -> list[CompiledTrial | Outcome]:
     """Compile candidates, as many at once as there are CPUs; the function of number i is called `trial<i>`.
 
     Neighbours that have the same function share all but LLVM's code generator where their options act there alone.
@@ -87,14 +91,16 @@ def compile_trials(trials: Sequence[MakeTrial], target: dict[str, Any]) -> list[
     Args:
         trials: What makes the candidates.
         target: The TVM target.
+        numbers: Of the candidates; from 0 on where not given.
 
     Returns:
         For each its object, or why there is none.
     """
     found: dict[int, CompiledTrial | Outcome] = {}
-    count = max(1, min(available_cpus(), len(trials)))
-    shares = np.array_split(np.arange(len(trials)), count)
-    children = [_Child(trials, [int(index) for index in share], target) for share in shares]
+    numbers = range(len(trials)) if numbers is None else numbers
+    count = min(available_cpus(), len(trials))
+    shares = np.array_split(np.arange(len(trials)), count) if trials else []
+    children = [_Child(trials, [int(index) for index in share], numbers, target) for share in shares]
     try:
         while children:
             first = min(child.deadline for child in children)
@@ -113,7 +119,7 @@ def compile_trials(trials: Sequence[MakeTrial], target: dict[str, Any]) -> list[
                     child.kill()
                     children.remove(child)
                     if child.waiting:
-                        children.append(_Child(trials, list(child.waiting), target))
+                        children.append(_Child(trials, list(child.waiting), numbers, target))
     finally:
         for child in children:
             child.kill()

@@ -73,18 +73,25 @@ class _Layout:
     size: int
 
 
-def measure(trials: Sequence[MakeTrial], emulator: Emulator) -> list[Outcome]:
+class Compile(Protocol):
+    """What compiles candidates, as `compile_trials` does."""
+
+    def __call__(self, trials: Sequence[MakeTrial], target: dict[str, Any], /) -> list[CompiledTrial | Outcome]: ...
+
+
+def measure(trials: Sequence[MakeTrial], emulator: Emulator, compile_them: Compile = compile_trials) -> list[Outcome]:
     """Compile candidates, check what they compute, count their instructions.
 
     Args:
         trials: What makes the candidates.
         emulator: Where they run.
+        compile_them: What compiles them.
 
     Raises:
         ToolError: The tool chain or the emulator fails on what is not a candidate's fault.
         MissingToolError: One of them is missing.
     """
-    compiled = compile_trials(trials, emulator.tvm)
+    compiled = compile_them(trials, emulator.tvm)
     outcomes: dict[int, Outcome] = {i: made for i, made in enumerate(compiled) if isinstance(made, Outcome)}
     objects = {i: made for i, made in enumerate(compiled) if isinstance(made, CompiledTrial)}
     for i, made in objects.items():

@@ -44,6 +44,15 @@ def tune(
     ] = None,
     retune: Annotated[bool, typer.Option("--retune", help="Try again what logs know.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    builders: Annotated[
+        str | None,
+        typer.Option(
+            "--builders",
+            metavar="HOST:PORT",
+            help="Compile on the builders of the TVM RPC tracker at this address.",
+            rich_help_panel="Boards",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for tuning.json, what --json prints, and recipe.toml.")
     ] = None,
@@ -63,6 +72,7 @@ def tune(
     from ..recipe.recipe import Recipe
     from ..report.tuning import tuning_table
     from ..targets.registry import get_target
+    from ..targets.trials.builders import Builders
     from ..tuning.tune import tune as search
 
     targets = target or ["x86"]
@@ -74,6 +84,7 @@ def tune(
         if where.rpc is not None and described.description.family != "x86":
             raise UserError(f"--rpc times schedules of x86; kernels of {name} are tuned by the instructions of an emulator")
     pool = where.pool(targets)
+    compilers = None if builders is None else Builders.at(builders)
     board = chip.board([get_target(name) for name in targets])
     loaded = reading.load(model, Recipe())
     recipe = command_recipe(ctx, target=targets)
@@ -96,6 +107,7 @@ def tune(
                     retune=retune,
                     boards=None if pool is None else pool.of(get_target(name).description),
                     board=board,
+                    builders=compilers,
                 )
             if not json:
                 if len(targets) > 1:

@@ -15,7 +15,9 @@ from ..targets.kernels.decisions import Decisions, point_key
 from ..targets.kernels.records import SIZES, core_of_board
 from ..targets.kernels.use_kernels import Site
 from ..targets.micro.trial_board import CortexMBoard
-from ..targets.trials.image import Emulator, measure
+from ..targets.trials.builders import Builders
+from ..targets.trials.compile import compile_trials
+from ..targets.trials.image import Compile, Emulator, measure
 from ..targets.trials.site import SiteTrials
 from ..targets.trials.trial import Outcome
 from ..targets.trials.tunable import TunableTarget
@@ -28,12 +30,14 @@ class KernelBench(Bench):
     Args:
         target: Of the kernels.
         board: Where cycles are counted; without one instructions are, under the target's emulator.
+        builders: Which machines compile; this one where not given.
     """
 
     batch = 48
     least_gain = 0.002
 
-    def __init__(self, target: TunableTarget, board: CortexMBoard | None = None) -> None:
+    def __init__(self, target: TunableTarget, board: CortexMBoard | None = None, builders: Builders | None = None) -> None:
+        self._compile: Compile = compile_trials if builders is None else builders.trials
         self._place: Emulator = target.emulator() if board is None else board
         self.unit = "instructions" if board is None else "cycles"
         self.core = target.log_key if board is None else core_of_board(target.log_key, board.description.name)
@@ -42,7 +46,8 @@ class KernelBench(Bench):
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Measure points of a task."""
         trials: SiteTrials = task.subject
-        return [_measured(outcome) for outcome in measure([partial(trials.trial, point) for point in points], self._place)]
+        made = [partial(trials.trial, point) for point in points]
+        return [_measured(outcome) for outcome in measure(made, self._place, self._compile)]
 
     def group(self, point: Decisions) -> str:
         """Points that differ in LLVM's options alone share all work but its code generator's."""

@@ -17,12 +17,14 @@ from ..passes._tvm import tvm
 from ..passes.errors import UserError
 from ..targets.kernels.decisions import Choice, Decisions, point_key
 from ..targets.kernels.records import KernelRecord, append, final_decisions
+from ..targets.trials.builders import Builders
 from ..targets.tuning_log import FAILED_SECONDS, TuningLog
 from ..targets.x86.layer import NotScheduledError
 from ..targets.x86.tuning import X86Tuning
 from .process import WorkerPool
 from .search import Bench, Measured, Task
 from .tasks import Function, function_inputs
+from .worker import Reply
 
 _FINALISTS = 4
 FINAL_ROUNDS = 9
@@ -61,6 +63,8 @@ class TimingBench(Bench):
         self._data: dict[int, Path] = {}
         self._libraries: dict[tuple[int, str], Path] = {}
         self._count = 0
+        self.builders: Builders | None = None
+        """Which machines compile; this one where there are none."""
 
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Compile points of a task, then check and time them one after another."""
@@ -143,7 +147,7 @@ class TimingBench(Bench):
             requests.append((tvm.ir.save_json(mod), self._json, str(path)))
             self._libraries[id(task), point_key(point)] = path
             outcomes.append(None)
-        replies = iter(self._pool.map("build", requests, _BUILD_LIMIT))
+        replies = iter(self._built(requests))
         for index, point in enumerate(points):
             if outcomes[index] is None:
                 status, value = next(replies)
@@ -151,6 +155,13 @@ class TimingBench(Bench):
                     del self._libraries[id(task), point_key(point)]
                     outcomes[index] = Measured(status, reason=str(value))
         return outcomes
+
+    def _built(self, requests: Sequence[tuple[str, str, str]]) -> list[Reply]:
+        """What came of compiling modules: on other machines, or here where none is left."""
+        found = {} if self.builders is None else self.builders.libraries(requests)
+        left = [number for number in range(len(requests)) if number not in found]
+        found.update(zip(left, self._pool.map("build", [requests[number] for number in left], _BUILD_LIMIT)))
+        return [found[number] for number in range(len(requests))]
 
     def library(self, task: Task, point: Decisions) -> Path | None:
         """What a point was compiled to; None where it was not, or could not be."""

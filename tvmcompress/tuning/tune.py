@@ -17,6 +17,7 @@ from ..targets.integer_io import is_integer
 from ..targets.micro.trial_board import CortexMBoard
 from ..targets.registry import get_target
 from ..targets.remote.boards import Boards
+from ..targets.trials.builders import Builders
 from ..targets.trials.tunable import TunableTarget
 from ..targets.tuning_log import TuningLog, default_logs, user_log_directory
 from ..targets.x86.remote import cpu_of
@@ -47,6 +48,7 @@ def tune(
     candidate_limit: float = 10.0,
     boards: Boards | None = None,
     board: CortexMBoard | None = None,
+    builders: Builders | None = None,
 ) -> TuningResult:
     """Search for fast schedules of a model's functions and keep them in a tuning log, which every later build reads.
 
@@ -71,6 +73,7 @@ def tune(
         boards: Where schedules of x86 are timed, several at once, for the CPU of one of them; this machine where not given.
             What was measured before all are lost stays in the log.
         board: The microcontroller that counts the cycles of its kernels; the emulator's instructions where not given.
+        builders: Other machines that compile the candidates; this one where not given, or none is left.
 
     Returns:
         What was tried and found, function by function.
@@ -98,7 +101,7 @@ def tune(
         mod = _integer(mod, described)
         tasks = kernel_tasks(mod, described, seed)
         hints = [] if retune else [TuningLog(path) for key, path in find_logs() if key not in ("x86", name)]
-        result = options(tasks, KernelBench(described, board), deadline=deadline, hints=hints)
+        result = options(tasks, KernelBench(described, board, builders), deadline=deadline, hints=hints)
         if tasks:
             _measure_model(result, mod, described, [log, *known], board)
     else:
@@ -111,6 +114,7 @@ def tune(
         with tempfile.TemporaryDirectory(prefix="tvmcompress-tuning-") as folder, WorkerPool(size, tuning.threads) as pool:
             places = (tuning, pool, Path(folder), log, seed, tolerance, candidate_limit)
             bench = TimingBench(*places) if boards is None else BoardBench(boards, *places)
+            bench.builders = builders
             result = options(tasks, bench, deadline=deadline)
         if described is not None and tasks and bench.lost is None:
             result.model_default, result.model_best = seconds_of_model(mod, directory, tuning.threads, boards)
