@@ -2,12 +2,14 @@
 
 Each operand, less its zero point and shifted left by 20, is multiplied onto twice the larger of the two scales. For the
 operand of the larger scale the factor is 1/2: a shift by 19. For the other one, whose values are but 256, one multiplication
-that rounds once mostly gives the same; whether it does is tried when the model is compiled.
+that rounds once mostly gives the same; whether it does is tried when the model is compiled. Zero points and factors are
+parameters: additions of equal sizes share their code.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from tvm import tirx
@@ -19,7 +21,7 @@ from ...kernels.parallel import parallel
 from ...kernels.sums import Operand
 from ...kernels.vectors import VECTOR, splat
 from .epilogue import Epilogue
-from .neon import high, low, splat_bytes, sqdmulh, sqrdmulh, srshl, ssubl
+from .neon import high, low, sqdmulh, sqrdmulh, srshl, ssubl
 
 # mypy: ignore-errors
 
@@ -54,35 +56,70 @@ class Term:
                 return factor
         return None
 
-    def scaled(self, halves: tirx.PrimExpr, part: int) -> tirx.PrimExpr:
-        """int32x4: lanes `4 * part` to `4 * part + 3` of the operand less its zero point, int16x8, on the common scale."""
+    @cached_property
+    def scaling(self) -> Scaling:
+        """How vectors are scaled.
+
+        Raises:
+            NotRepresentable: The vector arithmetic cannot express it.
+        """
         o = self.operand
-        total = self.left_shift - 1 if o.shifted else self.left_shift
-        narrow = tirx.Broadcast(tirx.const(total - _WIDENING, "int16"), 8)
-        words = (high if part else low)(halves << narrow, 4).astype("int32x4") << splat(_WIDENING)
         if o.shifted:
-            return words
+            return Scaling("shift", self.left_shift - 1, (o.zero_point,))
         once = self.once
         if once is not None:
-            return sqrdmulh(words, splat(once))
+            return Scaling("once", self.left_shift, (o.zero_point, once))
         if not -31 <= o.shift < 0:
             raise NotRepresentable("an operand's factor")
-        if self.rounding == "single":
-            return srshl(sqdmulh(words, splat(o.multiplier)), splat(o.shift))
-        value = sqrdmulh(words, splat(o.multiplier))
-        return srshl(value + (value >> splat(31)), splat(o.shift))
+        return Scaling(self.rounding, self.left_shift, (o.zero_point, o.multiplier, o.shift))
 
 
-def add(elements: int, first: Term, second: Term, epilogue: Epilogue) -> tirx.PrimFunc:
+@dataclass(frozen=True)
+class Scaling:
+    """An operand's way to the common scale: what code for it depends on, and its parameters.
+
+    Attributes:
+        kind: "shift" of what is shifted alone, "once" of what is multiplied once, or how its products are rounded.
+        left_shift: Before anything else.
+        words: The zero point, the factor, the shift to the right, as far as there are such.
+    """
+
+    kind: str
+    left_shift: int
+    words: tuple[int, ...]
+
+    def less_zero(self, half: tirx.PrimExpr, q: tirx.Buffer, at: int) -> tirx.PrimExpr:
+        """int16x8: eight bytes less the zero point; the words of this start at `at`."""
+        return ssubl(half, tirx.Broadcast(q[at].astype("int8"), 8))
+
+    def scaled(self, halves: tirx.PrimExpr, part: int, q: tirx.Buffer, at: int) -> tirx.PrimExpr:
+        """int32x4: lanes `4 * part` to `4 * part + 3` of what `less_zero` gives, on the common scale."""
+        narrow = tirx.Broadcast(tirx.const(self.left_shift - _WIDENING, "int16"), 8)
+        words = (high if part else low)(halves << narrow, 4).astype("int32x4") << splat(_WIDENING)
+        if self.kind == "shift":
+            return words
+        factor = tirx.Broadcast(q[at + 1], 4)
+        if self.kind == "once":
+            return sqrdmulh(words, factor)
+        shift = tirx.Broadcast(q[at + 2], 4)
+        if self.kind == "single":
+            return srshl(sqdmulh(words, factor), shift)
+        value = sqrdmulh(words, factor)
+        return srshl(value + (value >> splat(31)), shift)
+
+
+def add(elements: int, first: Scaling, second: Scaling, epilogue: Epilogue) -> tirx.PrimFunc:
     """The function of (a, b, parameters, output), all flat.
 
     Args:
         elements: At least 16.
-        first, second: The operands.
-        epilogue: How the sum becomes an output; its words and its tail are the parameters.
+        first, second: How the operands are scaled.
+        epilogue: How the sum becomes an output. The parameters are its words and its tail, and then those of the operands.
     """
     UNROLL = 2 if elements % (2 * VECTOR) == 0 else 1
-    PARAMETERS = epilogue.words + len(epilogue.tail)
+    FIRST = epilogue.words + len(epilogue.tail)
+    SECOND = FIRST + len(first.words)
+    PARAMETERS = SECOND + len(second.words)
     ROUNDS = -(-elements // (UNROLL * VECTOR))
 
     def sums(a, b, q, at):
@@ -90,11 +127,11 @@ def add(elements: int, first: Term, second: Term, epilogue: Epilogue) -> tirx.Pr
         x, y = a.vload([at], "int8x16"), b.vload([at], "int8x16")
         values = []
         for half in (low, high):
-            one = ssubl(half(x, 8), splat_bytes(first.operand.zero_point, 8))
-            two = ssubl(half(y, 8), splat_bytes(second.operand.zero_point, 8))
+            one, two = first.less_zero(half(x, 8), q, FIRST), second.less_zero(half(y, 8), q, SECOND)
             for part in range(2):
                 factors = [tirx.Broadcast(q[i], 4) for i in range(epilogue.words)]
-                values.append(epilogue.scaled(first.scaled(one, part) + second.scaled(two, part), factors))
+                total = first.scaled(one, part, q, FIRST) + second.scaled(two, part, q, SECOND)
+                values.append(epilogue.scaled(total, factors))
         return values
 
     def start(i):

@@ -12,6 +12,7 @@ from ....passes._tvm import Constant, relax, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.integer.requantization import requantization_of
+from ....passes.integer.requantize import requantized
 from ....passes.plugins.registry import Registry
 from ...kernels.choose import Tuned, use_tuned_kernels
 from ...kernels.decisions import Decide, by_default
@@ -24,7 +25,7 @@ from ...kernels.layers import (
     is_plain,
     row_sizes,
 )
-from ...kernels.sums import operands_of
+from ...kernels.sums import Operand
 from ...kernels.taps import group_taps
 from ...kernels.use_kernels import Kernel, Maker, Makers
 from ...kernels.vectors import VECTOR
@@ -37,10 +38,13 @@ from .matmul import MatmulKernel, matmul
 from .normalization import LONGEST, NormalizationKernel, normalization
 from .plan import ConvolutionKernel
 from .plans import plan_convolution
+from .pools import Pool, max_pool
 from .products import Dot, Pairs, Products
 from .softmax import SoftmaxKernel, softmax
 from .spaces import NO_HOISTING, convolution_choice, convolution_plan, llvm_options
 
+_MOST_CONSTANTS = 1 << 16
+"""Bytes of a constant operand, which is kept for every element."""
 _MOST_TAPS = 25
 """Of the largest depthwise kernel; taps are unrolled."""
 
@@ -248,19 +252,70 @@ def _softmax(products: Products, call: relax.Call) -> Kernel | None:
     return Kernel("softmax", softmax(kernel), [call.args[1].value.numpy()], options="")
 
 
+@KERNELS.register("qmaskedsoftmax")
+def _masked_softmax(products: Products, call: relax.Call) -> Kernel | None:
+    shape = static_shape(call)
+    if shape[-1] < VECTOR or not all(isinstance(arg, Constant) for arg in call.args[1:]):
+        return None
+    mask, table = (arg.value.numpy() for arg in call.args[1:])
+    # What is equal for all rows or heads is kept once.
+    apart = next((axis for axis, size in enumerate(mask.shape) if size > 1), mask.ndim - 1)
+    rows = np.broadcast_to(mask, (*mask.shape[:apart], *shape[len(shape) - mask.ndim + apart :])).reshape(-1, shape[-1])
+    if rows.size > _MOST_CONSTANTS:
+        return None
+    kernel = SoftmaxKernel(int(np.prod(shape[:-1])), shape[-1], masks=len(rows))
+    constants = [np.where(rows, -1, 0).astype(np.int8).ravel(), table]
+    return Kernel("masked_softmax", softmax(kernel), constants, options="")
+
+
+@KERNELS.register("qmaxpool")
+def _max_pool(products: Products, call: relax.Call) -> Kernel | None:
+    attrs = call.attrs
+    _, height, width, channels = static_shape(call.args[0])
+    _, out_height, out_width, _ = static_shape(call)
+    top, left, *behind = (int(p) for p in attrs.padding)
+    rows, columns = (int(n) for n in attrs.pool_size)
+    if channels < VECTOR or not any((top, left, *behind)) or rows * columns > _MOST_TAPS:
+        return None
+    down, across = (int(n) for n in attrs.strides)
+    limits = int(attrs.qmin), int(attrs.qmax)
+    pool = Pool(height, width, channels, out_height, out_width, (rows, columns), (down, across), top, left, *limits)
+    return Kernel("maxpool", max_pool(pool), [], options="")
+
+
 @KERNELS.register("qadd")
 def _add(products: Products, call: relax.Call) -> Kernel | None:
-    attrs, operands = call.attrs, operands_of(call)
-    elements = int(np.prod(static_shape(call.args[0])))
-    if operands is None or elements < VECTOR:
+    attrs, elements = call.attrs, int(np.prod(static_shape(call)))
+    tensors = [arg for arg in call.args if not isinstance(arg, Constant)]
+    if elements < VECTOR or any(static_shape(arg) != static_shape(call) for arg in tensors):
         return None
+    given = [arg.value.numpy() for arg in call.args if isinstance(arg, Constant)]
+    if not tensors or any(elements > _MOST_CONSTANTS for _ in given):
+        return None
+    operands = [Operand(*(int(attrs[f"input{i}_{name}"]) for name in ("zero_point", "multiplier", "shift"))) for i in (1, 2)]
+    if isinstance(call.args[0], Constant):
+        # The tensor comes first.
+        operands.reverse()
     first, second = (Term(operand, int(attrs.left_shift), str(attrs.rounding)) for operand in operands)
     multiplier, shift = np.array([int(attrs.output_multiplier)]), np.array([int(attrs.output_shift)])
     scaled = [operand.table(int(attrs.left_shift), str(attrs.rounding)) for operand in operands]
     least, most = (np.array([sum(end(table) for table in scaled)]) for end in (np.min, np.max))
     epilogue = _epilogue(call, shift).for_sums(least, most, multiplier, shift)
-    parameters = np.concatenate([epilogue.parameters(multiplier, shift).ravel(), epilogue.tail])
-    return Kernel("add", add(elements, first, second, epilogue), [parameters], options="")
+    scalings = [term.scaling for term in (first, second)]
+    words = [epilogue.parameters(multiplier, shift).ravel(), epilogue.tail, *(scaling.words for scaling in scalings)]
+    parameters = np.concatenate([np.asarray(part, np.int32) for part in words])
+    constants = [np.broadcast_to(value, static_shape(call)).ravel().copy() for value in given]
+    return Kernel("add", add(elements, *scalings, epilogue), [*constants, parameters], options="")
+
+
+@KERNELS.register("qrequantize")
+def _requantize(products: Products, call: relax.Call) -> Kernel | None:
+    """A function of one byte, by its table."""
+    elements = int(np.prod(static_shape(call)))
+    if elements < VECTOR:
+        return None
+    table = requantized(np.arange(-128, 128) - int(call.attrs.input_zero_point), call.attrs)
+    return Kernel("requantize", lookup(elements), [pack_table(table.astype(np.int8))], options="")
 
 
 @KERNELS.register("qlut")

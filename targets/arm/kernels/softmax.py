@@ -31,10 +31,12 @@ class SoftmaxKernel:
     Attributes:
         rows: How many.
         length: Elements of a row, at least 16.
+        masks: How many rows have a mask of their own, those behind them the same again; 0 where all elements count.
     """
 
     rows: int
     length: int
+    masks: int = 0
 
 
 def _i64(value: int) -> tirx.PrimExpr:
@@ -61,32 +63,55 @@ def reciprocal_of_one_plus(a: tirx.PrimExpr, wide: tirx.Buffer) -> None:
 
 
 def softmax(k: SoftmaxKernel) -> tirx.PrimFunc:
-    """The function of (input, table of exponentials, output), all flat."""
-    N, K = k.rows, k.length
+    """The function of (input, table of exponentials, output), all flat, or of (input, masks, table, output).
+
+    Masks have -1 where an element counts and 0 where it does not. To the greatest byte the latter are the least one; their
+    exponentials are 0, which becomes the byte of 0.
+    """
+    N, K, MASKS = k.rows, k.length, max(k.masks, 1)
     BITS, QUARTERS = sum_bits(K), -(-K // 4)
 
     def first(i, step):
         """The first of `step` elements; the last ones overlap those before."""
         return i * step if K % step == 0 else T.min(i * step, K - step)
 
-    def greatest(x, row, most, word):
-        T.buffer_store(most, x.vload([row * K], "int8x16"), [0])
+    def mask_at(row, at):
+        return (row if k.masks == N else tirx.floormod(row, i32(MASKS))) * K + at
+
+    def greatest(x, masks, row, most, word):
+        def counted(at):
+            value = x.vload([row * K + at], "int8x16")
+            if not k.masks:
+                return value
+            mask = masks.vload([mask_at(row, at)], "int8x16")
+            return (value & mask) | (splat_bytes(-128, VECTOR) & (mask ^ splat_bytes(-1, VECTOR)))
+
+        T.buffer_store(most, counted(0), [0])
         if K > VECTOR:
             with T.serial(-(-K // VECTOR) - 1) as i:
-                T.buffer_store(most, tirx.max(most[0], x.vload([row * K + first(i + 1, VECTOR)], "int8x16")), [0])
+                T.buffer_store(most, tirx.max(most[0], counted(first(i + 1, VECTOR))), [0])
         T.buffer_store(word, intrinsic("int8", "llvm.vector.reduce.smax.v16i8", most[0]).astype("int32"), [0])
 
-    def exponentials(x, table, row, exps, sums, word):
+    def distance(x, row, at, word):
+        """Of an element from the greatest one, as a place of the table; what does not count may be greater still."""
+        value = word[0] - x[row * K + at].astype("int32")
+        return tirx.max(value, i32(0)) if k.masks else value
+
+    def exponentials(x, masks, table, row, exps, sums, word):
         """The exponentials of a row, and in `word[1]` their sum."""
         with T.serial(K // 4) as i:
-            values = [table[word[0] - x[row * K + i * 4 + j].astype("int32")] for j in range(4)]
-            T.buffer_store(exps, tirx.Shuffle(values, [i32(j) for j in range(4)]), [T.ramp(i * 4, 1, 4)])
+            values = [table[distance(x, row, i * 4 + j, word)] for j in range(4)]
+            four = tirx.Shuffle(values, [i32(j) for j in range(4)])
+            if k.masks:
+                four = four & masks.vload([mask_at(row, i * 4)], "int8x4").astype("int32x4")
+            T.buffer_store(exps, four, [T.ramp(i * 4, 1, 4)])
         T.buffer_store(sums, splat(0), [0])
         with T.serial(K // 4) as i:
             T.buffer_store(sums, sums[0] + srshl(load_words(exps, i * 4), splat(-BITS)), [0])
         T.buffer_store(word, reduced(sums[0]), [1])
         for j in range(K // 4 * 4, K):
-            T.buffer_store(exps, table[word[0] - x[row * K + j].astype("int32")], [j])
+            value = table[distance(x, row, j, word)]
+            T.buffer_store(exps, value & masks[mask_at(row, j)].astype("int32") if k.masks else value, [j])
             # Its half is added behind the shift: the exponential may be the largest word.
             half = tirx.bitwise_and(tirx.shift_right(exps[j], i32(BITS - 1)), i32(1))
             T.buffer_store(word, word[1] + tirx.shift_right(exps[j], i32(BITS)) + half, [1])
@@ -108,25 +133,48 @@ def softmax(k: SoftmaxKernel) -> tirx.PrimFunc:
         parts = [narrow_unsigned(lower_halves(*values[i : i + 2])) for i in (0, 2)]
         return joined(*parts, 8) ^ splat_bytes(-128, VECTOR)
 
-    @T.prim_func(s_tir=True)
-    def rows(
-        x: T.Buffer((N * K,), "int8"),
-        table: T.Buffer((256,), "int32"),
-        out: T.Buffer((N * K,), "int8"),
-    ):
-        T.func_attr({"tirx.noalias": True})
-        exps = T.alloc_buffer((4 * QUARTERS,), "int32")
-        most = T.alloc_buffer((1,), "int8x16", scope="local")
-        sums = T.alloc_buffer((1,), "int32x4", scope="local")
-        wide = T.alloc_buffer((3,), "int64", scope="local")
-        word = T.alloc_buffer((3,), "int32", scope="local")
-        for row in parallel(N):
-            greatest(x, row, most, word)
-            exponentials(x, table, row, exps, sums, word)
+    def compute(x, masks, table, out, exps, most, sums, wide, word):
+        with parallel(N) as row:
+            greatest(x, masks, row, most, word)
+            exponentials(x, masks, table, row, exps, sums, word)
             reciprocal(wide, word)
-            for i in range(-(-K // VECTOR)):
-                out[T.ramp(row * K + first(i, VECTOR), 1, VECTOR)] = outputs(exps, word, first(i, VECTOR))
+            with T.serial(-(-K // VECTOR)) as i:
+                at = first(i, VECTOR)
+                T.buffer_store(out, outputs(exps, word, at), [T.ramp(row * K + at, 1, VECTOR)])
 
-    rows = rows.with_attr("tvmcompress.workspaces", {"exps": 16 * QUARTERS})
+    if k.masks:
+
+        @T.prim_func(s_tir=True)
+        def rows(
+            x: T.Buffer((N * K,), "int8"),
+            masks: T.Buffer((MASKS * K,), "int8"),
+            table: T.Buffer((256,), "int32"),
+            out: T.Buffer((N * K,), "int8"),
+        ):
+            T.func_attr({"tirx.noalias": True})
+            exps = T.alloc_buffer((4 * QUARTERS,), "int32")
+            most = T.alloc_buffer((1,), "int8x16", scope="local")
+            sums = T.alloc_buffer((1,), "int32x4", scope="local")
+            wide = T.alloc_buffer((3,), "int64", scope="local")
+            word = T.alloc_buffer((3,), "int32", scope="local")
+            compute(x, masks, table, out, exps, most, sums, wide, word)
+
+    else:
+
+        @T.prim_func(s_tir=True)
+        def rows(
+            x: T.Buffer((N * K,), "int8"),
+            table: T.Buffer((256,), "int32"),
+            out: T.Buffer((N * K,), "int8"),
+        ):
+            T.func_attr({"tirx.noalias": True})
+            exps = T.alloc_buffer((4 * QUARTERS,), "int32")
+            most = T.alloc_buffer((1,), "int8x16", scope="local")
+            sums = T.alloc_buffer((1,), "int32x4", scope="local")
+            wide = T.alloc_buffer((3,), "int64", scope="local")
+            word = T.alloc_buffer((3,), "int32", scope="local")
+            compute(x, table, table, out, exps, most, sums, wide, word)
+
+    made = rows.with_attr("tvmcompress.workspaces", {"exps": 16 * QUARTERS})
     # A row is read before it is written.
-    return rows.with_attr("tvmcompress.inplace", 0)
+    return made.with_attr("tvmcompress.inplace", 0)

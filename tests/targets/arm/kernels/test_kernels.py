@@ -194,6 +194,108 @@ def test_softmax(shape: tuple[int, ...], scale: float, core: str, tmp_path: Path
 
 
 @needs_tools
+@on_cores
+@pytest.mark.parametrize(("shape", "constant"), [((1, 5, 7), (1, 5, 7)), ((1, 3, 4, 6), (1, 1, 1, 6)), ((1, 4, 8), (1, 4, 1))])
+@pytest.mark.parametrize("first", [True, False])
+def test_addition_of_a_constant(
+    shape: tuple[int, ...], constant: tuple[int, ...], first: bool, core: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Of the tensor's shape or broadcast, on either side."""
+    numbers = {"input1_zero_point": 3, "input2_zero_point": -20, "output_zero_point": -5}
+    numbers |= ops.add_parameters(0.05, 0.1, 0.12)
+    params = {"constant": rng.integers(-128, 128, constant).astype("int8")}
+
+    def build(x: relax.Expr, c: relax.Expr) -> relax.Call:
+        return ops.qadd(*((c, x) if first else (x, c)), **numbers)
+
+    assert_kernel(module(build, [shape], params), "add", tmp_path, rng, core)
+
+
+@needs_tools
+def test_additions_share_their_code(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Sums of equal sizes with other scales and zero points."""
+    shape = (1, 4, 20)
+
+    def build(x: relax.Expr, y: relax.Expr) -> relax.Call:
+        for i, scale in enumerate((0.011, 0.023, 0.037)):
+            numbers = {"input1_zero_point": i, "input2_zero_point": 2 - i, "output_zero_point": i + 1}
+            sum_ = ops.qadd(x, y, **numbers, **ops.add_parameters(scale, 0.1, 0.15))
+            x = relax.BlockBuilder.current().emit(sum_)
+        return x
+
+    artifact = get_target("cortex-a76").build(module(build, [shape, shape], {}), tmp_path)
+    assert isinstance(artifact, CortexAArtifact)
+    assert [len(layers) for layers in artifact.info.layers.values()] == [3]
+    x = [rng.integers(-128, 128, shape).astype("int8") for _ in range(2)]
+    np.testing.assert_array_equal(artifact.run(x)[0], run(module(build, [shape, shape], {}), x)[0])
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "window", "strides", "padding"),
+    [
+        (8, 7, 32, (3, 3), (2, 2), (1, 1, 1, 1)),
+        (5, 6, 20, (2, 3), (1, 2), (0, 1, 1, 0)),
+        (4, 4, 16, (5, 5), (1, 1), (2, 2, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("clipped", [True, False])
+def test_max_pool(
+    height: int,
+    width: int,
+    channels: int,
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    padding: tuple[int, ...],
+    clipped: bool,
+    core: str,
+    tmp_path: Path,
+    rng: np.random.Generator,
+) -> None:
+    limits = {"qmin": -50, "qmax": 100} if clipped else {}
+    shape, numbers = (1, height, width, channels), {"pool_size": window, "strides": strides, "padding": padding, **limits}
+    mod = module(lambda x: ops.qmaxpool(x, **numbers), [shape], {})
+    artifact = assert_kernel(mod, "maxpool", tmp_path, rng, core)
+    # What lies outside is no zero and no least byte.
+    least = np.full((1, height, width, channels), -127, np.int8)
+    np.testing.assert_array_equal(artifact.run([least])[0], run(mod, [least])[0])
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize("rounding", ["double", "single"])
+def test_change_of_scale(rounding: str, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    numbers = {"multiplier": 1518500250, "shift": -1, "output_zero_point": 5, "rounding": rounding, "qmin": -100}
+    mod = module(lambda x: ops.qrequantize(x, input_zero_point=-17, **numbers), [(1, 5, 7)], {})
+    assert_kernel(mod, "requantize", tmp_path, rng, core)
+
+
+MASKS = {
+    "causal": np.tril(np.ones((1, 1, 19, 19), bool)),
+    "of each head": np.random.default_rng(1).integers(0, 2, (1, 2, 19, 19)).astype(bool),
+    "of columns": np.arange(19)[None] < 11,
+    "of nothing in one row": np.arange(19)[:, None] != np.full(19, 4)[None],
+}
+
+
+@needs_tools
+@on_cores
+@pytest.mark.parametrize("kind", MASKS)
+def test_masked_softmax(kind: str, core: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Masks that rows or heads share; a row of which nothing is left; what is masked is far greater than the rest."""
+    shape, mask = (1, 2, 19, 19), MASKS[kind].copy()
+    if kind != "of columns":
+        mask[..., 3, :] = False
+    params = {"mask": mask, "table": exponentials(0.1)}
+    mod = module(ops.qmaskedsoftmax, [shape], params)
+    artifact = assert_kernel(mod, "masked_softmax", tmp_path, rng, core)
+    x = np.where(np.broadcast_to(mask, shape), rng.integers(-128, -60, shape), 127).astype(np.int8)
+    for values in (x, np.full(shape, -128, np.int8), np.full(shape, 127, np.int8)):
+        np.testing.assert_array_equal(artifact.run([values])[0], run(mod, [values])[0])
+
+
+@needs_tools
 def test_normalizations_share_their_code(tmp_path: Path, rng: np.random.Generator) -> None:
     """Equal layers of other weights, ranges and epsilons."""
     shape, count = (1, 3, 64), 2
