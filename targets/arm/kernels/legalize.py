@@ -305,7 +305,7 @@ def _add(products: Products, call: relax.Call) -> Kernel | None:
     words = [epilogue.parameters(multiplier, shift).ravel(), epilogue.tail, *(scaling.words for scaling in scalings)]
     parameters = np.concatenate([np.asarray(part, np.int32) for part in words])
     constants = [np.broadcast_to(value, static_shape(call)).ravel().copy() for value in given]
-    return Kernel("add", add(elements, *scalings, epilogue), [*constants, parameters], options="")
+    return Kernel("add", add(elements, scalings[0], scalings[1], epilogue), [*constants, parameters], options="")
 
 
 @KERNELS.register("qrequantize")
