@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -177,6 +178,20 @@ def test_tvms_runtime_loads_the_module(integer_net, samples, tmp_path) -> None:
         module["threads"](3)
     with pytest.raises(ValueError, match="inputs and then its outputs"):
         module["main"](out)
+
+
+@pytest.mark.skipif("TVMCOMPRESS_ARM64_PYTHON" not in os.environ, reason="needs an arm64 Python: scripts/arm64_python.sh")
+@pytest.mark.parametrize("core", ["cortex-a72", "cortex-a76", "neoverse-n2"])
+def test_tvms_runtime_of_the_other_architecture_loads_the_module(core, integer_net, samples, tmp_path) -> None:
+    made = get_target(core).build(integer_net, tmp_path / "built")
+    library = tvmcompress.export_tvm_module(made, tmp_path / "model.so")
+    x, (output,) = made.inputs[0].quantize(samples[:1]), made.outputs
+    np.save(tmp_path / "x.npy", x)
+    script = Path(__file__).parent / "run_module.py"
+    shape = "x".join(str(size) for size in output.shape)
+    arguments = [script, library, tmp_path / "x.npy", tmp_path / "y.npy", shape, output.dtype]
+    subprocess.run([os.environ["TVMCOMPRESS_ARM64_PYTHON"], *map(str, arguments)], check=True, timeout=300)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), run(IntegerCore()(integer_net), [x])[0])
 
 
 def test_a_module_is_written_by_name(artifact, integer_net, samples, tmp_path) -> None:
