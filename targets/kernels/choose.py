@@ -36,6 +36,10 @@ _LIBRARY_BYTES = 320
 """Of flash: the largest of the functions of the C library that kernels call."""
 
 
+_PADDING = 12
+"""Of flash: before a function of Helium's, which may lie at a multiple of 16 among others of the same options."""
+
+
 @dataclass(frozen=True)
 class Tuned:
     """What tuning logs know of a core.
@@ -151,7 +155,9 @@ def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash:
     for row, (sites, options) in enumerate(groups):
         for option in options:
             costs.append(sum(site.count for site in sites) * float(option.instructions or 0))
-            flash.append(float(extra_flash(option, options[0], len(sites))))
+            # Of the default nothing is moved.
+            padding = _PADDING if option is not options[0] and sites[0].choice.workload.family == "helium" else 0
+            flash.append(float(extra_flash(option, options[0], len(sites)) + padding))
             rows.append(row)
     one_each = np.zeros((len(groups), len(costs)))
     one_each[rows, np.arange(len(costs))] = 1

@@ -270,15 +270,16 @@ def _finished(batch: Mapping[int, CompiledTrial], data: bytes) -> dict[int, bool
 def _code_bytes(batch: Mapping[int, Any], emulator: Emulator, folder: Path) -> dict[int, tuple[int, tuple[str, ...]]]:
     """Of each candidate the bytes of its code, as it lies among others, and what it calls of the C library."""
     paths = {f"trial{index}.o": index for index in batch}
-    text = run([f"{emulator.prefix}size", "-A", *paths], what="measuring the code", timeout=60, cwd=folder)
+    text = run([f"{emulator.prefix}objdump", "-h", *paths], what="measuring the code", timeout=60, cwd=folder)
     sizes: Counter[int] = Counter()
     current = -1
     for line in text.splitlines():
         fields = line.split()
-        if line.endswith(":") and fields[0] in paths:
-            current = paths[fields[0]]
-        elif len(fields) == 3 and _IN_FLASH.match(fields[0]):
-            sizes[current] += -(-int(fields[1]) // _WORD) * _WORD
+        if "file format" in line:
+            current = paths[fields[0].removesuffix(":")]
+        elif len(fields) == 7 and _IN_FLASH.match(fields[1]):
+            alignment = max(_WORD, 1 << int(fields[6].removeprefix("2**")))
+            sizes[current] += -(-int(fields[2], 16) // alignment) * alignment
     calls: dict[int, set[str]] = {index: set() for index in batch}
     text = run([f"{emulator.prefix}nm", "-A", "-u", *paths], what="measuring the code", timeout=60, cwd=folder)
     for line in text.splitlines():
