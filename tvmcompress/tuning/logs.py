@@ -138,7 +138,7 @@ def merge(sources: list[TuningLog], directory: Path) -> TuningLog:
 def prune(log: TuningLog) -> tuple[int, int]:
     """Leave out stale workloads, failures, and points that another beats in cost, flash and workspace together.
 
-    What formulas take stays, since builds compare with it.
+    What formulas take stays, since builds compare with it, but where nothing else does.
 
     Returns:
         Records before and after.
@@ -154,7 +154,10 @@ def prune(log: TuningLog) -> tuple[int, int]:
             if workload is not None and is_current(workload):
                 lines = [line for line in log.lines(mod) if cost_of(line) < FAILED_SECONDS]
                 finalists = _finalists(lines) if unit_of(workload) == "s" else set()
-                useful = finalists or {point_key(record.decisions) for record in useful_records(read([log], mod))}
+                records = useful_records(read([log], mod))
+                if unit_of(workload) != "s" and all(record is records[0] or record.default for record in records):
+                    continue
+                useful = finalists or {point_key(record.decisions) for record in records}
                 kept.extend(mod, [line for line in lines if _point(line) in useful])
         try:
             for name in (WORKLOADS, RECORDS):
