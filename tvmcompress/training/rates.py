@@ -18,7 +18,7 @@ _MEMORY = 0.9
 _RISEN = 1.25
 """A loss so many times the least one means that the rate has become too large."""
 
-_BELOW = 3.0
+_BELOW = 2.0
 """The rate used is so many times less than that at which the loss rises."""
 
 
