@@ -88,20 +88,20 @@ class Scaling:
     left_shift: int
     words: tuple[int, ...]
 
-    def less_zero(self, half: tirx.PrimExpr, q: tirx.Buffer, at: int) -> tirx.PrimExpr:
-        """int16x8: eight bytes less the zero point; the words of this start at `at`."""
-        return ssubl(half, tirx.Broadcast(q[at].astype("int8"), 8))
+    def scaled(self, halves: tirx.PrimExpr, part: int, words_of: tirx.Buffer, at: int) -> tirx.PrimExpr:
+        """int32x4: lanes `4 * part` to `4 * part + 3` of an operand less its zero point, int16x8, on the common scale.
 
-    def scaled(self, halves: tirx.PrimExpr, part: int, q: tirx.Buffer, at: int) -> tirx.PrimExpr:
-        """int32x4: lanes `4 * part` to `4 * part + 3` of what `less_zero` gives, on the common scale."""
+        Args:
+            words_of: The parameters, each in four lanes; those of this start at `at`.
+        """
         narrow = tirx.Broadcast(tirx.const(self.left_shift - _WIDENING, "int16"), 8)
         words = (high if part else low)(halves << narrow, 4).astype("int32x4") << splat(_WIDENING)
         if self.kind == "shift":
             return words
-        factor = tirx.Broadcast(q[at + 1], 4)
+        factor = words_of[at + 1]
         if self.kind == "once":
             return sqrdmulh(words, factor)
-        shift = tirx.Broadcast(q[at + 2], 4)
+        shift = words_of[at + 2]
         if self.kind == "single":
             return srshl(sqdmulh(words, factor), shift)
         value = sqrdmulh(words, factor)
@@ -117,20 +117,22 @@ def add(elements: int, first: Scaling, second: Scaling, epilogue: Epilogue) -> t
         epilogue: How the sum becomes an output. The parameters are its words and its tail, and then those of the operands.
     """
     UNROLL = 2 if elements % (2 * VECTOR) == 0 else 1
+    # Of an output whose zero point is known there is none, and what is read instead does not matter.
+    TAIL = 0 if epilogue.lifted else epilogue.words
     FIRST = epilogue.words + len(epilogue.tail)
     SECOND = FIRST + len(first.words)
     PARAMETERS = SECOND + len(second.words)
     ROUNDS = -(-elements // (UNROLL * VECTOR))
 
-    def sums(a, b, q, at):
+    def sums(a, b, words, zeros, at):
         """Four int32x4 before the zero point of the output."""
         x, y = a.vload([at], "int8x16"), b.vload([at], "int8x16")
         values = []
         for half in (low, high):
-            one, two = first.less_zero(half(x, 8), q, FIRST), second.less_zero(half(y, 8), q, SECOND)
+            one, two = ssubl(half(x, 8), zeros[0]), ssubl(half(y, 8), zeros[1])
             for part in range(2):
-                factors = [tirx.Broadcast(q[i], 4) for i in range(epilogue.words)]
-                total = first.scaled(one, part, q, FIRST) + second.scaled(two, part, q, SECOND)
+                factors = [words[i] for i in range(epilogue.words)]
+                total = first.scaled(one, part, words, FIRST) + second.scaled(two, part, words, SECOND)
                 values.append(epilogue.scaled(total, factors))
         return values
 
@@ -145,10 +147,19 @@ def add(elements: int, first: Scaling, second: Scaling, epilogue: Epilogue) -> t
         out: T.Buffer((elements,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
+        # In registers: what is written might be what is read otherwise.
+        words = T.alloc_buffer((PARAMETERS,), "int32x4", scope="local")
+        zeros = T.alloc_buffer((2,), "int8x8", scope="local")
+        zero = T.alloc_buffer((1,), "int16x8", scope="local")
+        for i in T.unroll(PARAMETERS):
+            words[i] = T.broadcast(q[i], 4)
+        zeros[0] = T.broadcast(q[FIRST].astype("int8"), 8)
+        zeros[1] = T.broadcast(q[SECOND].astype("int8"), 8)
+        zero[0] = T.broadcast(q[TAIL].astype("int16"), 8)
         for i in parallel(ROUNDS):
             for j in T.unroll(UNROLL):
                 out[T.ramp(start(i * UNROLL + j), 1, VECTOR)] = epilogue.bytes(
-                    sums(a, b, q, start(i * UNROLL + j)), epilogue.zero(q, epilogue.words)
+                    sums(a, b, words, zeros, start(i * UNROLL + j)), None if epilogue.lifted else zero[0]
                 )
 
     add_int8 = add_int8.with_attr("tvmcompress.workspaces", {"": 0})
