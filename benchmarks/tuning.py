@@ -4,8 +4,8 @@ Usage: python benchmarks/tuning.py [--search ic] [--target cortex-m4] [--targets
 
 The official MLPerf Tiny int8 models, and the digits example in int8 (`--models resnet20` is quantized from 100 samples).
 Instructions are executed ones under QEMU, which are exact; nothing is pruned. A search starts from nothing: without any log.
-CPU seconds are those of all processes, the emulator's included; a search runs on all cores that are free. A tuned build takes
-no more flash than an untuned one, unless `--spend-flash` says so: 64K there. With logs means those that ship, without any
+CPU seconds are those of all processes, the emulator's included; a search runs on all cores that are free. A tuned build for Cortex-M
+takes no more flash than an untuned one, unless `--spend-flash` says so: 64K there. With logs means those that ship, without any
 option.
 """
 
@@ -71,7 +71,8 @@ def main() -> None:
             cells = []
             for spent in (None, SPENT) if target == options.target and spends(target) else (None,):
                 without, with_logs = (build(mod, target, log, spent) for log in (False, None))
-                assert spent is not None or with_logs.flash <= without.flash, f"{name} for {target} takes more flash"
+                if spent is None and get_target(target).description.family == "cortex-m":
+                    assert with_logs.flash <= without.flash, f"{name} for {target} takes more flash"
                 cells += [f"{without.instructions:,}", f"{with_logs.instructions:,}", gain(without, with_logs)]
                 cells += [f"{without.flash:,}", f"{with_logs.flash:,}"] if spent is None else []
             print(f"| {target} | {name} | {' | '.join([*cells, *['-'] * (8 - len(cells))])} |", flush=True)
