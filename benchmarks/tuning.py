@@ -5,7 +5,7 @@ Usage: python benchmarks/tuning.py [--search ic] [--target cortex-m4] [--targets
 The official MLPerf Tiny int8 models, and the digits example in int8 (`--models resnet20` is quantized from 100 samples).
 Instructions are executed ones under QEMU, which are exact; nothing is pruned. A search starts from nothing: without any log.
 CPU seconds are those of all processes, the emulator's included; a search runs on all cores that are free. A build for Cortex-M
-takes no more flash with logs than without, unless `--spend-flash` says so: 64K there. With logs means those that ship, without any
+takes no more flash with logs than without, unless `--spend-flash` says so: 64K there. With logs means those that ship, with no
 option.
 """
 
