@@ -17,6 +17,7 @@ from tests.tvmcompress.cli.running import run
 from tvmcompress.passes._tvm import FFI_VERSION, TVM_VERSION
 from tvmcompress.targets import get_target
 from tvmcompress.targets.remote.tracker import Tracker
+from tvmcompress.targets.trials.builders import KEY
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "boards.md").read_text()
@@ -35,6 +36,7 @@ def test_the_commands(cluster: Cluster, board: str, tmp_path: Path, monkeypatch:
         (tmp_path / name).symlink_to(ROOT / "examples" / example)
     monkeypatch.chdir(tmp_path)
     assert len(OURS) >= 5
+    cluster.start(KEY)
     for line in OURS:
         here = line.replace("192.168.1.10:9190", cluster.address).replace("-t raspberry-pi-4", "-t x86")
         words = shlex.split(here)[1:]

@@ -44,7 +44,7 @@ def mnemonics(artifact: CortexAArtifact) -> str:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_in_float16(name: str, tmp_path: Path) -> None:
-    """Beside the layer in float64: each rounding is half a unit in the last place of eleven bits, and errors of a sum of K
+    """Beside the layer in float32: each rounding is half a unit in the last place of eleven bits, and errors of a sum of K
     random products grow with the root of K."""
     shape, weights, layer, depth = LAYERS[name]
     params = small_models.weights(weight=weights)
