@@ -41,23 +41,23 @@ BELOW = """
 **Winograd.** 3x3 convolutions of stride 1 by F(2x2, 3x3) in exact integers (transformed inputs and weights of 16 bits, four
 times the sum) take 16 products where the definition takes 36. On Cortex-A76 SDOT forms 16 products of bytes an instruction
 and SMLAL four of 16 bits: at least 16 / 36 / 4 = 0.111 instructions a multiply-accumulate for the products alone, more than
-all that the direct kernel executes. On Cortex-A72 a probe in C (gcc 12 -O2, sums alone, without requantization and padding,
-results equal to the definition) executed, against the direct kernel with both:
+all that the direct kernel executes. On cores without SDOT it is what the formula takes where it counts fewer instructions;
+weights are transformed in a workspace, so they take no more flash. Instructions a multiply-accumulate of single layers with
+requantization and padding:
 
-| layer | probe, a multiply-accumulate | direct, A72 | direct, A76 |
+| layer | Winograd, A72 | direct, A72 | direct, A76 |
 |---|---|---|---|
-| 32x32, 16 to 16 | 0.217 | 0.241 | 0.082 |
-| 16x16, 32 to 32 | 0.192 | 0.234 | 0.079 |
-| 8x8, 64 to 64 | 0.217 | 0.220 | 0.075 |
-| 14x14, 128 to 128 | 0.172 | 0.221 | 0.078 |
+| 32x32, 16 to 16 | 0.177 | 0.241 | 0.082 |
+| 16x16, 32 to 32 | 0.159 | 0.234 | 0.079 |
+| 8x8, 64 to 64 | 0.159 | 0.220 | 0.075 |
 
-So it would save up to a fifth there, for 3.6 times the weights and a workspace of 16 transformed copies; no such kernel is
-built.
+Where transformed weights take more than 256 KB, which the caches of such cores hardly hold beside everything else, the direct
+kernel stays: instructions would say nothing about it (14x14, 128 to 128: 0.161 for 0.221).
 
 **What has no kernel.** Average pools, means and padding have the generic schedule, which forms vectors: on Cortex-A72 0.45
 to 0.65 instructions an element of the input (0.8 for means of 49 tokens, 0.2 for padding), at most 1.1 % of each network
 here. Averages with padding take 8.3. With kernels maxima with padding went from 1.28 to 0.25, changes of scale from 3.66 to
-0.81, sums with constants from 9.67 to 3.64 (on 49 x 64), masked softmax from 24.5 to 11.0 (4 heads of 49 x 49).
+0.81, sums with constants from 9.67 to 3.51 (on 49 x 64), masked softmax from 24.5 to 11.0 (4 heads of 49 x 49).
 """
 OFFICIAL = {"ic": "ic_resnet8_int8.tflite", "kws": "kws_dscnn_int8.tflite", "vww": "vww_mobilenetv1_025_96_int8.tflite"}
 # Million executed instructions: of the better of ONNX Runtime and LiteRT, and of LiteRT.

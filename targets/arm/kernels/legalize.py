@@ -42,6 +42,7 @@ from .pools import Pool, max_pool
 from .products import Dot, Pairs, Products
 from .softmax import SoftmaxKernel, softmax
 from .spaces import NO_HOISTING, convolution_choice, convolution_plan, llvm_options
+from .winograd import SOURCE, WinogradKernel, winograd
 
 _MOST_CONSTANTS = 1 << 16
 """Bytes of a constant operand, which is kept for every element."""
@@ -172,6 +173,13 @@ def _kernel(
     products = _fitting(products, flat)
     decided = decide(call, convolution_choice(name, shape, epilogue, products))
     plan = convolution_plan(decided)
+    if plan.source == SOURCE and threads > 1:
+        # Its transformed weights are made by one of them.
+        plan = plan_convolution(shape, epilogue, products)
+    if plan.source == SOURCE:
+        filtering = WinogradKernel(shape, epilogue, plan)
+        packed = [filtering.weights(weight), filtering.parameters(folded, multiplier, shift)]
+        return Kernel(name, winograd(filtering), packed, llvm_options(decided))
     if threads > 1 and plan.source != "direct":
         # A band for each.
         plan = replace(plan, rows=min(plan.rows, max(plan.pixels[0], -(-shape.out_height // threads))))

@@ -58,6 +58,11 @@ def smull(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
     return _call("int16x8", "smull", a, b)
 
 
+def smull_halves(a: tirx.PrimExpr, b: tirx.PrimExpr) -> tirx.PrimExpr:
+    """int32x4 products of int16x4."""
+    return _call("int32x4", "smull", a, b)
+
+
 def saddlp(halves: tirx.PrimExpr) -> tirx.PrimExpr:
     """int32x4 sums of neighbours of int16x8."""
     return _call("int32x4", "saddlp", halves)

@@ -11,6 +11,7 @@ from .epilogue import Epilogue
 from .plan import ConvolutionKernel, Plan
 from .plans import cost, plan_convolution, plans
 from .products import Products
+from .winograd import winograd_cost, winograd_plans
 
 NO_HOISTING = "-licm-mssa-optimization-cap:uint=0"
 """LLVM would move loads of weights out of the loop over pixels, and spill them."""
@@ -29,11 +30,25 @@ def convolution_choice(name: str, shape: ConvolutionShape, epilogue: Epilogue, p
         for count, plan in counted[:_MOST]:
             if count <= _FARTHEST * counted[0][0]:
                 yield from ({**_decisions(plan), "hoisting": answer} for answer in ("no", "yes"))
+        yield from ({**_decisions(plan), "hoisting": "no"} for plan in filtering)
 
     kind = {**fields(epilogue, "zero_point", "qmin", "qmax"), "limited": (epilogue.qmin, epilogue.qmax) != (-128, 127)}
+    filtering = list(winograd_plans(shape, products))
+    if filtering:
+        # Logs that know nothing of it are of another choice.
+        kind["filtering"] = True
     workload = Workload("neon", name, {**fields(shape, "input_zero_point"), **kind, "products": products.name})
-    default = plan_convolution(shape, epilogue, products)
+    default = default_plan(shape, epilogue, products)
     return Choice(workload, {**_decisions(default), "hoisting": "no"}, others)
+
+
+def default_plan(shape: ConvolutionShape, epilogue: Epilogue, products: Products) -> Plan:
+    """The plan of fewest instructions, as they are counted; by minimal filtering too."""
+    direct = plan_convolution(shape, epilogue, products)
+    filtering = min(winograd_plans(shape, products), key=lambda plan: winograd_cost(shape, plan), default=None)
+    if filtering is None or winograd_cost(shape, filtering) >= cost(ConvolutionKernel(shape, epilogue, products, direct)):
+        return direct
+    return filtering
 
 
 def convolution_plan(decisions: Decisions) -> Plan:
