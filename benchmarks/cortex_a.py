@@ -42,8 +42,8 @@ BELOW = """
 times the sum) take 16 products where the definition takes 36. On Cortex-A76 SDOT forms 16 products of bytes an instruction
 and SMLAL four of 16 bits: at least 16 / 36 / 4 = 0.111 instructions a multiply-accumulate for the products alone, more than
 all that the direct kernel executes. On cores without SDOT it is what the formula takes where it counts fewer instructions;
-weights are transformed in a workspace, so they take no more flash; the arena grows by it. Instructions a multiply-accumulate of single layers with
-requantization and padding:
+weights are transformed in a workspace, so they take no more flash; the arena grows by it. Instructions a multiply-accumulate
+of single layers with requantization and padding:
 
 | layer | Winograd, A72 | direct, A72 | direct, A76 |
 |---|---|---|---|
