@@ -6,7 +6,7 @@
 set -euo pipefail
 
 folder=$(realpath -m "${1:?give a folder}")
-mkdir -p "$folder"/{apt/lists/partial,apt/cache/archives/partial,root,wheels,site}
+mkdir -p "$folder"/{apt/lists/partial,apt/cache/archives/partial,debian,wheels,site}
 touch "$folder/apt/status"
 cat > "$folder/apt/apt.conf" <<END
 APT::Architecture "arm64";
@@ -24,7 +24,7 @@ apt-get update || true
     cd "$folder/apt/cache/archives"
     apt-get download python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 \
         libffi8 libbz2-1.0 liblzma5 libssl3 libsqlite3-0 libuuid1 libncursesw6 libtinfo6 libreadline8 libcrypt1
-    for package in *.deb; do dpkg-deb -x "$package" "$folder/root"; done
+    for package in *.deb; do dpkg-deb -x "$package" "$folder/debian"; done
 )
 unset APT_CONFIG
 platforms=(--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64)
@@ -42,7 +42,7 @@ for wheel in sorted((folder / "wheels").glob("*.whl")):
 END
 cat > "$folder/python" <<END
 #!/bin/sh
-PYTHONPATH="$folder/site" exec qemu-aarch64 -cpu max -L "$folder/root" "$folder/root/usr/bin/python3.11" "\$@"
+PYTHONPATH="$folder/site" exec qemu-aarch64 -cpu max -L "$folder/debian" "$folder/debian/usr/bin/python3.11" "\$@"
 END
 chmod +x "$folder/python"
 "$folder/python" -c "import platform, tvm; print('TVM', tvm.__version__, 'on', platform.machine())"

@@ -28,7 +28,7 @@ from ..remote.board import Board
 from ..remote.boards import Boards
 from ..remote.errors import BoardsLostError, NoBoardError, RemoteFailure
 from ..remote.tracker import Tracker
-from .compile import CompiledTrial, Compiler, compile_trials
+from .compile import CompiledTrial, Compiler, compile_trials, made_trial, reason_of
 from .trial import MakeTrial, Outcome, Trial
 
 KEY = "builders"
@@ -55,7 +55,7 @@ def _compile_kernels(func: str, target: str, candidates: str) -> str:
             content, workspaces = compiler.compile(name, Trial(kernel, (), (), None, options=options))  # type: ignore[arg-type]
             made.append([base64.b64encode(content).decode(), list(workspaces)])
         except Exception as error:  # TVM raises errors of many kinds
-            made.append(str(error).strip().splitlines()[-1:] or [type(error).__name__])
+            made.append([reason_of(error)])
     return _answer(made)
 
 
@@ -122,14 +122,10 @@ class Builders:
         found: dict[int, CompiledTrial | Outcome] = {}
         groups: list[list[tuple[int, Trial]]] = []
         for number, make in enumerate(trials):
-            try:
-                trial = make()
-            except Exception as error:  # of many kinds
-                found[number] = Outcome("error", reason=str(error).strip().splitlines()[-1] if str(error).strip() else "")
-                continue
-            if trial is None or trial.func is None:
-                found[number] = Outcome("error", reason="the kernel does not take what was decided")
-            elif groups and trial.func.same_as(groups[-1][0][1].func):
+            trial = made_trial(make)
+            if isinstance(trial, Outcome):
+                found[number] = trial
+            elif groups and trial.func is not None and trial.func.same_as(groups[-1][0][1].func):
                 groups[-1].append((number, trial))
             else:
                 groups.append([(number, trial)])

@@ -126,6 +126,23 @@ def compile_trials(
     return [found[index] for index in range(len(trials))]
 
 
+def made_trial(make: MakeTrial) -> Trial | Outcome:
+    """A candidate, or why there is none."""
+    try:
+        trial = make()
+    except Exception as error:  # TVM raises errors of many kinds
+        return Outcome("error", reason=reason_of(error))
+    if trial is None or trial.func is None:
+        return Outcome("error", reason="the kernel does not take what was decided")
+    return trial
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says at its end; its name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 def _compile(trials: Sequence[tuple[int, MakeTrial]], target: dict[str, Any], result: Connection, parent: int) -> None:
     """In the child: send each object, or what was wrong with it."""
     die_with_parent(parent)
@@ -135,16 +152,15 @@ def _compile(trials: Sequence[tuple[int, MakeTrial]], target: dict[str, Any], re
     os.dup2(silence, 2)
     compiler = Compiler(target)
     for index, make in trials:
+        trial = made_trial(make)
+        if isinstance(trial, Outcome):
+            result.send(trial)
+            continue
         try:
-            trial = make()
-            if trial is None:
-                result.send(Outcome("error", reason="the kernel does not take what was decided"))
-                continue
             content, workspaces = compiler.compile(f"trial{index}", trial)
             result.send(CompiledTrial(replace(trial, func=None), content, workspaces))
         except Exception as error:  # TVM raises errors of many kinds
-            lines = str(error).strip().splitlines()
-            result.send(Outcome("error", reason=lines[-1].strip() if lines else type(error).__name__))
+            result.send(Outcome("error", reason=reason_of(error)))
     result.close()
     # Not what a process does at its end: it would be done twice.
     os._exit(0)

@@ -45,7 +45,6 @@ last, with "qat" behind it.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -62,7 +61,7 @@ from .prune import BUDGETS, PruneRecipe
 from .quantize import LayerRecipe, QuantizeRecipe
 from .sparsify import SparsifyRecipe
 from .steps import StepEntry
-from .table import Table, read_table
+from .table import Table, read_table, read_toml
 
 __all__ = [
     "BUDGETS",
@@ -164,14 +163,9 @@ class Recipe(Table):
             UserError: The file cannot be read, is no TOML, or holds an unknown name or a value out of range.
         """
         place = Path(path)
+        content = read_toml(place)
         try:
-            text = place.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{place} is not text; a recipe is a TOML file") from None
-        except OSError as error:
-            raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
-        try:
-            return Recipe.of(tomllib.loads(text))
+            return Recipe.of(content)
         except ValueError as error:
             raise UserError(f"{place}: {error}") from None
 

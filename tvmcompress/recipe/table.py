@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -33,6 +35,22 @@ def read_table(table: type[T], values: Mapping[str, Any], place: str = "") -> T:
         return table.model_validate(dict(values))
     except ValidationError as error:
         raise UserError(f"the recipe is wrong: {place}{sentence(error)}") from None
+
+
+def read_toml(place: Path) -> dict[str, Any]:
+    """The content of a recipe's file.
+
+    Raises:
+        UserError: The file cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(place.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{place} is not text; a recipe is a TOML file") from None
+    except OSError as error:
+        raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def sentence(error: ValidationError) -> str:

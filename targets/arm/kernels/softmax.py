@@ -133,7 +133,11 @@ def softmax(k: SoftmaxKernel) -> tirx.PrimFunc:
         parts = [narrow_unsigned(lower_halves(*values[i : i + 2])) for i in (0, 2)]
         return joined(*parts, 8) ^ splat_bytes(-128, VECTOR)
 
-    def compute(x, masks, table, out, exps, most, sums, wide, word):
+    def compute(x, masks, table, out, exps):
+        most = T.alloc_buffer((1,), "int8x16", scope="local")
+        sums = T.alloc_buffer((1,), "int32x4", scope="local")
+        wide = T.alloc_buffer((3,), "int64", scope="local")
+        word = T.alloc_buffer((3,), "int32", scope="local")
         with parallel(N) as row:
             greatest(x, masks, row, most, word)
             exponentials(x, masks, table, row, exps, sums, word)
@@ -153,11 +157,7 @@ def softmax(k: SoftmaxKernel) -> tirx.PrimFunc:
         ):
             T.func_attr({"tirx.noalias": True})
             exps = T.alloc_buffer((4 * QUARTERS,), "int32")
-            most = T.alloc_buffer((1,), "int8x16", scope="local")
-            sums = T.alloc_buffer((1,), "int32x4", scope="local")
-            wide = T.alloc_buffer((3,), "int64", scope="local")
-            word = T.alloc_buffer((3,), "int32", scope="local")
-            compute(x, masks, table, out, exps, most, sums, wide, word)
+            compute(x, masks, table, out, exps)
 
     else:
 
@@ -169,11 +169,7 @@ def softmax(k: SoftmaxKernel) -> tirx.PrimFunc:
         ):
             T.func_attr({"tirx.noalias": True})
             exps = T.alloc_buffer((4 * QUARTERS,), "int32")
-            most = T.alloc_buffer((1,), "int8x16", scope="local")
-            sums = T.alloc_buffer((1,), "int32x4", scope="local")
-            wide = T.alloc_buffer((3,), "int64", scope="local")
-            word = T.alloc_buffer((3,), "int32", scope="local")
-            compute(x, table, table, out, exps, most, sums, wide, word)
+            compute(x, table, table, out, exps)
 
     made = rows.with_attr("tvmcompress.workspaces", {"exps": 16 * QUARTERS})
     # A row is read before it is written.

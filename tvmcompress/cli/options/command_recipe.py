@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +75,9 @@ def command_recipe(ctx: typer.Context, **settled: Any) -> dict[str, dict[str, An
 
 def _read(place: Path, command: str) -> Mapping[str, Any]:
     from ...errors import UserError
+    from ...recipe.table import read_toml
 
-    try:
-        content = tomllib.loads(place.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{place} is not text; a recipe is a TOML file") from None
-    except OSError as error:
-        raise UserError(f"{place} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{place}: {error}") from None
+    content = read_toml(place)
     table = content.get(command)
     if set(content) != {command} or not isinstance(table, dict):
         there = ", ".join(f"[{name}]" for name in content) or "nothing"
