@@ -7,6 +7,7 @@ from pathlib import Path
 from ..aot.generate import Generated
 from ..aot.templates import Templates
 from ..base import TargetDescription
+from ..remote.packed_call import packed_call
 from .cores import platform_of
 
 _TEMPLATES = Templates(Path(__file__).parent / "runtime")
@@ -50,4 +51,5 @@ def write_project(generated: Generated, description: TargetDescription, threads:
 
 def write_module_source(path: Path, prefix: str, threads: int) -> None:
     """Write the source that makes a library a module of TVM's runtime."""
-    _TEMPLATES.write("tvm_module.c.j2", path, {"prefix": prefix, "threads": threads})
+    context = {"prefix": prefix, "threads": threads, "packed_call": packed_call()}
+    _TEMPLATES.write("tvm_module.c.j2", path, context)

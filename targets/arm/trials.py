@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..base import TargetDescription
+from ..objects import available_cpus
 from ..trials.execution import Ran, Transport, emulate
 from .artifact import emulator_command
 from .cores import platform_of
@@ -22,6 +23,7 @@ class CortexAEmulator:
     def __init__(self, description: TargetDescription) -> None:
         self.description = description
         self.tvm = description.tvm
+        self.at_once = available_cpus()
         self.prefix = platform_of(description).prefix
 
     def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:

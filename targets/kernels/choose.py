@@ -1,9 +1,9 @@
 """Deciding for all kernels of a model together, by what was measured of them.
 
-Each layer takes one point of its space; instructions are least under the flash that may be spent. That is an integer program:
+Each layer takes one point of its space; what they cost is least under the flash that may be spent. That is an integer program:
 x[l, p] = 1 where layer l takes point p,
 
-    minimize   sum of instructions[l, p] * x[l, p]
+    minimize   sum of cost[l, p] * x[l, p]
     subject to sum over p of x[l, p] = 1 for each layer l,
                sum of extra[l, p] * x[l, p] <= what may be spent.
 
@@ -18,7 +18,7 @@ arena is not larger for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -26,7 +26,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from ...passes._tvm import relax, tvm
 from ..tuning_log import TuningLog
 from .decisions import Choice, Decide, Decisions, by_default, point_key
-from .records import KernelRecord, read, workload_module
+from .records import KernelRecord, final_records, read, unit_of, workload_module
 from .use_kernels import Makers, Site, call_key, survey_kernels, use_kernels
 
 _SECONDS = 20.0
@@ -67,13 +67,22 @@ class Tuned:
         if not logs:
             return by_default
         sites = survey_kernels(mod, makers, spare)
-        keys = {site.choice.workload.key: site.choice.workload for site in sites}
+        keys = {site.choice.workload.key: site for site in sites}
         for core in self.cores:
-            records = {key: read(logs, workload_module(workload, core)) for key, workload in keys.items()}
-            # Cycles and instructions are not added up: what knows one of the layers decides for all.
+            records = {key: _records(logs, site.choice, core) for key, site in keys.items()}
+            # Time, cycles and instructions are not added up: what knows one of the layers decides for all.
             if any(records.values()):
                 return decide_together(sites, records, spare_flash)
         return by_default
+
+
+def _records(logs: Sequence[TuningLog], choice: Choice, core: str) -> list[KernelRecord]:
+    """What logs know of a choice on a core; single timings do not count, and times are in nanoseconds."""
+    mod = workload_module(choice.workload, core)
+    if unit_of({"core": core, "family": choice.workload.family}) != "s":
+        return read(logs, mod)
+    # The solver's tolerances are absolute.
+    return [replace(found, cost=1e9 * (found.cost or 0.0)) for found in final_records(logs, mod, choice.default)]
 
 
 def use_tuned_kernels(
@@ -117,16 +126,16 @@ def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[Kernel
 
 
 def _within(sites: Sequence[Site], options: Sequence[KernelRecord], largest: int) -> list[KernelRecord]:
-    """The default, then what leaves the arena no larger and takes fewer instructions than anything with no more flash."""
+    """The default, then what leaves the arena no larger and costs less than anything with no more flash."""
     if not options:
         return []
     default, *others = options
     room = max(default.workspace_bytes, largest - max(site.alive for site in sites))
     found, least = [], None
-    for record in sorted(others, key=lambda record: (extra_flash(record, default, len(sites)), record.instructions)):
-        if record.workspace_bytes <= room and (least is None or record.instructions < least):  # type: ignore[operator]
+    for record in sorted(others, key=lambda record: (extra_flash(record, default, len(sites)), record.cost)):
+        if record.workspace_bytes <= room and (least is None or record.cost < least):  # type: ignore[operator]
             found.append(record)
-            least = record.instructions
+            least = record.cost
     return [default, *found]
 
 
@@ -134,7 +143,7 @@ def _options(sites: Sequence[Site], records: Sequence[KernelRecord]) -> list[Ker
     """The measured points that every one of equal sites may take, the default first; none where that was not measured."""
     choice = sites[0].choice
     space = set.intersection(*({point_key(point) for point in site.choice.space} for site in sites))
-    known = [r for r in records if r.instructions is not None and point_key(r.decisions) in space]
+    known = [r for r in records if r.cost is not None and point_key(r.decisions) in space]
     default = next((record for record in known if record.decisions == choice.default), None)
     return [] if default is None else [default, *(record for record in known if record is not default)]
 
@@ -154,7 +163,7 @@ def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash:
     costs, flash, rows = [], [], []
     for row, (sites, options) in enumerate(groups):
         for option in options:
-            costs.append(sum(site.count for site in sites) * float(option.instructions or 0))
+            costs.append(sum(site.count for site in sites) * (option.cost or 0.0))
             # Of the default nothing is moved.
             padding = _PADDING if option is not options[0] and sites[0].choice.workload.family == "helium" else 0
             flash.append(float(extra_flash(option, options[0], len(sites)) + padding))

@@ -59,11 +59,6 @@ class KernelRecord:
     library: tuple[str, ...] = ()
     default: bool = False
 
-    @property
-    def instructions(self) -> int | None:
-        """Executed instructions of one call; None where the kernel failed."""
-        return None if self.cost is None else int(self.cost)
-
 
 def workload_module(workload: Workload, core: str) -> tvm.IRModule:
     """The workload as a log keys it, on a core."""
@@ -95,10 +90,24 @@ def core_of_board(core: str, board: str) -> str:
 
 
 def unit_of(workload: Mapping[str, Any]) -> str:
-    """What costs of a workload are: "s" of time, "cycles" of a board, or executed "instructions"."""
-    if workload.get("family") == "x86":
+    """What costs of a workload are: "s" of time, "cycles" of a microcontroller, or executed "instructions"."""
+    on_board, family = _ON in str(workload.get("core")), workload.get("family")
+    if family == "x86" or (on_board and family == "neon"):
         return "s"
-    return "cycles" if _ON in str(workload.get("core")) else "instructions"
+    return "cycles" if on_board else "instructions"
+
+
+def final_records(logs: Sequence[TuningLog], mod: tvm.IRModule, default: Decisions) -> list[KernelRecord]:
+    """The default's record, and that of what a search by time ended with; nothing where that is not known.
+
+    Args:
+        logs: The first one that knows the workload counts.
+        mod: The workload.
+        default: What a formula takes.
+    """
+    final = final_decisions(logs, mod, default)
+    known = {point_key(record.decisions): record for record in read(logs, mod)} if final is not None else {}
+    return [known[key] for key in dict.fromkeys(map(point_key, (default, final or default))) if key in known]
 
 
 def append(log: TuningLog, mod: tvm.IRModule, record: KernelRecord, target: tvm.target.Target) -> None:

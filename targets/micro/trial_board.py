@@ -83,6 +83,7 @@ class CortexMBoard:
 
     prefix = "arm-none-eabi-"
     transport: Transport = "serial"
+    at_once = 1
 
     def __init__(self, description: TargetDescription, source: Path, start: Starter) -> None:
         self.description, self._source, self._start = description, source, start
@@ -160,7 +161,7 @@ class CortexMBoard:
             costs.append(cycles)
         if len(costs) == len(expected):
             return Ran(bytes(data), costs)
-        return Ran(bytes(data), costs, f"the board fell silent for {limit:g} s while it ran", hung=True)
+        return Ran(bytes(data), costs, failure=f"the board fell silent for {limit:g} s while it ran", hung=True)
 
 
 def _number(folder: Path) -> int:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..base import TargetDescription
+from ..objects import available_cpus
 from ..trials.execution import Ran, Transport, emulate
 from .artifact import emulator_command
 from .project import EMULATOR_STACK_BYTES, RUNTIME, write_emulator_script
@@ -25,6 +26,7 @@ class CortexMEmulator:
     def __init__(self, description: TargetDescription) -> None:
         self.description = description
         self.tvm = description.tvm
+        self.at_once = available_cpus()
         self.most_bytes = description.emulated_flash_bytes // 2
         self.memory_bytes = description.emulated_ram_bytes - EMULATOR_STACK_BYTES - OTHER_BYTES
 

@@ -11,8 +11,9 @@ from ...passes.errors import ToolError
 from ..emulators.plugin import plugin_argument, read_counts
 from ..emulators.tools import run
 
-Transport = Literal["file", "semihosting", "serial"]
-"""How a program gives its results: as any under an operating system, through the emulator, or over a board's line."""
+Transport = Literal["file", "semihosting", "serial", "module"]
+"""How a program gives its results: as any under an operating system, through the emulator, over a board's line, or as a module
+of TVM's runtime that is asked for them."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,18 @@ class Ran:
         data: Of each run that came to its end, in order, a byte that is 1 where it wrote nowhere beside its memory, and its
             output.
         costs: Of each run; none where that is not known.
+        turns: The costs of each run one by one, where runs took turns.
         failure: Why the program did not come to its end.
         hung: Whether that was for its time.
+        lost: Whether there is nowhere left to run programs.
     """
 
     data: bytes
-    costs: Sequence[int] = ()
+    costs: Sequence[float] = ()
+    turns: Sequence[tuple[float, ...]] = ()
     failure: str | None = None
     hung: bool = False
+    lost: bool = False
 
 
 def emulate(

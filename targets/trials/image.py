@@ -1,4 +1,4 @@
-"""A program of many candidates: written, linked, run under the emulator, its results read."""
+"""A program of many candidates: written, linked, run under the emulator or on a board, its results read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...passes.errors import ToolError
 from ..emulators.tools import run
-from ..objects import available_cpus
+from ..remote.packed_call import packed_call
 from .compile import CompiledTrial, compile_trials
 from .execution import Ran, Transport
 from .trial import MakeTrial, Outcome
@@ -47,6 +47,10 @@ class Emulator(Protocol):
     """Of a program's constants."""
     memory_bytes: int
     """Of a run's tensors and workspaces."""
+
+    @property
+    def at_once(self) -> int:
+        """How many programs may run side by side."""
 
     def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
         """Sources to compile beside a program, written into `folder`, and options of the linker."""
@@ -80,7 +84,7 @@ class Compile(Protocol):
 
 
 def measure(trials: Sequence[MakeTrial], emulator: Emulator, compile_them: Compile = compile_trials) -> list[Outcome]:
-    """Compile candidates, check what they compute, count their instructions.
+    """Compile candidates, check what they compute, measure what they cost.
 
     Args:
         trials: What makes the candidates.
@@ -111,8 +115,8 @@ def measure(trials: Sequence[MakeTrial], emulator: Emulator, compile_them: Compi
 
 
 def _programs(waiting: list[int], objects: Mapping[int, CompiledTrial], emulator: Emulator) -> list[list[int]]:
-    """The candidates of the programs that run next: several at once under an emulator, one on a board."""
-    count = 1 if emulator.transport == "serial" else min(available_cpus(), -(-len(waiting) // _FEW))
+    """The candidates of the programs that run next."""
+    count = min(emulator.at_once, -(-len(waiting) // _FEW))
     shares = np.array_split(np.array(waiting), count)
     return [_that_fit([int(index) for index in share], objects, emulator.most_bytes) for share in shares]
 
@@ -140,29 +144,29 @@ def _run(batch: Mapping[int, CompiledTrial], emulator: Emulator) -> tuple[dict[i
         expected = [made.trial.expected.tobytes() for made in batch.values() for _ in _layouts(made)]
         ran = emulator.execute(program, folder, expected, _LIMIT)
         finished = _finished(batch, ran.data)
+        left = [index for index in batch if index not in finished]
         culprit = None
-        if ran.failure is not None:
-            left = [index for index in batch if index not in finished]
+        if ran.failure is not None and not ran.lost:
             if not left:
                 raise ToolError(ran.failure)
             culprit = left[0], Outcome("timeout" if ran.hung else "crash", reason=ran.failure)
             if not ran.costs:
                 return {}, culprit
-        costs = iter(ran.costs)
+        costs, turns = iter(ran.costs), iter(ran.turns or [()] * len(ran.costs))
         code = _code_bytes(batch, emulator, folder)
-    found = {}
+    found = {index: Outcome("lost", reason=ran.failure) for index in left} if ran.lost else {}
     for index, made in batch.items():
         if index not in finished:
             break
         trial = made.trial
-        instructions = [next(costs) for _ in _layouts(made)]
+        (cost, turn), *_ = [(next(costs), next(turns)) for _ in _layouts(made)]
         if not finished[index]:
             found[index] = Outcome("wrong", reason="its output differs from the reference, or it wrote beside its memory")
             continue
         size, library = code[index]
         constants = trial.constant_bytes
         workspaces = sum(made.workspaces), constants, len(made.workspaces)
-        found[index] = Outcome("ok", instructions[0], size + constants, *workspaces, library)
+        found[index] = Outcome("ok", cost, turn, size + constants, *workspaces, library)
     return found, culprit
 
 
@@ -218,10 +222,11 @@ def _build(batch: Mapping[int, CompiledTrial], emulator: Emulator, folder: Path)
     data.write_text(f'.section .rodata\n.balign {_ALIGNMENT}\n.global trial_data\ntrial_data:\n.incbin "{folder}/data.bin"\n')
     source = folder / "trials.c"
     size = max(run["bytes"] for trial in context for run in trial["runs"])
-    text = _TEMPLATES.get_template("trials.c.j2").render(trials=context, transport=emulator.transport, memory_bytes=size)
-    source.write_text(text)
+    template = "module.c.j2" if emulator.transport == "module" else "trials.c.j2"
+    values = {"trials": context, "transport": emulator.transport, "memory_bytes": size, "packed_call": packed_call()}
+    source.write_text(_TEMPLATES.get_template(template).render(values))
     support, options = emulator.support(folder)
-    program = folder / "trials.elf"
+    program = folder / ("trials.so" if emulator.transport == "module" else "trials.elf")
     command: list[str | Path] = [f"{emulator.prefix}gcc", "-std=gnu11", "-O1", *emulator.flags(), "-I", folder]
     command += [source, data, *support, *objects]
     run([*command, *options, "-o", program], what="building candidates", timeout=120)

@@ -49,8 +49,9 @@ class Outcome:
 
     Attributes:
         status: "ok", or why it does not count: "wrong" (it computed something else, or wrote where it must not), "error" (it
-            cannot be compiled), "timeout" or "crash".
-        instructions: Executed instructions of one call.
+            cannot be compiled), "timeout", "crash", or "lost" (there is nowhere left to run it).
+        cost: Of one call: executed instructions, cycles, or seconds.
+        turns: Its costs one by one, where it was measured in turns with others.
         flash_bytes: Of its code and constants.
         workspace_bytes: Of its workspaces.
         constant_bytes: Of its constants.
@@ -60,7 +61,8 @@ class Outcome:
     """
 
     status: str
-    instructions: int = 0
+    cost: float = 0
+    turns: tuple[float, ...] = ()
     flash_bytes: int = 0
     workspace_bytes: int = 0
     constant_bytes: int = 0

@@ -62,7 +62,8 @@ def tune(
     asked: CommandRecipeOptions,
     json: common.JsonOption = False,
 ) -> None:
-    """Search for a faster build of a model: schedules on x86, timed; kernels on Cortex, counted by an emulator or a board.
+    """Search for a faster build of a model: schedules on x86, timed; kernels on Cortex, counted by an emulator or
+    measured on a board.
 
     Every candidate's output is checked. What is found goes into a tuning log, which all later builds consult; a search that
     was interrupted goes on where it was.
@@ -73,6 +74,8 @@ def tune(
     from ..report.tuning import tuning_table
     from ..targets.registry import get_target
     from ..targets.trials.builders import Builders
+    from ..targets.trials.tunable import TunableTarget
+    from ..tuning.tune import check_timed
     from ..tuning.tune import tune as search
 
     targets = target or ["x86"]
@@ -81,8 +84,8 @@ def tune(
     for name in targets:
         described = get_target(name)
         described.require_tools()
-        if where.rpc is not None and described.description.family != "x86":
-            raise UserError(f"--rpc times schedules of x86; kernels of {name} are tuned by the instructions of an emulator")
+        if where.rpc is not None and isinstance(described, TunableTarget):
+            check_timed(described)
     pool = where.pool(targets)
     compilers = None if builders is None else Builders.at(builders)
     board = chip.board([get_target(name) for name in targets])

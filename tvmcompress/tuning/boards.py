@@ -23,7 +23,8 @@ from ..targets.x86.measure import FASTEST_CORES
 from ..targets.x86.tuning import X86Tuning
 from .process import WorkerPool
 from .search import LOST, Measured, Task
-from .seconds import FINAL_ROUNDS, REPEAT, TimingBench
+from .seconds import REPEAT, TimingBench
+from .timed import FINAL_ROUNDS
 from .worker import difference, poisoned
 
 _MILLISECONDS = 4
@@ -74,12 +75,12 @@ class BoardBench(TimingBench):
         except (BoardsLostError, NoBoardError) as error:
             return self._given_up(error)
 
-    def rounds(self, task: Task, points: Sequence[Decisions]) -> dict[str, list[float]]:
+    def turns(self, task: Task, points: Sequence[Decisions]) -> dict[str, list[float]]:
         """Times of points in turns, all on the same board."""
         found = {point_key(point): library for point in points if (library := self.library(task, point)) is not None}
         reference = self.reference(task)
 
-        def turns(board: Board) -> dict[str, list[float]]:
+        def in_turns(board: Board) -> dict[str, list[float]]:
             times: dict[str, list[float]] = {key: [] for key in found}
             for _ in range(FINAL_ROUNDS):
                 for key, library in found.items():
@@ -88,7 +89,7 @@ class BoardBench(TimingBench):
             return times
 
         try:
-            return {} if self.lost is not None else self._boards.do(turns, f"the final rounds of {task.result.name}")
+            return {} if self.lost is not None else self._boards.do(in_turns, f"the final rounds of {task.result.name}")
         except RemoteFailure:
             return {}
         except (BoardsLostError, NoBoardError) as error:

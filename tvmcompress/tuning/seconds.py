@@ -1,12 +1,7 @@
-"""Schedules of x86 functions as tasks of the tuner: compiled, checked and timed in processes of their own.
-
-Single timings mislead. So a search ends with rounds in which the best candidates and the default take turns, and one that is
-not faster by more than the noise is not taken.
-"""
+"""Schedules of x86 functions as tasks of the tuner: compiled, checked and timed in processes of their own."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,27 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from ..passes._tvm import tvm
-from ..passes.errors import UserError
 from ..targets.kernels.decisions import Choice, Decisions, point_key
-from ..targets.kernels.records import KernelRecord, append, final_decisions
 from ..targets.trials.builders import Builders
-from ..targets.tuning_log import FAILED_SECONDS, TuningLog
+from ..targets.tuning_log import TuningLog
 from ..targets.x86.layer import NotScheduledError
 from ..targets.x86.tuning import X86Tuning
 from .process import WorkerPool
-from .search import Bench, Measured, Task
+from .search import Measured, Task
 from .tasks import Function, function_inputs
+from .timed import FINAL_ROUNDS, TimedBench
 from .worker import Reply
 
-_FINALISTS = 4
-FINAL_ROUNDS = 9
-_MARGIN = 0.02
-"""Share of the default's time that is noise."""
 REPEAT, _MILLISECONDS = 5, 4
 _BUILD_LIMIT = 30.0
 
 
-class TimingBench(Bench):
+class TimingBench(TimedBench):
     """Times schedules on this machine.
 
     Args:
@@ -47,15 +37,14 @@ class TimingBench(Bench):
         limit: Seconds that running one candidate may take.
     """
 
-    unit = "s"
     batch = 8
-    least_gain = 0.01
 
     def __init__(
         self, target: X86Tuning, pool: WorkerPool, folder: Path, log: TuningLog, seed: int, tolerance: float, limit: float
     ) -> None:
+        super().__init__(log)
         self.core, self.log_target = target.level, target.log_target
-        self._target, self._pool, self._folder, self._log = target, pool, folder, log
+        self._target, self._pool, self._folder = target, pool, folder
         self._seed, self._tolerance, self._limit = seed, tolerance, limit
         self._json = json.dumps(json.loads(str(target.target)))
         self._here = self._json
@@ -68,61 +57,29 @@ class TimingBench(Bench):
 
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Compile points of a task, then check and time them one after another."""
-        _touch(self._marker(task))
+        self.begin(task)
         built = self.prepare(task, points)
         timed = iter(self.times(task, [point for point, found in zip(points, built, strict=True) if found is None]))
         return [next(timed) if found is None else found for found in built]
-
-    def settled(self, task: Task, mod: tvm.IRModule) -> bool:
-        """Whether a search of this task came to its end."""
-        return task.default is not None and not self._marker(task).exists()
-
-    def finish(self, task: Task, mod: tvm.IRModule) -> None:
-        """Measure the best, and the default, again in turns."""
-        costs = {key: cost for key, cost in task.costs().items() if cost < FAILED_SECONDS}
-        default = task.choice.default
-        if point_key(default) in costs:
-            by_key = {point_key(point): point for point in task.space}
-            ranked = [by_key[key] for key in sorted(costs, key=costs.__getitem__) if key in by_key]
-            finalists = [default, *(point for point in ranked if point_key(point) != point_key(default))][: _FINALISTS + 1]
-            self._finals(task, mod, finalists)
-        if task.result.finished:
-            self._marker(task).unlink(missing_ok=True)
-
-    def taken(self, task: Task, mod: tvm.IRModule, logs: Sequence[TuningLog]) -> Decisions | None:
-        """What the rounds in turns ended with."""
-        return final_decisions(logs, mod, task.choice.default)
 
     def share_of_peak(self, task: Task) -> float | None:
         """Of the machine's multiply-accumulates, where that is known."""
         peak = self.peak(task.choice)
         return task.work / task.best / peak if peak is not None and task.best else None
 
-    def _finals(self, task: Task, mod: tvm.IRModule, points: Sequence[Decisions]) -> None:
-        missing = [point for point in points if self.library(task, point) is None]
-        self.prepare(task, missing)
-        times = self.rounds(task, [point for point in points if self.library(task, point) is not None])
-        default = point_key(points[0])
-        if default not in times or np.isnan(times[default]).any():
-            return
-        least = {key: float(np.min(values)) for key, values in times.items()}
-        measured = {key: np.array(values) for key, values in times.items()}
-        faster = [
-            point
-            for point in points[1:]
-            if (key := point_key(point)) in measured and is_faster(measured[key], measured[default])
-        ]
-        best = min(faster, key=lambda point: least[point_key(point)], default=points[0])
-        for point in {default: points[0], point_key(best): best}.values():
-            append(self._log, mod, KernelRecord(point, least[point_key(point)]), self.log_target)
-        for made in [made for made in self._libraries if made[0] == id(task)]:
-            self._libraries.pop(made).unlink(missing_ok=True)
-
     def peak(self, choice: Choice) -> float | None:
         """What the machine does at most of a workload's product, a second; None where that is not known."""
         return self._target.peak(choice)
 
     def rounds(self, task: Task, points: Sequence[Decisions]) -> dict[str, list[float]]:
+        """Times of points in turns; what they were compiled to is not needed any more."""
+        self.prepare(task, [point for point in points if self.library(task, point) is None])
+        times = self.turns(task, [point for point in points if self.library(task, point) is not None])
+        for made in [made for made in self._libraries if made[0] == id(task)]:
+            self._libraries.pop(made).unlink(missing_ok=True)
+        return times
+
+    def turns(self, task: Task, points: Sequence[Decisions]) -> dict[str, list[float]]:
         """Times of compiled points in turns, not a number where one failed."""
         times: dict[str, list[float]] = {point_key(point): [] for point in points}
         for _ in range(FINAL_ROUNDS):
@@ -195,23 +152,3 @@ class TimingBench(Bench):
                 break
         self._data[id(task)] = data
         return data
-
-    def _marker(self, task: Task) -> Path:
-        """A file that is there while a task is being tuned, and stays when that is interrupted."""
-        digest = hashlib.sha256(f"{self.core} {task.choice.workload.key}".encode()).hexdigest()
-        return self._log.directory / f".unfinished-{digest[:16]}"
-
-
-def is_faster(times: np.ndarray, default: np.ndarray) -> bool:
-    """Whether rounds in turns show more than noise: the median of the ratios, three of four rounds, and the least of all."""
-    ratios = times / default
-    most = 1 - _MARGIN
-    return bool(np.median(ratios) < most and np.percentile(ratios, 75) < 1 and times.min() < most * default.min())
-
-
-def _touch(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise UserError(f"the tuning log {path.parent} cannot be written ({error.strerror}); give another folder") from error

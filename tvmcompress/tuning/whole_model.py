@@ -14,7 +14,6 @@ from ..passes._tvm import tvm
 from ..passes.lowering.lower_qdq import LowerQDQ, needs_lowering
 from ..targets.base import Artifact, Target
 from ..targets.micro.trial_board import CortexMBoard
-from ..targets.registry import get_target
 from ..targets.remote.artifact import RemoteArtifact
 from ..targets.remote.boards import Boards
 from ..targets.trials.tunable import TunableTarget
@@ -56,13 +55,18 @@ def cycles_of_model(
     return without, with_logs
 
 
-def seconds_of_model(mod: tvm.IRModule, log: Path, threads: int, boards: Boards | None = None) -> tuple[float, float]:
+def seconds_of_model(
+    mod: tvm.IRModule, target: Target, log: LogChoice, threads: int, boards: Boards | None = None
+) -> tuple[float, float]:
     """Seconds of an inference on this machine, or on boards, without and with what a log knows.
 
     Rounds in turns: the median of the first, and the median ratio of the two in one round.
+
+    Raises:
+        RemoteFailure: The model failed on a board.
+        BoardsLostError: All boards are lost.
     """
     times: list[list[float]] = [[], []]
-    target = get_target("x86")
     options = {} if boards is None else boards.do(target.remote_options, "asking a board for its CPU")
     with _builds(mod, target, log, threads=threads, **options) as built:
         artifacts = built if boards is None else [_on(boards, target, artifact) for artifact in built]

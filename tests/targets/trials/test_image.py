@@ -82,7 +82,7 @@ def test_planted_candidates_are_rejected_and_the_others_counted(core, monkeypatc
     outcomes = dict(zip(planted, image.measure(makers, get_target(core).emulator())))
     assert {name: outcome.status for name, outcome in outcomes.items()} == {n: status for n, (_, status) in planted.items()}
     # The call's own few instructions differ with the place of the arguments.
-    assert 0 < outcomes["right"].instructions < 100 * SIZE
-    assert abs(outcomes["right"].instructions - outcomes["right in place"].instructions) <= 4
+    assert 0 < outcomes["right"].cost < 100 * SIZE
+    assert abs(outcomes["right"].cost - outcomes["right in place"].cost) <= 4
     assert all(outcome.reason for outcome in outcomes.values() if outcome.status != "ok")
     assert outcomes["right"].flash_bytes > 4

@@ -12,7 +12,6 @@ import pytest
 from tests.boards import Cluster
 from tests.tvmcompress.cli.running import run
 from tests.tvmcompress.tuning.test_tune import Spoiled, calling, dense, measured, twice
-from tvmcompress.errors import UserError
 from tvmcompress.targets.remote.boards import Boards
 from tvmcompress.targets.remote.tracker import Tracker
 from tvmcompress.tuning.boards import BoardBench
@@ -76,9 +75,3 @@ def test_the_command(cluster: Cluster, board: str, tmp_path: Path, monkeypatch: 
     assert ran.code == 0, ran.err
     assert "3 candidates" in ran.out
     assert "The whole model" in ran.out
-
-
-def test_kernels_of_cortex_are_not_timed(cluster: Cluster, board: str, tmp_path: Path) -> None:
-    boards = Boards(Tracker(cluster.address), board)
-    with pytest.raises(UserError, match="the kernels of cortex-a72 are tuned by the instructions of an emulator"):
-        tune(dense(), "cortex-a72", trials=1, database_dir=tmp_path, boards=boards)

@@ -24,9 +24,9 @@ from tvmcompress.targets.kernels.decisions import Choice
 from tvmcompress.targets.kernels.records import final_decisions, read, workload_module
 from tvmcompress.targets.tuning_log import TuningLog
 from tvmcompress.targets.x86.tuning import X86Tuning
-from tvmcompress.tuning import seconds
-from tvmcompress.tuning.seconds import is_faster
+from tvmcompress.tuning import timed
 from tvmcompress.tuning.tasks import extract_tasks, function_inputs
+from tvmcompress.tuning.timed import is_faster
 from tvmcompress.tuning.tune import tune
 
 
@@ -132,7 +132,7 @@ def test_best_is_kept_and_reused(tmp_path) -> None:
 
 def test_where_nothing_is_clearly_faster_the_cost_is_the_defaults(tmp_path, monkeypatch) -> None:
     # Rounds in turns that never show a gain, whatever single timings say.
-    monkeypatch.setattr(seconds, "is_faster", lambda times, default: False)
+    monkeypatch.setattr(timed, "is_faster", lambda times, default: False)
     first = tune(dense(), Spoiled({}), trials=6, database_dir=tmp_path, workers=1)
     again = tune(dense(), Spoiled({}), trials=6, database_dir=tmp_path, workers=1)
     for (task,) in (first.tasks, again.tasks):
