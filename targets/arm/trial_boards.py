@@ -47,7 +47,7 @@ class CortexABoards:
         """As many programs as there are boards."""
         return max(1, len(self._boards.tracker.servers(self._boards.key)))
 
-    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
+    def support(self, folder: Path, objects: Sequence[bytes]) -> tuple[list[Path], list[str | Path]]:
         """Nothing beside the functions themselves."""
         return [], ["-shared", "-Wl,-Bsymbolic", "-lm"]
 

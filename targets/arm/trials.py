@@ -26,7 +26,7 @@ class CortexAEmulator:
         self.at_once = available_cpus()
         self.prefix = platform_of(description).prefix
 
-    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
+    def support(self, folder: Path, objects: Sequence[bytes]) -> tuple[list[Path], list[str | Path]]:
         """Nothing but the linker's option: the emulator then needs no libraries of the other architecture."""
         return [], ["-static"]
 

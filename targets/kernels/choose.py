@@ -5,11 +5,12 @@ x[l, p] = 1 where layer l takes point p,
 
     minimize   sum of cost[l, p] * x[l, p]
     subject to sum over p of x[l, p] = 1 for each layer l,
-               sum of extra[l, p] * x[l, p] <= what may be spent.
+               sum of extra[l, p] * x[l, p] + sum of bytes[r] * y[r] <= what may be spent and the defaults' routines take,
+               x[l, p] <= y[r] for each routine r that point p calls.
 
 What a point takes beyond the default is never counted too low, though parts of a program are shared: code that is smaller
 counts once, since equal layers may share it, code that is larger for each of them; a call hands over each further workspace;
-functions of the C library may be the first of their kind.
+functions of the C library may be the first of their kind. Routines that kernels share are there once.
 
 Equal layers take the same point, since they share the function. A point may take more workspace than the default only where the
 arena is not larger for it.
@@ -131,11 +132,19 @@ def _within(sites: Sequence[Site], options: Sequence[KernelRecord], largest: int
         return []
     default, *others = options
     room = max(default.workspace_bytes, largest - max(site.alive for site in sites))
-    found, least = [], None
-    for record in sorted(others, key=lambda record: (extra_flash(record, default, len(sites)), record.cost)):
-        if record.workspace_bytes <= room and (least is None or record.cost < least):  # type: ignore[operator]
+    found: list[KernelRecord] = []
+
+    def flash(record: KernelRecord) -> int:
+        return extra_flash(record, default, len(sites))
+
+    def beats(other: KernelRecord, record: KernelRecord) -> bool:
+        """Whether another costs no more, and takes no more flash, even if no other layer shares its routines."""
+        saves = (other.cost or 0.0) <= (record.cost or 0.0)
+        return saves and flash(other) + other.bytes_without(record) <= flash(record)
+
+    for record in sorted(others, key=lambda record: (flash(record), record.cost)):
+        if record.workspace_bytes <= room and not any(beats(other, record) for other in found):
             found.append(record)
-            least = record.cost
     return [default, *found]
 
 
@@ -149,12 +158,17 @@ def _options(sites: Sequence[Site], records: Sequence[KernelRecord]) -> list[Ker
 
 
 def extra_flash(option: KernelRecord, default: KernelRecord, layers: int) -> int:
-    """Bytes of flash that a point takes at most beyond the default, in so many equal layers."""
+    """Bytes of flash that a point takes at most beyond the default, in so many equal layers; without routines."""
     constants = option.constant_bytes - default.constant_bytes
     code = option.flash_bytes - default.flash_bytes - constants
     arguments = _ARGUMENT_BYTES * max(0, option.workspaces - default.workspaces)
-    library = _LIBRARY_BYTES * len(set(option.library) - set(default.library))
+    library = _LIBRARY_BYTES * len(set(option.library) - set(default.library) - {*map(_entry, option.routines.items())})
     return layers * (constants + arguments) + code * (layers if code > 0 else 1) + library
+
+
+def _entry(routine: tuple[str, int]) -> str:
+    """As a record's library has it."""
+    return f"{routine[0]}:{routine[1]}"
 
 
 def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash: int) -> list[Decisions]:
@@ -168,12 +182,24 @@ def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash:
             padding = _PADDING if option is not options[0] and sites[0].choice.workload.family == "helium" else 0
             flash.append(float(extra_flash(option, options[0], len(sites)) + padding))
             rows.append(row)
-    one_each = np.zeros((len(groups), len(costs)))
-    one_each[rows, np.arange(len(costs))] = 1
-    constraints = [LinearConstraint(one_each, 1, 1), LinearConstraint(np.array([flash]), -np.inf, spare_flash)]
+    points = [option for _, options in groups for option in options]
+    sizes = {name: size for option in points for name, size in option.routines.items()}
+    there = {name for _, options in groups for name in options[0].routines}
+    calls = [(at, list(sizes).index(name)) for at, option in enumerate(points) for name in option.routines]
+    one_each = np.zeros((len(groups), len(points) + len(sizes)))
+    one_each[rows, np.arange(len(points))] = 1
+    called = np.zeros((len(calls), len(points) + len(sizes)))
+    for row, (at, routine) in enumerate(calls):
+        called[row, at], called[row, len(points) + routine] = 1, -1
+    spare_flash += sum(sizes[name] for name in there)
+    constraints = [
+        LinearConstraint(one_each, 1, 1),
+        LinearConstraint(np.array([[*flash, *sizes.values()]]), -np.inf, spare_flash),
+        *([LinearConstraint(called, -np.inf, 0)] if calls else []),
+    ]
     result = milp(
-        np.array(costs),
-        integrality=np.ones(len(costs)),
+        np.array([*costs, *[0.0] * len(sizes)]),
+        integrality=np.ones(len(points) + len(sizes)),
         bounds=Bounds(0, 1),
         constraints=constraints,
         options={"time_limit": _SECONDS},

@@ -46,7 +46,8 @@ class KernelRecord:
         workspace_bytes: Of its workspaces.
         constant_bytes: Of its constants.
         workspaces: How many it has.
-        library: The functions of the C library that it calls.
+        library: The functions that it calls: of the C library by name; routines that kernels of a model share by name and
+            bytes, as in `name:568`.
         default: Whether a formula takes it, in the model that was tuned.
     """
 
@@ -58,6 +59,16 @@ class KernelRecord:
     workspaces: int = 0
     library: tuple[str, ...] = ()
     default: bool = False
+
+    @property
+    def routines(self) -> dict[str, int]:
+        """Bytes of the routines that it shares, by name."""
+        parts = (entry.partition(":") for entry in self.library)
+        return {name: int(size) for name, mark, size in parts if mark}
+
+    def bytes_without(self, other: KernelRecord) -> int:
+        """Bytes of the routines that another record does not have."""
+        return sum(size for name, size in self.routines.items() if name not in other.routines)
 
 
 def workload_module(workload: Workload, core: str) -> tvm.IRModule:

@@ -24,6 +24,7 @@ from .artifact import CortexMArtifact
 from .cores import problem
 from .fit import check_fit
 from .float_helpers import with_float_helpers
+from .library_routines import with_routines
 from .project import library_identity, write_firmware, write_project
 from .soft_float import refuse_floats, use_arm_names
 from .trials import CortexMEmulator
@@ -110,6 +111,7 @@ class CortexMTarget(TunableTarget):
             generated = compiled(work, patch_wise)
             if description.fpu:
                 generated = with_float_helpers(generated)
+            generated = with_routines(generated)
             arena = generated.arena.plan
             if not soft_float and not description.fpu:
                 refuse_floats(description, generated.program)

@@ -18,6 +18,7 @@ from ..base import Artifact, TargetDescription
 from ..emulators.tools import run
 from ..trials.execution import Ran, Transport
 from .board import BoardArtifact
+from .library_routines import trial_routines
 from .project import RUNTIME, STACK_BYTES, write_board_script
 from .serial import BAUD, Port, SerialLink, open_port, unframe
 from .trials import OTHER_BYTES
@@ -92,7 +93,7 @@ class CortexMBoard:
         self.most_bytes = min(description.flash_bytes // 2, 1 << 20)
         self.memory_bytes = description.ram_bytes - STACK_BYTES - OTHER_BYTES
 
-    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
+    def support(self, folder: Path, objects: Sequence[bytes]) -> tuple[list[Path], list[str | Path]]:
         """Start-up code, the serial line, the board's own file, and the linker script.
 
         Raises:
@@ -107,6 +108,7 @@ class CortexMBoard:
         (folder / "number.c").write_text(f"#include <stdint.h>\nconst uint32_t trial_program = {_number(folder)}u;\n")
         write_board_script(folder / "board.ld", self.description)
         sources = [folder / name for name in ("startup.c", "trial_serial.c", "number.c", "board.c")]
+        sources += trial_routines(folder, objects)
         return sources, ["-nostartfiles", "-specs=nano.specs", "-T", folder / "board.ld"]
 
     @contextmanager

@@ -11,6 +11,7 @@ from ..base import TargetDescription
 from ..objects import available_cpus
 from ..trials.execution import Ran, Transport, emulate
 from .artifact import emulator_command
+from .library_routines import trial_routines
 from .project import EMULATOR_STACK_BYTES, RUNTIME, write_emulator_script
 
 OTHER_BYTES = 8192
@@ -30,12 +31,13 @@ class CortexMEmulator:
         self.most_bytes = description.emulated_flash_bytes // 2
         self.memory_bytes = description.emulated_ram_bytes - EMULATOR_STACK_BYTES - OTHER_BYTES
 
-    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
-        """Start-up code and linker script."""
+    def support(self, folder: Path, objects: Sequence[bytes]) -> tuple[list[Path], list[str | Path]]:
+        """Start-up code, the routines that candidates call, and the linker script."""
         for name in ("startup.c", "semihosting.h"):
             shutil.copyfile(RUNTIME / name, folder / name)
         write_emulator_script(folder / "emulator.ld", self.description)
-        return [folder / "startup.c"], ["-nostartfiles", "-specs=nano.specs", "-T", folder / "emulator.ld"]
+        sources = [folder / "startup.c", *trial_routines(folder, objects)]
+        return sources, ["-nostartfiles", "-specs=nano.specs", "-T", folder / "emulator.ld"]
 
     def flags(self) -> list[str]:
         """Of the compiler."""

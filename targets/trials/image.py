@@ -29,6 +29,10 @@ _GUARD = 64
 _WORD = 4
 _IN_FLASH = re.compile(r"\.(text|rodata|data)(\.|$)(?!tvm\.fp16)")
 """Sections of an object; not the functions that TVM adds to every one, which nothing calls."""
+_ROUTINE = "tvmcompress_"
+"""Starts the names of functions that kernels share."""
+_FREE = frozenset(["__aeabi_unwind_cpp_pr0"])
+"""What objects name and libraries need not have."""
 _FEW = 8
 """Candidates for which a second program does not pay."""
 _LIMIT = 60.0
@@ -52,8 +56,8 @@ class Emulator(Protocol):
     def at_once(self) -> int:
         """How many programs may run side by side."""
 
-    def support(self, folder: Path) -> tuple[list[Path], list[str | Path]]:
-        """Sources to compile beside a program, written into `folder`, and options of the linker."""
+    def support(self, folder: Path, objects: Sequence[bytes]) -> tuple[list[Path], list[str | Path]]:
+        """Sources to compile beside the object files of candidates, written into `folder`, and options of the linker."""
 
     def flags(self) -> list[str]:
         """Of the compiler."""
@@ -225,7 +229,7 @@ def _build(batch: Mapping[int, CompiledTrial], emulator: Emulator, folder: Path)
     template = "module.c.j2" if emulator.transport == "module" else "trials.c.j2"
     values = {"trials": context, "transport": emulator.transport, "memory_bytes": size, "packed_call": packed_call()}
     source.write_text(_TEMPLATES.get_template(template).render(values))
-    support, options = emulator.support(folder)
+    support, options = emulator.support(folder, [made.content for made in batch.values()])
     program = folder / ("trials.so" if emulator.transport == "module" else "trials.elf")
     command: list[str | Path] = [f"{emulator.prefix}gcc", "-std=gnu11", "-O1", *emulator.flags(), "-I", folder]
     command += [source, data, *support, *objects]
@@ -287,7 +291,20 @@ def _code_bytes(batch: Mapping[int, Any], emulator: Emulator, folder: Path) -> d
             sizes[current] += -(-int(fields[2], 16) // alignment) * alignment
     calls: dict[int, set[str]] = {index: set() for index in batch}
     text = run([f"{emulator.prefix}nm", "-A", "-u", *paths], what="measuring the code", timeout=60, cwd=folder)
+    routines: dict[str, int] | None = None
     for line in text.splitlines():
         path, _, rest = line.partition(":")
-        calls[paths[path]].add(rest.split()[-1])
+        name = rest.split()[-1]
+        if name.startswith(_ROUTINE):
+            routines = _routines(emulator, folder) if routines is None else routines
+            name = f"{name}:{routines[name]}"
+        if name not in _FREE:
+            calls[paths[path]].add(name)
     return {index: (sizes[index], tuple(sorted(calls[index]))) for index in batch}
+
+
+def _routines(emulator: Emulator, folder: Path) -> dict[str, int]:
+    """Bytes of the program's routines, as they lie among others."""
+    text = run([f"{emulator.prefix}nm", "-S", folder / "trials.elf"], what="measuring the code", timeout=60)
+    lines = (fields for line in text.splitlines() if len(fields := line.split()) == 4 and fields[3].startswith(_ROUTINE))
+    return {name: -(-int(size, 16) // _WORD) * _WORD for _, size, _, name in lines}

@@ -56,7 +56,7 @@ class Outcome:
         workspace_bytes: Of its workspaces.
         constant_bytes: Of its constants.
         workspaces: How many it has.
-        library: The functions of the C library that it calls.
+        library: The functions that it calls, as of `kernels.records.KernelRecord`.
         reason: What happened to one that does not count.
     """
 

@@ -218,7 +218,7 @@ def useful_records(records: Sequence[KernelRecord]) -> list[KernelRecord]:
 
     def beaten(record: KernelRecord) -> bool:
         return any(
-            other.flash_bytes <= record.flash_bytes
+            other.flash_bytes + other.bytes_without(record) <= record.flash_bytes
             and other.workspace_bytes <= record.workspace_bytes
             and (other.cost or 0.0) <= (1 + _ALIKE) * (record.cost or 0.0)
             for other in kept

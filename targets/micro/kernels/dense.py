@@ -15,6 +15,7 @@ from tvm.script import tirx as T
 
 from .epilogue import Epilogue
 from .packing import byte_planes, first_plane, pair_parameters, second_plane
+from .routines import dense_routine
 from .words import even_bytes, hidden_zero, load_word, odd_bytes, qadd, smlad
 
 # mypy: ignore-errors
@@ -38,6 +39,8 @@ class Dense:
         unpacked: Whether the input is unpacked once, into a workspace of 2 K bytes.
         late_bias: As of `panel.PanelPlan`.
         one_scale: Whether all channels share one factor, whose words then stand once at the head.
+        routine: Whether a routine computes it, see `routines`: of two pairs, with the input unpacked, and no `late_bias`; the
+            outputs are a multiple of 4.
     """
 
     inputs: int
@@ -48,11 +51,29 @@ class Dense:
     unpacked: bool
     late_bias: bool = False
     one_scale: bool = False
+    routine: bool = False
 
     @property
     def blocks(self) -> int:
         """Rounds of `pairs` pairs that cover all outputs."""
         return -(-self.outputs // (2 * self.pairs))
+
+
+def pack_constants(
+    layer: Dense, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> list[np.ndarray]:
+    """What the function reads, flat int32: (O, K) int8 weights, and what the epilogue needs, from (O,) int32 each."""
+    constants = [pack_weights(layer, weights), pack_parameters(layer, bias, multiplier, shift)]
+    if not layer.routine:
+        return constants
+    # By blocks: what sums start from, the weights, the epilogue's words of each pair where they differ.
+    head, pairs = np.split(constants[1], [2 + (layer.epilogue.words if layer.one_scale else 0)])
+    pairs = pairs.reshape(layer.blocks, 2, -1)
+    starts, factors = (part.reshape(layer.blocks, -1) for part in (pairs[..., :2], pairs[..., 2:]))
+    words = constants[0][_LEAD:].reshape(layer.blocks, -1)
+    stream = np.concatenate([starts, words, factors], axis=1).ravel()
+    counts = np.array([2 * layer.inputs, stream.nbytes, layer.epilogue.zero_point, *head[2:]], np.int32)
+    return [stream, counts]
 
 
 def pack_weights(layer: Dense, weights: np.ndarray) -> np.ndarray:
@@ -87,6 +108,15 @@ def dense(layer: Dense) -> tirx.PrimFunc:
     PARTIAL = CO != NB * TN * 2
 
     ROUNDS = K4 // UK
+    ROUTINE = layer.routine
+    name = dense_routine(SHARED, ep, UK, ROUNDS) if ROUTINE else ""
+    WN = NB * (K4 * 4 + 2 * QW) if ROUTINE else LEAD + NB * K4 * TN * 2
+    QN = 3 + (ep.words if SHARED else 0) if ROUTINE else HEAD + NB * TN * QW
+
+    def multiply(unpacked, w, q, out):
+        """The call of the routine."""
+        places = (T.address_of(buffer[place]) for buffer, place in ((unpacked, LEAD), (w, 0), (out, 0), (q, 0)))
+        return T.evaluate(T.call_extern("int32", name, *places))
 
     def trips(q):
         """Rounds of the inner loop: from memory, so that LLVM does not know them, unless there is but one."""
@@ -106,8 +136,8 @@ def dense(layer: Dense) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def fully_connected(
         x: T.Buffer((K4 * 4,), "int8"),
-        w: T.Buffer((LEAD + NB * K4 * TN * 2,), "int32"),
-        q: T.Buffer((HEAD + NB * TN * QW,), "int32"),
+        w: T.Buffer((WN,), "int32"),
+        q: T.Buffer((QN,), "int32"),
         out: T.Buffer((CO,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
@@ -118,60 +148,63 @@ def dense(layer: Dense) -> tirx.PrimFunc:
             for k in range(K4):
                 unpacked[LEAD + k * 2] = even_bytes(load_word(x, k * 4))
                 unpacked[LEAD + k * 2 + 1] = odd_bytes(load_word(x, k * 4))
-        for n in range(NB):
-            for t in T.unroll(TN):
-                acc[t * 2] = q[HEAD + (n * TN + t) * QW + (1 if LATE else 0)]
-                acc[t * 2 + 1] = q[HEAD + (n * TN + t) * QW + 1]
-            for k0 in range(trips(q)):
-                for ku in T.unroll(UK):
-                    for t in T.unroll(TN):
-                        if UNPACK:
-                            acc[t * 2] = smlad(
-                                unpacked[at(n, k0 * UK + ku) + 1],
-                                w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
-                                smlad(
-                                    unpacked[at(n, k0 * UK + ku)],
-                                    w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2],
-                                    acc[t * 2],
-                                ),
-                            )
-                            acc[t * 2 + 1] = smlad(
-                                unpacked[at(n, k0 * UK + ku) + 1],
-                                even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
-                                smlad(
-                                    unpacked[at(n, k0 * UK + ku)],
-                                    even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2]),
-                                    acc[t * 2 + 1],
-                                ),
-                            )
-                        else:
-                            acc[t * 2] = smlad(
-                                odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
-                                smlad(
-                                    even_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                    w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2],
-                                    acc[t * 2],
-                                ),
-                            )
-                            acc[t * 2 + 1] = smlad(
-                                odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
-                                smlad(
-                                    even_bytes(load_word(x, (k0 * UK + ku) * 4)),
-                                    even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2]),
-                                    acc[t * 2 + 1],
-                                ),
-                            )
-            for t in T.unroll(TN):
-                result[t * 2] = finish(q, n * TN + t, acc[t * 2], acc[t * 2 + 1], 0)
-                result[t * 2 + 1] = finish(q, n * TN + t, acc[t * 2], acc[t * 2 + 1], 1)
-            for t in T.unroll(2 * TN):
-                if PARTIAL:
-                    if n * 2 * TN + t < CO:
+        if ROUTINE:
+            multiply(unpacked, w, q, out)
+        else:
+            for n in range(NB):
+                for t in T.unroll(TN):
+                    acc[t * 2] = q[HEAD + (n * TN + t) * QW + (1 if LATE else 0)]
+                    acc[t * 2 + 1] = q[HEAD + (n * TN + t) * QW + 1]
+                for k0 in range(trips(q)):
+                    for ku in T.unroll(UK):
+                        for t in T.unroll(TN):
+                            if UNPACK:
+                                acc[t * 2] = smlad(
+                                    unpacked[at(n, k0 * UK + ku) + 1],
+                                    w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
+                                    smlad(
+                                        unpacked[at(n, k0 * UK + ku)],
+                                        w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2],
+                                        acc[t * 2],
+                                    ),
+                                )
+                                acc[t * 2 + 1] = smlad(
+                                    unpacked[at(n, k0 * UK + ku) + 1],
+                                    even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
+                                    smlad(
+                                        unpacked[at(n, k0 * UK + ku)],
+                                        even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2]),
+                                        acc[t * 2 + 1],
+                                    ),
+                                )
+                            else:
+                                acc[t * 2] = smlad(
+                                    odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                    w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1],
+                                    smlad(
+                                        even_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                        w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2],
+                                        acc[t * 2],
+                                    ),
+                                )
+                                acc[t * 2 + 1] = smlad(
+                                    odd_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                    even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2 + 1]),
+                                    smlad(
+                                        even_bytes(load_word(x, (k0 * UK + ku) * 4)),
+                                        even_bytes(w[LEAD + ((n * K4 + k0 * UK + ku) * TN + t) * 2]),
+                                        acc[t * 2 + 1],
+                                    ),
+                                )
+                for t in T.unroll(TN):
+                    result[t * 2] = finish(q, n * TN + t, acc[t * 2], acc[t * 2 + 1], 0)
+                    result[t * 2 + 1] = finish(q, n * TN + t, acc[t * 2], acc[t * 2 + 1], 1)
+                for t in T.unroll(2 * TN):
+                    if PARTIAL:
+                        if n * 2 * TN + t < CO:
+                            out[n * 2 * TN + t] = result[t]
+                    else:
                         out[n * 2 * TN + t] = result[t]
-                else:
-                    out[n * 2 * TN + t] = result[t]
 
     # Scalar accesses only, so a small workspace may stay on the stack.
     workspaces = {"unpacked": layer.inputs * 2 + 4 * LEAD} if UNPACK and layer.inputs * 2 + 4 * LEAD > _STACK_BYTES else {"": 0}

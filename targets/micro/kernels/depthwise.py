@@ -21,6 +21,7 @@ from tvm.script import tirx as T
 
 from ...kernels.vectors import i32
 from .epilogue import Epilogue
+from .routines import depthwise_routine
 from .words import even_bytes, hidden_zero, load_word, odd_bytes, pack_bottoms, pack_tops, sadd16, smlabt, smlad, smlatb
 
 # mypy: ignore-errors
@@ -42,6 +43,7 @@ class Depthwise:
         epilogue: How accumulators become outputs.
         band: Output rows made from one unpacked band.
         columns: Outputs of a row that are made at a time, see `tile`; 0 leaves it to a formula.
+        routine: Whether a routine makes the outputs, see `routines`; tiles then divide the rows.
     """
 
     height: int
@@ -56,6 +58,7 @@ class Depthwise:
     epilogue: Epilogue
     band: int
     columns: int = 0
+    routine: bool = False
 
     @property
     def rows(self) -> int:
@@ -86,6 +89,20 @@ class Depthwise:
     def workspace_bytes(self) -> int:
         """Bytes of the unpacked band."""
         return 16 * self.rows * self.row_words
+
+
+def pack_constants(
+    layer: Depthwise, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+) -> list[np.ndarray]:
+    """What the function reads, flat int32: (3, 3, C) int8 weights, and what the epilogue needs, from (C,) int32 each."""
+    words, parameters = pack_weights(weights), pack_parameters(layer, bias, multiplier, shift)
+    if not layer.routine:
+        return [words, parameters]
+    stream = np.concatenate([words.reshape(layer.channels, -1), parameters[_HEAD:].reshape(layer.channels, -1)], axis=1)
+    pitch, row = 4 * layer.row_words, layer.out_width * layer.channels
+    skipped = layer.stride * pitch - 2 * layer.out_width * layer.stride
+    sizes = [pitch, layer.rows * pitch, layer.channels, layer.epilogue.zero_point, layer.band * row, row, skipped]
+    return [stream.ravel(), np.array([*parameters[:_HEAD], *sizes], np.int32)]
 
 
 def pack_weights(weights: np.ndarray) -> np.ndarray:
@@ -120,6 +137,15 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
     CLEAR = LAST + (1 if STRADDLE else 0)
     HAS_CLEAR = NW > CLEAR
     STRIDE1 = S == 1
+    ROUTINE = layer.routine
+    WW = 3 + QW if ROUTINE else 3
+    QN = HEAD + (7 if ROUTINE else C * QW)
+    name = depthwise_routine(S, ep, TILE, OW // TILE) if ROUTINE else ""
+
+    def multiply(planes, w, q, out, c, band):
+        """The call of the routine."""
+        places = ((planes, 0), (w, c * 4 * WW), (out, first_row(band) * OW * C + c * 4), (q, HEAD))
+        return T.evaluate(T.call_extern("int32", name, *(T.address_of(buffer[place]) for buffer, place in places)))
 
     def inner(q):
         """Words that lie wholly inside: unrolled when few; otherwise from memory, so that LLVM does not unroll them."""
@@ -166,8 +192,8 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def depthwise(
         x: T.Buffer((H * W * C,), "int8"),
-        w: T.Buffer((C * 3,), "int32"),
-        q: T.Buffer((HEAD + C * QW,), "int32"),
+        w: T.Buffer((C * WW,), "int32"),
+        q: T.Buffer((QN,), "int32"),
         out: T.Buffer((OH * OW * C,), "int8"),
     ):
         T.func_attr({"tirx.noalias": True})
@@ -225,33 +251,36 @@ def depthwise_3x3(layer: Depthwise) -> tirx.PrimFunc:
                         for j in range(NW):
                             for ch in T.unroll(4):
                                 planes[ch * PLANE + r * NW + j] = i32(ZERO)
-                for ch in range(4):
-                    for ky in T.unroll(3):
-                        taps[ky * 3] = gained(even_bytes(w[(c * 4 + ch) * 3 + ky]))
-                        taps[ky * 3 + 1] = gained(odd_bytes(w[(c * 4 + ch) * 3 + ky]))
-                    for y in range(q[1]):
-                        for j in range(q[0] if OW > TILE else 1):
-                            tile(
-                                q, planes, taps, acc, out,
-                                ch * PLANE + y * S * NW + j * (TILE * S // 2),
-                                c * 4 + ch,
-                                ((first_row(band) + y) * OW + j * TILE) * C + c * 4 + ch,
-                                hidden_zero(j if OW > TILE else y),
-                                TILE,
-                            )  # fmt: skip
-                        if REST > 0:
-                            tile(
-                                q, planes, taps, acc, out,
-                                ch * PLANE + y * S * NW + (OW - REST) * S // 2,
-                                c * 4 + ch,
-                                ((first_row(band) + y) * OW + OW - REST) * C + c * 4 + ch,
-                                hidden_zero(y),
-                                REST,
-                            )  # fmt: skip
+                if ROUTINE:
+                    multiply(planes, w, q, out, c, band)
+                else:
+                    for ch in range(4):
+                        for ky in T.unroll(3):
+                            taps[ky * 3] = gained(even_bytes(w[(c * 4 + ch) * 3 + ky]))
+                            taps[ky * 3 + 1] = gained(odd_bytes(w[(c * 4 + ch) * 3 + ky]))
+                        for y in range(q[1]):
+                            for j in range(q[0] if OW > TILE else 1):
+                                tile(
+                                    q, planes, taps, acc, out,
+                                    ch * PLANE + y * S * NW + j * (TILE * S // 2),
+                                    c * 4 + ch,
+                                    ((first_row(band) + y) * OW + j * TILE) * C + c * 4 + ch,
+                                    hidden_zero(j if OW > TILE else y),
+                                    TILE,
+                                )  # fmt: skip
+                            if REST > 0:
+                                tile(
+                                    q, planes, taps, acc, out,
+                                    ch * PLANE + y * S * NW + (OW - REST) * S // 2,
+                                    c * 4 + ch,
+                                    ((first_row(band) + y) * OW + OW - REST) * C + c * 4 + ch,
+                                    hidden_zero(y),
+                                    REST,
+                                )  # fmt: skip
 
     depthwise = depthwise.with_attr("tvmcompress.workspaces", {"planes": layer.workspace_bytes})
     # With all rows unpacked before any is written, four channels of the output may lie where those of the input lay.
     return depthwise.with_attr("tvmcompress.inplace", 0) if BANDS == 1 and (H, W) == (OH, OW) else depthwise
 
 
-__all__ = ["Depthwise", "depthwise_3x3", "pack_parameters", "pack_weights"]
+__all__ = ["Depthwise", "depthwise_3x3", "pack_constants"]

@@ -134,7 +134,7 @@ def _convolution(
         name, kernel = "_winograd", winograd.WinogradConvolution(conv, plan, residual)
     else:
         name, kernel = "", panel.PanelConvolution(conv, plan, residual)
-    constants = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
+    constants = list(kernel.constants(weight, folded, multiplier, shift))
     if made is not None:
         return Kernel(f"conv2d_add{name}", kernel.function(), [*constants, made[1]], options)
     return Kernel(f"conv2d{name}", kernel.function(), constants, options, repeat=True)
@@ -163,8 +163,7 @@ def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | Non
     layer = depthwise_plan(layer, decided)
     flat, folded, multiplier, shift = _settled(call, weight.reshape(-1, channels).T, bias, multiplier, shift)
     weight = flat.T.reshape(weight.shape)
-    parameters = depthwise.pack_parameters(layer, folded, multiplier, shift)
-    packed = [depthwise.pack_weights(weight[0]), parameters]
+    packed = depthwise.pack_constants(layer, weight[0], folded, multiplier, shift)
     return Kernel("depthwise", depthwise.depthwise_3x3(layer), packed, llvm_options(decided))
 
 
@@ -213,7 +212,7 @@ def _fully_connected(
     layer = dense.Dense(inputs, outputs, epilogue_of(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)
     decided = decide(call, dense_choice(layer))
     layer = dense_plan(layer, decided)
-    constants = [dense.pack_weights(layer, weight), dense.pack_parameters(layer, bias, multiplier, shift)]
+    constants = dense.pack_constants(layer, weight, bias, multiplier, shift)
     return Kernel("dense", dense.dense(layer), constants, llvm_options(decided))
 
 

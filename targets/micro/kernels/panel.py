@@ -19,13 +19,12 @@ from functools import cached_property
 
 import numpy as np
 from tvm import tirx
-from tvm.script import tirx as T
 
 from ...kernels.layers import ConvolutionShape
 from .elementwise import Sum
 from .epilogue import Epilogue
-from .packing import byte_planes, first_plane, int16_words, pair_parameters, second_plane
-from .words import even_bytes, hidden_zero, load_word, odd_bytes, pack_bottoms, qadd, smlad
+from .packing import byte_planes, int16_words, pair_parameters
+from .panel_function import LEAD_WORDS, panel_function
 
 # mypy: ignore-errors
 
@@ -33,10 +32,6 @@ _STACK_BYTES = 264
 """Panels up to this size live on the stack."""
 
 _LONGEST_UNPACKING = 2
-
-_LEAD = 2
-"""Words that nothing is in before weights and panels. With an offset in every address none takes the form of two registers,
-which would keep its load from being paired."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,7 @@ class PanelPlan:
         int16_weights: Whether weights are int16 in flash.
         late_bias: Whether the bias of the first channel of a pair is added at the end, because 256 times it and the sum
             would not fit a word; of byte planes only.
+        routine: Whether a routine multiplies the panel, see `routines`; with `halves`, and without `late_bias`.
     """
 
     source: str
@@ -67,6 +63,7 @@ class PanelPlan:
     halves: bool = False
     int16_weights: bool = False
     late_bias: bool = False
+    routine: bool = False
 
 
 class PanelConvolution:
@@ -101,7 +98,7 @@ class PanelConvolution:
     @property
     def panel_bytes(self) -> int:
         """Bytes of an unpacked panel."""
-        return 8 * self.words * self.plan.pixels + 4 * _LEAD
+        return 8 * self.words * self.plan.pixels + 4 * LEAD_WORDS
 
     @cached_property
     def row_bytes(self) -> int:
@@ -130,8 +127,32 @@ class PanelConvolution:
         panel = {} if self.panel_bytes <= _STACK_BYTES else {"panel": self.panel_bytes}
         return {**panel, **({"source": self.source_bytes} if self.source_bytes else {})}
 
-    def weights(self, weights: np.ndarray) -> np.ndarray:
-        """Pack (O, KH, KW, C) int8 weights, flat int32."""
+    def constants(
+        self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the function reads, flat int32: the weights, and what the epilogue needs behind trip counts.
+
+        Args:
+            weights: (O, KH, KW, C) int8.
+            bias, multiplier, shift: (O,) int32.
+        """
+        packed, parameters = self._weights(weights), self._parameters(bias, multiplier, shift)
+        if not self.plan.routine:
+            return np.concatenate([np.zeros(LEAD_WORDS, np.int32), packed.ravel()]), parameters
+        # By pairs of channels: what sums start from, the weights, the epilogue's words.
+        pairs = parameters[2:].reshape(len(packed), -1)
+        words = packed.transpose(0, 1, 3, 2) if self.plan.int16_weights else packed
+        stream = np.concatenate([pairs[:, :2], words.reshape(len(packed), -1), pairs[:, 2:]], axis=1).ravel()
+        counts = np.array([self.rounds, stream.nbytes, self.conv.epilogue.zero_point], np.int32)
+        return stream, np.concatenate([parameters[:2], counts])
+
+    @property
+    def rounds(self) -> int:
+        """Of the inner loop."""
+        return self.words // self.plan.unroll
+
+    def _weights(self, weights: np.ndarray) -> np.ndarray:
+        """Pack (O, KH, KW, C) int8 weights by pairs of channels, int32."""
         c = self.conv
         rows = weights.reshape(c.out_channels, c.kernel[0], -1)
         full = rows[:, :, : 4 * self.row_words].reshape(c.out_channels, -1)
@@ -139,10 +160,9 @@ class PanelConvolution:
         flat = np.zeros((c.out_channels, 4 * self.words), np.int8)
         flat[:, : full.shape[1]] = full
         flat[:, full.shape[1] : full.shape[1] + rest.shape[1]] = rest
-        packed = int16_words(flat, c.epilogue.gain) if self.plan.int16_weights else byte_planes(flat)
-        return np.concatenate([np.zeros(_LEAD, np.int32), packed.ravel()])
+        return int16_words(flat, c.epilogue.gain) if self.plan.int16_weights else byte_planes(flat)
 
-    def parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def _parameters(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Pack what the epilogue needs, flat int32, behind the trip counts of the inner loop and of that which unpacks.
 
         LLVM hoists, spills and unrolls when it knows a trip count; read from memory it stays unknown.
@@ -150,7 +170,7 @@ class PanelConvolution:
         words = self.conv.epilogue.parameters(multiplier, shift)
         form = "wide" if self.plan.int16_weights else "late" if self.plan.late_bias else "planes"
         packed = pair_parameters(bias, words, form, self.conv.epilogue.gain).ravel()
-        head = [self.words // self.plan.unroll, self.row_words // self.row_unroll]
+        head = [self.rounds, self.row_words // self.row_unroll]
         return np.concatenate([np.array(head, np.int32), packed])
 
     def function(self) -> tirx.PrimFunc:
@@ -158,7 +178,7 @@ class PanelConvolution:
 
         Without a residual the other operand and the constants are not read: any tensor will do.
         """
-        return _build(self)
+        return panel_function(self)
 
     @property
     def inplace_pointwise(self) -> bool:
@@ -170,202 +190,3 @@ class PanelConvolution:
             and (c.out_height, c.out_width) == (c.height, c.width)
             and c.out_channels == c.channels
         )
-
-
-def _build(k: PanelConvolution) -> tirx.PrimFunc:
-    c, plan, ep = k.conv, k.plan, k.conv.epilogue
-    H, W, C, OH, OW, CO = c.height, c.width, c.channels, c.out_height, c.out_width, c.out_channels
-    SH, SW = c.strides
-    KH = c.kernel[0]
-    K4, RW, UK, PX = k.words, k.row_words, plan.unroll, plan.pixels
-    LEAD, ROUNDS, HALVES = _LEAD, K4 // UK, plan.halves
-    N = -(-CO // 2)
-    QW = 2 + 2 * ep.words
-    WIDE, LATE = plan.int16_weights, plan.late_bias
-    WW = 4 if WIDE else 2
-    SOURCE = plan.source
-    COPY = SOURCE != "direct"
-    PITCH, ROWS = k.row_bytes, k.source_rows
-    M = k.walk
-    PANELS = -(-M // PX)
-    STEPS = OH if SOURCE == "strip" else 1
-    ZP = c.input_zero_point
-    REST = k.rest
-    FULL = KH * RW
-    # Bytes of an input row that fall inside the copied rows.
-    COPIED = min(W * C, PITCH - 4 - c.left * C)
-    TAIL = k.words - k.used_words
-    RESTW = k.rest_words
-    HAS_TAIL, HAS_REST = TAIL > 0, REST > 0
-    RU = k.row_unroll
-    SIZE = k.source_bytes if COPY else 4
-
-    ADD = k.residual is not None
-    RN = OH * OW * CO if ADD else H * W * C
-    TN = k.residual.words if ADD else 2 + N * QW
-
-    def pixel(panel, px):
-        # The last panel repeats its last pixel rather than earlier ones, which may be overwritten by now.
-        position = panel * PX + px
-        return T.min(position, M - 1) if M % PX else position
-
-    def place(k, half, px):
-        """Where a word of the panel stands: (k0, k2) or (k1, k3) of four k of a pixel."""
-        return LEAD + (k * 2 * PX + half * PX + px if HALVES else (k * PX + px) * 2 + half)
-
-    def field(n, k, half, px):
-        """The same, bound to the loop over channels: hoisted out of it, loads would be spilled."""
-        return place(k, half, px) + (hidden_zero(n) if ROUNDS == 1 else 0)
-
-    def output(value, skip, constants, index):
-        return k.residual.expression(constants, value, skip[index]) if ADD else value
-
-    def at(step, panel, px, n, which):
-        """Offset of an output."""
-        return (step * OW + pixel(panel, px)) * CO + n * 2 + which
-
-    def base(p):
-        """Offset of a pixel's receptive field in the source."""
-        if SOURCE == "strip":
-            return p * (SW * C)
-        if SOURCE == "direct" and SH == 1 and SW == 1:
-            return p * C
-        return tirx.floordiv(p, OW) * (SH * PITCH) + tirx.floormod(p, OW) * (SW * C)
-
-    def factor(w, n, k, half, which):
-        """A pair of weights of one channel of a pair; the first one's may bear those of the other."""
-        if WIDE:
-            return w[LEAD + ((n * K4 + k) * 2 + which) * 2 + half]
-        word = w[LEAD + (n * K4 + k) * 2 + half]
-        return T.Select(which == 0, word, even_bytes(word))
-
-    def trips(q):
-        """Rounds of the inner loop: from memory, so that LLVM does not know them, unless there is but one."""
-        return 1 if ROUNDS == 1 else q[0]
-
-    def rest_byte(buf, start, index):
-        """Byte `index` of those at the ends of the kernel's rows, as a word.
-
-        Past the last one, where weights are zero, it is the last.
-        """
-        index = tirx.min(index, KH * REST - 1)
-        return buf[start + index // REST * PITCH + 4 * RW + index % REST].astype("int32")
-
-    def rest_pair(buf, start, word, which):
-        """Two of the four bytes of a shared word: (0, 2) or (1, 3)."""
-        return pack_bottoms(rest_byte(buf, start, word * 4 + which), rest_byte(buf, start, word * 4 + which + 2))
-
-    def finish(q, n, acc_a, acc_b, which):
-        """The output of one channel of a pair."""
-        params = [q[2 + n * QW + 2 + 2 * i + which] for i in range(ep.words)]
-        if WIDE:
-            return ep.apply(acc_a if which == 0 else acc_b, params)
-        if which == 1:
-            return ep.apply(second_plane(acc_b, ep.gain), params)
-        first = first_plane(acc_a, acc_b, ep.gain)
-        return ep.apply(qadd(first, q[2 + n * QW]) if LATE else first, params)
-
-    @T.prim_func(s_tir=True)
-    def conv(
-        x: T.Buffer((H * W * C,), "int8"),
-        w: T.Buffer((LEAD + N * K4 * WW,), "int32"),
-        q: T.Buffer((2 + N * QW,), "int32"),
-        skip: T.Buffer((RN,), "int8"),
-        constants: T.Buffer((TN,), "int32"),
-        out: T.Buffer((OH * OW * CO,), "int8"),
-    ):
-        T.func_attr({"tirx.noalias": True})
-        source = T.alloc_buffer((SIZE,), "int8")
-        panel = T.alloc_buffer((LEAD + K4 * PX * 2,), "int32")
-        acc = T.alloc_buffer((2 * PX,), "int32")
-        result = T.alloc_buffer((2 * PX,), "int8")
-        if COPY:
-            for i in range(SIZE // 4):
-                source[T.ramp(i * 4, 1, 4)] = T.broadcast(T.int8(ZP), 4)
-        if SOURCE == "image":
-            for y in range(H):
-                if y + c.top < ROWS:
-                    for i in range(COPIED):
-                        source[(y + c.top) * PITCH + c.left * C + i] = x[y * W * C + i]
-        if HAS_TAIL:
-            for t in range(TAIL * PX * 2):
-                panel[LEAD + (FULL + RESTW) * PX * 2 + t] = 0
-        for step in range(STEPS):
-            if SOURCE == "strip":
-                for ky in range(KH):
-                    if T.And(step * SH + ky - c.top >= 0, step * SH + ky - c.top < H):
-                        for i in range(COPIED // 4):
-                            source[T.ramp(ky * PITCH + c.left * C + i * 4, 1, 4)] = x.vload(
-                                [(step * SH + ky - c.top) * (W * C) + i * 4], "int8x4"
-                            )
-                        for i in T.unroll(COPIED % 4):
-                            source[ky * PITCH + c.left * C + COPIED // 4 * 4 + i] = x[
-                                (step * SH + ky - c.top) * (W * C) + COPIED // 4 * 4 + i
-                            ]
-                    else:
-                        for i in range(PITCH // 4):
-                            source[T.ramp(ky * PITCH + i * 4, 1, 4)] = T.broadcast(T.int8(ZP), 4)
-            for p in range(PANELS):
-                for ky in range(KH):
-                    for i0 in range(q[1] if RW > RU else RW // RU):
-                        for i1 in T.unroll(RU):
-                            for px in T.unroll(PX):
-                                if COPY:
-                                    panel[place(ky * RW + i0 * RU + i1, 0, px)] = even_bytes(
-                                        load_word(source, base(pixel(p, px)) + ky * PITCH + (i0 * RU + i1) * 4)
-                                    )
-                                    panel[place(ky * RW + i0 * RU + i1, 1, px)] = odd_bytes(
-                                        load_word(source, base(pixel(p, px)) + ky * PITCH + (i0 * RU + i1) * 4)
-                                    )
-                                else:
-                                    panel[place(i0 * RU + i1, 0, px)] = even_bytes(
-                                        load_word(x, base(pixel(p, px)) + (i0 * RU + i1) * 4)
-                                    )
-                                    panel[place(i0 * RU + i1, 1, px)] = odd_bytes(
-                                        load_word(x, base(pixel(p, px)) + (i0 * RU + i1) * 4)
-                                    )
-                if HAS_REST:
-                    for px in T.unroll(PX):
-                        for t in T.unroll(RESTW):
-                            panel[place(FULL + t, 0, px)] = rest_pair(source, base(pixel(p, px)), t, 0)
-                            panel[place(FULL + t, 1, px)] = rest_pair(source, base(pixel(p, px)), t, 1)
-                for n in range(N):
-                    for j in T.unroll(2 * PX):
-                        acc[j] = q[2 + n * QW + (1 if LATE else j % 2)]
-                    for k0 in range(trips(q)):
-                        for ku in T.unroll(UK):
-                            if HALVES:
-                                for half in T.unroll(2):
-                                    for px in T.unroll(PX):
-                                        for j in T.unroll(2):
-                                            acc[px * 2 + j] = smlad(
-                                                panel[field(n, k0 * UK + ku, half, px)],
-                                                factor(w, n, k0 * UK + ku, half, j),
-                                                acc[px * 2 + j],
-                                            )
-                            else:
-                                for px in T.unroll(PX):
-                                    for j in T.unroll(2):
-                                        acc[px * 2 + j] = smlad(
-                                            panel[field(n, k0 * UK + ku, 1, px)],
-                                            factor(w, n, k0 * UK + ku, 1, j),
-                                            smlad(
-                                                panel[field(n, k0 * UK + ku, 0, px)],
-                                                factor(w, n, k0 * UK + ku, 0, j),
-                                                acc[px * 2 + j],
-                                            ),
-                                        )
-                    for px in T.unroll(PX):
-                        result[px * 2] = finish(q, n, acc[px * 2], acc[px * 2 + 1], 0)
-                        result[px * 2 + 1] = finish(q, n, acc[px * 2], acc[px * 2 + 1], 1)
-                    for px in T.unroll(PX):
-                        # Sums may lie where their operand lies, so they must not be made twice.
-                        if T.Or(not ADD, p * PX + px < M):
-                            out[at(step, p, px, n, 0)] = output(result[px * 2], skip, constants, at(step, p, px, n, 0))
-                            if n * 2 + 1 < CO:
-                                out[at(step, p, px, n, 1)] = output(result[px * 2 + 1], skip, constants, at(step, p, px, n, 1))
-
-    conv = conv.with_attr("tvmcompress.workspaces", k.workspaces or {"": 0})
-    if ADD:
-        return conv.with_attr("tvmcompress.inplace", 3)
-    return conv.with_attr("tvmcompress.inplace", 0) if k.inplace_pointwise else conv

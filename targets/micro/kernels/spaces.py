@@ -16,10 +16,13 @@ from .dense import Dense
 from .depthwise import LARGEST_TILE, Depthwise
 from .panel import Convolution, PanelConvolution, PanelPlan
 from .plans import is_direct
+from .routines import fits
 from .winograd import WinogradConvolution, WinogradPlan, is_minimal
 
 _LONGEST_ROUND = 24
 _LONGEST_DENSE_ROUND = 64
+_ROUTINE_ROUNDS = (2, 3, 4, 6, 7, 8, 9, 10, 12, 16)
+"""Words in a round of routines: few lengths, which layers can share."""
 _BAND_BYTES = 8192
 _WASTE = 1.2
 """Words in rounds, against those that are needed."""
@@ -41,6 +44,8 @@ def convolution_choice(conv: Convolution, default: Plan, room: int, adds: bool, 
 
     def plans() -> Iterator[Plan]:
         yield from _panels(conv, default, room, exact)
+        if not adds and fits(conv.epilogue) and conv.out_channels % 2 == 0:
+            yield from _panel_routines(conv, default, room, exact and not late)
         yield from _winograds(conv, room)
 
     shape = {**_layer_fields(conv), "adds": adds, "late_bias": late, "exact": exact}
@@ -51,9 +56,14 @@ def convolution_plan(decisions: Decisions, late_bias: bool) -> Plan:
     """The plan of what was decided."""
     d: Any = decisions
     if d["kernel"] == "winograd":
-        return WinogradPlan(d["block"], d["rows"], d["inputs"] == "whole", d["unroll"], d["tile"])
+        return WinogradPlan(d["block"], d["rows"], d["inputs"] == "whole", d["unroll"], d["tile"], _has_routine(d))
     wide = d["weights"] == "halfwords"
-    return PanelPlan(d["source"], d["pixels"], d["unroll"], d["order"] == "halves", wide, late_bias and not wide)
+    late = late_bias and not wide
+    return PanelPlan(d["source"], d["pixels"], d["unroll"], d["order"] == "halves", wide, late, _has_routine(d))
+
+
+def _has_routine(decisions: Decisions) -> bool:
+    return decisions.get("loop") == "routine"
 
 
 def dense_choice(layer: Dense) -> Choice:
@@ -65,16 +75,20 @@ def dense_choice(layer: Dense) -> Choice:
         for unpacked, counts in (("unpacked", (1, 2, 3)), ("packed", (2, 3, 4, 6))):
             for pairs, unroll in itertools.product(counts, rounds):
                 yield {"pairs": pairs, "unroll": unroll, "input": unpacked}
+        if fits(layer.epilogue) and layer.outputs % 4 == 0 and not layer.late_bias:
+            for unroll in (n for n in rounds if n in _ROUTINE_ROUNDS):
+                yield {"pairs": 2, "unroll": unroll, "input": "unpacked", "loop": "routine"}
 
     default = {"pairs": layer.pairs, "unroll": layer.unroll, "input": "unpacked" if layer.unpacked else "packed"}
-    shape = {**fields(layer, "epilogue", "pairs", "unroll", "unpacked"), **layer.epilogue.kind}
+    shape = {**fields(layer, "epilogue", "pairs", "unroll", "unpacked", "routine"), **layer.epilogue.kind}
     return _choice("dense", shape, default, points)
 
 
 def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
     """The layer as was decided."""
     d: Any = decisions
-    return replace(layer, pairs=d["pairs"], unroll=d["unroll"], unpacked=d["input"] == "unpacked")
+    unpacked = d["input"] == "unpacked"
+    return replace(layer, pairs=d["pairs"], unroll=d["unroll"], unpacked=unpacked, routine=_has_routine(d))
 
 
 def depthwise_choice(layer: Depthwise) -> Choice:
@@ -87,15 +101,17 @@ def depthwise_choice(layer: Depthwise) -> Choice:
         for rows, tile in itertools.product(range(1, layer.out_height + 1), tiles):
             if replace(layer, band=rows).workspace_bytes <= most:
                 yield {"band": rows, "tile": tile}
+                if fits(layer.epilogue) and layer.out_width % tile == 0:
+                    yield {"band": rows, "tile": tile, "loop": "routine"}
 
-    shape = {**fields(layer, "epilogue", "input_zero_point", "band", "columns"), **layer.epilogue.kind}
+    shape = {**fields(layer, "epilogue", "input_zero_point", "band", "columns", "routine"), **layer.epilogue.kind}
     return _choice("depthwise", shape, {"band": layer.band, "tile": layer.tile}, points, reduced=True)
 
 
 def depthwise_plan(layer: Depthwise, decisions: Decisions) -> Depthwise:
     """The layer as was decided."""
     d: Any = decisions
-    return replace(layer, band=d["band"], columns=d["tile"])
+    return replace(layer, band=d["band"], columns=d["tile"], routine=_has_routine(d))
 
 
 def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterator[PanelPlan]:
@@ -112,6 +128,17 @@ def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterato
                             yield plan
 
 
+def _panel_routines(conv: Convolution, default: Plan, room: int, planes: bool) -> Iterator[PanelPlan]:
+    most = max(room, workspace_bytes(conv, default))
+    words = PanelConvolution(conv, PanelPlan("strip", 2, 1)).used_words
+    rounds = [n for n in (1, *_ROUTINE_ROUNDS) if n <= words and -(-words // n) * n <= _WASTE * words]
+    for source in ["direct"] if is_direct(conv) else ["strip", "image"]:
+        for pixels, unroll, wide in itertools.product((2, 3), rounds, (False, True) if planes else (True,)):
+            plan = PanelPlan(source, pixels, unroll, True, wide, routine=True)
+            if workspace_bytes(conv, plan) <= most:
+                yield plan
+
+
 def _winograds(conv: Convolution, room: int) -> Iterator[WinogradPlan]:
     c = conv
     tiles = [tile for tile in (2, 4) if is_minimal(c, tile) and c.out_width >= 2 * tile]
@@ -122,8 +149,11 @@ def _winograds(conv: Convolution, room: int) -> Iterator[WinogradPlan]:
             for rows in (n for n in range(1, c.out_height + 1) if c.out_height % n == 0):
                 for whole in (False, True) if rows == c.out_height else (False,):
                     plan = WinogradPlan(block, rows, whole, unroll, tile)
-                    if workspace_bytes(c, plan) <= room:
-                        yield plan
+                    if workspace_bytes(c, plan) > room:
+                        continue
+                    yield plan
+                    if unroll in _ROUTINE_ROUNDS:
+                        yield replace(plan, routine=True)
 
 
 def workspace_bytes(conv: Convolution, plan: Plan) -> int:
@@ -137,7 +167,7 @@ def _decisions(plan: Plan) -> Decisions:
     if isinstance(plan, WinogradPlan):
         inputs = "whole" if plan.whole else "strips"
         sizes = {"block": plan.block, "rows": plan.rows, "unroll": plan.unroll, "tile": plan.tile}
-        return {"kernel": "winograd", "inputs": inputs, **sizes}
+        return {"kernel": "winograd", "inputs": inputs, **sizes, **_loop(plan)}
     return {
         "kernel": "panel",
         "source": plan.source,
@@ -145,7 +175,13 @@ def _decisions(plan: Plan) -> Decisions:
         "unroll": plan.unroll,
         "order": "halves" if plan.halves else "pixels",
         "weights": "halfwords" if plan.int16_weights else "planes",
+        **_loop(plan),
     }
+
+
+def _loop(plan: Plan) -> Decisions:
+    """Who makes the inner loop: LLVM where nothing is said."""
+    return {"loop": "routine"} if plan.routine else {}
 
 
 def _choice(

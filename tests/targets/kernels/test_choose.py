@@ -63,6 +63,43 @@ def test_the_best_within_the_flash(layers: list[tuple[int, list[tuple[int, int]]
     assert extra(tuple(taken)) <= spare
 
 
+NAMES = st.sets(st.sampled_from(["a", "b", "c"]), max_size=2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.lists(st.tuples(POINT, NAMES), min_size=1, max_size=4), min_size=1, max_size=3),
+    st.fixed_dictionaries({name: st.integers(1, 25) for name in "abc"}),
+    st.integers(0, 30),
+)
+def test_routines_are_paid_once(
+    layers: list[list[tuple[tuple[int, int], set[str]]]], sizes: dict[str, int], spare: int
+) -> None:
+    """Those of several layers count once, those of the defaults are there anyway."""
+    sites = [site(number, 1, len(points)) for number, points in enumerate(layers)]
+    records = {
+        made.choice.workload.key: [
+            KernelRecord({"point": i}, cost, flash, 0, library=tuple(f"{name}:{sizes[name]}" for name in sorted(names)))
+            for i, ((cost, flash), names) in enumerate(points)
+        ]
+        for made, points in zip(sites, layers)
+    }
+    decide = decide_together(sites, records, spare)
+    taken = tuple(int(decide(made.call, made.choice)["point"]) for made in sites)
+
+    def cost(combination: tuple[int, ...]) -> int:
+        return sum(points[i][0][0] for i, points in zip(combination, layers))
+
+    def flash(combination: tuple[int, ...]) -> int:
+        called = set().union(*(points[i][1] for i, points in zip(combination, layers)))
+        return sum(points[i][0][1] for i, points in zip(combination, layers)) + sum(sizes[name] for name in called)
+
+    most = flash((0,) * len(layers)) + spare
+    every = itertools.product(*(range(len(points)) for points in layers))
+    assert cost(taken) == min(cost(combination) for combination in every if flash(combination) <= most)
+    assert flash(taken) <= most
+
+
 def test_without_records_the_formula_decides() -> None:
     one = site(0, 1, 3)
     failed = [KernelRecord({"point": 1}, None, 0, 0)]
