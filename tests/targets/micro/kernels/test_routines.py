@@ -108,7 +108,7 @@ def test_fully_connected(inputs: int, outputs: int, one_scale: bool, attrs: dict
     (default,) = tried(site, [site.choice.default])
     outcomes = tried(site, points)
     assert len({name for outcome in outcomes for name in outcome.library if ":" in name}) == len(points) > 1, points
-    assert min(outcome.instructions for outcome in outcomes) < default.instructions
+    assert min(outcome.cost for outcome in outcomes) < default.cost
 
 
 @M4
