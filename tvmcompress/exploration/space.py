@@ -27,7 +27,9 @@ MOST_GROUPS = 16
 _SHARES = (0.9, 0.8, 0.65, 0.5, 0.4, 0.3)
 """Shares of the multiply-accumulates that a search begins with."""
 
-_RATE = 0.006
+_RATE = 0.012
+"""Of the first points that train; at half of it ResNet8 learns less in as many epochs."""
+
 _AUGMENTS = ("", "crop", "flip crop")
 _COLOURS = 3
 _SPENT_FLASH = (0, 4096, 16384, 65536)

@@ -23,17 +23,13 @@ from ..passes._tvm import relax
 from ..passes.graph.rebuild import bindings
 from ..passes.pruning.sparsify import get_masks
 from ..recipe.recipe import FinetuneRecipe, as_finetune_recipe
-from .augment import augment, mix
 from .averaging import Average
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .checkpoint import Checkpoint
-from .features import Features
-from .objective import Objective
+from .lesson import Change, Lesson
 from .rates import find_rate, scheduled
-from .teachers import Hints, Teachers
 
-_EVALUATED_AT_ONCE = 256
 _SMALLEST = 1e-3
 """Parameters whose root mean square is below this, biases of zero for instance, learn as if it were this."""
 _LARGEST_GRADIENT = 5.0
@@ -41,7 +37,6 @@ _STATISTICS = {"relax.nn.batch_norm": (3, 4)}
 """Arguments that are no weights: they follow the data, and a variance must not become negative."""
 
 Progress = Callable[[int, int], None]
-Change = Callable[[list[np.ndarray], np.random.Generator], Sequence[np.ndarray]]
 
 
 class _NotFiniteError(ArithmeticError):
@@ -124,25 +119,7 @@ class Training:
         self._model, self._data, self.recipe = model, data, recipe
         self._network = network
         models = [] if teacher is None else [teacher] if isinstance(teacher, Model) else list(teacher)
-        if recipe.hints and not models:
-            raise UserError("hints are from a teacher's layers; give one (--distill)")
-        if recipe.features and not models:
-            raise UserError("features are those of a teacher; give one (--distill)")
-        self._features = Features(model, models[0]) if recipe.features else None
-        inside = [] if self._features is None else self._features.names
-        network.tap([*recipe.hints, *inside])
-        self._teacher = Teachers(models, [*recipe.hints.values(), *inside]) if models else None
-        self._hints: Hints | None = None
-        self._told: list[Tensor] | None = None
-        self._known = np.zeros(0, bool)
-        self._outputs = 0
-        self._change = change or (None if not recipe.augment else lambda x, rng: [augment(x[0], recipe.augment, rng), *x[1:]])
-        if (
-            recipe.augment
-            and change is None
-            and any(len(spec.shape) != 4 or spec.layout == "NHWC" for spec in model.inputs[:1])
-        ):
-            raise UserError("flips and crops are for images, channels first; leave augment empty for this model")
+        self._lesson = Lesson(model, network, data, models, recipe, change)
         self._weights = {
             name: tensor
             for name, tensor in self._network.tensors.items()
@@ -156,21 +133,19 @@ class Training:
         self._average: Average | None = None
         self._step = max(1, recipe.batch_size // data.specs[0].shape[0]) * data.specs[0].shape[0]
         self._learned, self._held = self._split() if split is None else split
-        self._objective, self._labels = self._prepare()
+        self._lesson.begin(self._held if len(self._held) else self._learned)
+        self._weights |= self._lesson.maps
 
     def fingerprint(self) -> str:
         """Of all that the outcome depends on."""
         digest = hashlib.sha256(self.recipe.model_dump_json().encode())
-        for network in (self._network, *(() if self._teacher is None else self._teacher.networks)):
+        for network in (self._network, *self._lesson.teachers):
             for name, tensor in network.tensors.items():
                 digest.update(name.encode() + tensor.detach().numpy().tobytes())
         some = self._data.pick(np.linspace(0, len(self._data) - 1, min(16, len(self._data)), dtype=np.int64))
         for value in (*some, np.int64(len(self._data))):
             digest.update(value.tobytes())
-        if self._labels is not None:
-            digest.update(self._labels.tobytes())
-        if self._change is not None:
-            digest.update(getattr(self._change, "__qualname__", "").encode())
+        digest.update(self._lesson.told())
         return digest.hexdigest()[:16]
 
     def run(self, checkpoint: Checkpoint | None, on_progress: Progress | None) -> Model:
@@ -220,7 +195,7 @@ class Training:
     def loss(self, indices: np.ndarray) -> float:
         """The mean loss on samples as they are, of what the outputs tell alone."""
         with self._torch.no_grad():
-            total = sum(float(self._loss(part)[0]) * len(part) for part in self._parts(indices))
+            total = sum(float(self._lesson(part)[0]) * len(part) for part in self._lesson.parts(indices))
         return total / len(indices)
 
     def _judge(self, epoch: int, state: dict[str, Any]) -> None:
@@ -237,37 +212,6 @@ class Training:
                 best = {name: value.clone() for name, value in weights.items()}
                 state |= {"best": best, "best_epoch": epoch, "loss": score.loss, "accuracy": score.accuracy}
         self.put(now)
-
-    def _prepare(self) -> tuple[Objective, np.ndarray | None]:
-        with self._torch.no_grad():
-            inputs = self._inputs(self._parts(self._held if len(self._held) else self._learned)[0])
-            outputs = self._network(*inputs)
-            self._outputs = len(outputs)
-            if self._teacher is not None:
-                taught = self._teacher(*inputs)
-                shapes = [[tuple(value.shape[1:]) for value in values] for values in (taught[: len(outputs)], outputs)]
-                inside = len(self.recipe.hints) + (0 if self._features is None else len(self._features.names))
-                if shapes[0] != shapes[1] or len(taught) != len(outputs) + inside:
-                    raise UserError(
-                        f"the teacher's outputs have other shapes than the model's ({shapes[0]} and {shapes[1]} a sample); "
-                        "give one with the same outputs, as the model it was made from"
-                    )
-                if self.recipe.hints:
-                    count = len(self.recipe.hints)
-                    found, wanted = self._network.tapped()[:count], taught[len(outputs) :][:count]
-                    self._hints = Hints(self.recipe.hints, found, wanted)
-                    self._weights |= self._hints.maps
-        objective = Objective(
-            outputs,
-            inputs,
-            labels=self._data.labels is not None,
-            teacher=self._teacher is not None,
-            temperature=self.recipe.temperature,
-            alpha=self.recipe.alpha,
-        )
-        if self._data.labels is None or objective.classes is None:
-            return objective, None
-        return objective, objective.classes.checked(self._data.labels[: len(self._data)], len(self._data))
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         """The samples that are learned from and those held back, which are in the first batch's order."""
@@ -307,7 +251,7 @@ class Training:
         optimizer.zero_grad(set_to_none=True)
         total, count = 0.0, sum(len(indices) for indices in parts)
         for indices in parts:
-            loss = self._loss(indices, rng)[0] * (len(indices) / count)
+            loss = self._lesson(indices, rng)[0] * (len(indices) / count)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise _NotFiniteError(value)
@@ -320,86 +264,21 @@ class Training:
                 self._weights[name].mul_(mask)
         return total
 
-    def _loss(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> tuple[Tensor, int | None]:
-        """The loss of some samples, changed at random where there is chance, and how many are classified right."""
-        inputs = self._inputs(indices, rng)
-        labels = None if self._labels is None else self._torch.from_numpy(self._labels[indices])
-        mixed = rng is not None and self.recipe.mixup > 0 and len(indices) > 1
-        share = 1.0
-        if rng is not None and mixed:
-            share = float(rng.beta(self.recipe.mixup, self.recipe.mixup))
-            inputs = mix(inputs, share)
-        taught = None
-        if self._teacher is not None:
-            with self._torch.no_grad():
-                inside = rng is not None and (self._hints is not None or self._features is not None)
-                changed = rng is not None and (self._change is not None or mixed)
-                taught = self._teacher(*inputs) if changed or inside else self._taught(indices)
-        outputs = self._network(*inputs)
-        own = None if taught is None else taught[: len(outputs)]
-        smoothing = 0.0 if rng is None else self.recipe.label_smoothing
-        loss = self._objective(outputs, inputs=inputs, labels=labels, teacher=own, smoothing=smoothing)
-        if mixed and labels is not None:
-            other = self._objective(outputs, inputs=inputs, labels=labels.flip(0), teacher=own, smoothing=smoothing)
-            loss = share * loss + (1 - share) * other
-        if taught is not None and inside:
-            found, wanted, count = self._network.tapped(), taught[len(outputs) :], len(self.recipe.hints)
-            if self._hints is not None:
-                loss = loss + self.recipe.hint_weight * self._hints(found[:count], wanted[:count])
-            if self._features is not None:
-                loss = loss + self.recipe.features * self._features(found[count:], wanted[count:])
-        return loss, self._objective.correct(outputs, labels)
-
-    def _taught(self, indices: np.ndarray) -> list[Tensor]:
-        """The teacher's outputs for samples as they are, computed once."""
-        assert self._teacher is not None
-        if self._told is None:
-            outputs = self._teacher(*self._inputs(indices))[: self._outputs]
-            if any(len(value) != len(indices) for value in outputs):
-                return outputs
-            self._told = [value.new_zeros((len(self._data), *value.shape[1:])) for value in outputs]
-            self._known = np.zeros(len(self._data), bool)
-        new = indices[~self._known[indices]]
-        for part in self._parts(new):
-            for all_, value in zip(self._told, self._teacher(*self._inputs(part))):
-                all_[self._torch.from_numpy(part)] = value
-        self._known[new] = True
-        rows = self._torch.from_numpy(indices)
-        return [value[rows] for value in self._told]
-
     def _score(self) -> Score:
         if not len(self._held):
             return Score(math.nan, None)
         loss, right = 0.0, 0
         known: int | None = 0
         with self._torch.no_grad():
-            for part in self._parts(self._held):
-                value, known = self._loss(part)
+            for part in self._lesson.parts(self._held):
+                value, known = self._lesson(part)
                 loss += float(value) * len(part)
                 right += known or 0
         return Score(loss / len(self._held), None if known is None else right / len(self._held))
 
-    def _parts(self, indices: np.ndarray) -> list[np.ndarray]:
-        unit = self._data.specs[0].shape[0]
-        step = max(1, _EVALUATED_AT_ONCE // unit) * unit
-        return [indices[start : start + step] for start in range(0, len(indices), step)]
-
-    def _inputs(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> list[Tensor]:
-        values = self._data.pick(indices)
-        if rng is not None and self._change is not None:
-            shapes = [value.shape for value in values]
-            values = [
-                np.ascontiguousarray(value, spec.dtype) for value, spec in zip(self._change(values, rng), self._data.specs)
-            ]
-            if [value.shape for value in values] != shapes:
-                raise UserError(f"samples were changed from shapes {shapes} to {[value.shape for value in values]}; keep them")
-        tensors = [self._torch.from_numpy(value) for value in values]
-        last = self._torch.channels_last
-        return [tensor.contiguous(memory_format=last) if tensor.ndim == 4 else tensor for tensor in tensors]
-
     def _channels_last(self) -> None:
         """Keep kernels as PyTorch's convolutions read them fastest; shapes stay."""
-        for network in (self._network, *(() if self._teacher is None else self._teacher.networks)):
+        for network in (self._network, *self._lesson.teachers):
             for tensor in network.tensors.values():
                 if tensor.ndim == 4:
                     tensor.data = tensor.data.contiguous(memory_format=self._torch.channels_last)

@@ -67,7 +67,7 @@ def test_distillation_is_hintons(model, data, alpha):
     teacher = Model(network(), SPEC).with_params({"c.bias": np.array([1.0, -1.0, 0.5], "float32")})
     training = Training(model, TorchModel(model.module), load_data(data, SPEC), teacher, recipe(temperature=3.0, alpha=alpha))
     indices = np.arange(10)
-    found = float(training._loss(indices)[0].detach())
+    found = float(training._lesson(indices)[0].detach())
     out, told = (torch.tensor(m.run(x[:10])[0]) for m in (model, teacher))
     soft = functional.kl_div((out / 3).log_softmax(1), (told / 3).softmax(1), reduction="batchmean") * 9
     hard = functional.cross_entropy(out, torch.tensor(labels[:10]))
@@ -75,13 +75,13 @@ def test_distillation_is_hintons(model, data, alpha):
     # Without labels what looks like logits may be anything: the squared error.
     unlabelled = Training(model, TorchModel(model.module), load_data(x, SPEC), teacher, recipe(temperature=3.0, alpha=alpha))
     expected = float((out - told).square().mean() / told.square().mean())
-    assert float(unlabelled._loss(indices)[0].detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(unlabelled._lesson(indices)[0].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_probabilities_are_taken_for_what_they_are(model, data):
     soft = network(end=lambda built, y: built.emit(torch_softmax(y)))
     one, two = (Training(m, TorchModel(m.module), load_data(data, SPEC), None, recipe()) for m in (model, Model(soft, SPEC)))
-    losses = [float(training._loss(np.arange(20))[0].detach()) for training in (one, two)]
+    losses = [float(training._lesson(np.arange(20))[0].detach()) for training in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

@@ -27,6 +27,7 @@ from tvmcompress.training.bridge import TorchModel
 from tvmcompress.training.features import Features
 from tvmcompress.training.finetuning import Training
 from tvmcompress.training.label_free import _defaults, learn_from_original
+from tvmcompress.training.lesson import Lesson
 from tvmcompress.training.rates import find_rate, scheduled
 
 from ..cli.running import refused
@@ -207,7 +208,7 @@ def test_labels_are_smoothed_and_mixed(model, data):
     )
     indices = np.arange(12)
     share = float(np.random.default_rng(3).beta(0.7, 0.7))
-    found = float(training._loss(indices, np.random.default_rng(3))[0].detach())
+    found = float(training._lesson(indices, np.random.default_rng(3))[0].detach())
     params = {name: torch.tensor(value) for name, value in model.params.items()}
     mixed = torch.tensor(share * x[:12] + (1 - share) * x[:12][::-1]).float()
     out = by_hand(params, mixed)
@@ -233,7 +234,7 @@ def test_gradients_add_up_over_parts(model, data):
 
 def test_a_loss_that_is_not_finite_ends_training_and_the_best_stays(model, data, monkeypatch):
     tuned = finetune(model, data, epochs=2, batch_size=8, learning_rate=0.01, average=False)
-    original = Training._loss
+    original = Lesson.__call__
     calls = []
 
     def poisoned(self, indices, rng=None):
@@ -241,11 +242,36 @@ def test_a_loss_that_is_not_finite_ends_training_and_the_best_stays(model, data,
         calls.append(rng is not None)
         return (loss * (float("nan") if sum(calls) > 10 and rng is not None else 1.0)), right
 
-    monkeypatch.setattr(Training, "_loss", poisoned)
+    monkeypatch.setattr(Lesson, "__call__", poisoned)
     ended = finetune(model, data, epochs=4, batch_size=8, learning_rate=0.01, average=False)
     assert "ended in epoch 3, where the loss became nan" in ended.provenance[-1]
     assert any((ended.params[name] != value).any() for name, value in model.params.items())
     assert ended.params.keys() == tuned.params.keys()
+
+
+def test_mixed_precision_is_pytorchs_autocast(model, data):
+    """Forwards and backwards as by hand; what is judged, and the weights, are of full precision."""
+    indices = np.arange(20)
+    made = {}
+    for mixed in (False, True):
+        options = recipe(mixed_precision=mixed, learning_rate=0.01)
+        training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, options)
+        loss = training._lesson(indices, np.random.default_rng(0))[0]
+        loss.backward()
+        tensors = training._network.tensors
+        made[mixed] = float(loss.detach()), {name: tensor.grad for name, tensor in tensors.items()}, training.loss(indices)
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert made[True][2] == made[False][2]
+    params = {name: torch.tensor(value, requires_grad=True) for name, value in model.params.items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        out = by_hand(params, torch.tensor(data[0][:20]))
+    expected = functional.cross_entropy(out.float(), torch.tensor(data[1][:20]))
+    expected.backward()
+    assert made[True][0] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert made[True][0] != made[False][0]
+    for name, tensor in params.items():
+        size = float(tensor.grad.abs().max())
+        torch.testing.assert_close(made[True][1][name], tensor.grad, rtol=0, atol=0.02 * size)
 
 
 def test_samples_are_changed_as_a_function_says(model, data):

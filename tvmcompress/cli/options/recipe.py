@@ -141,6 +141,13 @@ class RecipeOptions:
         _training(help="The largest; of adamw relative to the size of the weights (by default found).", metavar="RATE"),
     ] = None
     augment: Annotated[list[str] | None, _training(help="Change images at random: flip, crop (repeatable).")] = None
+    mixed_precision: Annotated[
+        bool | None,
+        _training(
+            help="Compute in bfloat16 while training; faster on processors that have instructions for it.",
+            show_default="no-mixed-precision",
+        ),
+    ] = None
     quantize: Annotated[
         str | None,
         _quantization(
