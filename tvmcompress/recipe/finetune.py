@@ -39,9 +39,9 @@ class FinetuneRecipe(Table):
         features: Above 0 what layers give comes close to what the teacher's layers of the same names give, as a model has them
             that was made from its teacher, with this weight; channels that pruning has removed are left out.
         augment: "flip" and "crop" change images at random.
-        mixed_precision: Whether convolutions and products are computed in bfloat16 in both directions (Micikevicius et al., "Mixed
-            Precision Training", 2018); weights, the loss and what is judged on samples held back stay float32. It pays on
-            processors with instructions for bfloat16 only (AVX-512 BF16, AMX), and without them costs time.
+        mixed_precision: Whether convolutions and products are computed in bfloat16 in both directions (Micikevicius et al.,
+            "Mixed Precision Training", 2018); weights, the loss and what is judged on samples held back stay float32. It pays
+            on processors with instructions for bfloat16 only (AVX-512 BF16, AMX), and without them costs time.
         validation: Share of the samples held back, on which the best epoch is chosen.
         patience: Epochs without a better one after which training ends; by default never, since the last epochs, whose
             rate is small, are often the best.
