@@ -16,8 +16,12 @@ import numpy as np
 from .._tvm import Constant, relax, tirx, tvm
 from ..reference import Context, reference_of, register_reference
 from ..reference.registry import Value
+from .analysis import count_macs
 from .module_params import get_params, input_vars, static_shape
 from .rebuild import bindings
+
+_LARGE = 200_000_000
+"""Multiply-accumulate operations from which on samples run one by one: stacking them gains nothing and takes memory."""
 
 Tap = Callable[[str, np.ndarray], None]
 
@@ -41,6 +45,7 @@ class Interpreter:
         self._dying = self._lifetimes()
         self._compiled: dict[relax.Call, Callable[..., Value]] = {}
         self._batchable: bool | None = None
+        self._large = count_macs(mod) >= _LARGE
 
     def __call__(self, inputs: Sequence[np.ndarray], tap: Tap | None = None) -> list[np.ndarray]:
         """Run on a batch.
@@ -58,9 +63,7 @@ class Interpreter:
         batch = self._check(inputs)
         if batch == 1:
             return self._run(inputs, 1, tap)
-        if self._batchable is None:
-            self._batchable = self._try_batch(inputs, batch)
-        if self._batchable:
+        if not self._large and self.takes_batches(inputs):
             return self._run(inputs, batch, tap)
         samples = [self._run(sample, 1, tap) for sample in _samples(inputs, batch)]
         return [np.concatenate([sample[index] for sample in samples]) for index in range(len(samples[0]))]

@@ -7,14 +7,22 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from .._tvm import tvm
+from .._tvm import relax, tvm
 from ..errors import UserError
 from ..graph.interpreter import Interpreter
+from ..graph.module_params import input_vars
+from ..graph.rebuild import bindings
 from ..numbers.affine import Range
+from ..numbers.histogram import Histogram
 from .observers import Observer, make_observer
 
 Batch = Sequence[np.ndarray]
 Progress = Callable[[int], None]
+Statistics = Callable[[Batch], Mapping[str, Histogram | None]]
+"""What values tensors take on a batch, by name; None where some are not finite."""
+MakeStatistics = Callable[[tvm.IRModule, Mapping[str, bool]], Statistics | None]
+"""Compiles a model for that: given the float32 tensors to look at, and whether the histogram of each is wanted besides its
+extremes; None where it cannot."""
 
 # Samples that are run at a time.
 _CHUNK = 32
@@ -29,6 +37,7 @@ def calibrate(
     overrides: Mapping[str, tuple[str, Mapping[str, float]]] | None = None,
     tensors: Collection[str] | None = None,
     on_progress: Progress | None = None,
+    statistics: MakeStatistics | None = None,
 ) -> dict[str, Range]:
     """Run samples through a model and choose a range for each tensor.
 
@@ -43,6 +52,8 @@ def calibrate(
             that fits counts.
         tensors: Names of the tensors to watch; by default those that `Quantize` quantizes.
         on_progress: Called with the number of samples done so far.
+        statistics: Runs the model compiled, which pays where samples times operations are many; without it, and where an
+            observer asks for values themselves, it runs in NumPy. Ranges are the same up to the rounding of sums.
 
     Returns:
         The range of every tensor watched, by the name of its variable.
@@ -62,15 +73,7 @@ def calibrate(
         kind, its_options = next(choice for pattern, choice in choices if fnmatchcase(name, pattern))
         observers[name] = make_observer(kind, **its_options)
 
-    def tap(name: str, value: np.ndarray) -> None:
-        if name not in observers or value.size == 0 or not np.issubdtype(value.dtype, np.floating):
-            return
-        # A sum is finite only if all values are, or nearly so; the exact test is made only when it is not.
-        if not np.isfinite(value.sum(dtype=np.float64)) and not np.isfinite(value).all():
-            raise UserError(f"tensor {name} takes values that are not finite; check the model's weights and the samples")
-        observers[name].update(value)
-
-    interpreter = Interpreter(mod)
+    see = _compiled(mod, observers, statistics) or _interpreted(mod, observers)
     done = 0
     for batch in batches:
         arrays = _arrays(batch)
@@ -80,7 +83,7 @@ def calibrate(
         samples = len(arrays[0]) if arrays and arrays[0].ndim else 0
         for start in range(0, samples, _CHUNK):
             try:
-                interpreter([array[start : start + _CHUNK] for array in arrays], tap)
+                see([array[start : start + _CHUNK] for array in arrays])
             except UserError:
                 raise
             except ValueError as error:
@@ -91,6 +94,63 @@ def calibrate(
     if done == 0:
         raise UserError("calibration needs at least one sample, and none were given")
     return {name: found.range() for name, found in observers.items()}
+
+
+def _interpreted(mod: tvm.IRModule, observers: Mapping[str, Observer]) -> Callable[[Batch], None]:
+    """Runs a batch in NumPy and shows it to the observers."""
+    interpreter = Interpreter(mod)
+    extremes: dict[str, tuple[float, float]] = {}
+
+    def tap(name: str, value: np.ndarray) -> None:
+        if name not in observers or value.size == 0 or not np.issubdtype(value.dtype, np.floating):
+            return
+        low, high = float(value.min()), float(value.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise _not_finite(name)
+        if observers[name].reads == "extremes":
+            # A network may run its samples one by one; the batch is seen as a whole.
+            known = extremes.get(name, (low, high))
+            extremes[name] = min(low, known[0]), max(high, known[1])
+        else:
+            observers[name].update(value)
+
+    def see(batch: Batch) -> None:
+        extremes.clear()
+        interpreter(batch, tap)
+        for name, ends in extremes.items():
+            observers[name].see(Histogram.of_extremes(*ends))
+
+    return see
+
+
+def _compiled(
+    mod: tvm.IRModule, observers: Mapping[str, Observer], make: MakeStatistics | None
+) -> Callable[[Batch], None] | None:
+    """Runs a batch compiled and shows the observers what was counted; None where they ask for more."""
+    if make is None or any(observer.reads == "values" for observer in observers.values()):
+        return None
+    tensors = {}
+    for var in [*input_vars(mod["main"]), *(var for var, _ in bindings(mod["main"]))]:
+        if var.name in observers and isinstance(var.ty, relax.TensorType) and "float" in str(var.ty.dtype):
+            if str(var.ty.dtype) != "float32":
+                return None
+            tensors[var.name] = observers[var.name].reads == "histogram"
+    statistics = make(mod, tensors) if tensors else None
+    if statistics is None:
+        return None
+
+    def see(batch: Batch) -> None:
+        for name, found in statistics(batch).items():
+            if found is None:
+                raise _not_finite(name)
+            if found.count:
+                observers[name].see(found)
+
+    return see
+
+
+def _not_finite(name: str) -> UserError:
+    return UserError(f"tensor {name} takes values that are not finite; check the model's weights and the samples")
 
 
 def _arrays(batch: Batch) -> list[np.ndarray]:

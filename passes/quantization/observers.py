@@ -1,12 +1,14 @@
 """Observers: from the values that a tensor takes to the range it is quantized in.
 
-An observer sees one tensor's values batch by batch and keeps memory of fixed size.
+An observer sees one tensor's values batch by batch and keeps memory of fixed size. Those that need no more than the extremes or
+the histogram of a batch can also be given that, by whoever has counted while the values were at hand.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -17,11 +19,21 @@ from ..plugins.registry import Registry
 
 
 class Observer(ABC):
-    """Watches one tensor."""
+    """Watches one tensor.
+
+    Attributes:
+        reads: What it needs of a batch: the values themselves, or only their extremes or histogram, for `see`.
+    """
+
+    reads: ClassVar[Literal["values", "extremes", "histogram"]] = "values"
 
     @abstractmethod
     def update(self, values: np.ndarray) -> None:
         """See one batch of finite float values."""
+
+    def see(self, batch: Histogram) -> None:
+        """See one batch by its histogram; of those that read extremes alone its counts are not looked at."""
+        raise NotImplementedError(f"{type(self).__name__} needs the values themselves")
 
     @abstractmethod
     def range(self) -> Range:
@@ -60,12 +72,20 @@ def make_observer(name: str, **options: float) -> Observer:
 class MinMax(Observer):
     """The smallest and the largest value."""
 
+    reads = "extremes"
+
     def __init__(self) -> None:
         self._range: Range | None = None
 
     def update(self, values: np.ndarray) -> None:
         """See one batch."""
-        low, high = float(values.min()), float(values.max())
+        self._see(float(values.min()), float(values.max()))
+
+    def see(self, batch: Histogram) -> None:
+        """See one batch by its extremes."""
+        self._see(*batch.ends)
+
+    def _see(self, low: float, high: float) -> None:
         known = self._range
         self._range = Range(low, high) if known is None else Range(min(known.low, low), max(known.high, high))
 
@@ -82,6 +102,8 @@ class MovingAverage(Observer):
         momentum: Weight of a new batch, in (0, 1].
     """
 
+    reads = "extremes"
+
     def __init__(self, momentum: float = 0.1) -> None:
         if not 0 < momentum <= 1:
             raise UserError(f"the momentum of a moving average must be in (0, 1], got {momentum}")
@@ -90,7 +112,13 @@ class MovingAverage(Observer):
 
     def update(self, values: np.ndarray) -> None:
         """See one batch."""
-        low, high = float(values.min()), float(values.max())
+        self._see(float(values.min()), float(values.max()))
+
+    def see(self, batch: Histogram) -> None:
+        """See one batch by its extremes."""
+        self._see(*batch.ends)
+
+    def _see(self, low: float, high: float) -> None:
         if self._range is not None:
             low = self._range.low + self.momentum * (low - self._range.low)
             high = self._range.high + self.momentum * (high - self._range.high)
@@ -104,12 +132,18 @@ class MovingAverage(Observer):
 class HistogramObserver(Observer):
     """An observer that decides on a histogram."""
 
+    reads = "histogram"
+
     def __init__(self) -> None:
         self.histogram = Histogram()
 
     def update(self, values: np.ndarray) -> None:
         """See one batch."""
         self.histogram.add(values)
+
+    def see(self, batch: Histogram) -> None:
+        """See one batch by its histogram."""
+        self.histogram.merge(batch)
 
 
 @register_observer("percentile")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from .registry import Context, Value, ints, register_reference
 
-# Bytes of unfolded windows held at a time.
+# Bytes of unfolded windows held at a time: of many samples, and of a part of one, which then stays in a cache.
 _UNFOLD_LIMIT = 48 << 20
+_PART_LIMIT = 4 << 20
 # The spatial axes of a layout, by rank.
 _SPATIAL = {3: "W", 4: "HW", 5: "DHW"}
 
@@ -45,17 +47,22 @@ def convolve(
     if groups == c and w.shape[1] == 1 and w.shape[0] == c:
         return _depthwise(windows, w, rank)
     positions, depth = int(np.prod(out_spatial)), c // groups * int(np.prod(w.shape[2:]))
-    out = np.empty((n, w.shape[0], positions), x.dtype)
+    out = np.empty((n, w.shape[0], *out_spatial), x.dtype)
     matrix = w.reshape(groups, w.shape[0] // groups, depth)
-    # One product over all samples: small ones, one a sample, are slow where BLAS has several threads.
+    # One product over many samples: small ones, one a sample, are slow where BLAS has several threads.
     order = (1, *range(2 + rank, 2 + 2 * rank), 0, *range(2, 2 + rank))
-    step = max(1, _UNFOLD_LIMIT // max(1, positions * depth * groups * x.itemsize))
+    size = max(1, positions * depth * groups * x.itemsize)
+    step, rows = max(1, _UNFOLD_LIMIT // size), out_spatial[0]
+    if size > _PART_LIMIT:
+        step, rows = 1, max(1, out_spatial[0] * _PART_LIMIT // size)
     for start in range(0, n, step):
-        part = windows[start : start + step]
-        columns = part.transpose(order).reshape(groups, depth, len(part) * positions)
-        product = np.matmul(matrix, columns).reshape(w.shape[0], len(part), positions)
-        out[start : start + step] = product.transpose(1, 0, 2)
-    return out.reshape(n, w.shape[0], *out_spatial)
+        for row in range(0, out_spatial[0], rows):
+            part = windows[start : start + step, :, row : row + rows]
+            shape = (len(part), *part.shape[2 : 2 + rank])
+            columns = part.transpose(order).reshape(groups, depth, math.prod(shape))
+            product = np.matmul(matrix, columns).reshape(w.shape[0], *shape)
+            out[start : start + step, :, row : row + rows] = product.swapaxes(0, 1)
+    return out
 
 
 def _depthwise(windows: np.ndarray, w: np.ndarray, rank: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from .kernels.functions import FUNCTIONS
 from .kernels.lookup import legalize_lookup
 from .kernels.rows import ROWS
 from .kernels.select import select_kernels
+from .kernels.statistics import legalize_statistics
 from .kernels.tiles import legalize as legalize_tiles
 
 
@@ -50,7 +51,11 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
     return tvm.transform.Sequential(passes)(mod)
 
 
-_BUILT = {"tvmcompress.x86_tile_conv2d": legalize_tiles, "tvmcompress.x86_qlut": legalize_lookup}
+_BUILT = {
+    "tvmcompress.x86_tile_conv2d": legalize_tiles,
+    "tvmcompress.x86_qlut": legalize_lookup,
+    "tvmcompress.x86_statistics": legalize_statistics,
+}
 _DEFINITIONS = {**LEGALIZE, **FUNCTIONS, **ROWS, **_BUILT}
 
 

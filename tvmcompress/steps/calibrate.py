@@ -16,6 +16,7 @@ from ..passes.repair.smooth_scales import FAR_APART, gains_far_apart
 from ..recipe.quantize import QuantizeRecipe
 from ..recipe.steps import CalibrateRecipe, RepairRecipe
 from .base import Context, Need, State, Step
+from .compiled import compiled_statistics
 from .progress import ProgressReporter
 from .repair import Repair
 
@@ -93,6 +94,7 @@ def find_ranges(
             },
             tensors=tensors,
             on_progress=lambda done: progress.update("calibrate", done, len(data)),
+            statistics=compiled_statistics(model.module, tensors, len(data)),
         )
         describe(f"{len(ranges)} tensors on {len(data)} samples, {options.observer}")
     return ranges

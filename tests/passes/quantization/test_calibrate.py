@@ -80,6 +80,15 @@ def test_memory_does_not_grow_with_the_number_of_samples(observer: str) -> None:
     assert peaks[1] < peaks[0] + 100_000
 
 
+def test_averages_are_of_batches_where_samples_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [samples(SHAPE, count=6, seed=seed) for seed in range(3)]
+    stacked = calibrate(_net(), batches, "moving_average")
+    monkeypatch.setattr("tvmcompress.passes.graph.interpreter._LARGE", 1)
+    alone = calibrate(_net(), batches, "moving_average")
+    for name, found in alone.items():
+        assert (found.low, found.high) == pytest.approx((stacked[name].low, stacked[name].high), rel=1e-5)
+
+
 def test_observers_by_pattern() -> None:
     batches = [samples(SHAPE, seed=seed) for seed in range(3)]
     averaged = calibrate(_net(), batches, "moving_average", options={"momentum": 0.5})

@@ -41,6 +41,28 @@ def test_histogram_counts_everything_while_it_grows(seed: int, growth: float) ->
     assert len(centres) <= 128
 
 
+@given(
+    seed=st.integers(0, 10_000),
+    cuts=st.lists(st.integers(0, 300), max_size=4),
+    scales=st.lists(st.sampled_from([0.0, 1e-30, 0.3, 1.0, 70.0]), min_size=5, max_size=5),
+)
+@settings(max_examples=50, deadline=None)
+def test_histogram_does_not_depend_on_the_division_into_batches(seed: int, cuts: list[int], scales: list[float]) -> None:
+    values = np.random.default_rng(seed).standard_normal(300).astype(np.float32)
+    parts = [part * np.float32(scale) for part, scale in zip(np.split(values, sorted(cuts)), scales)]
+    whole, added, merged = Histogram(), Histogram(), Histogram()
+    whole.add(np.concatenate(parts))
+    for part in parts[::-1]:
+        added.add(part)
+        alone = Histogram()
+        alone.add(part)
+        merged.merge(alone)
+    for other in (added, merged):
+        assert (other.low, other.high, other.count, other.zeros) == (whole.low, whole.high, whole.count, whole.zeros)
+        for one, two in zip(whole.bins(), other.bins()):
+            np.testing.assert_array_equal(one, two)
+
+
 def test_min_max() -> None:
     assert _seen("minmax", np.array([1.0, 2.0]), np.array([-3.0, 0.5])) == Range(-3.0, 2.0)
 
