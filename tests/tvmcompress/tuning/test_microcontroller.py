@@ -92,7 +92,8 @@ def test_cycles_decide_for_the_board_and_for_no_other(source, tmp_path, monkeypa
     assert cycles == pytest.approx(result.model_best, rel=2e-3)
     assert result.model_best <= 1.002 * result.model_default
     made = {(BOARD, "tuned"): kernels(tmp_path / "taken")}
-    for name, how, choice in ((BOARD, "untuned", False), ("cortex-m4", "tuned", log.directory), ("cortex-m4", "untuned", False)):
+    others = ((BOARD, "untuned", False), ("cortex-m4", "tuned", log.directory), ("cortex-m4", "untuned", False))
+    for name, how, choice in others:
         get_target(name).build(mod, tmp_path / name / how, tuning_log=choice)
         made[name, how] = kernels(tmp_path / name / how)
     assert made["cortex-m4", "tuned"] == made["cortex-m4", "untuned"]
