@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ class GroupSurgery:
         kept: The units kept, ascending.
         members: For each parameter and axis ("conv1.weight:0") the positions removed, in the unpruned model.
         reason: How the units were chosen.
+        merged: For parameters and axes that make units, the position kept of each that others were folded into: the positions
+            that it is a mean of and their weights, which add up to one.
     """
 
     name: str
@@ -34,6 +36,38 @@ class GroupSurgery:
     kept: list[int]
     members: dict[str, list[int]]
     reason: str = ""
+    merged: dict[str, list[tuple[int, list[int], list[float]]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels that are left of a tensor, in terms of the unpruned model's.
+
+    Attributes:
+        positions: Where they stood, ascending, int64.
+        means: By position, those that were folded: the channels that each is the mean of, and their weights.
+    """
+
+    positions: np.ndarray
+    means: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+
+    def matrix(self, size: int) -> np.ndarray:
+        """Of `size` channels of the unpruned model the combinations that are left, float32 (channels left, size)."""
+        found = np.zeros((len(self.positions), size), np.float32)
+        for row, position in enumerate(self.positions.tolist()):
+            for origin, weight in self.means.get(position, {position: 1.0}).items():
+                found[row, origin] = weight
+        return found
+
+    def of(self, value: np.ndarray, axis: int) -> np.ndarray:
+        """A tensor of the unpruned model as it is wanted from the pruned one."""
+        taken = value.take(self.positions, axis)
+        for row, position in enumerate(self.positions.tolist()):
+            if position in self.means:
+                origins, weights = zip(*self.means[position].items())
+                mean = np.tensordot(np.asarray(weights, value.dtype), value.take(origins, axis), (0, axis))
+                np.moveaxis(taken, axis, 0)[row] = mean
+        return taken
 
 
 @dataclass(frozen=True)
@@ -74,6 +108,22 @@ class SurgeryReport:
             for (name, axis), positions in self.removed_positions().items()
         }
 
+    def means(self) -> dict[tuple[str, int], dict[int, dict[int, float]]]:
+        """What was folded, for each (parameter, axis) of those that make units: for positions of the unpruned model that are
+        left and are no longer themselves, the positions that they are the mean of, and their weights."""
+        found: dict[tuple[str, int], dict[int, dict[int, float]]] = {}
+        for group in self.groups:
+            for member, entries in group.merged.items():
+                name, _, axis = member.rpartition(":")
+                known = found.setdefault((name, int(axis)), {})
+                for kept, positions, weights in entries:
+                    whole: dict[int, float] = {}
+                    for position, weight in zip(positions, weights):
+                        for origin, share in known.get(position, {position: 1.0}).items():
+                            whole[origin] = whole.get(origin, 0.0) + weight * share
+                    known[kept] = whole
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The report in JSON's own types."""
         # `dataclasses.asdict` copies every list element by element, which is slow for long lists of positions.
@@ -82,7 +132,10 @@ class SurgeryReport:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> SurgeryReport:
         """The report that `to_json` has written."""
-        return SurgeryReport(**{**data, "groups": [GroupSurgery(**group) for group in data["groups"]]})
+        groups = [GroupSurgery(**group) for group in data["groups"]]
+        # JSON has lists alone.
+        groups = [replace(g, merged={key: [(*entry,) for entry in made] for key, made in g.merged.items()}) for g in groups]
+        return SurgeryReport(**{**data, "groups": groups})
 
     def then(self, later: SurgeryReport) -> SurgeryReport:
         """This report followed by one on what this one left, told as one in terms of the unpruned model."""
@@ -101,6 +154,10 @@ class SurgeryReport:
                 group.kept,
                 {member: translate(member, positions) for member, positions in group.members.items()},
                 group.reason,
+                {
+                    member: [(translate(member, [kept])[0], translate(member, of), shares) for kept, of, shares in made]
+                    for member, made in group.merged.items()
+                },
             )
             for group in later.groups
         ]

@@ -43,6 +43,7 @@ CRITERIA: Registry[Factory] = Registry(
     lazy={
         "taylor": "tvmcompress.training.criteria:TaylorImportance",
         "fisher": "tvmcompress.training.criteria:FisherImportance",
+        "repaired": "tvmcompress.passes.repair.repaired_damage:RepairedDamage",
     },
 )
 """What makes each criterion."""

@@ -24,6 +24,7 @@ from . import (
     weight_criteria,  # noqa: F401  (they register themselves)
 )
 from .allocation import Allocation, allocate
+from .folding import Clusters, Selector, folded, get_selector, merged_positions
 from .importance import Criterion, Prepared, criterion_name, get_criterion, prepare, score
 
 
@@ -47,6 +48,8 @@ class PruneChannels:
         exclude: Patterns of layers, groups or parameters to leave alone.
         ratios: Ratio by pattern, in [0, 1), where it shall differ.
         min_channels: Channels that every group keeps at least.
+        selection: How units leave: "remove" cuts off those that matter least, "fold" merges as many into those that are
+            alike, "best" does for each group what costs less behind a repair, on samples held back.
 
     Raises:
         UserError: An option is out of range, a pattern matches nothing, or a score is not finite.
@@ -65,8 +68,10 @@ class PruneChannels:
         exclude: Sequence[str] = (),
         ratios: Mapping[str, float] | None = None,
         min_channels: int = 1,
+        selection: str = "remove",
     ) -> None:
         self.name = criterion_name(importance)
+        self.selector = get_selector(selection, samples)
         self.criterion = get_criterion(importance, samples)
         self.allocation = Allocation(
             ratio,
@@ -86,7 +91,8 @@ class PruneChannels:
         criterion = prepare(self.criterion, mod)
         scores = {group.name: score(criterion, group, params) for group in graph.groups}
         units = allocate(graph.groups, scores, self.allocation)
-        return prune(mod, graph, units, f"lowest importance ({self.name}, {self.allocation.scope})")
+        reason = f"lowest importance ({self.name}, {self.allocation.scope})"
+        return prune(mod, graph, units, reason, selector=self.selector)
 
 
 def prune(
@@ -95,6 +101,7 @@ def prune(
     units: Mapping[str, np.ndarray],
     reason: str,
     pass_name: str = "PruneChannels",
+    selector: Selector | None = None,
 ) -> tvm.IRModule:
     """Remove units, and record what went and what could not be considered.
 
@@ -104,18 +111,30 @@ def prune(
         units: The units to remove by group name, at least one staying in each group.
         reason: How they were chosen, for the record.
         pass_name: Whose remarks they are.
+        selector: Folds what it says, as many units as would be removed.
     """
-    pruned = remove_units(mod, graph, units)
+    clusters: dict[str, Clusters] = {}
+    whole = mod
+    if selector is not None and units:
+        clusters, refused = selector(mod, graph, units)
+        whole = add_remarks(folded(mod, graph, clusters), [Remark(pass_name, *entry) for entry in refused.items()])
+        units = {**units, **{name: found.removed for name, found in clusters.items()}}
+    pruned = remove_units(whole, graph, units)
     pruned = add_remarks(pruned, [Remark(pass_name, group.name, _refusal(group)) for group in graph.frozen])
     if pruned is mod or not units:
         return pruned
-    return add_surgery(pruned, record(mod, pruned, graph.groups, units, reason))
+    return add_surgery(pruned, record(mod, pruned, graph.groups, units, reason, clusters))
 
 
 def record(
-    before: tvm.IRModule, after: tvm.IRModule, groups: Sequence[Group], units: Mapping[str, np.ndarray], reason: str
+    before: tvm.IRModule,
+    after: tvm.IRModule,
+    groups: Sequence[Group],
+    units: Mapping[str, np.ndarray],
+    reason: str,
+    clusters: Mapping[str, Clusters],
 ) -> SurgeryReport:
-    """The report of one removal."""
+    """The report of one removal, in part by folding."""
     shapes = {name: list(value.shape) for name, value in get_params(before).items()}
     entries = []
     cut: set[str] = set()
@@ -128,7 +147,9 @@ def record(
         }
         cut.update(name for name, _ in group.members)
         kept = np.setdiff1d(np.arange(group.size), gone)
-        entries.append(GroupSurgery(group.name, group.size, gone.tolist(), kept.tolist(), members, reason))
+        merged = merged_positions(group, clusters[group.name]) if group.name in clusters else {}
+        why = f"{reason}; merged into those kept" if merged else reason
+        entries.append(GroupSurgery(group.name, group.size, gone.tolist(), kept.tolist(), members, why, merged))
     return SurgeryReport(
         entries,
         {name: shape for name, shape in shapes.items() if name in cut},

@@ -23,6 +23,7 @@ from . import (
     weight_criteria,  # noqa: F401  (they register themselves)
 )
 from .allocation import Allocation, allocate
+from .folding import get_selector
 from .importance import Criterion, Prepared, get_criterion, prepare, score
 from .prune_channels import prune
 
@@ -43,6 +44,7 @@ class PruneHeads:
         ratios: Ratio by pattern, in [0, 1), where it shall differ.
         min_heads: Heads that every layer keeps at least.
         samples: Calibration samples for criteria that run the network.
+        selection: How heads leave, see `PruneChannels`.
 
     Raises:
         UserError: An option is out of range, a pattern matches nothing, or a score is not finite.
@@ -58,7 +60,9 @@ class PruneHeads:
         ratios: Mapping[str, float] | None = None,
         min_heads: int = 1,
         samples: Sequence[np.ndarray] | None = None,
+        selection: str = "remove",
     ) -> None:
+        self.selector = get_selector(selection, samples)
         self.criterion = get_criterion(importance, samples)
         if min_heads != int(min_heads) or min_heads < 1:
             raise UserError(f"min_heads must be a whole number of at least 1; {min_heads} is not")
@@ -71,7 +75,8 @@ class PruneHeads:
             return add_remarks(mod, [Remark("PruneHeads", "main", _NO_HEADS)])
         criterion, params = prepare(self.criterion, mod), get_params(mod)
         scores = {group.name: score(criterion, group, params) for group in heads}
-        return prune(mod, graph, allocate(heads, scores, self.allocation), "lowest importance of a head", "PruneHeads")
+        units = allocate(heads, scores, self.allocation)
+        return prune(mod, graph, units, "lowest importance of a head", "PruneHeads", self.selector)
 
 
 def find_heads(mod: tvm.IRModule) -> tuple[ChannelGraph, list[Group]]:

@@ -19,10 +19,11 @@ from ..graph.adopt_module import model_pass
 from ..graph.module_params import get_params
 from .allocation import Allocation, check_patterns, matches, normalize
 from .cost_model import CostModel, Precision
+from .folding import get_selector
 from .importance import Criterion, Prepared, criterion_name, get_criterion, prepare, score
 from .prune_channels import prune
 
-DAMAGES = ("output_energy", "reconstruction", "taylor", "fisher")
+DAMAGES = ("output_energy", "reconstruction", "taylor", "fisher", "repaired")
 """Criteria whose scores are damages, which compare between groups as they are."""
 
 _ROUNDS = 500
@@ -258,8 +259,8 @@ class PruneToBudget:
         max_ram: Bytes that the activations may take at once.
         max_constants: Bytes that weights and biases may take.
         precision: What bytes are counted in: "float32", or "int8" for a network that is quantized afterwards.
-        importance: As for `PruneChannels`. Scores of "output_energy", "reconstruction", "taylor" and "fisher" are damages
-            that compare between groups as they are; others are divided by their group's mean.
+        importance: As for `PruneChannels`. Scores of "output_energy", "reconstruction", "taylor", "fisher" and "repaired" are
+            damages that compare between groups as they are; others are divided by their group's mean.
         samples: Calibration samples for criteria that run the network.
         normalization: Other than that default, see `Allocation`.
         round_to: The number of channels kept is a multiple of this where a group is large enough.
@@ -268,6 +269,7 @@ class PruneToBudget:
         exclude: Patterns of groups to leave alone.
         rounds: In so many steps, each ranking anew what the last has left (as Molchanov et al., 2017, do with training in
             between): later units are no longer judged by a network that is not there any more.
+        selection: How units leave, see `PruneChannels`.
 
     Raises:
         UserError: An option is out of range, a pattern matches nothing, or the budget cannot be met.
@@ -289,6 +291,7 @@ class PruneToBudget:
         min_channels: int = 1,
         exclude: Sequence[str] = (),
         rounds: int = 1,
+        selection: str = "remove",
     ) -> None:
         if rounds != int(rounds) or rounds < 1:
             raise UserError(f"the number of rounds must be a whole number of at least 1; {rounds} is not")
@@ -297,6 +300,7 @@ class PruneToBudget:
         self.precision: Precision = precision
         self.name = criterion_name(importance)
         self.criterion = get_criterion(importance, samples)
+        self.selector = get_selector(selection, samples)
         # Checks what both ways of spreading have in common.
         default = "none" if self.name in DAMAGES else "mean"
         checked = Allocation(
@@ -344,4 +348,5 @@ class PruneToBudget:
             min_channels=self.min_channels,
             exclude=self.exclude,
         )
-        return prune(mod, graph, units, f"least damage for what it saves ({self.name})", "PruneToBudget")
+        reason = f"least damage for what it saves ({self.name})"
+        return prune(mod, graph, units, reason, "PruneToBudget", self.selector)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..graph.float_reference import FloatReference, start
 from ..graph.interpreter import Execution, plain_value
 from ..graph.module_params import attach_params, detach_params, static_shape
 from ..graph.remarks import Remark, add_remarks
-from ..graph.surgery import get_surgery
+from ..graph.surgery import Channels, get_surgery
 from ..graph.view import GraphView
 from ..pruning.sparsify import get_masks
 from .im2col import LayerGeometry
@@ -67,9 +67,11 @@ class Reconstruct:
         original: The module before pruning, parameters attached; layers have the same names in both.
         inputs: Calibration samples, one array an input, axis 0 the samples.
         kept: For each weight the positions of its output axis that pruning kept (axis 0 of a convolution's weight, the last
-            of a matrix product's). A weight that is missing here kept all. By default what `PruneChannels` has recorded.
+            of a matrix product's), or `Channels`, where they are means of several. A weight that is missing here kept all.
+            By default what was recorded when it was pruned.
         ridge: Relative pull towards the pruned weights, see `least_squares.solve`; None chooses it layer by layer on
             samples held back.
+        only: The weights to repair, by name; None for all.
         on_progress: Called with (layers done, layers in all, name of the layer).
 
     Raises:
@@ -80,34 +82,44 @@ class Reconstruct:
         self,
         original: tvm.IRModule,
         inputs: Sequence[np.ndarray],
-        kept: Mapping[str, np.ndarray] | None = None,
+        kept: Mapping[str, np.ndarray | Channels] | None = None,
         *,
         ridge: float | None = None,
+        only: Collection[str] | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         self.original = with_named_params(original)
         self.inputs = list(inputs)
-        self.kept = dict(kept) if kept is not None else None
+        self.kept = None if kept is None else {name: _channels(value) for name, value in kept.items()}
         self.ridge = ridge
+        self.only = only
         self.on_progress = on_progress
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with repaired weights; shapes stay."""
-        kept = self.kept if self.kept is not None else _kept_outputs(mod)
-        return _reconstruct(self.original, mod, self.inputs, kept, self.ridge, self.on_progress)
+        return reconstruct(self.original, mod, self.inputs, self.kept, self.ridge, self.only, self.on_progress)
 
 
-def _reconstruct(
+def _channels(given: np.ndarray | Channels) -> Channels:
+    return given if isinstance(given, Channels) else Channels(np.asarray(given))
+
+
+def reconstruct(
     original: tvm.IRModule,
     pruned: tvm.IRModule,
     inputs: Sequence[np.ndarray],
-    kept: Mapping[str, np.ndarray],
-    ridge: float | None,
-    on_progress: Progress | None,
+    kept: Mapping[str, Channels] | None = None,
+    ridge: float | None = None,
+    only: Collection[str] | None = None,
+    on_progress: Progress | None = None,
 ) -> tvm.IRModule:
+    """What `Reconstruct` does, as a function; its arguments."""
     if not inputs or len(inputs[0]) == 0:
         raise UserError("reconstruction needs calibration samples, and none were given")
+    kept = _kept_outputs(pruned) if kept is None else kept
     layers, norms = _find_layers(pruned), _find_norms(pruned)
+    if only is not None:
+        layers = {var: layer for var, layer in layers.items() if layer.weight.name in only}
     sources = [norm.args[0].name for norm in norms.values()]
     wanted = Counter([*(layer.output for layer in layers.values()), *sources])
     reference = FloatReference(original, inputs, wanted, "reconstructed")
@@ -116,7 +128,9 @@ def _reconstruct(
     bare, params = detach_params(pruned)
     remarks: list[Remark] = []
     done = 0
-    while (upcoming := execution.upcoming()) is not None:
+    left = len(layers) + len(norms)
+    while left and (upcoming := execution.upcoming()) is not None:
+        left -= (upcoming[0] in layers) + (upcoming[0] in norms)
         layer = layers.get(upcoming[0])
         if layer is not None:
             problem = _repair(layer, execution, reference, params, kept, ridge, masks)
@@ -137,7 +151,7 @@ def _repair(
     execution: Execution,
     reference: FloatReference,
     params: dict[str, np.ndarray],
-    kept: Mapping[str, np.ndarray],
+    kept: Mapping[str, Channels],
     ridge: float | None,
     masks: Mapping[str, np.ndarray],
 ) -> str | None:
@@ -151,7 +165,7 @@ def _repair(
     axis = -1 if dense else 1
     outputs = weight.shape[axis] if dense else weight.shape[0]
     if layer.weight.name in kept:
-        wanted = wanted.take(kept[layer.weight.name], axis)
+        wanted = kept[layer.weight.name].of(wanted, axis)
     if wanted.shape[axis] != outputs:
         return "which of its outputs were kept is not known"
     new_weight, new_bias = solve(
@@ -178,7 +192,7 @@ def _restate(
     execution: Execution,
     reference: FloatReference,
     params: dict[str, np.ndarray],
-    kept: Mapping[str, np.ndarray],
+    kept: Mapping[str, Channels],
 ) -> None:
     """Move the statistics of a normalization as its input has moved, and put them into the run."""
     before, after = reference.value(norm.args[0].name), execution.values[norm.args[0]]
@@ -187,7 +201,7 @@ def _restate(
         return
     mean, variance = norm.args[3], norm.args[4]
     if mean.name in kept:
-        before = before.take(kept[mean.name], axis)
+        before = kept[mean.name].of(before, axis)
     if before.shape != after.shape:
         return
     others = tuple(other for other in range(after.ndim) if other != axis)
@@ -197,9 +211,9 @@ def _restate(
         params[var.name] = execution.values[var] = value.astype(params[var.name].dtype)
 
 
-def repaired_outputs(mod: tvm.IRModule, sums: bool = False) -> list[tuple[str, int, tuple[int, ...], np.ndarray | None]]:
-    """The tensors that `Reconstruct` restores, in order: the name, the axis of the channels, the shape, and which of the
-    original's channels are left (int64, ascending; None for all). With `sums` those behind residual additions alone, where
+def repaired_outputs(mod: tvm.IRModule, sums: bool = False) -> list[tuple[str, int, tuple[int, ...], Channels | None]]:
+    """The tensors that `Reconstruct` restores, in order: the name, the axis of the channels, the shape, and what is left of
+    the original's channels (None for all). With `sums` those behind residual additions alone, where
     there are any."""
     kept, found = _kept_outputs(mod), []
     by_name = {var.name: var for var in GraphView(mod).values}
@@ -212,13 +226,14 @@ def repaired_outputs(mod: tvm.IRModule, sums: bool = False) -> list[tuple[str, i
     return found
 
 
-def _kept_outputs(mod: tvm.IRModule) -> dict[str, np.ndarray]:
-    """The positions kept of every weight's output axis, from the record of the pruning."""
+def _kept_outputs(mod: tvm.IRModule) -> dict[str, Channels]:
+    """What is left of every weight's output axis, from the record of the pruning."""
     report = get_surgery(mod)
     if report is None:
         return {}
+    means = report.means()
     return {
-        name: positions
+        name: Channels(positions, means.get((name, axis), {}))
         for (name, axis), positions in report.kept_positions().items()
         if axis == (1 if len(report.shapes[name]) == 2 else 0)
     }

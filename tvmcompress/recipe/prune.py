@@ -28,6 +28,8 @@ class PruneRecipe(Table):
             ("isomorphic").
         importance: Criterion by which channels are ranked; by default "output_energy" with calibration data and "l2"
             without.
+        selection: How units leave: those that matter least are removed ("remove"), as many are merged into those that are alike
+            ("fold"), or each group does what costs less behind the repair, on calibration samples held back ("best").
         normalization: What scores are divided by before those of different groups are compared.
         threshold: Remove the channels that score below this, in the place of a ratio.
         sensitivity: A file of `tvmcompress sensitivity`: groups are compared by what was measured.
@@ -51,6 +53,7 @@ class PruneRecipe(Table):
     heads: float | None = Field(default=None, gt=0, lt=1)
     scope: Literal["local", "global", "isomorphic"] = "local"
     importance: str | None = None
+    selection: Literal["remove", "fold", "best"] = "remove"
     normalization: Literal["mean", "max", "sum", "norm", "none"] | None = None
     threshold: float | None = None
     sensitivity: str | None = None

@@ -76,7 +76,8 @@ class Prune(Step[PruneRecipe]):
     def needs(self) -> frozenset[Need]:
         """Calibration data to rank blocks and for gradients, and for these PyTorch."""
         gradients = self.options.sensitivity is None and gradient_criterion(self.options.importance) is not None
-        needed: set[Need] = {"calibration"} if self.options.blocks or gradients else set()
+        compared = self.options.selection == "best"
+        needed: set[Need] = {"calibration"} if self.options.blocks or gradients or compared else set()
         return frozenset(needed | {"torch"} if gradients else needed)
 
     def key(self, context: Context) -> dict[str, Any]:
@@ -138,6 +139,7 @@ def _remove_heads(model: Model, data: Dataset | None, options: PruneRecipe) -> M
     removal = PruneHeads(
         options.heads,
         importance=_criterion(options.importance or default_importance(data), data),
+        selection=options.selection,
         scope=options.scope,
         samples=_samples(data),
     )
@@ -168,6 +170,7 @@ class _Channels:
             "samples": _samples(data),
             "round_to": options.round_to or context.multiple,
             "min_channels": options.min_channels,
+            "selection": options.selection,
             "exclude": options.exclude,
         }
 

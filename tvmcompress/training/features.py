@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..model import Model
+from ..passes.graph.surgery import Channels
 from ..passes.repair.reconstruct import repaired_outputs
 from .backend import Tensor, load_torch
 
@@ -19,12 +18,12 @@ class _Pair:
     Attributes:
         name: In both networks.
         axis: Of its channels.
-        kept: Which of the teacher's channels are left, int64; None for all.
+        kept: What is left of the teacher's channels; None for all.
     """
 
     name: str
     axis: int
-    kept: np.ndarray | None
+    kept: Channels | None
 
 
 class Features:
@@ -45,11 +44,15 @@ class Features:
             there = theirs.get(name)
             if there is None or len(there) != len(shape):
                 continue
-            left = there if kept is None else tuple(len(kept) if a == axis else n for a, n in enumerate(there))
-            if left[1:] == shape[1:] and (kept is None or kept[-1] < there[axis]):
+            left = there if kept is None else tuple(len(kept.positions) if a == axis else n for a, n in enumerate(there))
+            if left[1:] == shape[1:] and (kept is None or kept.positions[-1] < there[axis]):
                 self._pairs.append(_Pair(name, axis, kept))
         self._sizes: list[Tensor | None] = [None] * len(self._pairs)
-        self._index = [None if pair.kept is None else self._torch.from_numpy(pair.kept) for pair in self._pairs]
+        self._index = [None if pair.kept is None else self._torch.from_numpy(pair.kept.positions) for pair in self._pairs]
+        self._means = [
+            self._torch.from_numpy(pair.kept.matrix(theirs[pair.name][pair.axis])) if pair.kept and pair.kept.means else None
+            for pair in self._pairs
+        ]
 
     @property
     def names(self) -> list[str]:
@@ -65,7 +68,11 @@ class Features:
         """
         total = self._torch.zeros(())
         for place, (pair, index, value, target) in enumerate(zip(self._pairs, self._index, found, wanted)):
-            target = target if index is None else target.index_select(pair.axis, index)
+            means = self._means[place]
+            if means is not None:
+                target = (target.movedim(pair.axis, -1) @ means.T.to(target)).movedim(-1, pair.axis)
+            elif index is not None:
+                target = target.index_select(pair.axis, index)
             size = self._sizes[place]
             if size is None:
                 size = self._sizes[place] = target.square().mean().clamp_min(1e-12)

@@ -20,6 +20,7 @@ prunes = st.builds(
     PruneRecipe,
     ratio=ratios,
     scope=st.sampled_from(["local", "global"]),
+    selection=st.sampled_from(["remove", "fold", "best"]),
     importance=st.text(max_size=8),
     round_to=st.integers(1, 64),
     min_channels=st.integers(1, 8),

@@ -64,6 +64,18 @@ def test_the_default_importance_looks_at_activations(digits_model: Model, calibr
     assert with_data.surgery != without.surgery
 
 
+def test_units_are_folded_where_that_is_wanted(digits_model: Model, calibration: Path) -> None:
+    recipe = {"ratio": 0.5, "importance": "l2", "reconstruct": False}
+    removed, folded = (compress(digits_model, calibration, prune=recipe | {"selection": s}) for s in ("remove", "fold"))
+    assert removed.surgery is not None
+    assert folded.surgery is not None
+    assert removed.surgery.macs_after == folded.surgery.macs_after
+    assert not any(group.merged for group in removed.surgery.groups)
+    assert any(group.merged for group in folded.surgery.groups)
+    with pytest.raises(UserError, match="--calib"):
+        compress(digits_model, prune={"ratio": 0.5, "selection": "best"})
+
+
 def test_blocks_leave_first_and_count_for_the_budget(digits_model: Model, calibration: Path) -> None:
     result = compress(digits_model, calibration, prune={"blocks": 1, "target_macs": 0.5, "reconstruct": False})
     assert result.surgery is not None

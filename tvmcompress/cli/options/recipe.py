@@ -85,7 +85,15 @@ class RecipeOptions:
         str | None,
         _pruning(
             help="What channels are ranked by: output_energy (the default with --calib), l2 (without), l1, reconstruction, "
-            "activation, apoz, fpgm, linf, bn_scale, random, taylor and fisher (these need PyTorch)" + _installed("criteria")
+            "activation, apoz, fpgm, linf, bn_scale, random, repaired (measured), taylor and fisher (these need PyTorch)"
+            + _installed("criteria")
+        ),
+    ] = None
+    selection: Annotated[
+        str | None,
+        _pruning(
+            help="remove what matters least, fold it into what is like it, or best: what costs each layer less.",
+            show_default="remove",
         ),
     ] = None
     sensitivity: Annotated[
