@@ -1,6 +1,10 @@
 """Tuning kernels: how long it takes, and what it and the logs that ship gain.
 
 Usage: python benchmarks/tuning.py [--search ic] [--target cortex-m4] [--targets cortex-m4,cortex-m55] > tuning.md
+       python benchmarks/tuning.py --full LOG --target cortex-m4 [--models ic,kws]
+
+With --full, of logs before they were pruned: what all they know would gain, layer by layer, into tests/targets/full_logs.json,
+which the logs that ship are tested against.
 
 The official MLPerf Tiny int8 models, and the digits example in int8 (`--models resnet20` is quantized from 100 samples).
 Instructions are executed ones under QEMU, which are exact; nothing is pruned. A search starts from nothing: without any log.
@@ -12,6 +16,8 @@ option.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import tempfile
 import time
@@ -25,7 +31,11 @@ from tvmcompress.data.dataset import load_data
 from tvmcompress.model import Model
 from tvmcompress.passes._tvm import tvm
 from tvmcompress.targets.base import Measurement
+from tvmcompress.targets.kernels.choose import decide_together
+from tvmcompress.targets.kernels.decisions import point_key
+from tvmcompress.targets.kernels.records import read, workload_module
 from tvmcompress.targets.registry import get_target
+from tvmcompress.targets.trials.tunable import TunableTarget
 from tvmcompress.targets.tuning_log import LogChoice, TuningLog
 from tvmcompress.tuning.tune import tune
 from tvmcompress.tuning.whole_model import executable
@@ -38,6 +48,7 @@ OFFICIAL = {
 }
 MODELS = ("digits", *OFFICIAL)
 SPENT = 64 << 10
+FULL = Path(__file__).resolve().parents[1] / "tests" / "targets" / "full_logs.json"
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,11 @@ def main() -> None:
     parser.add_argument("--targets", default="cortex-m4,cortex-m55")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--seconds", type=float, default=1500.0)
+    parser.add_argument("--full", type=Path, help="a log with all that was measured for --target")
     options = parser.parse_args()
+    if options.full is not None:
+        write_full(options.full, options.target, options.models.split(","))
+        return
     print("# Tuning", "", (__doc__ or "").split("\n\n")[-1].strip(), "", sep="\n")
     if options.search:
         with tempfile.TemporaryDirectory() as log:
@@ -102,6 +117,40 @@ def search(name: str, target: str, log: Path, seconds: float) -> None:
         what = "the whole model" if spent is None else "the whole model, 64K of flash spent"
         print(f"| {what} | | {without.instructions:,} | {with_log.instructions:,} | {gain(without, with_log)} |")
     print(flush=True)
+
+
+def write_full(directory: Path, target: str, models: list[str]) -> None:
+    """Write down what a log with all records lets the layers of some models cost."""
+    described = get_target(target)
+    assert isinstance(described, TunableTarget)
+    found = json.loads(FULL.read_text()) if FULL.exists() else {}
+    for name in models:
+        sites = described.survey(module(name))
+        keys = [workload_module(site.choice.workload, described.log_key) for site in sites]
+        records = {site.choice.workload.key: read([TuningLog(directory)], key) for site, key in zip(sites, keys)}
+        layers = [
+            {
+                "workload": digest(site.choice.workload.key),
+                "default": digest(point_key(site.choice.default)),
+                "calls": site.count,
+                "alive": site.alive,
+            }
+            for site in sites
+        ]
+        decide = decide_together(sites, records, 0)
+        costs = {key: {point_key(record.decisions): record.cost or 0.0 for record in known} for key, known in records.items()}
+        known = [site for site in sites if point_key(site.choice.default) in costs[site.choice.workload.key]]
+        untuned, full = (
+            sum(site.count * costs[site.choice.workload.key][point_key(point)] for site, point in zip(known, points))
+            for points in ([site.choice.default for site in known], [decide(site.call, site.choice) for site in known])
+        )
+        found.setdefault(target, {})[name] = {"untuned": untuned, "full": full, "layers": layers}
+    FULL.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def digest(text: str) -> str:
+    """Stands for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def spends(target: str) -> bool:

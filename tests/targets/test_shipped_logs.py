@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tvmcompress
+from tests.targets.kernels.test_choose import site as layer_site
 from tvmcompress.data.dataset import load_data
 from tvmcompress.model import Model
 from tvmcompress.targets import get_target
 from tvmcompress.targets.kernels.choose import decide_together
+from tvmcompress.targets.kernels.decisions import Choice, Workload, point_key
 from tvmcompress.targets.kernels.records import read, workload_module, workload_of
 from tvmcompress.targets.trials.tunable import TunableTarget
 from tvmcompress.targets.tuning_log import TuningLog, packaged_log_directory, packaged_targets
@@ -60,6 +65,43 @@ def test_layers_of_the_digits_example_are_decided_by_them(key: str, digits: Mode
     records = {site.choice.workload.key: read([log], workload_module(site.choice.workload, key)) for site in sites}
     decide = decide_together(sites, records, 0)
     assert any(decide(site.call, site.choice) != site.choice.default for site in sites)
+
+
+FULL = json.loads((Path(__file__).parent / "full_logs.json").read_text())
+LEAST = 0.98
+"""Of the gain of all records that a plain build has with those that ship."""
+
+
+@pytest.mark.parametrize(("core", "name"), [(core, name) for core, models in FULL.items() for name in models])
+def test_they_keep_what_all_records_gain(core: str, name: str) -> None:
+    """Against what benchmarks/tuning.py wrote down of the logs before they were pruned; layers are told by their digests."""
+    recorded, log = FULL[core][name], packaged(core)
+    known = {}
+    for mod in log.modules():
+        workload = {key: value for key, value in (workload_of(mod) or {}).items() if key != "core"}
+        text = json.dumps(workload, sort_keys=True, separators=(",", ":"))
+        known[digest(text)] = (Workload(*(workload[part] for part in ("family", "kernel", "shape"))), read([log], mod))
+    sites, records, costs = [], {}, [0.0, 0.0]
+    for number, layer in enumerate(recorded["layers"]):
+        if layer["workload"] not in known:
+            continue
+        workload, found = known[layer["workload"]]
+        points = [record.decisions for record in found]
+        default = next(point for point in points if digest(point_key(point)) == layer["default"])
+        made = layer_site(number, layer["calls"], len(points))
+        choice = Choice(workload, default, lambda points=points: points)  # type: ignore[misc]
+        sites.append(replace(made, choice=choice, alive=layer["alive"]))
+        records[workload.key] = found
+    decide = decide_together(sites, records, 0)
+    for site in sites:
+        by_point = {point_key(record.decisions): record.cost or 0.0 for record in records[site.choice.workload.key]}
+        for index, point in enumerate((site.choice.default, decide(site.call, site.choice))):
+            costs[index] += site.count * by_point[point_key(point)]
+    assert costs[0] - costs[1] >= LEAST * (recorded["untuned"] - recorded["full"]) > 0
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @pytest.mark.skipif(bool(get_target("cortex-m4").missing_tools()), reason="needs the Cortex-M tool chain")
