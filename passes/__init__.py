@@ -37,6 +37,7 @@ from .pruning.prune_heads import PruneHeads
 from .pruning.prune_to_budget import PruneToBudget
 from .pruning.sparsify import Sparsify
 from .quantization.calibrate import calibrate
+from .quantization.dequantize import Dequantize
 from .quantization.observers import list_observers
 from .quantization.quantize import Quantize
 from .repair.correct_bias import CorrectBias
@@ -52,6 +53,7 @@ __all__ = [
     "CompressSparse",
     "ConvertLayout",
     "CorrectBias",
+    "Dequantize",
     "EqualizeLayers",
     "FoldBatchNorm",
     "Group",

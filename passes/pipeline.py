@@ -34,9 +34,9 @@ Samples = Sequence[np.ndarray]
 """One float array for each input of `main`, axis 0 the samples."""
 
 _NAMES = """
-Canonicalize CompressSparse ConvertLayout CorrectBias EqualizeLayers FoldBatchNorm IntegerCore LowerQDQ PruneBlocks
-PruneChannels PruneHeads PruneToBudget Quantize Reconstruct RestoreNormalizations RoundByHessian RoundWeights SmoothScales
-Sparsify SplitProjections
+Canonicalize CompressSparse ConvertLayout CorrectBias Dequantize EqualizeLayers FoldBatchNorm IntegerCore LowerQDQ
+PruneBlocks PruneChannels PruneHeads PruneToBudget Quantize Reconstruct RestoreNormalizations RoundByHessian RoundWeights
+SmoothScales Sparsify SplitProjections
 """
 PASSES: Registry[Callable[..., tvm.transform.Pass]] = Registry(
     "pass", "tvmcompress.passes", lazy={name: f"tvmcompress.passes:{name}" for name in _NAMES.split()}

@@ -77,8 +77,8 @@ def compress(
     usual = asked.recipe_file is None and not plan.entries() and given.calib is not None
     plan = with_default(plan) if usual else plan
     given.check(asked, plan)
-    if not (plan.has("finetune") or plan.has("qat")) and checkpoint is not None:
-        raise UserError("--checkpoint says nothing without --finetune EPOCHS (or --qat)")
+    if not plan.trains and checkpoint is not None:
+        raise UserError("--checkpoint says nothing without --finetune EPOCHS, --qat or --repair-distill")
     targets = build.target or []
     options = build.by_family(targets)
     limited_target(plan, targets)

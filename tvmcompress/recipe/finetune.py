@@ -60,8 +60,8 @@ class FinetuneRecipe(Table):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixup: float = Field(default=0.0, ge=0)
     distill: bool = False
-    temperature: float = Field(default=2.0, gt=0)
-    alpha: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=4.0, gt=0)
+    alpha: float = Field(default=0.9, ge=0, le=1)
     hints: dict[str, str] = Field(default={})
     hint_weight: float = Field(default=1.0, gt=0)
     features: float = Field(default=0.0, ge=0)

@@ -40,7 +40,8 @@ An entry means the same as the table of its name, and takes the same options: "p
 there is calibration data, "quantize" first finds ranges, and chooses precisions where there is a limit. What stands beside it
 as an entry of its own is not done twice: "repair" behind pruning, "calibrate" and "choose_precisions" before "quantize" (their
 options are in `recipe.steps`). Ratios are of what the steps before have left, budgets of the original. Quantization comes
-last, with "qat" behind it.
+last, with "qat" behind it; or "dequantize", which leaves the float network whose weights are the rounded ones, for what works
+on float networks alone, and "quantize" once more.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ from ..errors import UserError
 from ..files.whole_file import whole_file
 from .finetune import FinetuneRecipe
 from .gate import GateRecipe
+from .iterative import IterativeRecipe
 from .prune import BUDGETS, PruneRecipe
 from .quantize import LayerRecipe, QuantizeRecipe
 from .sparsify import SparsifyRecipe
-from .steps import StepEntry
+from .steps import RepairRecipe, StepEntry
 from .table import Table, read_table, read_toml
 
 __all__ = [
@@ -129,6 +131,17 @@ class Recipe(Table):
     def has(self, step: str) -> bool:
         """Whether there is such a step."""
         return any(name == step for name, _ in self.entries())
+
+    @property
+    def trains(self) -> bool:
+        """Whether a step trains, so that there is a state to be kept."""
+        return any(
+            name in ("finetune", "qat")
+            or (isinstance(options, PruneRecipe) and options.distill)
+            or (isinstance(options, RepairRecipe) and options.method == "distill")
+            or (isinstance(options, IterativeRecipe) and options.epochs > 0)
+            for name, options in self.entries()
+        )
 
     @property
     def searches(self) -> bool:

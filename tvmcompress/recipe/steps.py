@@ -42,6 +42,10 @@ class PassRecipe(Table):
     options: dict[str, Any] = Field(default={})
 
 
+class DequantizeRecipe(Table):
+    """Back to float, with the weights that the integers stand for: behind it a quantized network can be pruned."""
+
+
 class CalibrateRecipe(Table):
     """Ranges of activations, which a step "quantize" behind it then need not find.
 
@@ -79,6 +83,7 @@ TABLES: dict[str, type[Table]] = {
     "calibrate": CalibrateRecipe,
     "choose_precisions": QuantizeRecipe,
     "quantize": QuantizeRecipe,
+    "dequantize": DequantizeRecipe,
 }
 """The options of our own steps, by name."""
 

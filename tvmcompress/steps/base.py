@@ -96,6 +96,7 @@ class Step(ABC, Generic[O]):
         reads: The data that it may look at; a cached result counts for the same data only.
         takes_integers: Whether it works on quantized models, too.
         quantizes: Whether what it gives is a quantized model.
+        leaves_integers: Whether what it gives is a float model, though a quantized one came in.
         keeps_ranges: Whether it leaves the float model, and with it the ranges, as they are.
     """
 
@@ -105,6 +106,7 @@ class Step(ABC, Generic[O]):
     reads: ClassVar[frozenset[Data]] = frozenset({"calibration", "training", "search"})
     takes_integers: ClassVar[bool] = False
     quantizes: ClassVar[bool] = False
+    leaves_integers: ClassVar[bool] = False
     keeps_ranges: ClassVar[bool] = False
 
     def __init__(self, options: O) -> None:

@@ -35,8 +35,11 @@ def planned(recipe: Recipe) -> list[Step[Any]]:
     quantized = None
     for step in steps:
         if quantized is not None and not step.takes_integers:
-            raise UserError(f"'{step.name}' works on a float model, so it cannot stand behind '{quantized}'; put that last")
-        quantized = step.name if step.quantizes else quantized
+            raise UserError(
+                f"'{step.name}' works on a float model, so it cannot stand behind '{quantized}'; put that last, "
+                "or 'dequantize' between"
+            )
+        quantized = step.name if step.quantizes else None if step.leaves_integers else quantized
     return steps
 
 

@@ -21,6 +21,7 @@ STEPS: Registry[type[Step[Any]]] = Registry(
         "calibrate": "tvmcompress.steps.calibrate:Calibrate",
         "choose_precisions": "tvmcompress.search.choose_precisions:ChoosePrecisions",
         "quantize": "tvmcompress.steps.quantize:QuantizeModel",
+        "dequantize": "tvmcompress.steps.dequantize:BackToFloat",
         "qat": "tvmcompress.steps.qat:TrainQuantized",
     },
 )

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,7 @@ class Repair(Step[RepairRecipe]):
                 state.original,
                 context.calibration,
                 on_progress=lambda done, total: context.progress.update(name, done, total),
+                checkpoint=None if context.checkpoint is None else Path(context.checkpoint) / name,
                 **self.options.options,
             )
             describe(model.provenance[-1])

@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from ..recipe.finetune import FinetuneRecipe
 from ..recipe.table import read_table
 from .backend import load_torch
 from .bridge import TorchModel
+from .checkpoint import Checkpoint
 from .finetuning import Training
 from .rates import find_rate
 
@@ -53,7 +57,12 @@ _BATCHES = 6
 
 
 def learn_from_original(
-    model: Model, original: Model, data: Dataset, on_progress: Progress | None = None, **options: Any
+    model: Model,
+    original: Model,
+    data: Dataset,
+    on_progress: Progress | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    **options: Any,
 ) -> Model:
     """Train a compressed float model to do what its original does.
 
@@ -67,6 +76,7 @@ def learn_from_original(
         original: What it was made from; its layers have the same names.
         data: Samples; labels are not looked at.
         on_progress: Told steps done, out of how many.
+        checkpoint: A folder in which the state after every epoch is kept: a run that was stopped goes on there.
         options: Fields of `FinetuneRecipe`; `epochs` are by default as many as take about three minutes on one core.
 
     Returns:
@@ -85,6 +95,17 @@ def learn_from_original(
     data = replace(data, labels=None)
     recipe = read_table(FinetuneRecipe, {**_defaults(model, original, len(data)), **options}, "repair.options.")
     steps = _Counter(on_progress)
+    numbers = count()
+
+    def run(training: Training, held: np.ndarray) -> float:
+        """The loss on some samples behind a whole run; infinite where that ended before its end."""
+        place = None if checkpoint is None else Checkpoint(Path(checkpoint) / str(next(numbers)), training.fingerprint())
+        try:
+            training.run(place, steps)
+        except UserError:
+            return math.inf
+        return training.loss(held)
+
     everything = _rows(np.random.default_rng(recipe.seed).permutation(runs), unit)
 
     def prepared(learned: np.ndarray, epochs: int, rate: float | None) -> Training:
@@ -103,27 +124,18 @@ def learn_from_original(
         for learned, held in (halves, halves[::-1]):
             for place, length in enumerate(lengths):
                 trial = prepared(learned, length, rate)
-                losses[place] += _run(trial, steps, held) / 2
+                losses[place] += run(trial, held) / 2
         if not losses[1] <= losses[0]:
             epochs = lengths[1]
         told = f" of {recipe.epochs} (cross-validated: {losses[0]:.4g} after {lengths[0]}, {losses[1]:.4g} after {lengths[1]})"
     training = prepared(everything, epochs, rate)
-    after = _run(training, steps, everything)
+    after = run(training, everything)
     change = f"loss {before:.4g}, then {after:.4g}"
     if not after < before:
         return _noted(model, f"distillation from the original does not pay: {change}")
     tuned = replace(training.result(), provenance=model.provenance)
     note = f"distilled from the original: {epochs} epochs{told} on {len(data)} samples, learning rate {rate:.2g}; {change}"
     return _noted(tuned, note)
-
-
-def _run(training: Training, steps: _Counter, held: np.ndarray) -> float:
-    """The loss on some samples behind a whole run; infinite where that ended before its end."""
-    try:
-        training.run(None, steps)
-    except UserError:
-        return math.inf
-    return training.loss(held)
 
 
 class _Counter:
@@ -156,7 +168,7 @@ def _defaults(model: Model, original: Model, samples: int) -> dict[str, Any]:
         for made in (model, original)
     ]
     epoch = samples / spec.shape[0] * (_BACKWARDS * costs[0] + costs[1])
-    few = {"mixup": 1.0, "features": 1.0, "temperature": 4.0} if samples < _ENOUGH else {}
+    few = {"mixup": 1.0, "features": 1.0} if samples < _ENOUGH else {"temperature": 2.0}
     photographs = len(spec.shape) == 4 and spec.layout != "NHWC" and spec.shape[1] == _COLOURS
     compared = not photographs or samples < _ENOUGH
     epochs = round(_SECONDS / epoch / (1 + sum(_TRIALS) if compared else 1))

@@ -12,7 +12,7 @@ import pytest
 from tvmcompress import MissingToolError, Model, Recipe, UserError, compress, load_data
 from tvmcompress.compression import CompressionResult
 from tvmcompress.data.dataset import Dataset
-from tvmcompress.passes import EqualizeLayers, get_params
+from tvmcompress.passes import Dequantize, EqualizeLayers, get_params
 from tvmcompress.passes.graph.analysis import count_macs
 from tvmcompress.passes.pruning.sparsify import get_masks
 from tvmcompress.recipe.steps import PassRecipe
@@ -56,6 +56,27 @@ TABLES: list[dict[str, Any]] = [
     {"quantize": {"precision": "int4", "max_drop": 1.0}},
     {"quantize": {"layers": {"stem": {"precision": "float32"}}, "weights": "per_tensor"}},
 ]
+
+
+def test_a_quantized_network_is_pruned(digits_model: Model, calibration: Dataset) -> None:
+    """Its weights are those that the integers stand for; quantized again they are integers once more."""
+    quantized = compress(digits_model, calibration, recipe=steps("quantize"))
+    back = compress(digits_model, calibration, recipe=steps("quantize", "dequantize"))
+    assert back.qdq_model is None
+    assert quantized.qdq_model is not None
+    same_values = Dequantize()(quantized.qdq_model.module)
+    assert back.model.module.script() == same_values.script()
+    for name, value in get_params(same_values).items():
+        np.testing.assert_array_equal(back.model.params[name], value)
+        assert np.abs(value - digits_model.params[name]).max() <= np.abs(digits_model.params[name]).max() / 254 * 1.02
+    removal = {"step": "prune", "ratio": 0.25, "reconstruct": False}
+    pruned = compress(digits_model, calibration, recipe=steps("quantize", "dequantize", removal, "quantize"))
+    assert pruned.qdq_model is not None
+    assert count_macs(pruned.model.module) < 0.8 * count_macs(digits_model.module)
+    kept = pruned.float_model.params["stem.weight"]
+    rounded = get_params(same_values)["stem.weight"]
+    assert 0 < len(kept) < len(rounded)
+    assert all(any((channel == row).all() for row in rounded) for channel in kept)
 
 
 @pytest.mark.parametrize("tables", TABLES, ids=lambda tables: "+".join(tables))
@@ -140,6 +161,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("entries", "message"),
         [
+            (["dequantize"], "'dequantize' stands behind 'quantize'"),
             (["quantize", "prune"], "'prune' works on a float model, so it cannot stand behind 'quantize'; put that last"),
             (["quantize", "quantize"], "'calibrate' works on a float model"),
             (["repair", "prune"], "nothing is to be repaired before the first step"),

@@ -75,6 +75,29 @@ def test_what_cannot_become_better_stays(digits_model, pruned_digits):
         np.testing.assert_array_equal(wild.params[name], value)
 
 
+def test_a_stopped_run_goes_on(pruned_digits, digits_model, tmp_path):
+    pruned, samples = pruned_digits
+    options = {"epochs": 8, "learning_rate": 0.01}
+    steps = []
+    whole = learn_from_original(pruned, digits_model, samples, lambda *at: steps.append(at), **options)
+    seen = []
+
+    def stop(done, total):
+        seen.append((done, total))
+        if len(seen) > 0.9 * len(steps):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_from_original(pruned, digits_model, samples, stop, checkpoint=tmp_path / "run", **options)
+    again = []
+    resumed = learn_from_original(
+        pruned, digits_model, samples, lambda *at: again.append(at), checkpoint=tmp_path / "run", **options
+    )
+    assert 0 < len(again) < 0.3 * len(steps)
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(resumed.params[name], value)
+
+
 def test_as_a_step(digits, tmp_path):
     command = ["compress", digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--prune", "0.6"]
     entries = ('step = "prune"\nratio = 0.6', 'step = "repair"\nmethod = "distill"\noptions = { epochs = 4, seed = 3 }')
