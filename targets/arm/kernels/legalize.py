@@ -30,6 +30,7 @@ from ...kernels.taps import group_taps
 from ...kernels.use_kernels import Kernel, Maker, Makers
 from ...kernels.vectors import VECTOR
 from .addition import Term, add
+from .averages import MOST_PIXELS, Mean, average_pool, mean, reciprocals
 from .convolution import convolution
 from .depthwise import DepthwiseKernel, DotTaps, HalfwordTaps
 from .epilogue import Epilogue
@@ -276,19 +277,49 @@ def _masked_softmax(products: Products, call: relax.Call) -> Kernel | None:
     return Kernel("masked_softmax", softmax(kernel), constants, options="")
 
 
-@KERNELS.register("qmaxpool")
-def _max_pool(products: Products, call: relax.Call) -> Kernel | None:
+def _pool(call: relax.Call) -> Pool | None:
+    """The pool of a call; None where channels fill no vector."""
     attrs = call.attrs
-    _, height, width, channels = static_shape(call.args[0])
+    images, height, width, channels = static_shape(call.args[0])
     _, out_height, out_width, _ = static_shape(call)
-    top, left, *behind = (int(p) for p in attrs.padding)
-    rows, columns = (int(n) for n in attrs.pool_size)
-    if channels < VECTOR or not any((top, left, *behind)) or rows * columns > _MOST_TAPS:
+    if channels < VECTOR or images > 1:
         return None
+    top, left, *_ = (int(p) for p in attrs.padding)
+    rows, columns = (int(n) for n in attrs.pool_size)
     down, across = (int(n) for n in attrs.strides)
     limits = int(attrs.qmin), int(attrs.qmax)
-    pool = Pool(height, width, channels, out_height, out_width, (rows, columns), (down, across), top, left, *limits)
+    return Pool(height, width, channels, out_height, out_width, (rows, columns), (down, across), top, left, *limits)
+
+
+@KERNELS.register("qmaxpool")
+def _max_pool(products: Products, call: relax.Call) -> Kernel | None:
+    pool = _pool(call)
+    if pool is None or not any(int(p) for p in call.attrs.padding) or pool.taps > _MOST_TAPS:
+        return None
     return Kernel("maxpool", max_pool(pool), [], options="")
+
+
+@KERNELS.register("qavgpool")
+def _average_pool(products: Products, call: relax.Call) -> Kernel | None:
+    pool = _pool(call)
+    if pool is None or pool.taps > MOST_PIXELS:
+        return None
+    return Kernel("average", average_pool(pool), [reciprocals(pool.taps).ravel()], options="")
+
+
+@KERNELS.register("qmean")
+def _mean(products: Products, call: relax.Call) -> Kernel | None:
+    """Over all axes between the first and the last, or some in a row before the last."""
+    attrs, shape = call.attrs, static_shape(call.args[0])
+    axes = sorted(int(axis) for axis in attrs.axes)
+    if axes != list(range(axes[0], len(shape) - 1)) or shape[-1] < VECTOR:
+        return None
+    images, pixels = (int(np.prod(part)) for part in (shape[: axes[0]], shape[axes[0] : -1]))
+    multiplier, shift, zero_point = (int(attrs[name]) for name in ("multiplier", "shift", "input_zero_point"))
+    ends = [np.array([pixels * (end - zero_point)]) for end in (-128, 127)]
+    factor = np.array([multiplier]), np.array([shift])
+    kernel = Mean(images, pixels, shape[-1], _epilogue(call, factor[1]).for_sums(*ends, *factor))
+    return Kernel("mean", mean(kernel), [kernel.parameters(zero_point, multiplier, shift)], options="")
 
 
 @KERNELS.register("qadd")

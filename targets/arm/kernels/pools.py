@@ -47,6 +47,11 @@ class Pool:
         """Of the input, and of the output."""
         return self.height * self.width * self.channels, self.out_height * self.out_width * self.channels
 
+    @property
+    def taps(self) -> int:
+        """Pixels of a window."""
+        return self.window[0] * self.window[1]
+
     def channel(self, block: tirx.PrimExpr) -> tirx.PrimExpr:
         """The first of a block's sixteen; the last block overlaps the one before."""
         return block * VECTOR if self.channels % VECTOR == 0 else T.min(block * VECTOR, self.channels - VECTOR)
