@@ -30,10 +30,10 @@ import tvmcompress
 from tvmcompress.data.dataset import load_data
 from tvmcompress.model import Model
 from tvmcompress.passes._tvm import tvm
-from tvmcompress.targets.base import Measurement
 from tvmcompress.targets.kernels.choose import decide_together
 from tvmcompress.targets.kernels.decisions import point_key
 from tvmcompress.targets.kernels.records import read, workload_module
+from tvmcompress.targets.measurement import Measurement
 from tvmcompress.targets.registry import get_target
 from tvmcompress.targets.trials.tunable import TunableTarget
 from tvmcompress.targets.tuning_log import LogChoice, TuningLog

@@ -8,7 +8,9 @@ from pydantic import Field, ValidationError
 
 from ...passes.errors import UserError
 from ..artifact_folder import read_artifact, write_artifact
-from ..base import MemoryPlan, Patches, Record, TargetDescription, TensorSpec
+from ..base import TargetDescription, TensorSpec
+from ..measurement import MemoryPlan, Patches
+from ..record import Record
 
 PREFIX = "^[a-z_][a-z0-9_]*$"
 """What may start the names of symbols and files."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import ArenaBuffer, MemoryPlan
+from ..measurement import ArenaBuffer, MemoryPlan
 from .arena import Arena
 from .plan import Buffer
 from .program import Program

@@ -13,7 +13,7 @@ from ...passes._tvm import tvm
 from ...passes.graph.analysis import count_macs
 from ...passes.graph.module_params import static_shape
 from ...passes.patching.patch_execution import PatchExecution, Prefix, prefixes
-from ..base import Patches
+from ..measurement import Patches
 from .arena import Arena
 from .compiled import Compile, Compiled
 from .plan import align, usage

@@ -7,7 +7,7 @@ from typing import Any
 from tvm.target import codegen
 
 from ...passes._tvm import tvm
-from ..base import Record
+from ..record import Record
 
 
 class Feature(Record):

@@ -15,8 +15,9 @@ from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.samples import pack_inputs, unpack_outputs
 from ..artifact_folder import whole
-from ..base import Artifact, Measurement, TargetDescription
+from ..base import Artifact, TargetDescription
 from ..inputs import check_inputs, random_inputs
+from ..measurement import Measurement
 from .cycles import Block, Core, NoEstimateError, can_estimate, estimate, read_blocks
 from .plugin import EACH, Counts, InstructionSet, plugin_argument, read_counts
 from .tools import run

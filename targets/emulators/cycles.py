@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...passes.errors import UserError
-from ..base import CycleEstimate
+from ..measurement import CycleEstimate
 
 _TOOLS = ("llvm-mca", "llvm-mc")
 _FEATURES = "+v8.6a,+fullfp16"

@@ -10,8 +10,9 @@ import numpy as np
 from ...passes.errors import UserError
 from ..aot.build_info import BuildInfo
 from ..aot.samples import pack_inputs, unpack_outputs
-from ..base import Artifact, Latency, Measurement, TensorSpec
+from ..base import Artifact, TensorSpec
 from ..inputs import check_inputs, random_inputs
+from ..measurement import Latency, Measurement
 from .serial import CHUNK, MOST_RUNS, PROTOCOL, SerialLink
 
 _COUNTER = 1 << 32

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ...passes.errors import MissingToolError, UserError
-from ..base import Record
+from ..record import Record
 
 PROTOCOL = 1
 CHUNK = 64

@@ -11,8 +11,9 @@ import numpy as np
 
 from ...passes.errors import UserError
 from ..aot.samples import joined
-from ..base import Artifact, Energy, Latency, Measurement
+from ..base import Artifact
 from ..inputs import check_inputs, random_inputs
+from ..measurement import Energy, Latency, Measurement
 from .board import Board
 from .boards import Boards
 from .energy import energy_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...passes.errors import UserError
-from ..base import Record
+from ..record import Record
 from .boards import Boards
 from .facts import Facts
 from .tracker import Queue, Tracker

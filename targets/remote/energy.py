@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...passes._tvm import tvm
-from ..base import Energy
+from ..measurement import Energy
 from .facts import helper
 
 SECONDS = 2.0

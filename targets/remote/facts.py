@@ -10,8 +10,8 @@ from pathlib import Path
 import tvm_ffi
 
 from ...passes.errors import MissingToolError
-from ..base import Record
 from ..emulators.tools import run
+from ..record import Record
 
 _COMPILERS = {"x86_64": "gcc", "aarch64": "aarch64-linux-gnu-gcc"}
 """By architecture of the board."""

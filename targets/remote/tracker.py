@@ -17,7 +17,7 @@ from typing import Any
 from tvm.rpc import base
 
 from ...passes.errors import UserError
-from ..base import Record
+from ..record import Record
 from .errors import NoBoardError
 
 _ANSWER = 10.0

@@ -13,8 +13,9 @@ from ...passes._tvm import relax, tvm
 from ...passes.errors import UserError
 from ..aot.samples import joined
 from ..artifact_folder import read_artifact, whole
-from ..base import Artifact, Energy, Latency, Measurement
+from ..base import Artifact
 from ..inputs import check_inputs, random_inputs
+from ..measurement import Energy, Latency, Measurement
 from ..remote.energy import energy_of, here
 from .host import missing_features
 from .measure import measure_latency, thread_limit

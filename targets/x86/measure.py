@@ -12,7 +12,7 @@ import numpy as np
 
 from ...passes._tvm import tvm
 from ...passes.errors import UserError
-from ..base import Latency
+from ..measurement import Latency
 from ..objects import available_cpus
 
 _THREADS = "TVM_NUM_THREADS"

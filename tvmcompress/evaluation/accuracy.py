@@ -10,7 +10,8 @@ from ..data.dataset import DataLike, Dataset, load_data
 from ..errors import UserError
 from ..model import Model, Preprocessing
 from ..passes.graph.interpreter import Interpreter
-from ..targets.base import Artifact, Record
+from ..targets.base import Artifact
+from ..targets.record import Record
 
 Runner = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """Float inputs of several samples to float outputs."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..model import Model
-from ..targets.base import Record
+from ..targets.record import Record
 from .accuracy import as_runner
 from .noise import decibel
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from ..errors import UserError
 from ..evaluation.output_comparison import OutputQuality
 from ..search.precision_choice import drop
-from ..targets.base import Measurement
+from ..targets.measurement import Measurement
 
 Objective = Literal["latency", "flash", "ram", "energy"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)

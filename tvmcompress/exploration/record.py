@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..evaluation.output_comparison import OutputQuality
 from ..recipe.recipe import Recipe
-from ..targets.base import Record
+from ..targets.record import Record
 
 Stage = Literal["bounds", "few samples", "samples", "build", "measured"]
 

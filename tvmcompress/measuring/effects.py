@@ -10,8 +10,9 @@ from ..model import Model
 from ..passes.graph.rebuild import bindings
 from ..passes.integer.registry import is_integer_op
 from ..passes.lowering.compress_sparse import CompressSparse
-from ..targets.base import Measurement, TargetDescription
+from ..targets.base import TargetDescription
 from ..targets.integer_io import is_integer
+from ..targets.measurement import Measurement
 
 
 def without_effect(

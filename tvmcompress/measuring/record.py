@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..targets.base import Latency, Measurement, Record
+from ..targets.measurement import Latency, Measurement
+from ..targets.record import Record
 from ..tuning.progress import TuningResult
 
 

@@ -15,8 +15,10 @@ from ..files.whole_file import whole_file
 from ..model import InputSpec, Model, Preprocessing
 from ..passes.graph.index_limits import integer_range
 from ..passes.layout.converter import layout_name
-from ..targets.base import Artifact, Measurement, Record, TensorSpec
+from ..targets.base import Artifact, TensorSpec
 from ..targets.emulators.artifact import EmulatedArtifact
+from ..targets.measurement import Measurement
+from ..targets.record import Record
 
 _BATCH = 32
 """Samples of one start of an emulator: its time limit is for so many."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import MissingToolError, UserError
 from ..passes._tvm import tvm
-from ..targets.base import Latency
+from ..targets.measurement import Latency
 from ..targets.x86.artifact import X86Artifact
 from ..targets.x86.measure import thread_limit
 from .record import RuntimeResult

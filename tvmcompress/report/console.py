@@ -10,7 +10,8 @@ from rich.text import Text
 from ..evaluation.accuracy import Evaluation
 from ..evaluation.noise import LayerNoise
 from ..measuring.record import BuildRecord
-from ..targets.base import Measurement, TargetDescription
+from ..targets.base import TargetDescription
+from ..targets.measurement import Measurement
 from .estimates import cycle_sentences
 from .inspection import GroupRecord, Inspection
 from .record import ModelRecord, Report

@@ -6,7 +6,7 @@ from ..compression import is_quantized
 from ..model import InputSpec, Model
 from ..passes.channels import groups
 from ..passes.graph.analysis import layers
-from ..targets.base import Record
+from ..targets.record import Record
 from .record import count_weights
 
 

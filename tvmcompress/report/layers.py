@@ -13,7 +13,7 @@ from ..passes.graph.decode_weights import is_stored_weight
 from ..passes.graph.module_params import param_vars
 from ..passes.graph.rebuild import bindings
 from ..passes.integer.registry import PREFIX
-from ..targets.base import Record
+from ..targets.record import Record
 
 _STAYS = " stays in float: "
 _MOVES = {"reshape", "permute_dims", "flatten", "squeeze", "expand_dims", "quantize", "dequantize", "astype"}

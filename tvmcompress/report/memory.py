@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..measuring.record import BuildRecord
-from ..targets.base import Measurement
+from ..targets.measurement import Measurement
 from .tables import plain_table
 from .units import size
 

@@ -20,9 +20,9 @@ from ..passes.lowering import walk as lowering
 from ..passes.quantization.kinds import CLIPS, KINDS
 from ..passes.reference import REFERENCES
 from ..targets.arm.kernels.legalize import KERNELS as NEON
-from ..targets.base import Record
 from ..targets.micro.kernels.helium_legalize import KERNELS as HELIUM
 from ..targets.micro.kernels.legalize import KERNELS as DSP
+from ..targets.record import Record
 from ..targets.x86.kernels.select import KERNELS as X86
 from ..training.bridge import load_operators
 

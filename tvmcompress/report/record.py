@@ -24,7 +24,7 @@ from ..recipe.gate import GateRecipe
 from ..recipe.recipe import PruneRecipe, Recipe
 from ..search.precision_choice import PrecisionChoice
 from ..sensitivity.channels import Sensitivity
-from ..targets.base import Record
+from ..targets.record import Record
 from .gate import gate_failure
 from .layers import LayerFigures, layer_figures
 from .surgery import SurgeryRecord

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..measuring.running import RunRecord
-from ..targets.base import Measurement
+from ..targets.measurement import Measurement
 from .memory import flash_parts, ram_parts
 from .tables import plain_grid, plain_table
 from .units import count, duration, energy, energy_place, percent

@@ -7,7 +7,7 @@ import numpy as np
 from ..compression import CompressionResult
 from ..passes.channels import analyze
 from ..passes.pruning.cost_model import CostModel
-from ..targets.base import Record
+from ..targets.record import Record
 
 
 class PrunedGroup(Record):

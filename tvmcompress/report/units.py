@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..targets.base import Energy
+from ..targets.measurement import Energy
 
 
 def count(value: float) -> str:

@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..evaluation.output_comparison import OutputQuality
 from ..passes import Remark
 from ..recipe.quantize import Precision
-from ..targets.base import Record
+from ..targets.record import Record
 
 
 class Trial(Record):

@@ -19,7 +19,7 @@ from ..recipe.quantize import Precision, QuantizeRecipe
 from ..recipe.recipe import as_quantize_recipe
 from ..sensitivity.record import AnalysisRecord
 from ..steps.calibrate import find_ranges
-from ..targets.base import Record
+from ..targets.record import Record
 from .precision_trials import free_units, quantized
 
 

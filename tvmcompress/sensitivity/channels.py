@@ -24,7 +24,7 @@ from ..passes.graph.module_params import get_params
 from ..passes.pruning.allocation import Allocation, allocate
 from ..passes.pruning.damage_curves import DamageCurves
 from ..passes.pruning.importance import get_criterion, prepare, score
-from ..targets.base import Record
+from ..targets.record import Record
 from .record import AnalysisRecord
 
 DEFAULT_RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)

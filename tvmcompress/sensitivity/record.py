@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ..errors import UserError
 from ..files.whole_file import whole_file
-from ..targets.base import Record
+from ..targets.record import Record
 
 
 class AnalysisRecord(Record):

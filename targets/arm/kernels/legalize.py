@@ -316,9 +316,10 @@ def _mean(products: Products, call: relax.Call) -> Kernel | None:
         return None
     images, pixels = (int(np.prod(part)) for part in (shape[: axes[0]], shape[axes[0] : -1]))
     multiplier, shift, zero_point = (int(attrs[name]) for name in ("multiplier", "shift", "input_zero_point"))
-    ends = [np.array([pixels * (end - zero_point)]) for end in (-128, 127)]
-    factor = np.array([multiplier]), np.array([shift])
-    kernel = Mean(images, pixels, shape[-1], _epilogue(call, factor[1]).for_sums(*ends, *factor))
+    least, most = (np.array([pixels * (end - zero_point)]) for end in (-128, 127))
+    exponent = np.array([shift])
+    epilogue = _epilogue(call, exponent).for_sums(least, most, np.array([multiplier]), exponent)
+    kernel = Mean(images, pixels, shape[-1], epilogue)
     return Kernel("mean", mean(kernel), [kernel.parameters(zero_point, multiplier, shift)], options="")
 
 

@@ -11,7 +11,7 @@ import pytest
 import tvmcompress
 from tests.boards import Cluster
 from tvmcompress import Model, benchmark
-from tvmcompress.targets.base import Energy
+from tvmcompress.targets.measurement import Energy
 from tvmcompress.targets.remote import energy
 from tvmcompress.targets.remote.boards import Boards
 from tvmcompress.targets.remote.energy import energy_of, here

@@ -18,7 +18,7 @@ from tvmcompress.measuring.building import executable
 from tvmcompress.measuring.effects import without_effect
 from tvmcompress.passes._tvm import relax
 from tvmcompress.targets import get_target
-from tvmcompress.targets.base import Measurement
+from tvmcompress.targets.measurement import Measurement
 from tvmcompress.targets.registry import list_targets
 
 KINDS = ("x86", "cortex-a72", "cortex-m0plus", "cortex-m4", "cortex-m55")

@@ -11,7 +11,7 @@ import pytest
 from tests.tvmcompress.cli.running import refused, run
 from tvmcompress.measuring import benchmarking
 from tvmcompress.measuring.runtimes import _in_turns, check_runtimes
-from tvmcompress.targets.base import Latency
+from tvmcompress.targets.measurement import Latency
 
 
 @pytest.fixture

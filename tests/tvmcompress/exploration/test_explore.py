@@ -22,7 +22,7 @@ from tvmcompress.exploration.record import SearchPoint
 from tvmcompress.exploration.space import Point
 from tvmcompress.measuring.record import BuildRecord
 from tvmcompress.passes.graph.analysis import count_macs
-from tvmcompress.targets.base import Measurement
+from tvmcompress.targets.measurement import Measurement
 
 
 @pytest.fixture(scope="module")

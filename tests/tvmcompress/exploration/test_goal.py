@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tvmcompress import UserError
 from tvmcompress.evaluation.output_comparison import OutputQuality
 from tvmcompress.exploration.goal import Goal, doubt, front, lost
-from tvmcompress.targets.base import Energy, Latency, Measurement
+from tvmcompress.targets.measurement import Energy, Latency, Measurement
 
 PERFECT = OutputQuality(error=0.0, accuracy=0.9, agreement=1.0)
 

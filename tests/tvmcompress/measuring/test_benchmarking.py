@@ -12,7 +12,8 @@ import pytest
 import tvmcompress
 from tvmcompress import MissingToolError, Model, Recipe, UserError
 from tvmcompress.measuring import benchmarking
-from tvmcompress.targets.base import Artifact, Measurement, Target, TensorSpec
+from tvmcompress.targets.base import Artifact, Target, TensorSpec
+from tvmcompress.targets.measurement import Measurement
 from tvmcompress.targets.registry import get_target
 
 

@@ -30,7 +30,7 @@ from tvmcompress.report.node_data import node_data
 from tvmcompress.report.record import Host, ModelRecord, RemarkRecord, Report, StepRecord
 from tvmcompress.report.surgery import PrunedGroup, SurgeryRecord
 from tvmcompress.sensitivity.channels import GroupSensitivity, Sensitivity, SensitivityPoint
-from tvmcompress.targets.base import ArenaBuffer, Latency, Measurement, MemoryPlan
+from tvmcompress.targets.measurement import ArenaBuffer, Latency, Measurement, MemoryPlan
 from tvmcompress.tuning.progress import TaskResult, TuningResult
 
 EVIL = "model/<script>alert('&')</script>/" + "block_" * 30 + "Conv2D:0"

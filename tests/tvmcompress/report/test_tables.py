@@ -18,7 +18,7 @@ from tvmcompress.report.console import builds_table, models_table
 from tvmcompress.report.memory import memory_map
 from tvmcompress.report.record import ModelRecord, Report
 from tvmcompress.report.tables import open_table, plain_table
-from tvmcompress.targets.base import Measurement
+from tvmcompress.targets.measurement import Measurement
 
 LONG = "model/" + "block_[bold]/" * 12 + "Conv2D:0"
 WIDTHS = (1, 7, 20, 40, 60, 100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from ...targets.base import MemoryPlan
+from ...targets.measurement import MemoryPlan
 from ..units import size
 from .svg import COLORS, WIDTH, Axis, drawing, element, shortened, text
 

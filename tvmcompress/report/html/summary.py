@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...evaluation.accuracy import Evaluation
 from ...measuring.record import BuildRecord
-from ...targets.base import Measurement
+from ...targets.measurement import Measurement
 from ..record import ModelRecord, Report
 from ..units import count, duration, energy, energy_place, factor, percent, size
 
