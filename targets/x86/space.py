@@ -14,6 +14,7 @@ from ...passes._tvm import tvm
 from ..kernels.decisions import Choice, Decisions, Workload
 from .layer import VECTOR, Layer, NotScheduledError, dtypes_of, extents, find_layer, is_reduction
 from .templates import default_lanes, innermost_sum, schedule_elementwise, tile_reduction
+from .winograd import is_winograd, schedule_winograd, winograd_choice, winograd_work
 
 _REGISTERS = 17
 """AVX2 has sixteen, but an operand may come from memory, so that one more costs nothing."""
@@ -38,6 +39,9 @@ def choice_of(mod: tvm.IRModule) -> Choice:
         blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     if not blocks:
         raise NotScheduledError("the function has no blocks")
+    if is_winograd(schedule, blocks):
+        with _as_reason():
+            return winograd_choice(mod)
     if any(is_reduction(schedule, block) for block in blocks):
         with _as_reason():
             return _reduction_choice(mod, find_layer(schedule)[0])
@@ -53,6 +57,8 @@ def work_of(mod: tvm.IRModule) -> int:
     schedule = Schedule(mod)
     with _as_reason():
         blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+        if is_winograd(schedule, blocks):
+            return winograd_work(schedule)
         if any(is_reduction(schedule, block) for block in blocks):
             return find_layer(schedule)[0].work
     return math.prod(extents(schedule, blocks[-1]))
@@ -70,8 +76,9 @@ def schedule_as(mod: tvm.IRModule, decisions: Decisions, parallel: bool = True) 
         NotScheduledError: No template fits; the message says why.
     """
     schedule = Schedule(mod)
+    apply = schedule_elementwise if "lanes" in decisions else schedule_winograd if "tile_rows" in decisions else tile_reduction
     with _as_reason():
-        (schedule_elementwise if "lanes" in decisions else tile_reduction)(schedule, decisions, parallel)
+        apply(schedule, decisions, parallel)
     return schedule
 
 

@@ -72,7 +72,7 @@ def _plain_tail(schedule: Schedule, block: Any, stages: Sequence[Any], parallel:
     for stage in reversed(stages):
         if outer:
             schedule.compute_at(stage, outer[-1], preserve_unit_loops=True)
-            _unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])
+            unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])
 
 
 def _tile_tail(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Blocks, bands: bool) -> list[Any]:
@@ -114,7 +114,7 @@ def _tile_tail(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Bloc
     for stage in reversed(blocks.stages):
         schedule.compute_at(stage, at, preserve_unit_loops=True)
         count = len(outer) + len(inner) if depth else len(outer)
-        _unroll_and_vectorize(schedule, schedule.get_loops(stage)[count:])
+        unroll_and_vectorize(schedule, schedule.get_loops(stage)[count:])
     return outer
 
 
@@ -153,7 +153,7 @@ def _tile_sum(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Block
     if layer.dot is None:
         _vectorize(schedule, tile[-1])
     initial = schedule.decompose_reduction(blocks.main, reduction[0])
-    _unroll_and_vectorize(schedule, schedule.get_loops(initial)[outside:])
+    unroll_and_vectorize(schedule, schedule.get_loops(initial)[outside:])
     if layer.dot is not None:
         schedule.tensorize(tile[-1], layer.dot.packed if layer.packs_rows else layer.dot.broadcast)
 
@@ -215,7 +215,7 @@ def schedule_elementwise(schedule: Schedule, decisions: Decisions, parallel: boo
             schedule.compute_inline(stage)
             continue
         schedule.compute_at(stage, outer[-1], preserve_unit_loops=True)
-        _unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])
+        unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])
 
 
 def default_lanes(extent: int) -> int:
@@ -226,7 +226,8 @@ def default_lanes(extent: int) -> int:
     return max(count for count in range(1, 4 * VECTOR + 1) if extent % count == 0)
 
 
-def _unroll_and_vectorize(schedule: Schedule, loops: Sequence[Any]) -> None:
+def unroll_and_vectorize(schedule: Schedule, loops: Sequence[Any]) -> None:
+    """Unroll all loops but the last, which becomes vectors."""
     for loop in loops[:-1]:
         extent_of(schedule, loop)
         schedule.unroll(loop)

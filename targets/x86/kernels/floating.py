@@ -101,7 +101,7 @@ def _define_conv(call: relax.Call, x: Any, weight: Any) -> Any:
         value = padded[n, i * sh + row * dh, j * sw + col * dw, depth]
         return te.sum(value * weight[k // block, row, col, depth, k % block], axis=[row, col, depth])
 
-    acc = te.compute((n, rows, width + more, blocks * block), element, name="conv", attrs=_annotations(call, block))
+    acc = te.compute((n, rows, width + more, blocks * block), element, name="conv", attrs=float_annotations(call, block))
     return _kept(acc, (n, rows, width, channels)) if more or channels != blocks * block else acc
 
 
@@ -120,7 +120,7 @@ def _define_matmul(call: relax.Call, x: Any, weight: Any) -> Any:
         row = tirx.min(i, tirx.const(rows - 1, "int32")) if more else i
         return te.sum(x[row, axis] * weight[j // block, axis, j % block], axis=[axis])
 
-    acc = te.compute((rows + more, blocks * block), element, name="product", attrs=_annotations(call, block))
+    acc = te.compute((rows + more, blocks * block), element, name="product", attrs=float_annotations(call, block))
     return _kept(acc, (rows, columns)) if more or columns != blocks * block else acc
 
 
@@ -128,7 +128,8 @@ def _kept(acc: Any, shape: Sequence[Any]) -> Any:
     return te.compute(shape, lambda *i: acc(*i), name="kept")
 
 
-def _annotations(call: relax.Call, block: int) -> dict[str, int]:
+def float_annotations(call: relax.Call, block: int) -> dict[str, int]:
+    """Annotations of the block of a sum: how its weights lie, and how many floats a register holds."""
     lanes = min(int(call.attrs.lanes), block)
     return {BLOCK_ANNOTATION: block, **({LANES_ANNOTATION: lanes} if lanes > 8 else {})}
 

@@ -24,6 +24,7 @@ from .lookup import FEATURE, VECTOR, x86_qlut
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import shifts_simply
 from .tiles import FEATURES, Shape, pack_tiles, x86_tile_conv2d
+from .winograd import transform_weights, winograd_pays, x86_winograd
 
 Use = Callable[[Rebuilder, relax.Var, relax.Call, frozenset[str]], "relax.Expr | None"]
 """Given the instruction sets, gives a call of the kernel, or None where it does not fit."""
@@ -204,6 +205,10 @@ def _float_convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, f
     if weight is None or layouts != ("NHWC", "HWIO", "NHWC") or int(attrs.groups) != 1 or weight.dtype != np.float32:
         return None
     channels, lanes = weight.shape[3], lanes_of(features)
+    plain = (*attrs.strides, *attrs.dilation) == (1, 1, 1, 1)
+    if plain and winograd_pays(weight, static_shape(call)):
+        packed = rebuilder.param(f"{var.name}.transformed", transform_weights(weight, block_size(channels, lanes)))
+        return x86_winograd(rebuilder.get(call.args[0]), packed, attrs, lanes)
     packed = rebuilder.param(f"{var.name}.packed", pack_conv2d(weight, block_size(channels, lanes)))
     return x86_conv2d(rebuilder.get(call.args[0]), packed, attrs, channels, lanes)
 

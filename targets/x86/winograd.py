@@ -1,0 +1,233 @@
+"""The schedule of `kernels.winograd`: rows of tiles at a time, so that what is transformed stays in the second-level cache.
+
+For a band of rows of tiles: its padded input, the transform of all its tiles, 36 matrix products tiled for vector registers,
+and for one vector of channels of a tile after the other the way back with what follows the convolution.
+
+What is decided, by name:
+
+| decision | what |
+|---|---|
+| `tile_rows` | rows of tiles in a band |
+| `channels`, `positions` | the tile of a product: output channels, and tiles of the band |
+| `unroll` | how many input channels are unrolled |
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.s_tir import Schedule
+
+from ...passes._tvm import tvm
+from ..kernels.decisions import Choice, Decisions, Workload
+from .kernels.intrinsics import LANES_ANNOTATION
+from .kernels.winograd import PLACES, TILE, WINOGRAD_ANNOTATION
+from .layer import VECTOR, NotScheduledError, dtypes_of, extents
+from .templates import unroll_and_vectorize, vectorize_elementwise
+
+_PARALLEL_WORK = 1_000_000
+"""Multiply-accumulates below which starting threads costs more than it brings."""
+_LEAST_TILES = 7
+"""Of a band: weights are read once for each."""
+_WIDE_REGISTERS, _REGISTERS = 31, 16
+_ALIGN, _OFFSET = 1024, 32
+"""Elements. Planes of a whole number of pages would all fall into the same sets of a cache."""
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Of a function: images, tiles down and across, channels in and out, and floats of a register."""
+
+    images: int
+    down: int
+    across: int
+    inputs: int
+    outputs: int
+    lanes: int
+
+    @property
+    def work(self) -> int:
+        return PLACES**2 * self.images * self.down * self.across * self.inputs * self.outputs
+
+
+def is_winograd(schedule: Schedule, blocks: list[Any]) -> bool:
+    """Whether these blocks of a function are those of `kernels.winograd`."""
+    return any(WINOGRAD_ANNOTATION in schedule.get(block).annotations for block in blocks)
+
+
+def winograd_work(schedule: Schedule) -> int:
+    """Multiply-accumulates of its products."""
+    return _sizes(schedule, _products(schedule)).work
+
+
+def winograd_choice(mod: tvm.IRModule) -> Choice:
+    """What may be decided for a function, `main` of a module."""
+    schedule = Schedule(mod)
+    sizes = _sizes(schedule, _products(schedule))
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    shape = {
+        "outputs": extents(schedule, blocks[-1]),
+        "tiles": [sizes.images, sizes.down, sizes.across],
+        "sums": [sizes.inputs],
+        "product": "",
+        "lanes": sizes.lanes,
+        "dtypes": dtypes_of(mod),
+    }
+    return Choice(Workload("x86", "winograd", shape), _default(sizes), lambda: _points(sizes))
+
+
+def schedule_winograd(schedule: Schedule, decisions: Decisions, parallel: bool = True) -> None:
+    """Apply the decisions to the function `main` of `schedule`, in place.
+
+    Raises:
+        NotScheduledError: It has not the blocks of `kernels.winograd`.
+    """
+    d: dict[str, Any] = dict(decisions)
+    products = _products(schedule)
+    sizes = _sizes(schedule, products)
+    (tiles,) = schedule.get_producers(products)
+    (half,) = schedule.get_producers(tiles)
+    (padded,) = schedule.get_producers(half)
+    (half_back,) = schedule.get_consumers(products)
+    (outputs,) = schedule.get_consumers(half_back)
+    tail, behind = _inline_around(schedule, padded, outputs)
+    band = _tile_tail(schedule, d, sizes, half_back, tail)
+    if parallel and sizes.work >= _PARALLEL_WORK:
+        schedule.parallel(band)
+    _tile_products(schedule, d, sizes, products, band)
+    depth = len(schedule.get_loops(half_back)) - len(extents(schedule, half_back)) - 3
+    schedule.compute_at(tiles, band, preserve_unit_loops=True)
+    i, j, *places, channel = schedule.get_loops(tiles)[depth:]
+    outer, lane = schedule.split(channel, [None, _vector(sizes.inputs, sizes.lanes)])
+    schedule.reorder(*places, outer, i, j, lane)
+    for loop in (i, j):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    schedule.storage_align(tiles, 0, 1, _ALIGN, _OFFSET)
+    schedule.compute_at(half, outer, preserve_unit_loops=True)
+    unroll_and_vectorize(schedule, schedule.get_loops(half)[depth + len(places) + 1 :])
+    schedule.compute_at(padded, band, preserve_unit_loops=True)
+    vectorize_elementwise(schedule, padded, False)
+    for block in behind:
+        vectorize_elementwise(schedule, block, parallel)
+
+
+def _products(schedule: Schedule) -> Any:
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    found = [block for block in blocks if WINOGRAD_ANNOTATION in schedule.get(block).annotations]
+    if len(found) != 1:
+        raise NotScheduledError(f"the function has {len(found)} convolutions, not one")
+    return found[0]
+
+
+def _sizes(schedule: Schedule, products: Any) -> _Sizes:
+    _, _, images, down, across, outputs, inputs = extents(schedule, products)
+    lanes = int(schedule.get(products).annotations.get(LANES_ANNOTATION, VECTOR))
+    return _Sizes(images, down, across, inputs, outputs, lanes)
+
+
+def _inline_around(schedule: Schedule, padded: Any, outputs: Any) -> tuple[Any, list[Any]]:
+    """Inline what is element-wise; the block that follows in the tiles, and those that give its result another shape."""
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    names = [schedule.get(block).name_hint for block in blocks]
+    first, last = names.index(schedule.get(padded).name_hint), names.index(schedule.get(outputs).name_hint)
+    others = [*blocks[:first], *blocks[last:-1]]
+    shape = extents(schedule, outputs)
+    if extents(schedule, blocks[-1]) == shape:
+        for block in others:
+            schedule.compute_inline(block)
+        return blocks[-1], []
+    same = [block for block in blocks[last:] if extents(schedule, block) == shape]
+    for block in others:
+        if block != same[-1]:
+            schedule.compute_inline(block)
+    return same[-1], [blocks[-1]]
+
+
+def _tile_tail(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, half_back: Any, tail: Any) -> Any:
+    """The loop over bands, and inside it the way back, one vector of a tile at a time."""
+    image, row, column, channel = schedule.get_loops(tail)
+    band, tile, row = schedule.split(row, [None, d["tile_rows"], TILE])
+    next_tile, column = schedule.split(column, [None, TILE])
+    vector, lane = schedule.split(channel, [None, _vector(sizes.outputs, sizes.lanes)])
+    schedule.reorder(image, band, tile, next_tile, vector, row, column, lane)
+    for loop in (row, column):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    bands = schedule.fuse(image, band)
+    schedule.compute_at(half_back, vector, preserve_unit_loops=True)
+    unroll_and_vectorize(schedule, schedule.get_loops(half_back)[4:])
+    return bands
+
+
+def _tile_products(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, products: Any, band: Any) -> None:
+    """The matrix products, their sums in registers until they are complete."""
+    complete = schedule.cache_write(products, 0, "global")
+    schedule.compute_at(complete, band, preserve_unit_loops=True)
+    i, j, image, tile, next_tile, channel = schedule.get_loops(complete)[1:]
+    outer, position = schedule.split(schedule.fuse(tile, next_tile), [None, d["positions"]])
+    block, channel = schedule.split(channel, [None, d["channels"]])
+    vector, lane = schedule.split(channel, [None, _vector(d["channels"], sizes.lanes)])
+    schedule.reorder(i, j, image, block, outer, position, vector, lane)
+    for loop in (position, vector):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    schedule.storage_align(complete, 0, 1, _ALIGN, _OFFSET)
+    schedule.compute_at(products, outer, preserve_unit_loops=True)
+    *places, channel, depth = schedule.get_loops(products)[6:]
+    vector, lane = schedule.split(channel, [None, _vector(d["channels"], sizes.lanes)])
+    depth, repeat = schedule.split(depth, [None, d["unroll"]])
+    schedule.reorder(depth, repeat, *places, vector, lane)
+    for loop in (repeat, *places, vector):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
+    initial = schedule.decompose_reduction(products, depth)
+    unroll_and_vectorize(schedule, schedule.get_loops(initial)[6:])
+
+
+def _vector(channels: int, lanes: int) -> int:
+    """Lanes of vectors that divide channels, a multiple of eight."""
+    return lanes if channels % lanes == 0 else VECTOR
+
+
+def _default(sizes: _Sizes) -> Decisions:
+    rows = next(count for count in _divisors(sizes.down) if count * sizes.across >= _LEAST_TILES or count == sizes.down)
+    budget = _WIDE_REGISTERS if sizes.lanes > VECTOR else _REGISTERS
+    tiles = []
+    for channels, positions in itertools.product(_channels(sizes), _positions(sizes, rows)):
+        vectors = -(-channels // sizes.lanes)
+        sums = vectors * positions
+        # What is loaded for each product; fewer than eight sums leave the multipliers waiting for each other.
+        cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
+        tiles.append((sums + vectors + 1 > budget, cost, -channels, positions))
+    _, _, channels, positions = min(tiles)
+    return {"tile_rows": rows, "channels": -channels, "positions": positions, "unroll": 2 if sizes.inputs % 2 == 0 else 1}
+
+
+def _points(sizes: _Sizes) -> Iterator[Decisions]:
+    budget = _WIDE_REGISTERS if sizes.lanes > VECTOR else _REGISTERS + 1
+    for rows in _divisors(sizes.down):
+        for channels, positions in itertools.product(_channels(sizes), _positions(sizes, rows)):
+            if -(-channels // sizes.lanes) * positions <= budget:
+                for unroll in (1, 2, 4):
+                    yield {"tile_rows": rows, "channels": channels, "positions": positions, "unroll": unroll}
+
+
+def _channels(sizes: _Sizes) -> list[int]:
+    """Of a tile: whole vectors that divide the output channels."""
+    vector = _vector(sizes.outputs, sizes.lanes)
+    return [count * vector for count in range(1, 5) if sizes.outputs % (count * vector) == 0]
+
+
+def _positions(sizes: _Sizes, rows: int) -> list[int]:
+    """Of a tile: a divisor of a row of tiles, or whole rows."""
+    whole = [count * sizes.across for count in _divisors(rows) if count > 1]
+    return [count for count in (*_divisors(sizes.across), *whole) if count <= _WIDE_REGISTERS]
+
+
+def _divisors(extent: int) -> list[int]:
+    return [count for count in range(1, extent + 1) if extent % count == 0]
