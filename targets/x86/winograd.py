@@ -15,7 +15,6 @@ What is decided, by name:
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
