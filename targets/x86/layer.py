@@ -9,7 +9,7 @@ from typing import Any
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
-from .kernels.intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, DOTS, LANES_ANNOTATION, Dot
+from .kernels.intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, DOTS, HIGH_ANNOTATION, LANES_ANNOTATION, Dot
 
 VECTOR = 8
 """32-bit lanes of an AVX2 register."""
@@ -36,7 +36,7 @@ class Layer:
         lanes: 32-bit numbers of a register.
         before: Elements that are written before the reduction: the padded, widened or packed input; 0 for none.
         input_bytes: Of an element that the reduction reads.
-        stages: Blocks of the tail that stay blocks.
+        stages: Blocks of the tail that stay blocks, without upper halves of products.
         dtypes: Of the parameters.
     """
 
@@ -148,7 +148,7 @@ def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
         blocked=dot.lanes if dot is not None else int(annotations.get(BLOCK_ANNOTATION, 0)),
         lanes=dot.lanes if dot is not None else int(annotations.get(LANES_ANNOTATION, VECTOR)),
         before=math.prod(extents(schedule, before[-1])) if before else 0,
-        stages=len(kept[0]),
+        stages=len([block for block in kept[0] if not is_high(schedule, block)]),
         dtypes=dtypes_of(schedule.mod),
     )
     return layer, Blocks(before[-1] if before else None, main, kept[0], tail, kept[1], crop)
@@ -188,6 +188,11 @@ def stays(schedule: Schedule, block: Any) -> bool:
     behind it would become a full 64-bit one.
     """
     return str(schedule.get(block).writes[0].source.ty.dtype) == "int32"
+
+
+def is_high(schedule: Schedule, block: Any) -> bool:
+    """Whether a block takes the upper halves of products, for which there is an intrinsic."""
+    return HIGH_ANNOTATION in schedule.get(block).annotations
 
 
 def extent_of(schedule: Schedule, loop: Any) -> int:

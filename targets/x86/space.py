@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
@@ -24,6 +25,10 @@ _WIDE_REGISTERS = 31
 
 _FIRST_CACHE, _SECOND_CACHE = 32 * 1024, 256 * 1024
 """Bytes of weights: what stays in the first-level cache, and what would come from the third level again and again."""
+
+
+_PAGE, _SETS_LINES = 4096, 8
+"""Bytes that a first-level cache of 64 sets wraps around at, and lines of a set."""
 
 
 def choice_of(mod: tvm.IRModule) -> Choice:
@@ -118,7 +123,7 @@ def _reduction_choice(mod: tvm.IRModule, layer: Layer) -> Choice:
     kernel = "depthwise" if layer.packs_rows else "reduction"
     if not layer.packs_rows and layer.blocked:
         kernel = "conv2d" if len(layer.outputs) == 4 else "dense"
-    default = _default(layer)
+    default = _default(layer, _apart(mod, layer))
     return Choice(Workload("x86", kernel, shape), default, lambda: _points(layer, default))
 
 
@@ -127,7 +132,16 @@ def _sizes(mod: tvm.IRModule) -> list[int]:
     return [int(dim) for dim in mod["main"].params[0].ty.shape]
 
 
-def _default(layer: Layer) -> Decisions:
+def _apart(mod: tvm.IRModule, layer: Layer) -> int:
+    """Bytes between what two neighbouring positions read, where the input has positions; otherwise 0."""
+    param = mod["main"].params[0].ty
+    shape = [int(dim) for dim in param.shape]
+    if len(shape) < 2 or layer.width < 2:
+        return 0
+    return round(shape[-2] / layer.width) * shape[-1] * np.dtype(str(param.dtype)).itemsize
+
+
+def _default(layer: Layer, apart: int) -> Decisions:
     options = lane_options(layer.channels, layer.vector)
     # Windows whose channels do not mix, of floats: a band of rows stays in the first-level cache, and rows share it.
     window = layer.dot is None and not layer.blocked and layer.before > 0 and len(layer.rows) > 0
@@ -139,7 +153,9 @@ def _default(layer: Layer) -> Decisions:
         channels, positions = options[0], max(_divisors(layer.positions, 4))
         rows = max(count for count in (1, 2, 3, 4) if layer.rows[-1] % count == 0)
     else:
-        channels, positions = default_tile(options, layer.positions, layer.lanes)
+        # What is a page apart falls into the same set of a cache, of which each has eight lines or a few more.
+        most = _SETS_LINES - 1 if apart and apart % _PAGE == 0 else layer.positions
+        channels, positions = default_tile(options, layer.positions, layer.lanes, most)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
     by_channels = len(layer.rows) > 0 and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows and not window
     return {
@@ -200,7 +216,7 @@ def lane_options(channels: int, vector: int = VECTOR) -> list[int]:
     return [count for count in divisors if count % vector == 0] or divisors
 
 
-def default_tile(options: Sequence[int], width: int, vector: int) -> tuple[int, int]:
+def default_tile(options: Sequence[int], width: int, vector: int, most: int | None = None) -> tuple[int, int]:
     """Channels and positions of a tile that loads little for each product and still fits into the registers.
 
     A tile of v vectors and t positions loads v + t operands for v * t products, and holds v * t sums, v weights and one
@@ -210,12 +226,13 @@ def default_tile(options: Sequence[int], width: int, vector: int) -> tuple[int, 
         options: Possible channels, each a number of whole vectors where there are any.
         width: Positions in a row; a tile takes a divisor.
         vector: Lanes of a register.
+        most: No more positions than these.
     """
     budget = _WIDE_REGISTERS if vector > VECTOR else _REGISTERS
     tiles = []
     for lanes in options:
         vectors = -(-lanes // vector)
-        for positions in _divisors(width, width):
+        for positions in _divisors(width, most or width):
             sums = vectors * positions
             cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
             tiles.append((sums + vectors + 1 > budget, cost, lanes, positions))

@@ -30,7 +30,8 @@ from typing import Any
 from tvm.s_tir import Schedule
 
 from ..kernels.decisions import Decisions
-from .layer import VECTOR, Blocks, Layer, NotScheduledError, extent_of, extents, find_layer, is_reduction, stays
+from .kernels.intrinsics import HIGH, HIGH_LANES
+from .layer import VECTOR, Blocks, Layer, NotScheduledError, extent_of, extents, find_layer, is_high, is_reduction, stays
 
 _PARALLEL_WORK = 1_000_000
 """Multiply-accumulates below which starting threads costs more than it brings."""
@@ -111,10 +112,21 @@ def _tile_tail(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Bloc
         at = outer[-1]
     _vectorize(schedule, inner_channel)
     depth = len(schedule.get_loops(blocks.tail)) if bands else 0
+    halves = []
     for stage in reversed(blocks.stages):
         schedule.compute_at(stage, at, preserve_unit_loops=True)
         count = len(outer) + len(inner) if depth else len(outer)
-        unroll_and_vectorize(schedule, schedule.get_loops(stage)[count:])
+        loops = schedule.get_loops(stage)[count:]
+        if not is_high(schedule, stage):
+            unroll_and_vectorize(schedule, loops)
+            continue
+        *around, last = loops
+        outside, lane = schedule.split(last, [None, HIGH_LANES])
+        for loop in (*around, outside):
+            schedule.unroll(loop)
+        halves.append(lane)
+    for loop in halves:  # once nothing is to be computed at them any more
+        schedule.tensorize(loop, HIGH)
     return outer
 
 

@@ -87,7 +87,7 @@ def packed_call(
     attrs: Any,
     *,
     kernel: tuple[int, int],
-    simple: bool,
+    forms: dict[str, bool],
     dot: Dot | None = None,
     **more: Any,
 ) -> relax.Call:
@@ -98,7 +98,7 @@ def packed_call(
         operands: Input, weights, bias, multiplier, shift.
         attrs: Of the operator that it stands for.
         kernel: Rows, columns.
-        simple: `shifts_simply`.
+        forms: `short_forms`.
         dot: The instruction, where the operator is for several.
         more: Attributes of its own.
     """
@@ -110,7 +110,7 @@ def packed_call(
         dilation=list(attrs.dilation),
         kernel=kernel,
         **more,
-        simple=simple,
+        **forms,
         input_zero_point=attrs.input_zero_point,
         **requantization_of(attrs),
         max_shift=attrs.max_shift,

@@ -67,16 +67,16 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
     top, left, _, right = (int(pad) for pad in attrs.padding)
     bits = 32 // group
     mask = (1 << bits) - 1
-    border = (int(attrs.input_zero_point) + dot.offset) & mask
+    border = int(attrs.input_zero_point) & mask
+    # Flipping the top bit of a byte adds 128; of all bytes at a time, once they are together.
+    flips = sum(dot.offset << (bits * index) for index in range(min(group, kh) if groups == 1 else group))
 
     def activation(b: Any, row: Any, j: Any, k: Any, place: int) -> Any:
         inside = tirx.all(row >= top, row < top + h, j >= left, j < left + w)
         value = x[b, row - top, j - left, k].astype("int32")
-        if dot.offset:
-            value = value + tirx.const(dot.offset, "int32")
         placed = tirx.shift_left(tirx.bitwise_and(value, tirx.const(mask, "int32")), tirx.const(place, "int32"))
         # Shifted here: the simplifier refuses a constant whose shift reaches the sign.
-        return tirx.if_then_else(inside, placed, tirx.const(int(np.uint32(border << place).astype(np.int32)), "int32"))
+        return tirx.if_then_else(inside, placed, tirx.const(_as_int32(border << place), "int32"))
 
     def word(b: Any, i: Any, q: Any, j: Any, k: Any) -> Any:
         # Rows beyond the kernel meet weights of zero and are left out.
@@ -89,7 +89,7 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
             if groups * group > kh:
                 part = tirx.if_then_else(q * group + index < kh, part, tirx.const(0, "int32"))
             total = tirx.bitwise_or(total, part)
-        return total
+        return tirx.bitwise_xor(total, tirx.const(_as_int32(flips), "int32")) if flips else total
 
     packed = te.compute((n, shape[1], groups, w + left + right, c), word, name="packed_rows")
     part, col = te.reduce_axis((0, groups), "part"), te.reduce_axis((0, kw), "kw")
@@ -100,6 +100,11 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
 
     acc = te.compute(shape, element, name="dot", attrs={DOT_ANNOTATION: dot.packed})
     return requantized(acc, shape, bias, multiplier, shift, attrs)
+
+
+def _as_int32(bits: int) -> int:
+    """The signed number of 32 bits."""
+    return int(np.uint32(bits).astype(np.int32))
 
 
 _DEPTHWISE = register_operator("x86_qdepthwise", 5, "Integer depthwise convolution, rows packed for x86", _infer, _define)

@@ -2,7 +2,10 @@
 
 Double rounding ends with a right shift that rounds half away from zero. In general that takes a mask, a remainder and a
 comparison, so that nothing overflows. Where the accumulator is known to be small and every shift goes to the right it
-is `(high + half + sign(high)) >> right`, with `sign` 0 or -1: five instructions instead of nine.
+is `(high + half + sign(high)) >> right`, with `sign` 0 or -1: five instructions instead of nine. The zero point, times
+2**right, is part of `half` where that still fits int32; clipping to all of int8 is then the saturation of one instruction.
+
+`high`, the upper half of a product of 64 bits, is the intrinsic of `intrinsics` where registers have 512 bits.
 """
 
 from __future__ import annotations
@@ -14,9 +17,24 @@ import numpy as np
 
 from ....passes._tvm import te, tirx
 from ....passes.integer.requantize import te_requantize, te_saturate
+from .intrinsics import DOTS, HIGH_ANNOTATION, HIGH_LANES
 
 
-def shifts_simply(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, rounding: str) -> bool:
+def short_forms(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, attrs: Any) -> dict[str, bool]:
+    """Attributes of a kernel: `simple` and `early`, whether `shifts_simply` without and with the zero point.
+
+    Args:
+        weight: int8 (O, everything else).
+        bias: int32 (O,).
+        shift: int32 (O,).
+        attrs: `rounding` and `output_zero_point`.
+    """
+    rounding = str(attrs.rounding)
+    early = shifts_simply(weight, bias, shift, rounding, int(attrs.output_zero_point))
+    return {"simple": early or shifts_simply(weight, bias, shift, rounding), "early": early}
+
+
+def shifts_simply(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, rounding: str, zero_point: int = 0) -> bool:
     """Whether the short form is exact for a layer.
 
     Args:
@@ -24,13 +42,15 @@ def shifts_simply(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, round
         bias: int32 (O,).
         shift: int32 (O,), negative to the right.
         rounding: "double" or "single".
+        zero_point: Of the result, where it is added before the shift.
     """
     if rounding != "double" or int(shift.max()) >= 0:
         return False
     # x - zero point is at most 255 in magnitude, and high is not larger than the accumulator.
     largest = 255 * np.abs(weight.astype(np.int64)).sum(1) + np.abs(bias.astype(np.int64))
     half = np.left_shift(np.int64(1), -shift.astype(np.int64)) >> 1
-    return bool((largest + half < 2**31).all())
+    zero = np.left_shift(np.int64(abs(zero_point)), -shift.astype(np.int64))
+    return bool((largest + half + zero < 2**31).all())
 
 
 def te_multiply_small(x: Any, multiplier: int, right: int) -> Any:
@@ -58,10 +78,15 @@ def requantized(acc: Any, shape: Sequence[int], bias: Any, multiplier: Any, shif
         bias: int32 (O,).
         multiplier: int32 (O,).
         shift: int32 (O,).
-        attrs: Those of the integer operators, and `simple`: whether `shifts_simply`.
+        attrs: Those of the integer operators, `short_forms`, and `dot`.
     """
     # The biased sum is a buffer of its own: the simplifier would otherwise widen its two operands.
     biased = te.compute(shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
+
+    lanes = DOTS[int(attrs.dot)].lanes
+    if bool(attrs.simple) and lanes == HIGH_LANES:
+        high = te.compute(shape, lambda *i: _high(biased(*i), multiplier[i[-1]]), name="high", attrs={HIGH_ANNOTATION: 1})
+        return te.compute(shape, lambda *i: _rounded(high(*i), shift[i[-1]], attrs), name="requantized")
 
     def element(*i: Any) -> Any:
         return requantized_element(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs)
@@ -80,8 +105,21 @@ def requantized_element(value: Any, multiplier: Any, shift: Any, attrs: Any) -> 
     """
     if not bool(attrs.simple):
         return te_requantize(value, attrs, multiplier, shift)
+    return _rounded(_high(value, multiplier), shift, attrs)
+
+
+def _high(value: Any, multiplier: Any) -> Any:
+    """value * multiplier * 2**-31, rounded: what `intrinsics.HIGH` computes."""
     rounded = value.astype("int64") * multiplier.astype("int64") + tirx.const(1 << 30, "int64")
-    high = tirx.shift_right(rounded, tirx.const(31, "int64")).astype("int32")
+    return tirx.shift_right(rounded, tirx.const(31, "int64")).astype("int32")
+
+
+def _rounded(high: Any, shift: Any, attrs: Any) -> Any:
+    """The int8 result of what `_high` gives."""
     half = tirx.shift_left(tirx.const(1, "int32"), -shift - tirx.const(1, "int32"))
     sign = tirx.shift_right(high, tirx.const(31, "int32"))
-    return te_saturate(tirx.shift_right(high + half + sign, -shift), attrs)
+    if not bool(attrs.early):
+        return te_saturate(tirx.shift_right(high + half + sign, -shift), attrs)
+    half = half + tirx.shift_left(tirx.const(int(attrs.output_zero_point), "int32"), -shift)
+    least, most = (tirx.const(int(limit), "int32") for limit in (attrs.qmin, attrs.qmax))
+    return tirx.max(tirx.min(tirx.shift_right(high + half + sign, -shift), most), least).astype("int8")

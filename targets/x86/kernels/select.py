@@ -22,7 +22,7 @@ from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d
 from .intrinsics import Dot, best_dot, bytewise, fits_int16
 from .lookup import FEATURE, VECTOR, x86_qlut
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
-from .requantize import shifts_simply
+from .requantize import short_forms
 from .tiles import FEATURES, Shape, pack_tiles, x86_tile_conv2d
 from .winograd import transform_weights, winograd_pays, x86_winograd
 
@@ -108,8 +108,8 @@ def _on_tiles(rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operand
     packed, bias = pack_tiles(operands.weight, operands.bias, int(attrs.input_zero_point))
     arrays = {"packed": packed, "folded_bias": bias, "multiplier": operands.multiplier, "shift": operands.shift}
     given = [x, *(rebuilder.param(f"{name}.{part}", value) for part, value in arrays.items())]
-    simple = shifts_simply(operands.weight.reshape(o, -1), operands.bias, operands.shift, str(attrs.rounding))
-    return x86_tile_conv2d(given, attrs, (kh, kw), simple)
+    forms = short_forms(operands.weight.reshape(o, -1), operands.bias, operands.shift, attrs)
+    return x86_tile_conv2d(given, attrs, (kh, kw), forms)
 
 
 def _dot(features: frozenset[str], operands: _Operands, zero_point: int) -> Dot:
@@ -142,7 +142,7 @@ def _packed_convolution(
         dot=dot,
         kernel=(kh, kw),
         flat=packed.flat,
-        simple=shifts_simply(operands.weight.reshape(o, -1), operands.bias, operands.shift, str(attrs.rounding)),
+        forms=short_forms(operands.weight.reshape(o, -1), operands.bias, operands.shift, attrs),
     )
     if channels == o:
         return new
@@ -171,7 +171,7 @@ def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features:
         call.attrs,
         dot=dot,
         kernel=(kh, kw),
-        simple=shifts_simply(by_channel, operands.bias, operands.shift, str(call.attrs.rounding)),
+        forms=short_forms(by_channel, operands.bias, operands.shift, call.attrs),
     )
 
 

@@ -128,16 +128,16 @@ def pack_tiles(weight: np.ndarray, bias: np.ndarray, zero_point: int) -> tuple[n
     return np.ascontiguousarray(packed.reshape(*packed.shape[:4], -1)), folded.astype(np.int32)
 
 
-def x86_tile_conv2d(operands: list[relax.Expr], attrs: Any, kernel: tuple[int, int], simple: bool) -> relax.Call:
+def x86_tile_conv2d(operands: list[relax.Expr], attrs: Any, kernel: tuple[int, int], forms: dict[str, bool]) -> relax.Call:
     """The operator.
 
     Args:
         operands: The input, int8 (1, H, W, C); both from `pack_tiles`; multiplier and shift, int32 (O,).
         attrs: Of the `qconv2d` that it stands for.
         kernel: Rows, columns.
-        simple: `shifts_simply`.
+        forms: `short_forms`.
     """
-    return packed_call(_TILES, operands, attrs, kernel=kernel, simple=simple)
+    return packed_call(_TILES, operands, attrs, kernel=kernel, forms=forms)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:

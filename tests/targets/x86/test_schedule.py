@@ -135,6 +135,23 @@ def test_tiles_take_whole_vectors_where_they_can(channels, options) -> None:
     assert lane_options(channels) == options
 
 
+def test_positions_a_page_apart_are_few() -> None:
+    def positions(channels: int) -> int:
+        x, weight = relax.Var("x", relax.TensorType((1, channels, 14, 14), "float32")), np.ones((32, channels, 1, 1), "float32")
+        builder, w = relax.BlockBuilder(), relax.Var("w", relax.TensorType(weight.shape, "float32"))
+        with builder.function("main", [x, w], attrs={"num_input": 1}):
+            with builder.dataflow():
+                out = builder.emit_output(builder.emit(relax.op.nn.conv2d(x, w)))
+            builder.emit_func_output(out)
+        tuning = X86Tuning("x86-64-v4")
+        functions = prim_funcs(tuning.lower(attach_params(builder.get(), {"w": weight})))
+        (product,) = [workload(func) for name, func in functions.items() if "conv2d" in name]
+        return tuning.choice(product).default["positions"]
+
+    assert positions(512) == 14
+    assert positions(1024) == 7
+
+
 @pytest.mark.parametrize("width", [1, 2, 5, 7, 10, 32, 56])
 @pytest.mark.parametrize("channels", [8, 16, 48, 64])
 def test_default_tiles_fit_the_registers(width, channels) -> None:
