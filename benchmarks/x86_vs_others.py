@@ -2,6 +2,7 @@
 
     python benchmarks/x86_vs_others.py ic kws vww ad [--tuning-log DIR] [--rounds 60] [--threads 1]
     python benchmarks/x86_vs_others.py model.onnx [more.onnx ...]
+    python benchmarks/x86_vs_others.py ic kws vww resnet20 --cpu x86-64-v3 --hold AVX2
 
 Contenders take turns, so that a change of clock frequency or load meets all of them: every round times a few calls of
 each, with one thread in CPU time. Reported are the tenth percentile of the rounds, and the ratio of the baseline's time
@@ -10,7 +11,11 @@ and as tuning logs decide ("tuned"), where they know something; `--baseline` nam
 ours (int8, per channel), and ONNX Runtime's static quantization (QDQ, uint8 activations, int8 weights per channel), which
 OpenVINO runs, too, where it is installed (with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI it does without AMX); both are
 calibrated on the same samples: of the trained models those that come with them, otherwise random ones. Inputs are
-random; latency of these models does not depend on values.
+random; latency of these models does not depend on values. With `--pruned 0.5` ours comes pruned to that share of its
+multiply-accumulates and quantized, too; channels are chosen by the samples, nothing is trained.
+
+`--cpu` builds ours for fewer instruction sets than this machine has, and `--hold` keeps OpenVINO's oneDNN from others.
+ONNX Runtime has no such switch and uses what it finds.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +35,8 @@ import onnxruntime as ort
 import trained
 
 import tvmcompress
-from tvmcompress.passes import LowerQDQ, Quantize, calibrate
+from tvmcompress.model import Model
+from tvmcompress.passes import LowerQDQ, PruneToBudget, Quantize, calibrate
 from tvmcompress.passes._tvm import tvm
 from tvmcompress.targets import get_target
 from tvmcompress.targets.x86.artifact import X86Artifact
@@ -99,6 +106,11 @@ def quantized_by_onnxruntime(path: Path, samples: np.ndarray, folder: Path) -> P
     return result
 
 
+def quantized_by_us(model: Model, samples: np.ndarray) -> Model:
+    """Our integer model, by defaults."""
+    return model.apply(Quantize(calibrate(model.module, [[samples]])), LowerQDQ())
+
+
 def interleave(calls: dict[str, Call], rounds: int, inner: int, threads: int) -> dict[str, np.ndarray]:
     """Microseconds of one call of each contender in each round.
 
@@ -142,11 +154,15 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
                     calls[f"{who} {kind}"] = make(file, options.threads, x)
                 except RuntimeError as error:
                     print(f"{who} does not compile {file.name}: {str(error).strip().splitlines()[-1]}")
-    integer = model.apply(Quantize(calibrate(model.module, [[samples]])), LowerQDQ())
+    ours = {"fp32": model, "int8": quantized_by_us(model, samples)}
+    if options.pruned is not None:
+        budget = PruneToBudget(macs=options.pruned, importance="output_energy", samples=[samples], round_to=8)
+        ours["pruned int8"] = quantized_by_us(model.apply(budget), samples)
     tuned = {}
-    for kind, module in (("fp32", model.module), ("int8", integer.module)):
+    for kind, candidate in ours.items():
         for log in (False, options.tuning_log):
-            built = get_target("x86").build(module, folder / f"{path.stem}-{kind}-{log is False}", tuning_log=log)
+            place = folder / f"{path.stem}-{kind}-{log is False}"
+            built = get_target("x86").build(candidate.module, place, tuning_log=log, cpu=options.cpu)
             assert isinstance(built, X86Artifact)
             who = f"tvmcompress {kind} {'default' if log is False else 'tuned'}"
             tuned[who] = len(built.tuned)
@@ -157,7 +173,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
         interleave(calls, 5, options.inner, options.threads)
         times = interleave(calls, options.rounds, options.inner, options.threads)
     rows = {who: row(times[baseline], values) for who, values in times.items()}
-    for kind in ("fp32", "int8"):
+    for kind in ours:
         default, with_log = (f"tvmcompress {kind} {end}" for end in ("default", "tuned"))
         if with_log in times:
             rows[with_log]["of_default"] = row(times[with_log], times[default])
@@ -187,6 +203,32 @@ def show(result: dict[str, Any]) -> None:
         print(line, flush=True)
 
 
+_COLUMNS = ("onnxruntime fp32", "openvino fp32", "tvmcompress fp32", "onnxruntime int8", "openvino int8", "tvmcompress int8")
+
+
+def table_row(result: dict[str, Any]) -> str:
+    """A row of the page: speeds and times as there, and ours beside the fastest of the others."""
+    found = {name.removesuffix(" default"): values for name, values in result["contenders"].items()}
+    cells = [result["model"]]
+    for column in _COLUMNS:
+        if column not in found:
+            cells.append("refused")
+            continue
+        us = found[column]["p10_us"]
+        time_of_call = f"{us:.0f} us" if us < 2000 else f"{us / 1e3:.1f} ms"
+        cells.append(time_of_call if column == result["baseline"] else f"{found[column]['speed']:.2f} ({time_of_call})")
+    peers = [name for name in found if not name.startswith("tvmcompress")]
+
+    def beside(ours: str, others: list[str]) -> str:
+        return f"{found[ours]['speed'] / max(found[name]['speed'] for name in others):.2f}" if ours in found and others else "-"
+
+    cells.append(beside("tvmcompress fp32", [name for name in peers if name.endswith("fp32")]))
+    cells.append(beside("tvmcompress int8", peers))
+    if "tvmcompress pruned int8" in found:
+        cells.append(beside("tvmcompress pruned int8", peers))
+    return f"| {' | '.join(cells)} |"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and compare."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -197,14 +239,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--baseline", default="onnxruntime fp32")
     parser.add_argument("--ours-only", action="store_true", help="default and tuned builds alone")
     parser.add_argument("--tuning-log", type=Path, help="by default those that every build consults")
+    parser.add_argument("--cpu", help="what ours are built for, where not for this machine, such as x86-64-v3 (AVX2)")
+    parser.add_argument("--hold", metavar="ISA", help="ONEDNN_MAX_CPU_ISA of OpenVINO, such as AVX2")
+    parser.add_argument("--pruned", type=float, metavar="SHARE", help="ours in int8 with this share of the products, too")
     parser.add_argument("--json", type=Path, help="write the results here too")
     options = parser.parse_args(arguments)
-    print(f"{host_cpu()}, {options.threads} thread(s), ONNX Runtime {ort.__version__}, TVM {tvm.__version__}")
+    if options.hold is not None:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = options.hold  # read when OpenVINO is imported
+    ort.set_default_logger_severity(3)
+    print(f"{options.cpu or host_cpu()}, {options.threads} thread(s), ONNX Runtime {ort.__version__}, TVM {tvm.__version__}")
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             results.append(compare(name, options, Path(folder)))
             show(results[-1])
+    print("", *map(table_row, results), sep="\n")
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1))
 
