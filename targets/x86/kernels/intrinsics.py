@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tvm.s_tir import TensorIntrin
@@ -224,16 +225,16 @@ def _register(dot: Dot) -> None:
 def _register_high() -> None:
     pair, vector = f"int64x{HIGH_LANES // 2}", f"int32x{HIGH_LANES}"
 
-    def every(value: int) -> object:
+    def every(value: int) -> Any:
         return T.broadcast(T.int64(value), HIGH_LANES // 2)
 
-    def even(value: object) -> object:
+    def even(value: Any) -> Any:
         return T.shift_right(T.shift_left(value, every(32)), every(32))
 
-    def odd(value: object) -> object:
+    def odd(value: Any) -> Any:
         return T.shift_right(value, every(32))
 
-    def merged(first: object, second: object) -> object:
+    def merged(first: Any, second: Any) -> Any:
         """The even lanes' products, shifted into place, and the odd ones'."""
         low = T.shift_right(even(first) * even(second) + every(1 << 30), every(31))
         high = T.shift_left(odd(first) * odd(second) + every(1 << 30), every(1))
