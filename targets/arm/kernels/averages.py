@@ -29,12 +29,24 @@ _UNROLLED = 8
 """Pixels of a window's row that are added without a loop."""
 
 
-def reciprocals(most: int) -> np.ndarray:
-    """Of each count up to `most`, beginning with 0, the factor and what is shifted to the right; (most + 1, 2) int32."""
-    counts = np.arange(1, most + 1)
+def reciprocals(least: int, most: int) -> np.ndarray:
+    """Of each count between two, at least 1, the factor and what is shifted to the right; (most - least + 1, 2) int32."""
+    counts = np.arange(least, most + 1)
     shifts = _BITS + np.ceil(np.log2(counts)).astype(np.int64)
-    rows = np.stack([(1 << shifts) // counts + 1, shifts], axis=1)
-    return np.concatenate([np.zeros((1, 2), np.int64), rows]).astype(np.int32)
+    return np.stack([(1 << shifts) // counts + 1, shifts], axis=1).astype(np.int32)
+
+
+def counts(p: Pool) -> tuple[int, int]:
+    """The least and the greatest number of pixels that a window has on the input."""
+    ends = []
+    for places, stride, before, window, size in (
+        (p.out_height, p.strides[0], p.top, p.window[0], p.height),
+        (p.out_width, p.strides[1], p.left, p.window[1], p.width),
+    ):
+        starts = np.arange(places) * stride - before
+        covered = np.minimum(starts + window, size) - np.maximum(starts, 0)
+        ends.append((int(covered.min()), int(covered.max())))
+    return ends[0][0] * ends[1][0], ends[0][1] * ends[1][1]
 
 
 def _halves(loaded: tirx.PrimExpr, part: int) -> tirx.PrimExpr:
@@ -47,7 +59,8 @@ def average_pool(p: Pool) -> tirx.PrimFunc:
     rounded away from zero."""
     (KH, KW), BLOCKS = p.window, -(-p.channels // VECTOR)
     INPUT, OUTPUT = p.elements
-    WORDS = 2 * (KH * KW + 1)
+    LEAST, MOST = counts(p)
+    WORDS = 2 * (MOST - LEAST + 1)
 
     def covered(place, window, size):
         return T.min(place + window, size) - T.max(place, 0)
@@ -81,8 +94,8 @@ def average_pool(p: Pool) -> tirx.PrimFunc:
                 place[1] = T.max(j * p.strides[1] - p.left, 0)
                 place[2] = covered(i * p.strides[0] - p.top, KH, p.height)
                 place[3] = covered(j * p.strides[1] - p.left, KW, p.width)
-                words[0] = table[2 * place[2] * place[3]]
-                words[1] = table[2 * place[2] * place[3] + 1]
+                words[0] = table[2 * (place[2] * place[3] - LEAST)]
+                words[1] = table[2 * (place[2] * place[3] - LEAST) + 1]
                 half[0] = T.broadcast(T.shift_right(place[2] * place[3], 1).astype("int16"), _HALVES)
                 for block in range(BLOCKS):
                     sums[0] = T.broadcast(T.int16(0), _HALVES)

@@ -30,7 +30,7 @@ from ...kernels.taps import group_taps
 from ...kernels.use_kernels import Kernel, Maker, Makers
 from ...kernels.vectors import VECTOR
 from .addition import Term, add
-from .averages import MOST_PIXELS, Mean, average_pool, mean, reciprocals
+from .averages import MOST_PIXELS, Mean, average_pool, counts, mean, reciprocals
 from .convolution import convolution
 from .depthwise import DepthwiseKernel, DotTaps, HalfwordTaps
 from .epilogue import Epilogue
@@ -304,7 +304,7 @@ def _average_pool(products: Products, call: relax.Call) -> Kernel | None:
     pool = _pool(call)
     if pool is None or pool.taps > MOST_PIXELS:
         return None
-    return Kernel("average", average_pool(pool), [reciprocals(pool.taps).ravel()], options="")
+    return Kernel("average", average_pool(pool), [reciprocals(*counts(pool)).ravel()], options="")
 
 
 @KERNELS.register("qmean")

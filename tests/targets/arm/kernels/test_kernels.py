@@ -294,10 +294,9 @@ def test_average_pool(
 def test_reciprocals_divide_exactly() -> None:
     """Every sum of every count that the kernels of averages divide."""
     sums = np.arange(1 << 15, dtype=np.int64)
-    for count, (factor, shift) in enumerate(reciprocals(MOST_PIXELS)):
-        if count:
-            assert 0 < factor < 1 << 16
-            np.testing.assert_array_equal((sums * factor) >> shift, sums // count)
+    for count, (factor, shift) in enumerate(reciprocals(1, MOST_PIXELS), 1):
+        assert 0 < factor < 1 << 16
+        np.testing.assert_array_equal((sums * factor) >> shift, sums // count)
 
 
 @needs_tools
