@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ from ...passes.errors import UserError
 from ...passes.graph.decode_weights import DecodeWeights
 from ..base import TensorSpec
 from ..channels_last import channels_last
+from ..emulators.tools import run
 from ..integer_io import core_and_specs, is_integer
-from ..object_code import object_code
 from .arena import Arena
 from .build_info import PREFIX
 from .compiled import Compiled, compile_program
-from .lower import LLVM_OPTIONS_ATTR
 from .patches import Patches, choose_patches
 from .plan import ALIGNMENT, align
 from .program import Legalize, Program, make_program
@@ -109,6 +109,7 @@ def generate(
     folder: Path,
     *,
     registers: Registers,
+    linker: str = "ld",
     prefix: str = "model",
     version: str = "0",
     emit: str = "object",
@@ -126,6 +127,7 @@ def generate(
         target: The TVM target of the kernels.
         folder: Where to write; it must exist.
         registers: Of the core, for scheduling what has no kernel; C source uses no vectors.
+        linker: The GNU linker of the target, which makes one object of those of the kernels.
         prefix: A C identifier that starts every symbol and file name.
         version: Written into the header.
         emit: "object" for kernels as an LLVM object, "c" for kernels as C source.
@@ -138,6 +140,7 @@ def generate(
 
     Raises:
         UserError: The prefix cannot be one, or the model cannot be compiled.
+        MissingToolError: There is no such linker.
     """
     check_prefix(prefix)
     core, inputs, outputs = core_and_specs(mod)
@@ -159,8 +162,8 @@ def generate(
     chosen = choose_patches(core, made, compiled) if patch_wise and is_integer(core) else None
     if chosen is not None:
         made = chosen[0]
-    program, arena, lowered = made.program, made.arena, made.lowered
-    kernel_source = _portable(codegen_build(lowered.module, tvm_target).inspect_source()) if portable else ""
+    program, arena = made.program, made.arena
+    kernel_source = _portable(codegen_build(made.module, tvm_target).inspect_source()) if portable else ""
     context = {
         **_context(made, inputs, outputs, prefix, version),
         "threads": threads,
@@ -194,10 +197,8 @@ def generate(
         sources.append(folder / f"{prefix}_kernels.c")
         sources[-1].write_text(kernel_source)
     else:
-        for index, (options, functions) in enumerate(_by_options(lowered.module).items()):
-            objects.append(folder / f"{prefix}_kernels{index or ''}.o")
-            with_options = tvm.target.Target({**target, "cl-opt": options.split()} if options else target)
-            objects[-1].write_bytes(object_code(codegen_build(functions, with_options)))
+        objects.append(folder / f"{prefix}_kernels.o")
+        _join(made.objects, linker, objects[-1])
     return Generated(
         folder=folder,
         prefix=prefix,
@@ -212,12 +213,18 @@ def generate(
     )
 
 
-def _by_options(module: tvm.IRModule) -> dict[str, tvm.IRModule]:
-    """The functions by the LLVM options that they ask for; each group becomes an object of its own."""
-    groups: dict[str, dict[Any, Any]] = {}
-    for var, func in module.functions.items():
-        groups.setdefault(str(func.attrs.get(LLVM_OPTIONS_ATTR, "")), {})[var] = func
-    return {options: tvm.IRModule(functions) for options, functions in groups.items()}
+def _join(objects: Mapping[str, bytes], linker: str, path: Path) -> None:
+    """Make one object file of those of the functions.
+
+    Each has its own copy of TVM's conversions of float16; what no function calls is left out.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        names = sorted(objects)
+        parts = [Path(scratch) / f"{index}.o" for index in range(len(names))]
+        for part, name in zip(parts, names, strict=True):
+            part.write_bytes(objects[name])
+        roots = [f"--undefined={name}" for name in names]
+        run([linker, "-r", "--gc-sections", *roots, "-o", path, *parts], what=f"joining {path.name}", timeout=60)
 
 
 def _context(
@@ -246,8 +253,8 @@ def _context(
     parameters: dict[str, list[str]] = {}
     for step, own in zip(program.steps, arena.workspaces):
         places = [pointer(name) for name in (*step.arguments, *step.results)]
-        divided = step.function in made.lowered.parallel
-        sizes = made.lowered.workspaces.get(step.function, ())
+        divided = step.function in made.parallel
+        sizes = made.workspaces.get(step.function, ())
         apart = [f" + part * {align(size)}" if divided else "" for size in sizes]
         places += [f"(void *)(arena + {arena.plan.offsets[name]}{more})" for name, more in zip(own, apart)]
         parameters[step.function] = ["void *"] * len(places) + ["int32_t"] * (2 * divided)

@@ -32,7 +32,7 @@ around the loop is repeated by every thread, so it must write nothing but worksp
 PARALLEL_ROUNDS = 64
 """Rounds of innermost loops below which waking threads takes longer than what they save."""
 
-_STACK_LIMIT = 256
+STACK_LIMIT = 256
 """Bytes; larger buffers of functions that declare no workspaces go to the arena."""
 
 
@@ -119,7 +119,7 @@ def _plain_functions(target: tvm.target.Target, workspaces: dict[str, tuple[int,
                 if buffer.name not in declared:
                     return alloc
                 size = max(size, declared[buffer.name])
-            elif size <= _STACK_LIMIT:
+            elif size <= STACK_LIMIT:
                 return alloc
             pointer = tirx.Var(f"workspace{len(hoisted)}", PointerType(PrimType(str(buffer.dtype))))
             hoisted.append((pointer, size))

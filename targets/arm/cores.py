@@ -29,7 +29,7 @@ class Platform:
     @property
     def programs(self) -> tuple[list[str], list[str]]:
         """What building and what running needs."""
-        return [self.prefix + name for name in ("gcc", "ar", "size")], [self.prefix + "nm", self.qemu, "cc"]
+        return [self.prefix + name for name in ("gcc", "ld", "ar", "size")], [self.prefix + "nm", self.qemu, "cc"]
 
 
 GENERIC = "generic"

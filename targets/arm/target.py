@@ -116,6 +116,7 @@ class CortexATarget(TunableTarget):
                 description.tvm,
                 work,
                 registers=NEON if platform_of(description).wide else NARROW_NEON,
+                linker=f"{platform_of(description).prefix}ld",
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,

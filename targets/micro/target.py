@@ -30,7 +30,7 @@ from .soft_float import refuse_floats, use_arm_names
 from .trials import CortexMEmulator
 
 _PREFIX = "arm-none-eabi-"
-_BUILDING = [_PREFIX + name for name in ("gcc", "ar", "size", "objcopy", "nm")]
+_BUILDING = [_PREFIX + name for name in ("gcc", "ld", "ar", "size", "objcopy", "nm")]
 _RUNNING = ["qemu-system-arm", "cc"]
 _PROGRAM = "firmware/model.elf"
 
@@ -100,6 +100,7 @@ class CortexMTarget(TunableTarget):
                 description.tvm,
                 folder,
                 registers=_registers(description),
+                linker=f"{_PREFIX}ld",
                 prefix=prefix,
                 version=package_version(),
                 emit=emit,

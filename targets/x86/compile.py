@@ -11,7 +11,7 @@ import numpy as np
 import tvm_ffi
 
 from ...passes._tvm import Constant, relax, tvm, vm_codegen, vm_link
-from ..objects import compile_functions
+from ..objects import Compiler, compile_functions
 from .host import cpu_features, resolve_cpu, tvm_target
 from .lower import lower
 from .schedule import Decide, ScheduleSummary, by_formula, schedule_module
@@ -79,11 +79,13 @@ def compile_module(mod: tvm.IRModule, cpu: str = "native", decide: Decide = by_f
             if isinstance(func, tvm.tirx.PrimFunc):
                 plain = generic.get(var.name_hint, func)
                 alternatives[var.name_hint] = [func] if plain.same_as(func) else [func, plain]
-        compiled = compile_functions(alternatives, target, Path(folder))
-        for name, result in compiled.items():
+        libraries = []
+        for index, (name, result) in enumerate(compile_functions(alternatives, Compiler.for_runtime(target)).items()):
             if result.reason is not None:
                 summary.falls_back(name, result.reason)
-        libraries = [tvm.runtime.load_static_library(str(result.path), [name]) for name, result in compiled.items()]
+            path = Path(folder) / f"f{index}.o"
+            path.write_bytes(result.content)
+            libraries.append(tvm.runtime.load_static_library(str(path), [name]))
         executable = vm_link(builder=builder, target=target, tir_mod=None, ext_libs=libraries)
     return Compiled(executable, summary, memory, scheduled)
 

@@ -41,7 +41,7 @@ tvm.tirx.build = lambda *_, **__: None
 from tvm import te
 a = te.placeholder((4,), name="a")
 f = te.create_prim_func([a, te.compute((4,), lambda i: a[i])]).with_attr("global_symbol", "f")
-objects.compile_functions({"f": [f]}, tvm.target.Target("llvm"), Path(sys.argv[1]).parent)
+objects.compile_functions({"f": [f]}, objects.Compiler.for_runtime(tvm.target.Target("llvm")))
 """
 
 
