@@ -35,6 +35,12 @@ from .layer import VECTOR, Blocks, Layer, NotScheduledError, extent_of, extents,
 
 _PARALLEL_WORK = 1_000_000
 """Multiply-accumulates below which starting threads costs more than it brings."""
+_PARALLEL_ELEMENTS = 1 << 15
+"""The same of elements that are copied or computed one by one. What one thread writes alone the others read from its cache."""
+_PARALLEL_WEIGHTS = 1 << 18
+"""The same of bytes of weights: where there are more of them than work, reading them takes the time."""
+_SHARES = 16
+"""Pieces of work to have at least, so that threads come to an end together."""
 
 
 def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = True) -> None:
@@ -49,22 +55,41 @@ def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = Tr
         NotScheduledError: The function has no reduction or several, or its output does not follow the pattern.
     """
     layer, blocks = find_layer(schedule)
-    threads = parallel and layer.work >= _PARALLEL_WORK
+    threads = parallel and (
+        layer.work >= _PARALLEL_WORK
+        or layer.weight_bytes >= _PARALLEL_WEIGHTS
+        or math.prod(layer.outputs) >= _PARALLEL_ELEMENTS
+    )
     d: dict[str, Any] = dict(decisions)
     bands = d["epilogue"] == "band"
     outer = _tile_tail(schedule, d, layer, blocks, bands)
+    banded = blocks.before is not None and (layer.packs_rows or d["border"] == "band")
+    fused = 0
     if threads:
-        schedule.parallel(next((loop for loop in outer if extent_of(schedule, loop) > 1), outer[0]))
+        before = len(outer)
+        outer = _share_out(schedule, outer, len(layer.rows) if banded else len(outer))
+        fused = before - len(outer)
     schedule.compute_at(blocks.main, outer[-1], preserve_unit_loops=True)
-    banded = layer.packs_rows or d["border"] == "band"
-    if blocks.before is not None and banded:
+    if banded:
         # For one band of rows, which then stays in the first-level cache.
-        schedule.compute_at(blocks.before, outer[len(layer.rows) - 1], preserve_unit_loops=True)
+        schedule.compute_at(blocks.before, outer[len(layer.rows) - 1 - fused], preserve_unit_loops=True)
     _tile_sum(schedule, d, layer, blocks, outer, bands)
     if blocks.before is not None:
         vectorize_elementwise(schedule, blocks.before, threads and not banded)
     if blocks.crop is not None:
         _plain_tail(schedule, blocks.crop, blocks.late, threads)
+
+
+def _share_out(schedule: Schedule, loops: list[Any], most: int) -> list[Any]:
+    """Give the outermost loops to the threads, as many of the first `most` together as make `_SHARES` pieces.
+
+    Returns:
+        The loops that there are then.
+    """
+    count = next((n for n in range(1, most) if math.prod(extent_of(schedule, x) for x in loops[:n]) >= _SHARES), max(most, 1))
+    outermost = schedule.fuse(*loops[:count]) if count > 1 else loops[0]
+    schedule.parallel(outermost)
+    return [outermost, *loops[count:]]
 
 
 def _plain_tail(schedule: Schedule, block: Any, stages: Sequence[Any], parallel: bool) -> None:
@@ -198,9 +223,7 @@ def vectorize_elementwise(schedule: Schedule, block: Any, parallel: bool, lanes:
         rest, inner = schedule.split(loops[-1], [None, lanes])
         schedule.vectorize(inner)
         outer.append(rest)
-    if parallel and outer and work >= _PARALLEL_WORK:
-        schedule.parallel(next((loop for loop in outer if extent_of(schedule, loop) > 1), outer[0]))
-    return outer
+    return _share_out(schedule, outer, len(outer)) if parallel and outer and work >= _PARALLEL_ELEMENTS else outer
 
 
 def schedule_elementwise(schedule: Schedule, decisions: Decisions, parallel: bool = True) -> None:
