@@ -2,6 +2,8 @@
 
 | name | instruction | needs | step |
 |---|---|---|---|
+| `x86.pmaddwd.4x2` | pmaddwd, paddd | SSE2, which every x86-64 has | int32[4] += sum over 2 of int16 * int16 |
+| `x86.pmaddubsw.4x4` | pmaddubsw, pmaddwd, paddd | SSSE3, small weights | int32[4] += sum over 4 of uint8 * int8 |
 | `x86.vpmaddwd.8x2` | vpmaddwd, vpaddd | AVX2 | int32[8] += sum over 2 of int16 * int16 |
 | `x86.vpmaddwd.16x2` | the same, 512 bits | AVX-512BW | int32[16] += sum over 2 of int16 * int16 |
 | `x86.vpdpbusd.8x4` | vpdpbusd | AVX-512VNNI and VL, or AVX-VNNI | int32[8] += sum over 4 of uint8 * int8 |
@@ -91,13 +93,15 @@ class Dot:
         return 128 if self.activation == "uint8" else 0
 
 
+MADD4 = Dot("pmaddwd", 4, 2, "int16", "int16")
+MADDUBS4 = Dot("pmaddubsw", 4, 4, "uint8", "int8")
 MADD8 = Dot("vpmaddwd", 8, 2, "int16", "int16")
 MADD16 = Dot("vpmaddwd", 16, 2, "int16", "int16")
 VNNI8 = Dot("vpdpbusd", 8, 4, "uint8", "int8")
 VNNI16 = Dot("vpdpbusd", 16, 4, "uint8", "int8")
 MADDUBS8 = Dot("vpmaddubsw", 8, 4, "uint8", "int8")
 MADDUBS16 = Dot("vpmaddubsw", 16, 4, "uint8", "int8")
-DOTS = (MADD8, MADD16, VNNI8, VNNI16, MADDUBS8, MADDUBS16)
+DOTS = (MADD4, MADDUBS4, MADD8, MADD16, VNNI8, VNNI16, MADDUBS8, MADDUBS16)
 
 
 def best_dot(features: frozenset[str], channels: int) -> Dot:
@@ -109,12 +113,14 @@ def best_dot(features: frozenset[str], channels: int) -> Dot:
         return VNNI8
     if "avx512bw" in features:
         return MADD16 if wide else MADD8
-    return MADD8
+    return MADD8 if "avx2" in features else MADD4
 
 
-def bytewise(dot: Dot) -> Dot | None:
+def bytewise(dot: Dot, features: frozenset[str]) -> Dot | None:
     """The product of bytes that takes the place of one of halves where the weights are small enough."""
-    return {MADD8: MADDUBS8, MADD16: MADDUBS16}.get(dot)
+    if dot == MADD4 and "ssse3" not in features:
+        return None
+    return {MADD4: MADDUBS4, MADD8: MADDUBS8, MADD16: MADDUBS16}.get(dot)
 
 
 def fits_int16(packed: np.ndarray) -> bool:
@@ -135,15 +141,21 @@ def _accumulate(dot: Dot, acc: object, activation: object, weight: object) -> ob
         bits = 32 * dot.lanes
         name = f"llvm.x86.avx512.vpdpbusd.{bits}"
         return T.call_llvm_pure_intrin(_lookup(name), acc, activation, weight, dtype=result)
-    if dot.instruction == "vpmaddubsw":
+    of_bytes, of_halves = _MULTIPLY_ADD[dot.lanes]
+    if dot.instruction.endswith("pmaddubsw"):
         halves, count = f"int16x{2 * dot.lanes}", 2 * dot.lanes
-        name = "llvm.x86.avx2.pmadd.ub.sw" if dot.lanes == 8 else "llvm.x86.avx512.pmaddubs.w.512"
-        sums = T.call_llvm_pure_intrin(_lookup(name), activation, weight, dtype=halves)
+        sums = T.call_llvm_pure_intrin(_lookup(of_bytes), activation, weight, dtype=halves)
         ones = T.broadcast(T.int16(1), count)
-        name = "llvm.x86.avx2.pmadd.wd" if dot.lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
-        return acc + T.call_llvm_pure_intrin(_lookup(name), sums, ones, dtype=result)
-    name = "llvm.x86.avx2.pmadd.wd" if dot.lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
-    return acc + T.call_llvm_pure_intrin(_lookup(name), activation, weight, dtype=result)
+        return acc + T.call_llvm_pure_intrin(_lookup(of_halves), sums, ones, dtype=result)
+    return acc + T.call_llvm_pure_intrin(_lookup(of_halves), activation, weight, dtype=result)
+
+
+_MULTIPLY_ADD = {
+    4: ("llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
+    8: ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
+    16: ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
+}
+"""LLVM's names of the instructions that multiply and add up bytes and halves, by lanes."""
 
 
 def _operand(dot: Dot) -> str:

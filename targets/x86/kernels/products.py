@@ -20,7 +20,7 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import make_call, register_operator, tensor_type
 from ....passes.integer.requantization import requantization_of
 from ....passes.integer.requantize import te_requantize, te_saturate
-from .intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, LANES_ANNOTATION, MADD8, MADD16, Dot
+from .intrinsics import BLOCK_ANNOTATION, DOT_ANNOTATION, LANES_ANNOTATION, MADD4, MADD8, MADD16, Dot
 from .requantize import te_multiply_small
 from .widths import padded_width
 
@@ -66,6 +66,8 @@ def x86_qproduct(a: relax.Expr, packed: relax.Expr, attrs: Any, columns: int) ->
 
 def halves(features: frozenset[str], columns: int) -> Dot:
     """The product of halves to use."""
+    if "avx2" not in features:
+        return MADD4
     return MADD16 if "avx512bw" in features and columns > 8 else MADD8
 
 
@@ -135,7 +137,7 @@ def _define_qproduct(call: relax.Call, a: Any, packed: Any) -> Any:
     *outer, rows, columns = (int(dim) for dim in _infer_product(call).shape)
     *_, blocks, pairs, lanes, group = static_shape(call.args[1])
     depth = static_shape(call.args[0])[-1]
-    dot = MADD16 if lanes == MADD16.lanes else MADD8
+    dot = next(dot for dot in (MADD4, MADD8, MADD16) if dot.lanes == lanes)
     wide, zero = padded_width(rows), tirx.const(int(attrs.zero_point), "int16")
 
     def widened(*i: Any) -> Any:

@@ -116,7 +116,7 @@ def _dot(features: frozenset[str], operands: _Operands, zero_point: int) -> Dot:
     """The best product for a convolution; one of bytes where its weights allow it."""
     channels = operands.weight.shape[0]
     dot = best_dot(features, channels)
-    narrow = bytewise(dot)
+    narrow = bytewise(dot, features)
     if narrow is None:
         return dot
     padded = -(-channels // narrow.lanes) * narrow.lanes

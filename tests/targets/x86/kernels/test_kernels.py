@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from tvmcompress.targets.x86.tuning import X86Tuning
 NATIVE = host.cpu_features(host.host_cpu())
 # Every product that there is, on whatever machine this runs, as far as it has the instructions.
 TILES = "x86-64-v4,+avx512vnni,+amx-int8,+amx-tile"
-SETS = ["x86-64-v3", "x86-64-v3,+avxvnni", "x86-64-v4", "x86-64-v4,+avx512vnni", TILES]
+SETS = ["x86-64-v3", "x86-64-v3,+avxvnni", "x86-64-v4", "x86-64-v4,+avx512vnni", "x86-64-v2", TILES]
 OFFERED = host.kernel_features(Path("/proc/cpuinfo").read_text()) or NATIVE
 if not host.tiles_granted():
     OFFERED -= {"amx-int8", "amx-tile"}
@@ -86,7 +87,9 @@ class Layer:
 def check(layer, mod, cpu):
     """Compile, and compare with the reference, which is returned."""
     x = layer.sample()
-    machine = relax.VirtualMachine(compile_module(mod, cpu).executable, tvm.cpu())
+    compiled = compile_module(mod, cpu)
+    assert not compiled.schedules.given_up
+    machine = relax.VirtualMachine(compiled.executable, tvm.cpu())
     got = machine["main"](tvm.runtime.tensor(x)).numpy()
     (expected,) = run(mod, [x])
     assert got.dtype == np.int8
@@ -145,7 +148,24 @@ def test_convolution(cpu, case) -> None:
     check(layer, layer.finish(call), cpu)
 
 
-@pytest.mark.parametrize("cpu", ["x86-64-v3", "alderlake", "znver4"])
+@pytest.mark.parametrize("cpu", ["x86-64", *SETS])
+def test_every_set_compiles_on_every_machine(cpu) -> None:
+    """None of its kernels is given up for generic code; those that this machine can run are compared above and below."""
+    for shape, call in (
+        ((32, 3, 3, 32), partial(ops.qconv2d, padding=(1, 1, 1, 1))),
+        ((1, 3, 3, 32), partial(ops.qdepthwise, padding=(1, 1, 1, 1))),
+        ((24, 1, 1, 32), ops.qconv2d),
+    ):
+        layer = Layer((1, 6, 6, 32), 3)
+        channels = 32 if shape[0] == 1 else shape[0]
+        operands, most = layer.operands(shape, channels, np.prod(shape[1:]), "double")
+        made = call(layer.x, *operands, input_zero_point=3, output_zero_point=-7, max_shift=most)
+        schedules = compile_module(layer.finish(made), cpu).schedules
+        assert not schedules.given_up
+        assert not schedules.unscheduled
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3", "alderlake", "znver4"])
 @pytest.mark.parametrize("zero", [-128, 5, 127])
 def test_borders_of_depthwise_whatever_this_machine_has(cpu, zero) -> None:
     """What kernels of each instruction set mean, computed without their instructions."""
