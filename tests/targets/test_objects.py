@@ -22,7 +22,6 @@ from tvmcompress.passes._tvm import tirx, tvm
 from tvmcompress.targets import object_cache, objects
 from tvmcompress.targets.object_cache import Made, ObjectCache
 from tvmcompress.targets.objects import Compiler, compile_functions
-from tvmcompress.targets.x86.host import tvm_target
 
 
 def scaled(factor: float = 2.0, extent: int = 8) -> tirx.PrimFunc:
