@@ -144,15 +144,16 @@ class Interpreter:
                 tap(var.name, result)
         return execution.outputs()
 
-    def _evaluate(self, expr: relax.Expr, values: Mapping[relax.Var, Value], batch: int) -> Value:
+    def evaluate(self, expr: relax.Expr, values: Mapping[relax.Var, Value], batch: int) -> Value:
+        """The value of an expression, given those of variables and how many samples are stacked in them."""
         if isinstance(expr, relax.Var):
             return values[expr]
         if isinstance(expr, relax.Tuple):
-            return tuple(self._evaluate(field, values, batch) for field in expr.fields)
+            return tuple(self.evaluate(field, values, batch) for field in expr.fields)
         if isinstance(expr, relax.TupleGetItem):
-            return self._evaluate(expr.tuple_value, values, batch)[int(expr.index)]
+            return self.evaluate(expr.tuple_value, values, batch)[int(expr.index)]
         if isinstance(expr, relax.Call):
-            args = [self._evaluate(arg, values, batch) for arg in expr.args]
+            args = [self.evaluate(arg, values, batch) for arg in expr.args]
             return self._call(expr, args, batch)
         return plain_value(expr)
 
@@ -182,11 +183,15 @@ class Execution:
         values: The value of every variable that is still to be read. The value of a parameter may be replaced before the
             binding that reads it runs.
         kept: Variables whose values stay after their last reader.
+        samples: How many samples there are.
+        apart: Whether they are computed one by one.
+        evaluate: See `Interpreter.evaluate`.
     """
 
     def __init__(self, interpreter: Interpreter, inputs: Sequence[np.ndarray], batch: int, apart: bool = False) -> None:
         self._interpreter = interpreter
-        self._batch = batch
+        self._batch = self.samples = batch
+        self.apart, self.evaluate = apart, interpreter.evaluate
         # The variables whose values hold all samples, where each is computed alone.
         self._stacked: set[relax.Var] | None = set(input_vars(interpreter._main)) if apart else None
         self._next = 0
@@ -212,7 +217,7 @@ class Execution:
         """Run one binding."""
         var, expr = self._interpreter._program[self._next]
         if self._stacked is None:
-            result = self._interpreter._evaluate(expr, self.values, self._batch)
+            result = self._interpreter.evaluate(expr, self.values, self._batch)
         else:
             result = self._apart(var, expr, self._stacked)
         self.values[var] = result
@@ -226,19 +231,19 @@ class Execution:
         """One binding, sample by sample; once where no sample is read."""
         read = set(relax.analysis.free_vars(expr))
         if not read & stacked:
-            return self._interpreter._evaluate(expr, self.values, 1)
+            return self._interpreter.evaluate(expr, self.values, 1)
         stacked.add(var)
         shared = {name: self.values[name] for name in read - stacked}
         parts = {name: _apart(self.values[name], self._batch, name.ty) for name in read & stacked}
         results = []
         for index in range(self._batch):
             values = shared | {name: samples[index] for name, samples in parts.items()}
-            results.append(self._interpreter._evaluate(expr, values, 1))
+            results.append(self._interpreter.evaluate(expr, values, 1))
         return _together(results)
 
     def outputs(self) -> list[np.ndarray]:
         """What `main` returns, once all bindings have run."""
-        output = self._interpreter._evaluate(self._interpreter._main.body.body, self.values, self._batch)
+        output = self._interpreter.evaluate(self._interpreter._main.body.body, self.values, self._batch)
         return list(output) if isinstance(output, tuple) else [output]
 
 

@@ -11,10 +11,9 @@ Pruning for Accelerating Very Deep Neural Networks" (2017); here it runs over th
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,41 +21,19 @@ from .._tvm import relax, tvm
 from ..errors import UserError
 from ..graph.adopt_module import model_pass, with_named_params
 from ..graph.float_reference import FloatReference, start
-from ..graph.interpreter import Execution, plain_value
+from ..graph.interpreter import Execution
 from ..graph.module_params import attach_params, detach_params, static_shape
 from ..graph.remarks import Remark, add_remarks
 from ..graph.surgery import Channels, get_surgery
 from ..graph.view import GraphView
 from ..pruning.sparsify import get_masks
+from .blocks import Block, find_blocks, solve_block
 from .im2col import LayerGeometry
 from .least_squares import solve
+from .repaired_layers import RepairedLayer, find_layers
 
-_LAYERS = {"relax.nn.conv1d", "relax.nn.conv2d", "relax.matmul"}
 Progress = Callable[[int, int, str], None]
 _TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer that can be repaired.
-
-    Attributes:
-        var: Holds the result of the bare convolution or matrix product.
-        call: That operation.
-        weight: Its weight.
-        bias: The parameter added to it, if there is one.
-        output: The tensor whose value is restored: behind the bias, or behind a residual addition.
-        other: The other operand of that residual addition, if it is computed before the layer.
-        clip: The limits of the activation that alone reads `output`; infinite where there is none.
-    """
-
-    var: relax.Var
-    call: relax.Call
-    weight: relax.Var
-    bias: relax.Var | None
-    output: str
-    other: relax.Var | None
-    clip: tuple[float, float]
 
 
 @model_pass("Reconstruct")
@@ -72,6 +49,8 @@ class Reconstruct:
         ridge: Relative pull towards the pruned weights, see `least_squares.solve`; None chooses it layer by layer on
             samples held back.
         only: The weights to repair, by name; None for all.
+        blocks: Whether the layers of a residual block, an attention, an MLP or two of a chain are then solved for together, see
+            `blocks`.
         on_progress: Called with (layers done, layers in all, name of the layer).
 
     Raises:
@@ -86,6 +65,7 @@ class Reconstruct:
         *,
         ridge: float | None = None,
         only: Collection[str] | None = None,
+        blocks: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
         self.original = with_named_params(original)
@@ -93,11 +73,12 @@ class Reconstruct:
         self.kept = None if kept is None else {name: _channels(value) for name, value in kept.items()}
         self.ridge = ridge
         self.only = only
+        self.blocks = blocks
         self.on_progress = on_progress
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with repaired weights; shapes stay."""
-        return reconstruct(self.original, mod, self.inputs, self.kept, self.ridge, self.only, self.on_progress)
+        return reconstruct(self.original, mod, self.inputs, self.kept, self.ridge, self.only, self.blocks, self.on_progress)
 
 
 def _channels(given: np.ndarray | Channels) -> Channels:
@@ -111,25 +92,33 @@ def reconstruct(
     kept: Mapping[str, Channels] | None = None,
     ridge: float | None = None,
     only: Collection[str] | None = None,
+    blocks: bool = False,
     on_progress: Progress | None = None,
 ) -> tvm.IRModule:
     """What `Reconstruct` does, as a function; its arguments."""
     if not inputs or len(inputs[0]) == 0:
         raise UserError("reconstruction needs calibration samples, and none were given")
     kept = _kept_outputs(pruned) if kept is None else kept
-    layers, norms = _find_layers(pruned), _find_norms(pruned)
+    layers, norms = find_layers(pruned), _find_norms(pruned)
     if only is not None:
         layers = {var: layer for var, layer in layers.items() if layer.weight.name in only}
     sources = [norm.args[0].name for norm in norms.values()]
-    wanted = Counter([*(layer.output for layer in layers.values()), *sources])
+    masks = get_masks(pruned)
+    together, refused = _find_together(pruned, layers, masks) if blocks else ({}, {})
+    outputs = [block.output.name for block in together.values()]
+    wanted = Counter([*(layer.output for layer in layers.values()), *sources, *outputs])
     reference = FloatReference(original, inputs, wanted, "reconstructed")
     execution = start(pruned, inputs, "reconstructed")
-    masks = get_masks(pruned)
     bare, params = detach_params(pruned)
-    remarks: list[Remark] = []
+    remarks = [Remark("Reconstruct", *entry) for entry in refused.items()]
+    whole = not execution.apart
     done = 0
     left = len(layers) + len(norms)
-    while left and (upcoming := execution.upcoming()) is not None:
+    begun: tuple[Block, dict[relax.Var, Any]] | None = None
+    while (left or begun) and (upcoming := execution.upcoming()) is not None:
+        if whole and upcoming[0] in together:
+            block = together[upcoming[0]]
+            begun = block, {var: execution.values[var] for var in block.reads if var in execution.values}
         left -= (upcoming[0] in layers) + (upcoming[0] in norms)
         layer = layers.get(upcoming[0])
         if layer is not None:
@@ -143,11 +132,14 @@ def reconstruct(
         if norm is not None:
             _restate(norm, execution, reference, params, kept)
         execution.step()
+        if begun is not None and upcoming[0].same_as(begun[0].output):
+            _repair_block(*begun, execution, reference, params, kept)
+            begun = None
     return add_remarks(attach_params(bare, params), remarks)
 
 
 def _repair(
-    layer: _Layer,
+    layer: RepairedLayer,
     execution: Execution,
     reference: FloatReference,
     params: dict[str, np.ndarray],
@@ -187,6 +179,49 @@ def _repair(
     return None
 
 
+def _find_together(
+    mod: tvm.IRModule, layers: Mapping[relax.Var, RepairedLayer], masks: Mapping[str, np.ndarray]
+) -> tuple[dict[relax.Var, Block], dict[str, str]]:
+    """The blocks by the variable that they begin with; sparse layers are solved one by one."""
+    dense = {var: layer for var, layer in layers.items() if layer.weight.name not in masks}
+    found, refused = find_blocks(mod, dense)
+    return {block.program[0][0]: block for block in found}, refused
+
+
+def _repair_block(
+    block: Block,
+    values: dict[relax.Var, Any],
+    execution: Execution,
+    reference: FloatReference,
+    params: dict[str, np.ndarray],
+    kept: Mapping[str, Channels],
+) -> None:
+    """Solve a block that has just been computed, and compute it anew."""
+    target = reference.value(block.output.name)
+    last = block.layers[-1]
+    axis = -1 if last.call.op.name == "relax.matmul" else 1
+    if target is not None and last.weight.name in kept:
+        target = kept[last.weight.name].of(target, axis)
+    found = execution.values[block.output]
+    if target is None or target.shape != found.shape or not np.isfinite(found).all():
+        return
+    # The parameters as they are since their layers were repaired.
+    values |= {var: execution.values.get(var, params.get(var.name)) for var in block.reads if var.name in params}
+    solution = solve_block(block, values, target, params, execution.evaluate, execution.samples)
+    if solution is None:
+        return
+    params.update(solution)
+    for var in block.reads:
+        if var.name in solution:
+            values[var] = solution[var.name]
+            if var in execution.values:
+                execution.values[var] = solution[var.name]
+    for var, expr in block.program:
+        values[var] = execution.evaluate(expr, values, execution.samples)
+        if var in execution.values:
+            execution.values[var] = values[var]
+
+
 def _restate(
     norm: relax.Call,
     execution: Execution,
@@ -217,7 +252,7 @@ def repaired_outputs(mod: tvm.IRModule, sums: bool = False) -> list[tuple[str, i
     there are any."""
     kept, found = _kept_outputs(mod), []
     by_name = {var.name: var for var in GraphView(mod).values}
-    layers = list(_find_layers(mod).values())
+    layers = list(find_layers(mod).values())
     residual = [layer for layer in layers if layer.other is not None] if sums else []
     for layer in residual or layers:
         shape = static_shape(by_name[layer.output])
@@ -239,52 +274,6 @@ def _kept_outputs(mod: tvm.IRModule) -> dict[str, Channels]:
     }
 
 
-def _find_layers(mod: tvm.IRModule) -> dict[relax.Var, _Layer]:
-    """The layers with a weight of their own, by the variable of the bare operation."""
-    graph = GraphView(mod)
-    params = graph.params
-    order = {var: index for index, var in enumerate(graph.values)}
-    found: dict[relax.Var, _Layer] = {}
-    for var, value in graph.values.items():
-        if not isinstance(value, relax.Call) or value.op.name not in _LAYERS:
-            continue
-        weight = value.args[1]
-        if weight not in params or not graph.is_alone(weight) or value.args[0] in params:
-            continue
-        if value.op.name == "relax.matmul" and params[weight].ndim != 2:
-            continue
-        added, bias = var, None
-        behind = graph.sole_reader(var)
-        if behind is not None and _adds(behind[1], var, params) and graph.is_alone(behind[1].args[1]):
-            added, bias = behind[0], behind[1].args[1]
-        output, other = added, None
-        after = graph.sole_reader(added)
-        if after is not None:
-            addition = after[1]
-            if addition.op.name == "relax.add" and all(arg not in params for arg in addition.args):
-                operand = addition.args[1] if addition.args[0] is added else addition.args[0]
-                if operand is not added and operand.ty == added.ty and order.get(operand, -1) < order[var]:
-                    output, other = after[0], operand
-        found[var] = _Layer(var, value, weight, bias, output.name, other, _clip(graph.sole_reader(output)))
-    return found
-
-
-def _clip(behind: tuple[relax.Var, relax.Call] | None) -> tuple[float, float]:
-    """The limits of an activation that is the only reader of a tensor; infinite where there is none."""
-    if behind is None:
-        return -math.inf, math.inf
-    call = behind[1]
-    name = getattr(call.op, "name", "")
-    if name == "relax.nn.relu":
-        return 0.0, math.inf
-    if name == "relax.nn.relu6":
-        return 0.0, 6.0
-    if name == "relax.clip":
-        low, high = (plain_value(limit) for limit in call.args[1:3])
-        return float(low), float(high)
-    return -math.inf, math.inf
-
-
 def _find_norms(mod: tvm.IRModule) -> dict[relax.Var, relax.Call]:
     """The batch normalizations with statistics of their own, by the variable of their result."""
     graph = GraphView(mod)
@@ -297,8 +286,3 @@ def _find_norms(mod: tvm.IRModule) -> dict[relax.Var, relax.Call]:
         and value.args[0] not in graph.main.params
         and all(arg in graph.params and graph.is_alone(arg) for arg in value.args[3:5])
     }
-
-
-def _adds(value: relax.Call, var: relax.Var, params: Container[relax.Var]) -> bool:
-    """Whether `value` adds a parameter to `var`."""
-    return value.op.name == "relax.add" and value.args[0].same_as(var) and value.args[1] in params

@@ -44,6 +44,9 @@ class Trial:
         mod: The module.
         samples: One array an input, axis 0 the samples; at least two.
 
+    Attributes:
+        held: Those that outputs are compared on.
+
     Raises:
         UserError: There are fewer samples, or they do not fit.
     """
@@ -54,10 +57,10 @@ class Trial:
             raise UserError("to measure what a repair leaves takes at least two calibration samples, one to compare on")
         held = min(max(1, round(_HELD_BACK * count)), count - 1)
         self._mod = mod
-        self._fitted, self._held = ([array[part] for array in samples] for part in (slice(held, None), slice(held)))
+        self._fitted, self.held = ([array[part] for array in samples] for part in (slice(held, None), slice(held)))
         self._probabilities = _probabilities(mod)
         try:
-            self._wanted = Interpreter(mod)(self._held)
+            self._wanted = Interpreter(mod)(self.held)
         except ValueError as error:
             raise UserError(f"the calibration samples cannot be run: {error}") from error
 
@@ -70,7 +73,7 @@ class Trial:
         """
         names = {name for name, _ in group.members}
         repaired = reconstruct(self._mod, pruned, self._fitted, ridge=_RIDGE, only=names)
-        return self.compare(Interpreter(repaired)(self._held))
+        return self.compare(Interpreter(repaired)(self.held))
 
     def compare(self, found: Sequence[np.ndarray]) -> float:
         """How far outputs are from those of the module: the Kullback-Leibler divergence of probabilities, of others the squared

@@ -40,6 +40,8 @@ class PruneRecipe(Table):
         exclude: Patterns of layers whose outputs stay; what they read is the business of the layers before.
         ratios: Ratio by pattern, where it shall differ.
         reconstruct: Whether the remaining weights are repaired from the calibration data.
+        solve_blocks: Whether the repair solves for the layers of a residual block, an attention, an MLP or two of a chain
+            together (some three times as long, and closer to the original); see the option "blocks" of `Reconstruct`.
         distill: Whether they are then trained to do what the original does, on the calibration data alone; see the repair
             "distill".
     """
@@ -63,6 +65,7 @@ class PruneRecipe(Table):
     exclude: tuple[str, ...] = ()
     ratios: dict[str, float] = Field(default={})
     reconstruct: bool = True
+    solve_blocks: bool = False
     distill: bool = False
 
     @model_validator(mode="before")
@@ -81,6 +84,8 @@ class PruneRecipe(Table):
             raise ValueError(f"give either {ways[0]} or {budgets[0]}, not both")
         if (self.rounds or 1) > 1 and not budgets:
             raise ValueError("rounds are those in which a budget is reached; give one, such as target_macs")
+        if self.solve_blocks and not self.reconstruct:
+            raise ValueError("solve_blocks is a way to repair, and reconstruct says not to")
         given = [name for name in ("scope", "ratios") if name in self.model_fields_set]
         if budgets and given and any(getattr(self, name) != type(self).model_fields[name].default for name in given):
             raise ValueError(f"{given[0]} says nothing beside {budgets[0]}, which spreads the removal itself")

@@ -23,7 +23,8 @@ class RepairRecipe(Table):
         method: "reconstruct" solves for the weights that pruning has left by least squares, against the original; "distill"
             trains them towards it without labels, on calibration samples (PyTorch; minutes); "equalize" and "smooth" prepare
             for quantization, see `QuantizeRecipe.repair`.
-        options: Those of the method's pass; of "distill" those of `FinetuneRecipe`, `epochs` and `learning_rate` first.
+        options: Those of the method's pass, of "reconstruct" `ridge` and `blocks`; of "distill" those of `FinetuneRecipe`,
+            `epochs` and `learning_rate` first.
     """
 
     method: str = "reconstruct"

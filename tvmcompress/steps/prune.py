@@ -70,7 +70,7 @@ class Prune(Step[PruneRecipe]):
     def planned(cls, options: PruneRecipe, before: Sequence[Step[Any]], following: str) -> list[Step[Any]]:
         """What is left is repaired, unless a step behind it does."""
         trained = [Repair(RepairRecipe(method="distill"))] if options.distill else []
-        return [cls(options), *Repair.of_the_rest(options.reconstruct, following), *trained]
+        return [cls(options), *Repair.of_the_rest(options.reconstruct, following, options.solve_blocks), *trained]
 
     @property
     def needs(self) -> frozenset[Need]:

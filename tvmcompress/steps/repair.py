@@ -55,8 +55,8 @@ class Repair(Step[RepairRecipe]):
         super().__init__(options)
         self._optional = optional
         method = options.method
-        if method == "reconstruct" and set(options.options) - {"ridge"}:
-            raise UserError(f"the repair does not take the options {', '.join(options.options)}; 'reconstruct' has ridge alone")
+        if method == "reconstruct" and (unknown := sorted(set(options.options) - {"ridge", "blocks"})):
+            raise UserError(f"the repair does not take the options {', '.join(unknown)}; 'reconstruct' has ridge and blocks")
         if method == "distill":
             read_table(FinetuneRecipe, options.options, "repair.options.")
         elif method != "reconstruct" and not REPAIRS[method].of_float:
@@ -70,9 +70,10 @@ class Repair(Step[RepairRecipe]):
         return [cls(options)]
 
     @classmethod
-    def of_the_rest(cls, wanted: bool, following: str) -> list[Step[Any]]:
+    def of_the_rest(cls, wanted: bool, following: str, blocks: bool = False) -> list[Step[Any]]:
         """The repair that belongs to a removal, unless it is the entry behind it or not wanted."""
-        return [cls(RepairRecipe(), optional=True)] if wanted and following != cls.name else []
+        options = {"blocks": True} if blocks else {}
+        return [cls(RepairRecipe(options=options), optional=True)] if wanted and following != cls.name else []
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -105,10 +106,11 @@ class Repair(Step[RepairRecipe]):
                 describe("left out: it needs calibration data")
                 return state
             few = data.first(repair_samples(state.original))
-            counter, ridge = context.progress.counter("repair"), self.options.options.get("ridge")
-            repair = Reconstruct(state.original.module, few.inputs(), ridge=ridge, on_progress=counter)
-            model = model.apply(repair, note=f"weights repaired by least squares on {len(few)} samples")
-            describe(f"by least squares on {len(few)} samples")
+            counter, chosen = context.progress.counter("repair"), self.options.options
+            repair = Reconstruct(state.original.module, few.inputs(), **chosen, on_progress=counter)
+            what = f"by least squares on {len(few)} samples{', block by block' if chosen.get('blocks') else ''}"
+            model = model.apply(repair, note=f"weights repaired {what}")
+            describe(what)
         return state.with_model(model)
 
     def _distill(self, state: State, context: Context) -> State:

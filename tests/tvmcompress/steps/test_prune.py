@@ -76,6 +76,21 @@ def test_units_are_folded_where_that_is_wanted(digits_model: Model, calibration:
         compress(digits_model, prune={"ratio": 0.5, "selection": "best"})
 
 
+def test_blocks_are_solved_where_that_is_wanted(digits_model: Model, calibration: Path) -> None:
+    layers, blocks = (
+        compress(digits_model, calibration, prune={"ratio": 0.5, "solve_blocks": value}) for value in (False, True)
+    )
+    assert "block by block" in blocks.model.provenance[-1]
+    assert "block by block" not in layers.model.provenance[-1]
+    changed = [name for name, value in layers.model.params.items() if (blocks.model.params[name] != value).any()]
+    assert changed
+    # The step of a recipe's own takes the same option.
+    steps = [{"step": "prune", "ratio": 0.5}, {"step": "repair", "options": {"blocks": True}}]
+    again = compress(digits_model, calibration, recipe=Recipe.of({"steps": steps}))
+    for name, value in blocks.model.params.items():
+        assert (again.model.params[name] == value).all()
+
+
 def test_blocks_leave_first_and_count_for_the_budget(digits_model: Model, calibration: Path) -> None:
     result = compress(digits_model, calibration, prune={"blocks": 1, "target_macs": 0.5, "reconstruct": False})
     assert result.surgery is not None

@@ -123,6 +123,14 @@ class RecipeOptions:
     repair: Annotated[
         bool | None, _pruning(help="Repair the weights left, from --calib.", show_default="repair", field="reconstruct")
     ] = None
+    repair_blocks: Annotated[
+        bool | None,
+        _pruning(
+            help="Repair whole blocks of layers together: closer, and some three times as long.",
+            show_default="no-repair-blocks",
+            field="solve_blocks",
+        ),
+    ] = None
     repair_distill: Annotated[
         bool | None,
         _pruning(
