@@ -15,6 +15,7 @@ What is decided, by name:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,9 @@ from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
 from ..kernels.decisions import Choice, Decisions, Workload
-from .kernels.intrinsics import LANES_ANNOTATION
-from .kernels.winograd import PLACES, TILE, WINOGRAD_ANNOTATION
-from .layer import VECTOR, NotScheduledError, dtypes_of, extents
+from .kernels.intrinsics import DOT_ANNOTATION, DOTS, LANES_ANNOTATION, Dot
+from .kernels.winograd import KERNEL, WINOGRAD_ANNOTATION
+from .layer import VECTOR, NotScheduledError, dtypes_of, extents, stays
 from .templates import unroll_and_vectorize, vectorize_elementwise
 
 _PARALLEL_WORK = 1_000_000
@@ -39,18 +40,40 @@ _ALIGN, _OFFSET = 1024, 32
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Of a function: images, tiles down and across, channels in and out, and floats of a register."""
+    """Of a function.
 
+    Attributes:
+        places: Inputs of a tile along one axis; it has two outputs less.
+        images: N.
+        down: Tiles.
+        across: Tiles.
+        inputs: Channels.
+        outputs: Channels.
+        lanes: 32-bit numbers of a register.
+        dot: The product of integers; None for floats.
+    """
+
+    places: int
     images: int
     down: int
     across: int
     inputs: int
     outputs: int
     lanes: int
+    dot: Dot | None
+
+    @property
+    def tile(self) -> int:
+        return self.places + 1 - KERNEL
+
+    @property
+    def steps(self) -> int:
+        """Of a sum."""
+        return self.inputs if self.dot is None else self.inputs // self.dot.group
 
     @property
     def work(self) -> int:
-        return PLACES**2 * self.images * self.down * self.across * self.inputs * self.outputs
+        return self.places**2 * self.images * self.down * self.across * self.inputs * self.outputs
 
 
 def is_winograd(schedule: Schedule, blocks: list[Any]) -> bool:
@@ -71,8 +94,8 @@ def winograd_choice(mod: tvm.IRModule) -> Choice:
     shape = {
         "outputs": extents(schedule, blocks[-1]),
         "tiles": [sizes.images, sizes.down, sizes.across],
-        "sums": [sizes.inputs],
-        "product": "",
+        "sums": [sizes.steps],
+        "product": "" if sizes.dot is None else sizes.dot.broadcast,
         "lanes": sizes.lanes,
         "dtypes": dtypes_of(mod),
     }
@@ -93,15 +116,16 @@ def schedule_winograd(schedule: Schedule, decisions: Decisions, parallel: bool =
     (padded,) = schedule.get_producers(half)
     (half_back,) = schedule.get_consumers(products)
     (outputs,) = schedule.get_consumers(half_back)
-    tail, behind = _inline_around(schedule, padded, outputs)
-    band = _tile_tail(schedule, d, sizes, half_back, tail)
+    around = _inline_around(schedule, padded, outputs)
+    band = _tile_tail(schedule, d, sizes, half_back, around)
     if parallel and sizes.work >= _PARALLEL_WORK:
         schedule.parallel(band)
-    _tile_products(schedule, d, sizes, products, band)
+    lanes_of_sums = _tile_products(schedule, d, sizes, products, band)
     depth = len(schedule.get_loops(half_back)) - len(extents(schedule, half_back)) - 3
     schedule.compute_at(tiles, band, preserve_unit_loops=True)
     i, j, *places, channel = schedule.get_loops(tiles)[depth:]
-    outer, lane = schedule.split(channel, [None, _vector(sizes.inputs, sizes.lanes)])
+    lanes = sizes.lanes if sizes.dot is None else sizes.lanes * sizes.dot.group
+    outer, lane = schedule.split(channel, [None, _vector(sizes.inputs, lanes)])
     schedule.reorder(*places, outer, i, j, lane)
     for loop in (i, j):
         schedule.unroll(loop)
@@ -111,7 +135,9 @@ def schedule_winograd(schedule: Schedule, decisions: Decisions, parallel: bool =
     unroll_and_vectorize(schedule, schedule.get_loops(half)[depth + len(places) + 1 :])
     schedule.compute_at(padded, band, preserve_unit_loops=True)
     vectorize_elementwise(schedule, padded, False)
-    for block in behind:
+    if sizes.dot is not None:  # once nothing is to be computed at it any more
+        schedule.tensorize(lanes_of_sums, sizes.dot.broadcast)
+    for block in around.behind:
         vectorize_elementwise(schedule, block, parallel)
 
 
@@ -124,47 +150,62 @@ def _products(schedule: Schedule) -> Any:
 
 
 def _sizes(schedule: Schedule, products: Any) -> _Sizes:
-    _, _, images, down, across, outputs, inputs = extents(schedule, products)
-    lanes = int(schedule.get(products).annotations.get(LANES_ANNOTATION, VECTOR))
-    return _Sizes(images, down, across, inputs, outputs, lanes)
+    places, _, images, down, across, outputs, inputs, *group = extents(schedule, products)
+    annotations = schedule.get(products).annotations
+    intrinsic = str(annotations.get(DOT_ANNOTATION, ""))
+    dot = next((dot for dot in DOTS if intrinsic == dot.broadcast), None)
+    lanes = int(annotations.get(LANES_ANNOTATION, VECTOR)) if dot is None else dot.lanes
+    return _Sizes(places, images, down, across, inputs * math.prod(group), outputs, lanes, dot)
 
 
-def _inline_around(schedule: Schedule, padded: Any, outputs: Any) -> tuple[Any, list[Any]]:
-    """Inline what is element-wise; the block that follows in the tiles, and those that give its result another shape."""
+@dataclass(frozen=True)
+class _Around:
+    """What follows the way back: the block in its tiles, stages of it that stay blocks, and those of another shape behind."""
+
+    tail: Any
+    stages: list[Any]
+    behind: list[Any]
+
+
+def _inline_around(schedule: Schedule, padded: Any, outputs: Any) -> _Around:
+    """Inline what is element-wise."""
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     names = [schedule.get(block).name_hint for block in blocks]
     first, last = names.index(schedule.get(padded).name_hint), names.index(schedule.get(outputs).name_hint)
-    others = [*blocks[:first], *blocks[last:-1]]
     shape = extents(schedule, outputs)
-    if extents(schedule, blocks[-1]) == shape:
-        for block in others:
+    tail = [block for block in blocks[last:] if extents(schedule, block) == shape][-1]
+    ends = [block for block in (tail, blocks[-1]) if block != tail]
+    kept, stages = [tail, *ends], []
+    for index, block in enumerate([*blocks[:first], *blocks[last:]]):
+        if block in kept:
+            continue
+        # Not the sums themselves: they are shifted before anything widens them.
+        if index > first + 1 and stays(schedule, block) and extents(schedule, block) == shape:
+            stages.append(block)
+        else:
             schedule.compute_inline(block)
-        return blocks[-1], []
-    same = [block for block in blocks[last:] if extents(schedule, block) == shape]
-    for block in others:
-        if block != same[-1]:
-            schedule.compute_inline(block)
-    return same[-1], [blocks[-1]]
+    return _Around(tail, stages, ends)
 
 
-def _tile_tail(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, half_back: Any, tail: Any) -> Any:
+def _tile_tail(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, half_back: Any, around: _Around) -> Any:
     """The loop over bands, and inside it the way back, one vector of a tile at a time."""
-    image, row, column, channel = schedule.get_loops(tail)
-    band, tile, row = schedule.split(row, [None, d["tile_rows"], TILE])
-    next_tile, column = schedule.split(column, [None, TILE])
+    image, row, column, channel = schedule.get_loops(around.tail)
+    band, tile, row = schedule.split(row, [None, d["tile_rows"], sizes.tile])
+    next_tile, column = schedule.split(column, [None, sizes.tile])
     vector, lane = schedule.split(channel, [None, _vector(sizes.outputs, sizes.lanes)])
     schedule.reorder(image, band, tile, next_tile, vector, row, column, lane)
     for loop in (row, column):
         schedule.unroll(loop)
     schedule.vectorize(lane)
     bands = schedule.fuse(image, band)
-    schedule.compute_at(half_back, vector, preserve_unit_loops=True)
-    unroll_and_vectorize(schedule, schedule.get_loops(half_back)[4:])
+    for block in (*reversed(around.stages), half_back):
+        schedule.compute_at(block, vector, preserve_unit_loops=True)
+        unroll_and_vectorize(schedule, schedule.get_loops(block)[4:])
     return bands
 
 
-def _tile_products(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, products: Any, band: Any) -> None:
-    """The matrix products, their sums in registers until they are complete."""
+def _tile_products(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, products: Any, band: Any) -> Any:
+    """The matrix products, their sums in registers until they are complete; the loop over lanes."""
     complete = schedule.cache_write(products, 0, "global")
     schedule.compute_at(complete, band, preserve_unit_loops=True)
     i, j, image, tile, next_tile, channel = schedule.get_loops(complete)[1:]
@@ -177,15 +218,19 @@ def _tile_products(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, product
     schedule.vectorize(lane)
     schedule.storage_align(complete, 0, 1, _ALIGN, _OFFSET)
     schedule.compute_at(products, outer, preserve_unit_loops=True)
-    *places, channel, depth = schedule.get_loops(products)[6:]
+    loops = list(schedule.get_loops(products)[6:])
+    group = [loops.pop()] if sizes.dot is not None else []
+    *places, channel, depth = loops
     vector, lane = schedule.split(channel, [None, _vector(d["channels"], sizes.lanes)])
     depth, repeat = schedule.split(depth, [None, d["unroll"]])
-    schedule.reorder(depth, repeat, *places, vector, lane)
+    schedule.reorder(depth, repeat, *places, vector, lane, *group)
     for loop in (repeat, *places, vector):
         schedule.unroll(loop)
-    schedule.vectorize(lane)
+    if sizes.dot is None:
+        schedule.vectorize(lane)
     initial = schedule.decompose_reduction(products, depth)
     unroll_and_vectorize(schedule, schedule.get_loops(initial)[6:])
+    return lane
 
 
 def _vector(channels: int, lanes: int) -> int:
@@ -204,7 +249,7 @@ def _default(sizes: _Sizes) -> Decisions:
         cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
         tiles.append((sums + vectors + 1 > budget, cost, -channels, positions))
     _, _, channels, positions = min(tiles)
-    return {"tile_rows": rows, "channels": -channels, "positions": positions, "unroll": 2 if sizes.inputs % 2 == 0 else 1}
+    return {"tile_rows": rows, "channels": -channels, "positions": positions, "unroll": 2 if sizes.steps % 2 == 0 else 1}
 
 
 def _points(sizes: _Sizes) -> Iterator[Decisions]:

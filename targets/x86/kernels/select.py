@@ -19,7 +19,8 @@ from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
-from .intrinsics import Dot, best_dot, bytewise, fits_int16
+from .integer_winograd import integers_pay, transform_integers, x86_qwinograd
+from .intrinsics import MADD8, Dot, best_dot, bytewise, fits_int16
 from .lookup import FEATURE, VECTOR, x86_qlut
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import short_forms
@@ -75,11 +76,32 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
         return None
     if features >= FEATURES and (tiled := _tiled_convolution(rebuilder, var.name, call, operands)) is not None:
         return tiled
+    if (filtered := _filtered_convolution(rebuilder, var.name, call, operands, features)) is not None:
+        return filtered
     dot = _dot(features, operands, int(call.attrs.input_zero_point))
     if c % dot.group and int(call.attrs.dilation[1]) != 1:
         # A run of columns has no gaps.
         return None
     return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot)
+
+
+def _filtered_convolution(
+    rebuilder: Rebuilder, name: str, call: relax.Call, operands: _Operands, features: frozenset[str]
+) -> relax.Expr | None:
+    """By minimal filtering, where the best product is that of AVX2."""
+    attrs, weight = call.attrs, operands.weight
+    plain = (*attrs.strides, *attrs.dilation) == (1, 1, 1, 1)
+    if best_dot(features, weight.shape[0]) != MADD8 or not plain or not integers_pay(weight, static_shape(call)):
+        return None
+    arrays = {
+        "transformed": transform_integers(weight),
+        "bias": operands.bias,
+        "multiplier": operands.multiplier,
+        "shift": operands.shift,
+    }
+    given = [rebuilder.get(call.args[0]), *(rebuilder.param(f"{name}.{part}", value) for part, value in arrays.items())]
+    forms = short_forms(weight.reshape(weight.shape[0], -1), operands.bias, operands.shift, attrs)
+    return x86_qwinograd(given, attrs, forms)
 
 
 def _tiled_convolution(rebuilder: Rebuilder, name: str, call: relax.Call, operands: _Operands) -> relax.Expr | None:

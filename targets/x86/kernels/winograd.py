@@ -13,7 +13,8 @@ and both steps of the way back; `..winograd` schedules them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,14 @@ from .floating import float_annotations
 WINOGRAD_ANNOTATION = "x86.winograd"
 """Annotation of the products' block."""
 
-TILE, KERNEL = 4, 3
-"""Outputs of a tile, and taps, along one axis."""
-PLACES = TILE + KERNEL - 1
+KERNEL = 3
+"""Taps along one axis."""
 
 MOST_ERROR = 1e-4
 """Of the largest result of a channel; where a sample has more, the convolution is computed as it is defined."""
 
-_POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 _LEAST_CHANNELS = 16
 _LEAST_GAIN = 2.0
-"""Products of the definition for each one here; tiles that reach over the border do needless ones."""
 _MOST_BYTES = 16 << 20
 """Of transformed weights: four times those of the others, and read anew for every image."""
 _SECOND_CACHE, _LEAST_TILES = 1 << 20, 9
@@ -46,26 +44,55 @@ _SAMPLE = 4
 _LEAST_NUMBER = 1e-30
 
 
-def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A' (4, 6), G (6, 3) and B' (6, 6) by Toom and Cook."""
-    points = np.array(_POINTS)
-    back = np.array([[*points**row, float(row == TILE - 1)] for row in range(TILE)])
-    weights, inputs = np.zeros((PLACES, KERNEL)), np.zeros((PLACES, PLACES))
-    for index, point in enumerate(points):
-        others = np.delete(points, index)
+@dataclass(frozen=True)
+class Filtering:
+    """One of Winograd's algorithms F(tile x tile, 3 x 3), by its matrices along one axis.
+
+    Attributes:
+        back: A', (tile, places).
+        weights: G, (places, 3).
+        inputs: B', (places, places).
+    """
+
+    back: np.ndarray
+    weights: np.ndarray
+    inputs: np.ndarray
+
+    @property
+    def tile(self) -> int:
+        """Outputs of a tile along one axis."""
+        return int(self.back.shape[0])
+
+    @property
+    def places(self) -> int:
+        """Inputs of a tile along one axis."""
+        return int(self.back.shape[1])
+
+    def tiles(self, rows: int, columns: int) -> tuple[int, int]:
+        """Tiles down and across that cover a result."""
+        return -(-rows // self.tile), -(-columns // self.tile)
+
+    def gain(self, rows: int, columns: int) -> float:
+        """Products of the definition for each one here; tiles that reach over the border do needless ones."""
+        return rows * columns * KERNEL**2 / (math.prod(self.tiles(rows, columns)) * self.places**2)
+
+
+def _by_points(points: Sequence[float]) -> Filtering:
+    """By Toom and Cook, of infinity and these points."""
+    tile, places = len(points) + 2 - KERNEL, len(points) + 1
+    values = np.array(points)
+    back = np.array([[*values**row, float(row == tile - 1)] for row in range(tile)])
+    weights, inputs = np.zeros((places, KERNEL)), np.zeros((places, places))
+    for index, point in enumerate(values):
+        others = np.delete(values, index)
         weights[index] = point ** np.arange(KERNEL) / np.prod(point - others)
         inputs[index, :-1] = np.poly(others)[::-1]
     weights[-1, -1] = 1.0
-    inputs[-1] = np.poly(points)[::-1]
-    return back, weights, inputs
+    inputs[-1] = np.poly(values)[::-1]
+    return Filtering(back, weights, inputs)
 
 
-BACK, WEIGHTS, INPUTS = _matrices()
-
-
-def tiles_of(rows: int, columns: int) -> tuple[int, int]:
-    """Tiles down and across that cover a result."""
-    return -(-rows // TILE), -(-columns // TILE)
+FLOATS = _by_points((0.0, 0.75, -0.75, 1.5, -1.5))
 
 
 def winograd_pays(weight: np.ndarray, result: Sequence[int]) -> bool:
@@ -79,19 +106,19 @@ def winograd_pays(weight: np.ndarray, result: Sequence[int]) -> bool:
     if (kh, kw) != (KERNEL, KERNEL) or min(c, o) < _LEAST_CHANNELS or c % 8 or o % 8:
         return False
     rows, columns = result[1:3]
-    tiles = math.prod(tiles_of(rows, columns))
-    size = PLACES**2 * c * o * weight.itemsize
-    gain = rows * columns * KERNEL**2 / (tiles * PLACES**2)
-    if gain < _LEAST_GAIN or size > _MOST_BYTES or (size > _SECOND_CACHE and tiles < _LEAST_TILES):
+    tiles = math.prod(FLOATS.tiles(rows, columns))
+    size = FLOATS.places**2 * c * o * weight.itemsize
+    if FLOATS.gain(rows, columns) < _LEAST_GAIN or size > _MOST_BYTES or (size > _SECOND_CACHE and tiles < _LEAST_TILES):
         return False
     return bool(sample_error(weight) <= MOST_ERROR)
 
 
 def transform_weights(weight: np.ndarray, block: int) -> np.ndarray:
     """float32 (3, 3, C, O), O a multiple of `block`, as (6, 6, O / block, C, block)."""
-    *_, c, o = weight.shape
-    transformed = np.einsum("xi,yj,ijco->xyco", WEIGHTS, WEIGHTS, weight.astype(np.float64), optimize=True)
-    blocks = transformed.reshape(PLACES, PLACES, c, o // block, block).transpose(0, 1, 3, 2, 4)
+    o = weight.shape[3]
+    there = FLOATS.weights
+    transformed = np.einsum("xi,yj,ijco->xyco", there, there, weight.astype(np.float64), optimize=True)
+    blocks = transformed.reshape(*transformed.shape[:3], o // block, block).transpose(0, 1, 3, 2, 4)
     return np.ascontiguousarray(blocks.astype(np.float32))
 
 
@@ -105,14 +132,15 @@ def sample_error(weight: np.ndarray) -> float:
     """
     *_, c, o = weight.shape
     random = np.random.default_rng(0)
-    shape = (PLACES, PLACES, _SAMPLE // 2, c)
+    tile, places = FLOATS.tile, FLOATS.places
+    shape = (places, places, _SAMPLE // 2, c)
     x = np.concatenate([random.standard_normal(shape), random.random(shape)], axis=2).astype(np.float32)
-    exact = np.zeros((TILE, TILE, _SAMPLE, o))
+    exact = np.zeros((tile, tile, _SAMPLE, o))
     for i in range(KERNEL):
         for j in range(KERNEL):
-            exact += x[i : i + TILE, j : j + TILE].astype(np.float64) @ weight[i, j].astype(np.float64)
-    u = transform_weights(weight, o).reshape(PLACES, PLACES, c, o)
-    there, back = INPUTS.astype(np.float32), BACK.astype(np.float32)
+            exact += x[i : i + tile, j : j + tile].astype(np.float64) @ weight[i, j].astype(np.float64)
+    u = transform_weights(weight, o).reshape(places, places, c, o)
+    there, back = FLOATS.inputs.astype(np.float32), FLOATS.back.astype(np.float32)
     v = np.einsum("yj,xjtc->xytc", there, np.einsum("xi,ijtc->xjtc", there, x))
     found = np.einsum("bj,ajto->abto", back, np.einsum("ai,ijto->ajto", back, v @ u))
     largest = np.maximum(np.abs(exact).max((0, 1, 2)), _LEAST_NUMBER)
@@ -138,46 +166,74 @@ def _infer(call: relax.Call) -> relax.TensorType:
 
 
 def _define(call: relax.Call, x: Any, weight: Any) -> Any:
-    _, h, w, c = static_shape(call.args[0])
-    *_, block = static_shape(call.args[1])
-    n, rows, columns, o = (int(dim) for dim in _infer(call).shape)
-    down, across = tiles_of(rows, columns)
-    top, left, _, _ = (int(pad) for pad in call.attrs.padding)
+    c, block = static_shape(call.args[0])[3], static_shape(call.args[1])[-1]
+    o = int(_infer(call).shape[3])
+    attrs = {WINOGRAD_ANNOTATION: 1, **float_annotations(call, block)}
+
+    def products(tiles: Any) -> Any:
+        depth = te.reduce_axis((0, c), "ic")
+
+        def product(i: Any, j: Any, b: Any, tile: Any, next_tile: Any, k: Any) -> Any:
+            factor = weight[i, j, k // block, depth, k % block]
+            return te.sum(tiles[i, j, b, tile, next_tile, depth] * factor, axis=[depth])
+
+        return te.compute((*tiles.shape[:-1], o), product, name="products", attrs=attrs)
+
+    return filtered(x, FLOATS, call.attrs, _infer(call).shape, products, lambda value: value, "float32")
+
+
+def filtered(
+    x: Any,
+    filtering: Filtering,
+    attrs: Any,
+    result: Sequence[Any],
+    products: Callable[[Any], Any],
+    activation: Callable[[Any], Any],
+    dtype: str,
+) -> Any:
+    """The blocks of a convolution by minimal filtering.
+
+    Args:
+        x: (N, H, W, C).
+        filtering: The algorithm.
+        attrs: With `padding`.
+        result: (N, OH, OW, O).
+        products: Of transformed tiles (places, places, N, tiles down, across, C), with O in the place of C.
+        activation: Of an element of x, what is transformed; the border is 0.
+        dtype: Of that.
+    """
+    _, h, w, c = (int(dim) for dim in x.shape)
+    n, rows, columns, o = (int(dim) for dim in result)
+    down, across = filtering.tiles(rows, columns)
+    step, places = filtering.tile, filtering.places
+    top, left, _, _ = (int(pad) for pad in attrs.padding)
 
     def pixel(b: Any, i: Any, j: Any, k: Any) -> Any:
         inside = tirx.all(i >= top, i < top + h, j >= left, j < left + w)
-        return tirx.if_then_else(inside, x[b, i - top, j - left, k], tirx.const(0.0, "float32"))
+        value = activation(x[b, i - top, j - left, k])
+        return tirx.if_then_else(inside, value, tirx.const(0, dtype))
 
-    sizes = (n, down * TILE + KERNEL - 1, across * TILE + KERNEL - 1, c)
-    padded = te.compute(sizes, pixel, name="padded")
+    padded = te.compute((n, down * step + KERNEL - 1, across * step + KERNEL - 1, c), pixel, name="padded")
 
     def of_columns(b: Any, tile: Any, next_tile: Any, place: Any, j: Any, k: Any) -> Any:
-        pixels = [padded[b, tile * TILE + i, next_tile * TILE + j, k] for i in range(PLACES)]
-        return _sum_by(INPUTS, place, pixels)
+        pixels = [padded[b, tile * step + i, next_tile * step + j, k] for i in range(places)]
+        return _sum_by(filtering.inputs, place, pixels)
 
-    half = te.compute((n, down, across, PLACES, PLACES, c), of_columns, name="half_transformed")
+    half = te.compute((n, down, across, places, places, c), of_columns, name="half_transformed")
 
     def of_rows(i: Any, place: Any, b: Any, tile: Any, next_tile: Any, k: Any) -> Any:
-        return _sum_by(INPUTS, place, [half[b, tile, next_tile, i, j, k] for j in range(PLACES)])
+        return _sum_by(filtering.inputs, place, [half[b, tile, next_tile, i, j, k] for j in range(places)])
 
-    tiles = te.compute((PLACES, PLACES, n, down, across, c), of_rows, name="transformed")
-    depth = te.reduce_axis((0, c), "ic")
-
-    def product(i: Any, j: Any, b: Any, tile: Any, next_tile: Any, k: Any) -> Any:
-        factor = weight[i, j, k // block, depth, k % block]
-        return te.sum(tiles[i, j, b, tile, next_tile, depth] * factor, axis=[depth])
-
-    attrs = {WINOGRAD_ANNOTATION: 1, **float_annotations(call, block)}
-    products = te.compute((PLACES, PLACES, n, down, across, o), product, name="products", attrs=attrs)
+    sums = products(te.compute((places, places, n, down, across, c), of_rows, name="transformed"))
 
     def back(b: Any, tile: Any, next_tile: Any, row: Any, j: Any, k: Any) -> Any:
-        return _sum_by(BACK, row, [products[i, j, b, tile, next_tile, k] for i in range(PLACES)])
+        return _sum_by(filtering.back, row, [sums[i, j, b, tile, next_tile, k] for i in range(places)])
 
-    half_back = te.compute((n, down, across, TILE, PLACES, o), back, name="half_back")
+    half_back = te.compute((n, down, across, step, places, o), back, name="half_back")
 
     def output(b: Any, row: Any, column: Any, k: Any) -> Any:
-        values = [half_back[b, row // TILE, column // TILE, row % TILE, j, k] for j in range(PLACES)]
-        return _sum_by(BACK, column % TILE, values)
+        values = [half_back[b, row // step, column // step, row % step, j, k] for j in range(places)]
+        return _sum_by(filtering.back, column % step, values)
 
     return te.compute((n, rows, columns, o), output, name="outputs")
 
@@ -192,11 +248,12 @@ def _sum_by(matrix: np.ndarray, row: Any, values: list[Any]) -> Any:
 
 
 def _combined(factors: np.ndarray, values: list[Any]) -> Any:
+    """A sum that begins with a positive factor, which every row has; all but +-1 are of floats."""
     total = None
-    for factor, value in zip(factors, values, strict=True):
+    for factor, value in sorted(zip(factors, values, strict=True), key=lambda pair: bool(pair[0] < 0)):
         if factor:
-            term = value if factor == 1 else value * tirx.const(float(factor), "float32")
-            total = term if total is None else total + term
+            term = value if abs(factor) == 1 else value * tirx.const(abs(float(factor)), "float32")
+            total = term if total is None else total + term if factor > 0 else total - term
     return total
 
 

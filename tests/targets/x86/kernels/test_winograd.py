@@ -14,11 +14,11 @@ from tests.targets.x86.kernels.test_products import computed, module
 from tvmcompress.passes._tvm import relax, tvm
 from tvmcompress.targets.x86.host import cpu_features, tvm_target
 from tvmcompress.targets.x86.kernels import winograd
-from tvmcompress.targets.x86.kernels.winograd import BACK, INPUTS, PLACES, TILE, WEIGHTS, sample_error, winograd_pays
+from tvmcompress.targets.x86.kernels.winograd import FLOATS, sample_error, winograd_pays
 from tvmcompress.targets.x86.lower import lower, prim_funcs, workload
 from tvmcompress.targets.x86.space import choice_of, schedule_as, work_of
 
-FLOATS = [CPUS[0], CPUS[2]]
+SETS = [CPUS[0], CPUS[2]]
 """AVX2 and AVX-512."""
 
 
@@ -51,15 +51,15 @@ def drawn(seed, shape, outputs):
 
 def test_matrices_multiply_polynomials() -> None:
     random = np.random.default_rng(0)
-    d, g = random.standard_normal(PLACES), random.standard_normal(3)
-    expected = [sum(d[i + j] * g[j] for j in range(3)) for i in range(TILE)]
-    np.testing.assert_allclose(BACK @ ((WEIGHTS @ g) * (INPUTS @ d)), expected, rtol=1e-12)
+    d, g = random.standard_normal(FLOATS.places), random.standard_normal(3)
+    expected = [sum(d[i + j] * g[j] for j in range(3)) for i in range(FLOATS.tile)]
+    np.testing.assert_allclose(FLOATS.back @ ((FLOATS.weights @ g) * (FLOATS.inputs @ d)), expected, rtol=1e-12)
     # Those of the transforms at run time lose nothing as float32.
-    for matrix in (BACK, INPUTS):
+    for matrix in (FLOATS.back, FLOATS.inputs):
         np.testing.assert_array_equal(matrix.astype("float32"), matrix)
 
 
-@pytest.mark.parametrize("cpu", FLOATS)
+@pytest.mark.parametrize("cpu", SETS)
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     images=st.integers(1, 2),
@@ -73,13 +73,13 @@ def test_any_shape(cpu, images, size, channels, outputs, padding, seed) -> None:
     x, weight = drawn(seed, (images, channels, *size), outputs)
     mod = layer(x.shape, weight, padding)
     expected = np.maximum(convolved(x, weight, padding), 0)
-    tiles = -(-expected.shape[2] // TILE) * -(-expected.shape[3] // TILE)
+    tiles = -(-expected.shape[2] // FLOATS.tile) * -(-expected.shape[3] // FLOATS.tile)
     filled = expected.shape[2] * expected.shape[3] >= 8 * tiles
     assert any("winograd" in name for name in names_of(mod, cpu)) == filled
     np.testing.assert_allclose(computed(mod, [x], cpu), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("cpu", FLOATS)
+@pytest.mark.parametrize("cpu", SETS)
 def test_every_decision(cpu) -> None:
     x, weight = drawn(1, (1, 16, 9, 14), 32)
     with tvm_target(cpu, 1) as target:
@@ -103,7 +103,7 @@ def test_every_decision(cpu) -> None:
             np.testing.assert_allclose(tensors[-1].numpy(), expected, rtol=1e-5, atol=1e-5, err_msg=str(point))
 
 
-@pytest.mark.parametrize("cpu", FLOATS)
+@pytest.mark.parametrize("cpu", SETS)
 def test_what_follows_is_part_of_the_function(cpu) -> None:
     x, weight = drawn(2, (1, 16, 13, 12), 16)
     bias = np.linspace(-1, 1, 16, dtype="float32").reshape(1, 16, 1, 1)
