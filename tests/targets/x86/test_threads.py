@@ -23,7 +23,11 @@ SHAPE = (1, 64, 27, 35)
 
 
 def convolution(x, w):
-    return op.nn.relu(op.nn.conv2d(x, w["a"], padding=[1, 1, 1, 1]))
+    return op.nn.relu(op.nn.conv2d(x, w["a"], padding=[2, 2, 2, 2]))
+
+
+def filtered(x, w):
+    return op.nn.conv2d(x, w["e"], padding=[1, 1, 1, 1])
 
 
 def strided(x, w):
@@ -42,9 +46,10 @@ def exponential(x, w):
     return op.exp(x)
 
 
-PARAMS = weights(3, a=(64, 64, 3, 3), b=(96, 64, 1, 1), c=(64, 1, 3, 3), d=(960, 1280))
+PARAMS = weights(3, a=(64, 64, 5, 5), e=(64, 64, 3, 3), b=(96, 64, 1, 1), c=(64, 1, 3, 3), d=(960, 1280))
 # What each uses, and the loops that threads share: padding and sum of a convolution, in one loop where the padding is a band.
-LAYERS = {convolution: ("a", 2), strided: ("b", 1), depthwise: ("c", 1), wide: ("d", 1), exponential: ("", 1)}
+LAYERS = {convolution: ("a", 2), filtered: ("e", 1), strided: ("b", 1), depthwise: ("c", 1)}
+LAYERS |= {wide: ("d", 1), exponential: ("", 1)}
 
 
 def made(build, names: str, integer: bool):
@@ -62,8 +67,9 @@ def test_large_layers_are_shared(build, integer) -> None:
     functions = prim_funcs(compile_module(made(build, names, integer)[0], threads=2).module)
     scripts = [func.script() for func in functions.values()]
     assert sum(script.count("T.parallel(") for script in scripts) >= least
-    # Where there are few pieces, one thread may have to do twice as much as another.
-    assert all(int(count) >= 9 for script in scripts for count in re.findall(r"T\.parallel\(T\.int64\((\d+)\)", script))
+    # Where there are few pieces, one thread may have to do twice as much as another. Minimal filtering has rows of tiles.
+    pieces = 7 if any("winograd" in name for name in functions) else 9
+    assert all(int(count) >= pieces for script in scripts for count in re.findall(r"T\.parallel\(T\.int64\((\d+)\)", script))
 
 
 def network(x, w):
@@ -75,7 +81,7 @@ def deep(x, w):
 
 
 @pytest.mark.parametrize("integer", [False, True], ids=["float", "integer"])
-@pytest.mark.parametrize(("build", "names"), [(network, "cd"), (deep, "ab")], ids=["network", "deep"])
+@pytest.mark.parametrize(("build", "names"), [(network, "cd"), (deep, "ab"), (filtered, "e")])
 def test_bytes_do_not_depend_on_threads(build, names, integer, tmp_path) -> None:
     mod, x = made(build, names, integer)
     artifact = get_target("x86").build(mod, tmp_path, tuning_log=False)
