@@ -9,7 +9,9 @@ import pytest
 from tvm.s_tir import Schedule
 
 from tests.targets.x86.kernels.test_kernels import CPUS, Layer, check
+from tests.targets.x86.kernels.test_products import computed
 from tvmcompress.passes._tvm import te, tirx, tvm
+from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.targets.x86.host import tvm_target
 from tvmcompress.targets.x86.kernels.intrinsics import HIGH, HIGH_LANES
@@ -56,3 +58,13 @@ def test_any_zero_point(cpu, zero, limits) -> None:
     operands, max_shift = layer.operands((32, 1, 1, 16), 32, 16, "double")
     options = {"input_zero_point": -3, "output_zero_point": zero, "max_shift": max_shift, "qmin": limits[0], "qmax": limits[1]}
     check(layer, layer.finish(ops.qconv2d(layer.x, *operands, **options)), cpu)
+
+
+@pytest.mark.parametrize("cpu", CPUS[:4])
+@pytest.mark.parametrize(("tokens", "channels"), [(197, 64), (12, 64), (17, 48)])
+def test_rows_that_no_tile_divides_keep_their_schedule(cpu, tokens, channels) -> None:
+    layer = Layer((1, 1, tokens, 16), 2)
+    operands, max_shift = layer.operands((channels, 1, 1, 16), channels, 16, "double")
+    mod = layer.finish(ops.qconv2d(layer.x, *operands, input_zero_point=1, output_zero_point=-7, max_shift=max_shift))
+    x = layer.sample()
+    np.testing.assert_array_equal(computed(mod, [x], cpu), run(mod, [x])[0])
