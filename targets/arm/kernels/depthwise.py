@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from tvm import tirx
@@ -263,7 +263,9 @@ class DepthwiseKernel:
         return _build(self)
 
 
+@lru_cache(maxsize=128)
 def _build(k: DepthwiseKernel) -> tirx.PrimFunc:
+    # Layers that differ in their constants share it: parsing it takes longer than the rest.
     s, ep, L, NB = k.shape, k.epilogue, k.lanes, len(k.starts)
     H, W, C, OH, OW, (SH, SW) = s.height, s.width, s.channels, s.out_height, s.out_width, s.strides
     ROWS, PITCH, PACKED, M, P = k.rows, k.band.pitch, k.packed, k.places, k.tile

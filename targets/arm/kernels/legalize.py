@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
-from ....passes._tvm import Constant, relax, tvm
+from ....passes._tvm import Constant, relax, tirx, tvm
 from ....passes.graph.module_params import static_shape
 from ....passes.integer.registry import PREFIX
 from ....passes.integer.requantization import requantization_of
@@ -37,7 +37,7 @@ from .epilogue import Epilogue
 from .lookup import lookup, pack_table
 from .matmul import MatmulKernel, matmul
 from .normalization import LONGEST, NormalizationKernel, normalization
-from .plan import ConvolutionKernel
+from .plan import ConvolutionKernel, Plan
 from .plans import plan_convolution
 from .pools import Pool, max_pool
 from .products import Dot, Pairs, Products
@@ -186,7 +186,13 @@ def _kernel(
         plan = replace(plan, rows=min(plan.rows, max(plan.pixels[0], -(-shape.out_height // threads))))
     kernel = ConvolutionKernel(shape, epilogue, products, plan)
     packed = [kernel.weights(weight), kernel.parameters(folded, multiplier, shift)]
-    return Kernel(name, convolution(kernel), packed, llvm_options(decided))
+    return Kernel(name, _function(shape, epilogue, products, plan), packed, llvm_options(decided))
+
+
+@lru_cache(maxsize=128)
+def _function(shape: ConvolutionShape, epilogue: Epilogue, products: Products, plan: Plan) -> tirx.PrimFunc:
+    """The function of a convolution, for all layers that differ in their constants: parsing it takes longer than the rest."""
+    return convolution(ConvolutionKernel(shape, epilogue, products, plan))
 
 
 @KERNELS.register("qdepthwise")

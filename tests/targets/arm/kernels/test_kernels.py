@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm_ffi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tvmcompress
 from tests.targets.kernels.layers import CONVOLUTIONS, DEPTHWISE, assert_kernel, channels, module, weights, zero_points
-from tvmcompress.passes._tvm import relax
+from tvmcompress.passes._tvm import relax, tirx
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.passes.integer.requantize import multiply
@@ -23,8 +24,10 @@ from tvmcompress.targets.arm.kernels.addition import Term
 from tvmcompress.targets.arm.kernels.averages import MOST_PIXELS, reciprocals
 from tvmcompress.targets.arm.kernels.epilogue import Epilogue
 from tvmcompress.targets.arm.kernels.products import Dot, Matrix, Pairs, Products, products_of
+from tvmcompress.targets.kernels.decisions import by_default
 from tvmcompress.targets.kernels.layers import NotRepresentable
 from tvmcompress.targets.kernels.sums import Operand
+from tvmcompress.targets.trials.tunable import TunableTarget
 
 CORES = ["cortex-a72", "cortex-a76"]
 
@@ -83,6 +86,32 @@ def test_depthwise(case: str, core: str, tmp_path: Path, rng: np.random.Generato
         params,
     )
     assert_kernel(mod, "" if case == "four pixels" else "depthwise", tmp_path, rng, core)
+
+
+def test_layers_that_differ_in_constants_share_a_function(rng: np.random.Generator) -> None:
+    """And those that differ in anything else do not."""
+
+    def function(size: int = 6, least: int = -128, core: str = "cortex-a76", **attrs: tuple[int, ...]) -> tirx.PrimFunc:
+        params = {"weight": weights(rng, 16, 3, 3, 16), **channels(rng, 16, 144)}
+        limits = {"input_zero_point": 3, "output_zero_point": -5, "qmin": least}
+        mod = module(lambda *args: ops.qconv2d(*args, **attrs, **limits), [(1, size, size, 16)], params)
+        target = get_target(core)
+        assert isinstance(target, TunableTarget)
+        (site,) = target.survey(mod)
+        kernel = site.make(by_default)
+        assert kernel is not None
+        return kernel.func
+
+    first = function()
+    assert function().same_as(first)
+    for other in (
+        function(size=7),
+        function(least=-5),
+        function(strides=(2, 2)),
+        function(padding=(1, 1, 1, 1)),
+        function(core="cortex-a72"),
+    ):
+        assert not tvm_ffi.structural_equal(first, other, map_free_vars=True)
 
 
 @needs_tools
