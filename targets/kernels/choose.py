@@ -12,8 +12,8 @@ What a point takes beyond the default is never counted too low, though parts of 
 counts once, since equal layers may share it, code that is larger for each of them; a call hands over each further workspace;
 functions of the C library may be the first of their kind. Routines that kernels share are there once.
 
-Equal layers take the same point, since they share the function. A point may take more workspace than the default only where the
-arena is not larger for it.
+Equal layers take the same point, since they share the function, where a formula gave them the same one. A point may take more
+workspace than the default only where the arena is not larger for it.
 """
 
 from __future__ import annotations
@@ -107,10 +107,11 @@ def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[Kernel
         records: By the key of the workload.
         spare_flash: Bytes of flash that may be spent beyond what the defaults take.
     """
-    groups: dict[str, list[Site]] = {}
+    # Of equal layers a formula may have taken different points: what others add is counted from each one's own.
+    groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
-        groups.setdefault(site.choice.workload.key, []).append(site)
-    known = {key: _options(group, records.get(key, ())) for key, group in groups.items()}
+        groups.setdefault((site.choice.workload.key, point_key(site.choice.default)), []).append(site)
+    known = {key: _options(group, records.get(key[0], ())) for key, group in groups.items()}
     measured = [(site, known[key][0]) for key in groups for site in groups[key] if known[key]]
     largest = max((site.alive + default.workspace_bytes for site, default in measured), default=0)
     options = {key: _within(groups[key], found, largest) for key, found in known.items()}

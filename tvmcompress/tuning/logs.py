@@ -217,8 +217,10 @@ def useful_records(records: Sequence[KernelRecord]) -> list[KernelRecord]:
     kept: list[KernelRecord] = []
 
     def beaten(record: KernelRecord) -> bool:
+        # Formulas take no routines, and what they take with flash to spend must be known to compare with.
         return any(
-            other.flash_bytes + other.bytes_without(record) <= record.flash_bytes
+            (not other.routines or bool(record.routines))
+            and other.flash_bytes + other.bytes_without(record) <= record.flash_bytes
             and other.workspace_bytes <= record.workspace_bytes
             and (other.cost or 0.0) <= (1 + _ALIKE) * (record.cost or 0.0)
             for other in kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -98,6 +99,17 @@ def test_routines_are_paid_once(
     every = itertools.product(*(range(len(points)) for points in layers))
     assert cost(taken) == min(cost(combination) for combination in every if flash(combination) <= most)
     assert flash(taken) <= most
+
+
+def test_equal_layers_are_counted_from_their_own_defaults() -> None:
+    """Where one has weights as halfwords already, another that gets them takes more flash all the same."""
+    one, other = site(0, 1, 2), site(1, 1, 2)
+    choice = Choice(one.choice.workload, {"point": 1}, lambda: [{"point": 0}, {"point": 1}])
+    sites = [replace(one, choice=choice), replace(other, choice=replace(one.choice))]
+    records = {one.choice.workload.key: [KernelRecord({"point": 0}, 9, 10, 0), KernelRecord({"point": 1}, 5, 20, 0)]}
+    for spare, taken in ((9, 0), (10, 1)):
+        decide = decide_together(sites, records, spare)
+        assert [decide(made.call, made.choice)["point"] for made in sites] == [1, taken]
 
 
 def test_without_records_the_formula_decides() -> None:
