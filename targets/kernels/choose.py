@@ -115,9 +115,9 @@ def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[Kernel
     measured = [(site, known[key][0]) for key in groups for site in groups[key] if known[key]]
     largest = max((site.alive + default.workspace_bytes for site, default in measured), default=0)
     options = {key: _within(groups[key], found, largest) for key, found in known.items()}
-    open_groups = [(group, options[key]) for key, group in groups.items() if len(options[key]) > 1]
-    decisions = _solve(open_groups, spare_flash)
-    taken = {call_key(site.call): point for (group, _), point in zip(open_groups, decisions) for site in group}
+    known_groups = [(group, options[key]) for key, group in groups.items() if options[key]]
+    decisions = _solve(known_groups, spare_flash)
+    taken = {call_key(site.call): point for (group, _), point in zip(known_groups, decisions) for site in group}
 
     def decide(call: relax.Call, choice: Choice) -> Decisions:
         decided = taken.get(call_key(call))

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tvmcompress.passes._tvm import relax
@@ -68,6 +68,7 @@ NAMES = st.sets(st.sampled_from(["a", "b", "c"]), max_size=2)
 
 
 @settings(deadline=None, max_examples=60)
+@example([[((1, 0), {"a"})], [((2, 12), set()), ((1, 11), {"a", "b"})]], {"a": 1, "b": 1, "c": 1}, 0)
 @given(
     st.lists(st.lists(st.tuples(POINT, NAMES), min_size=1, max_size=4), min_size=1, max_size=3),
     st.fixed_dictionaries({name: st.integers(1, 25) for name in "abc"}),
