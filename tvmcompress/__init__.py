@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .targets.artifact_folder import load_artifact
     from .targets.registry import get_target, list_targets
     from .training.finetuning import finetune
+    from .training.synthesis import synthesize
     from .tuning.tune import tune
 
 _HOMES = {
@@ -67,6 +68,7 @@ _HOMES = {
     "load": "importing",
     "load_artifact": "targets.artifact_folder",
     "load_data": "data.dataset",
+    "synthesize": "training.synthesis",
     "tune": "tuning.tune",
 }
 
@@ -102,6 +104,7 @@ __all__ = [
     "load",
     "load_artifact",
     "load_data",
+    "synthesize",
     "tune",
 ]
 

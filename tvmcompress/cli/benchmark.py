@@ -96,7 +96,7 @@ def benchmark(
     compare = timing.runtimes(targets, boards is not None)
     if dry_run:
         for path in models:
-            given.load(plan, reading.load(path, plan).inputs, read)
+            given.load(plan, reading.load(path, plan), read, dry=True)
         write_recipe(plan, targets, save, json)
         return
     with output_folder(save) if save is not None else nullcontext() as folder:
@@ -108,7 +108,7 @@ def benchmark(
             original = reading.load(path, plan)
             name = _name(path, models)
             prefix = f"{name} " if len(models) > 1 else ""
-            samples = given.load(plan, original.inputs, read)
+            samples = given.load(plan, original, read)
             if not compressing:
                 first = next(iter(versions.values())).model if versions else original
                 versions[name] = Version(original, first, samples, path)

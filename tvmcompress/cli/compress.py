@@ -74,7 +74,8 @@ def compress(
     from ..report.result_folder import result_records, result_report, write_result
 
     plan = reading.recorded(asked.recipe())
-    usual = asked.recipe_file is None and not plan.entries() and given.calib is not None
+    calibrated = given.calib is not None or given.calib_synthetic is not None
+    usual = asked.recipe_file is None and not plan.entries() and calibrated
     plan = with_default(plan) if usual else plan
     given.check(asked, plan)
     if not plan.trains and checkpoint is not None:
@@ -84,7 +85,7 @@ def compress(
     limited_target(plan, targets)
     boards = where.pool(targets)
     if dry_run:
-        given.load(plan, reading.load(model, plan).inputs, read)
+        given.load(plan, reading.load(model, plan), read, dry=True)
         write_recipe(plan, targets, output, json)
         return
     with output_folder(output) as folder:
@@ -92,7 +93,7 @@ def compress(
         steps = read.preprocessing(original.inputs)
         if steps is not None:
             original = original.with_preprocessing(steps)
-        samples = given.load(plan, original.inputs, read)
+        samples = given.load(plan, original, read)
         with bars() as bar:
             result = run(
                 original,

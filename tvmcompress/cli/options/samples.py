@@ -14,7 +14,7 @@ from .recipe import RecipeOptions
 
 if TYPE_CHECKING:
     from ...data.dataset import Dataset
-    from ...model import InputSpec
+    from ...model import Model
     from ...recipe.recipe import Recipe
 
 OPTIMISTIC = (
@@ -46,6 +46,10 @@ class SampleOptions:
     """Where the samples of a compression are."""
 
     calib: Annotated[Path | None, _data(help="Samples of what the model will see: .npz, .npy or a folder of .npy.")] = None
+    calib_synthetic: Annotated[
+        int | None,
+        _data(metavar="N", min=1, help="Without data: make N samples from the model's batch normalizations (needs PyTorch)."),
+    ] = None
     train_data: Annotated[
         Path | None,
         typer.Option(help="What it learns from, with labels or without: .npz, ...", rich_help_panel="Fine-tuning"),
@@ -84,6 +88,7 @@ class SampleOptions:
         gated = any(plan.gate is not None for plan in plans) or None
         for value, option, needed, need in (
             (self.calib, "--calib", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
+            (self.calib_synthetic, "--calib-synthetic", compresses, "a step that uses it (--prune 0.5, --quantize int8)"),
             (asked.calib_samples, "--calib-samples", self.calib is not None, "--calib FILE"),
             (self.train_data, "--train-data", "training" in reads, "--finetune EPOCHS (or --qat)"),
             (self.eval_skip or None, "--eval-skip", self.eval_data is not None, "--eval FILE"),
@@ -96,6 +101,8 @@ class SampleOptions:
         ):
             if value is not None and not needed:
                 raise UserError(f"{option} says nothing without {need}")
+        if self.calib is not None and self.calib_synthetic is not None:
+            raise UserError("give either --calib or --calib-synthetic, not both")
         if self.search_data is not None and self.search_split is not None:
             raise UserError("give either --search-data or --search-split, not both")
         if searches and self.search_data is None and self.eval_data is None:
@@ -103,13 +110,14 @@ class SampleOptions:
                 "precisions are chosen on samples that are not calibrated on; give some with --search-data or --eval"
             )
 
-    def load(self, plan: Recipe, inputs: tuple[InputSpec, ...], read: ReadOptions) -> Samples:
+    def load(self, plan: Recipe, model: Model, read: ReadOptions, dry: bool = False) -> Samples:
         """The samples for a recipe.
 
         Args:
             plan: What is to be done.
-            inputs: Of the model.
+            model: The model.
             read: How files are read.
+            dry: Whether samples that would be made are not wanted, only whether they could be.
 
         Raises:
             UserError: Samples cannot be read, or do not fit.
@@ -119,9 +127,13 @@ class SampleOptions:
         from ...errors import UserError
 
         def samples(path: Path | None, limit: int | None = None) -> Dataset | None:
-            return None if path is None else read.load(path, inputs, limit=limit)
+            return None if path is None else read.load(path, model.inputs, limit=limit)
 
         calibration = samples(self.calib, plan.calibration_samples or DEFAULT_SAMPLES)
+        if self.calib_synthetic is not None:
+            from ...training.synthesis import synthesize
+
+            calibration = synthesize(model, 1, steps=1) if dry else synthesize(model, self.calib_synthetic)
         training = samples(self.train_data)
         evaluation = samples(self.eval_data)
         if evaluation is not None:
