@@ -157,7 +157,7 @@ def test_positions_a_page_apart_are_few() -> None:
 def test_default_tiles_fit_the_registers(width, channels) -> None:
     lanes, positions = default_tile(lane_options(channels), width, VECTOR)
     assert width % positions == channels % lanes == 0
-    assert lanes // VECTOR * positions + lanes // VECTOR + 1 <= 17
+    assert lanes // VECTOR * positions + lanes // VECTOR + 1 <= 16
     if width > 1 and channels > 8:
         assert lanes // VECTOR * positions >= 4
 
