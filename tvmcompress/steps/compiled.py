@@ -44,7 +44,7 @@ def compiled_statistics(mod: tvm.IRModule, tensors: Collection[str], samples: in
 def _compile(mod: tvm.IRModule, tensors: Mapping[str, bool]) -> Statistics | None:
     try:
         return TensorStatistics(mod, tensors)
-    except Exception:
-        # Not every operator that NumPy can do has code for this machine.
+    except (RuntimeError, ValueError):
+        # The errors of TVM and of builds: not every operator that NumPy can do has code for this machine.
         return None
 
