@@ -92,6 +92,7 @@ def winograd_choice(mod: tvm.IRModule) -> Choice:
     sizes = _sizes(schedule, _products(schedule))
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     shape = {
+        "reads": [int(dim) for dim in mod["main"].params[0].ty.shape],
         "outputs": extents(schedule, blocks[-1]),
         "tiles": [sizes.images, sizes.down, sizes.across],
         "sums": [sizes.steps],

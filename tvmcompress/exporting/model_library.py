@@ -127,7 +127,7 @@ def _code(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
     """The library's files by their names in the tarball."""
     places = {".h": "include", ".c": "src", ".S": "src", ".bin": "src", ".o": "lib"}
     names = [f"{prefix}.h", f"{prefix}.c", f"{prefix}_constants.h"]
-    patterns = [f"{prefix}_{ending}" for ending in ("constants.*", "kernels*", "pool.*")]
+    patterns = [f"{prefix}_{ending}" for ending in ("constants.*", "kernels*", "pool.*", "routines.c")]
     names += sorted(path.name for pattern in patterns for path in folder.glob(pattern))
     for name in dict.fromkeys(names):
         try:

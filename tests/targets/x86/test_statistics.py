@@ -7,7 +7,7 @@ import pytest
 
 from tvmcompress.passes import UserError, calibrate
 from tvmcompress.passes._tvm import relax, tvm
-from tvmcompress.passes.quantization.observers import Observer, register_observer
+from tvmcompress.passes.quantization.observers import OBSERVERS, Observer
 from tvmcompress.targets import get_target
 from tvmcompress.targets.x86.statistics import TensorStatistics
 
@@ -86,8 +86,7 @@ def test_samples_that_do_not_fit() -> None:
         calibrate(_net(), [[np.zeros((2, 3, 8, 9), np.float32)]], statistics=TensorStatistics)
 
 
-def test_an_observer_that_wants_values_gets_them() -> None:
-    @register_observer("largest_of_test")
+def test_an_observer_that_wants_values_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     class Largest(Observer):
         def update(self, values: np.ndarray) -> None:
             self.seen = values.shape
@@ -97,6 +96,8 @@ def test_an_observer_that_wants_values_gets_them() -> None:
 
     def make(mod: tvm.IRModule, tensors: dict[str, bool]) -> None:
         raise AssertionError("compiled for nothing")
+
+    monkeypatch.setitem(OBSERVERS._entries, "largest_of_test", Largest)
 
     found = calibrate(_net(), [samples(SHAPE, count=2)], "largest_of_test", statistics=make, tensors=["x0"])
     assert found == {"x0": (2, 3, 9, 9)}

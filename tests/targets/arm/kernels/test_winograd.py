@@ -55,7 +55,7 @@ def counted(site: Site, points: list[Decisions], core: str = "cortex-a72") -> li
     assert isinstance(target, TunableTarget)
     outcomes = measure([partial(trials.trial, point) for point in points], target.emulator())
     assert [outcome.status for outcome in outcomes] == ["ok"] * len(points), outcomes
-    return [float(outcome.instructions or 0) for outcome in outcomes]
+    return [outcome.cost for outcome in outcomes]
 
 
 def filtering(choice: Choice) -> list[Decisions]:
