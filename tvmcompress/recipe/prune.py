@@ -41,7 +41,7 @@ class PruneRecipe(Table):
         ratios: Ratio by pattern, where it shall differ.
         reconstruct: Whether the remaining weights are repaired from the calibration data.
         solve_blocks: Whether the repair solves for the layers of a residual block, an attention, an MLP or two of a chain
-            together (some three times as long, and closer to the original); see the option "blocks" of `Reconstruct`.
+            together (three to ten times as long, and closer to the original); see the option "blocks" of `Reconstruct`.
         distill: Whether they are then trained to do what the original does, on the calibration data alone; see the repair
             "distill".
     """

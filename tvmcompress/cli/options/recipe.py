@@ -126,7 +126,7 @@ class RecipeOptions:
     repair_blocks: Annotated[
         bool | None,
         _pruning(
-            help="Repair whole blocks of layers together: closer, and some three times as long.",
+            help="Repair whole blocks of layers together: closer, and three to ten times as long.",
             show_default="no-repair-blocks",
             field="solve_blocks",
         ),
