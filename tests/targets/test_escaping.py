@@ -19,18 +19,18 @@ NAMES = [
     "\u202e\u2066x", "1 2", "", "int", "..", "../../x", "-o", "\x00", "\x7f\u0085\u2028", "\U0010ffff", "a_b", "a/b", "_a_b_",
 ]  # fmt: skip
 
-# In C source, and compared with the bytes that they should be.
+# In C source, and compared with the bytes that they should be. No identifier ends with an underscore.
 _PROGRAM = Template(r"""
 #include <string.h>
 {% for text in texts %}
-/* {{ comment(text) }} */ static const char s{{ loop.index0 }}[] = "{{ string(text) }}"; /* {{ comment(text) }} */
-static const unsigned char b{{ loop.index0 }}[] = { {% for byte in text.encode() %}{{ byte }}, {% endfor %}0 };
+/* {{ comment(text) }} */ static const char s{{ loop.index0 }}_[] = "{{ string(text) }}"; /* {{ comment(text) }} */
+static const unsigned char b{{ loop.index0 }}_[] = { {% for byte in text.encode() %}{{ byte }}, {% endfor %}0 };
 {%- endfor %}
 {% for name in identifiers(texts).values() %}int {{ name }} = 0;
 {% endfor %}
 int main(void) {
 {%- for text in texts %}
-  if (sizeof s{{ loop.index0 }} != sizeof b{{ loop.index0 }} || memcmp(s{{ loop.index0 }}, b{{ loop.index0 }}, sizeof s{{ loop.index0 }})) return 1;
+  if (sizeof s{{ loop.index0 }}_ != sizeof b{{ loop.index0 }}_ || memcmp(s{{ loop.index0 }}_, b{{ loop.index0 }}_, sizeof s{{ loop.index0 }}_)) return 1;
 {%- endfor %}
   return 0;
 }
@@ -40,6 +40,7 @@ int main(void) {
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=200), min_size=10, max_size=60, unique=True))
 @example(NAMES)
+@example(["b0", "s1", "", "3", "4", "5", "6", "7", "8", "9"])
 @example(["", "0", "1", "2", "3", "00", "000", "sin", "log2", "fmaxf", "memcpy", "printf"])
 def test_names_stay_text_in_c(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     folder = tmp_path_factory.mktemp("c")
