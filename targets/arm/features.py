@@ -8,6 +8,7 @@ from tvm.target import codegen
 
 from ...passes._tvm import tvm
 from ..record import Record
+from ..remote.facts import Facts
 
 
 class Feature(Record):
@@ -58,6 +59,13 @@ def present(hwcap: int, hwcap2: int) -> list[str]:
     kernel uses."""
     found = (feature for feature in _WIDE if feature.llvm not in ("neon", "sve"))
     return [f"+{feature.llvm}" for feature in found if not lacking((feature,), hwcap, hwcap2)]
+
+
+def lacking_for(target: dict[str, Any], facts: Facts, architecture: str) -> list[str]:
+    """What code for the TVM target of a 64-bit Arm may use and a board lacks; empty where the board does not say."""
+    if architecture != "aarch64":
+        return ["the instructions of a 64-bit Arm"]
+    return lacking(needed(target), facts.hwcap, facts.hwcap2) if facts.hwcap else []
 
 
 def masks(features: tuple[Feature, ...]) -> tuple[int, int]:

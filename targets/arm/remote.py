@@ -18,7 +18,7 @@ from ..remote.board import Board
 from ..remote.facts import Facts, ffi_includes
 from .artifact import CortexAArtifact
 from .cores import platform_of
-from .features import lacking, needed
+from .features import lacking_for
 from .project import write_module_source
 
 
@@ -42,9 +42,7 @@ class CortexAProgram(RemoteProgram):
 
     def lacking(self, facts: Facts, architecture: str) -> list[str]:
         """Instructions that the code may use and the board lacks."""
-        if architecture != "aarch64":
-            return ["the instructions of a 64-bit Arm"]
-        return lacking(needed(self.built.target.tvm), facts.hwcap, facts.hwcap2) if facts.hwcap else []
+        return lacking_for(self.built.target.tvm, facts, architecture)
 
     def load(self, board: Board, threads: int) -> Loaded:
         """Send the library."""

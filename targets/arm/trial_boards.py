@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ...passes.errors import UserError
 from ..base import TargetDescription
 from ..remote.board import Board
 from ..remote.boards import Boards
@@ -18,7 +17,7 @@ from ..remote.errors import BoardsLostError, NoBoardError, RemoteFailure
 from ..remote.facts import ffi_includes
 from ..trials.execution import Ran, Transport
 from .cores import platform_of
-from .features import lacking, needed
+from .features import lacking_for
 
 _REPEAT, _MILLISECONDS = 3, 4
 _TURNS = 2
@@ -45,7 +44,7 @@ class CortexABoards:
     @property
     def at_once(self) -> int:
         """As many programs as there are boards."""
-        return max(1, len(self._boards.tracker.servers(self._boards.key)))
+        return max(1, len(self._boards.servers()))
 
     def support(self, folder: Path, objects: Sequence[bytes]) -> tuple[list[Path], list[str | Path]]:
         """Nothing beside the functions themselves."""
@@ -57,10 +56,7 @@ class CortexABoards:
 
     def lacking(self, board: Board) -> list[str]:
         """What the code needs and a board lacks."""
-        if board.architecture != "aarch64":
-            return ["the instructions of a 64-bit Arm"]
-        facts = board.facts
-        return lacking(needed(self.tvm), facts.hwcap, facts.hwcap2) if facts.hwcap else []
+        return lacking_for(self.tvm, board.facts, board.architecture)
 
     def execute(self, program: Path, folder: Path, expected: Sequence[bytes], limit: float) -> Ran:
         """Run the candidates on a board that is free, and time those that are right.
@@ -79,19 +75,14 @@ class CortexABoards:
             failure, hung = problem.reason, problem.status == "timeout"
         except (BoardsLostError, NoBoardError) as problem:
             # Where boards are left it may be that these died of a candidate.
-            failure, lost = str(problem), not self._boards.tracker.servers(self._boards.key)
+            failure, lost = str(problem), not self._boards.servers()
         finished = len(expected) if failure is None else state.at
         turns = [tuple(found) for found in state.times[:finished]]
         return Ran(b"".join(state.answers[:finished]), [min(found) for found in turns], turns, failure, hung, lost)
 
     def _task(self, program: Path, state: _State, board: Board) -> None:
         """On a board; what another one has found before it was lost is kept."""
-        missing = self.lacking(board)
-        if missing:
-            raise UserError(
-                f"the board at {board.address} ({board.facts.model or board.facts.cpu or board.triple}) lacks "
-                f"{', '.join(missing)}, which code for {self.description.name} needs; tune for the board's core"
-            )
+        board.require(self.lacking(board), self.description.name)
         module = board.load(program)
         evaluate = module.time_evaluator("call", board.device, number=1, repeat=_REPEAT, min_repeat_ms=_MILLISECONDS)
         for turn in range(self._turns):

@@ -32,6 +32,11 @@ def splat(value: int, lanes: int = 4) -> tirx.PrimExpr:
     return tirx.Broadcast(i32(value), lanes)
 
 
+def vector_start(index: tirx.PrimExpr, elements: int) -> tirx.PrimExpr:
+    """Where the vector of this number begins among at least sixteen elements; the last one overlaps the one before."""
+    return index * VECTOR if elements % VECTOR == 0 else tirx.min(index * VECTOR, elements - VECTOR)
+
+
 def load_bytes(buffer: tirx.Buffer, offset: tirx.PrimExpr) -> tirx.PrimExpr:
     """Sixteen bytes of an int8 buffer; the address need not be aligned."""
     return buffer.vload([offset], "int8x16")

@@ -176,12 +176,7 @@ class RemoteArtifact(Artifact):
         return [np.split(x, count)[index] if x.ndim else x for x in inputs]
 
     def _loaded(self, board: Board, threads: int) -> Loaded:
-        lacking = self._program.lacking(board.facts, board.architecture)
-        if lacking:
-            raise UserError(
-                f"the board at {board.address} ({board.facts.model or board.facts.cpu or board.triple}) lacks "
-                f"{', '.join(lacking)}, which code for {self.target.name} needs; build for the board's core"
-            )
+        board.require(self._program.lacking(board.facts, board.architecture), self.target.name)
         return self._program.load(board, threads)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from tvm import rpc
 
 from ...passes._tvm import TVM_VERSION, tvm
-from ...passes.errors import MissingToolError
+from ...passes.errors import MissingToolError, UserError
 from .errors import OtherVersionError
 from .facts import Facts, helper, parse_facts
 from .tracker import Place
@@ -106,6 +107,22 @@ class Board:
             return
         with contextlib.suppress(Exception):  # that the session has ended
             self._helper["leave"]()
+
+    def require(self, lacking: Sequence[str], target: str) -> None:
+        """Refuse code that needs what the board lacks.
+
+        Args:
+            lacking: What that is.
+            target: Name of the target that the code is for.
+
+        Raises:
+            UserError: Something is lacking.
+        """
+        if lacking:
+            raise UserError(
+                f"the board at {self.address} ({self.facts.model or self.facts.cpu or self.triple}) lacks "
+                f"{', '.join(lacking)}, which code for {target} needs; build for the board's core"
+            )
 
     def answers(self) -> bool:
         """Whether the session is still there."""

@@ -58,6 +58,10 @@ class Boards:
         """
         self.tracker.require(self.key)
 
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of those that the tracker knows now."""
+        return self.tracker.servers(self.key)
+
     def limited(self, timeout: float) -> Boards:
         """The same boards, for tasks that may take another time."""
         return Boards(self.tracker, self.key, timeout, self.patience)
@@ -111,12 +115,12 @@ class Boards:
         if board.answers():
             return RemoteFailure("error", f"{what} failed on the board at {board.address}: {summary(error)}")
         time.sleep(_GONE)
-        if board.address in self.tracker.servers(self.key):
+        if board.address in self.servers():
             return RemoteFailure("crash", f"{what} crashed on the board at {board.address}")
         return _Lost("its server has ended")
 
     def _all_lost(self, what: str, lost: list[str]) -> BoardsLostError:
-        left = len(self.tracker.servers(self.key))
+        left = len(self.servers())
         rest = f"{left} left, which {'is' if left == 1 else 'are'} spared a third try" if left else "none is left"
         return BoardsLostError(f"{what} lost its boards with key '{self.key}', {' and '.join(lost)}; at the tracker {rest}")
 

@@ -155,7 +155,7 @@ class Builders:
         return found
 
     def _all(self, task: Callable[[Any], T], subjects: Sequence[Any]) -> list[T]:
-        with ThreadPoolExecutor(max(1, len(self._boards.tracker.servers(self._boards.key)))) as executor:
+        with ThreadPoolExecutor(max(1, len(self._boards.servers()))) as executor:
             return list(executor.map(task, subjects))
 
     def _call(self, function: str, *arguments: str) -> Any:
@@ -175,7 +175,7 @@ class Builders:
         try:
             answer = json.loads(self._boards.do(task, "compiling a candidate"))
         except (BoardsLostError, NoBoardError) as error:
-            if self._boards.tracker.servers(self._boards.key):
+            if self._boards.servers():
                 raise RemoteFailure("crash", str(error)) from error
             return None
         if answer["version"] != package_version():

@@ -226,9 +226,12 @@ def _build(batch: Mapping[int, CompiledTrial], emulator: Emulator, folder: Path)
     data.write_text(f'.section .rodata\n.balign {_ALIGNMENT}\n.global trial_data\ntrial_data:\n.incbin "{folder}/data.bin"\n')
     source = folder / "trials.c"
     size = max(run["bytes"] for trial in context for run in trial["runs"])
-    template = "module.c.j2" if emulator.transport == "module" else "trials.c.j2"
-    values = {"trials": context, "transport": emulator.transport, "memory_bytes": size, "packed_call": packed_call()}
-    source.write_text(_TEMPLATES.get_template(template).render(values))
+    values = {"trials": context, "memory_bytes": size}
+    if emulator.transport == "module":
+        text = _TEMPLATES.get_template("module.c.j2").render(values, packed_call=packed_call())
+    else:
+        text = _TEMPLATES.get_template("trials.c.j2").render(values, transport=emulator.transport)
+    source.write_text(text)
     support, options = emulator.support(folder, [made.content for made in batch.values()])
     program = folder / ("trials.so" if emulator.transport == "module" else "trials.elf")
     command: list[str | Path] = [f"{emulator.prefix}gcc", "-std=gnu11", "-O1", *emulator.flags(), "-I", folder]

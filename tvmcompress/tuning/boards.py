@@ -58,7 +58,7 @@ class BoardBench(TimingBench):
     def times(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Check and time compiled points, as many at once as there are boards."""
         self.reference(task)
-        with ThreadPoolExecutor(max(1, len(self._boards.tracker.servers(self._boards.key)))) as executor:
+        with ThreadPoolExecutor(max(1, len(self._boards.servers()))) as executor:
             return list(executor.map(partial(self.time, task), points))
 
     def time(self, task: Task, point: Decisions) -> Measured:
@@ -102,7 +102,7 @@ class BoardBench(TimingBench):
 
     def _given_up(self, error: UserError) -> Measured:
         """What came of a candidate whose boards were lost: it may be that they died of it, or none is left."""
-        if self._boards.tracker.servers(self._boards.key):
+        if self._boards.servers():
             return Measured("crash", reason=str(error))
         with self._lock:
             self.lost = self.lost or str(error)

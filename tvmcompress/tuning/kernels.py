@@ -29,7 +29,22 @@ from .search import LOST, Bench, Measured, Task
 from .timed import FINAL_ROUNDS, TimedBench
 
 
-class KernelBench(Bench):
+class _Kernels(Bench):
+    """Makes candidates of kernels, here or on machines that compile."""
+
+    _builders: Builders | None
+
+    def group(self, point: Decisions) -> str:
+        """Points that differ in LLVM's options alone share all work but its code generator's."""
+        return point_key(without_options(point))
+
+    def _outcomes(self, task: Task, points: Sequence[Decisions], place: Emulator) -> list[Outcome]:
+        trials: SiteTrials = task.subject
+        compiled: Compile = compile_trials if self._builders is None else self._builders.trials
+        return measure([partial(trials.trial, point) for point in points], place, compiled)
+
+
+class KernelBench(_Kernels):
     """Counts executed instructions, or cycles, many candidates in one program.
 
     Args:
@@ -42,7 +57,7 @@ class KernelBench(Bench):
     least_gain = 0.002
 
     def __init__(self, target: TunableTarget, board: CortexMBoard | None = None, builders: Builders | None = None) -> None:
-        self._compile: Compile = compile_trials if builders is None else builders.trials
+        self._builders = builders
         self._place: Emulator = target.emulator() if board is None else board
         self.unit = "instructions" if board is None else "cycles"
         self.core = target.log_key if board is None else core_of_board(target.log_key, board.description.name)
@@ -50,16 +65,10 @@ class KernelBench(Bench):
 
     def measure(self, task: Task, points: Sequence[Decisions]) -> list[Measured]:
         """Measure points of a task."""
-        trials: SiteTrials = task.subject
-        made = [partial(trials.trial, point) for point in points]
-        return [_measured(outcome) for outcome in measure(made, self._place, self._compile)]
-
-    def group(self, point: Decisions) -> str:
-        """Points that differ in LLVM's options alone share all work but its code generator's."""
-        return point_key(without_options(point))
+        return [_measured(outcome) for outcome in self._outcomes(task, points, self._place)]
 
 
-class TimedKernelBench(TimedBench):
+class TimedKernelBench(_Kernels, TimedBench):
     """Times kernels on boards, many candidates in one library.
 
     Args:
@@ -73,8 +82,7 @@ class TimedKernelBench(TimedBench):
 
     def __init__(self, target: TunableTarget, boards: Boards, log: TuningLog, builders: Builders | None = None) -> None:
         super().__init__(log)
-        self._target, self._boards = target, boards
-        self._compile: Compile = compile_trials if builders is None else builders.trials
+        self._target, self._boards, self._builders = target, boards, builders
         self.core = core_of_board(target.log_key, target.description.name)
         self.log_target = tvm.target.Target(target.description.tvm)
 
@@ -93,14 +101,6 @@ class TimedKernelBench(TimedBench):
         # A program that did not come to its end has fewer.
         complete = {point_key(point): list(outcome.turns) for point, outcome in zip(points, outcomes)}
         return {key: turns for key, turns in complete.items() if len(turns) == FINAL_ROUNDS}
-
-    def group(self, point: Decisions) -> str:
-        """As of `KernelBench`."""
-        return point_key(without_options(point))
-
-    def _outcomes(self, task: Task, points: Sequence[Decisions], place: Emulator) -> list[Outcome]:
-        trials: SiteTrials = task.subject
-        return measure([partial(trials.trial, point) for point in points], place, self._compile)
 
 
 def kernel_tasks(mod: tvm.IRModule, target: TunableTarget, seed: int) -> list[Task]:

@@ -19,7 +19,7 @@ from ....passes.integer.requantize import multiply
 from ...kernels.layers import NotRepresentable
 from ...kernels.parallel import parallel
 from ...kernels.sums import Operand
-from ...kernels.vectors import VECTOR, splat
+from ...kernels.vectors import VECTOR, splat, vector_start
 from .epilogue import Epilogue
 from .neon import high, low, sqdmulh, sqrdmulh, srshl, ssubl
 
@@ -136,9 +136,6 @@ def add(elements: int, first: Scaling, second: Scaling, epilogue: Epilogue) -> t
                 values.append(epilogue.scaled(total, factors))
         return values
 
-    def start(i):
-        return i * VECTOR if elements % VECTOR == 0 else T.min(i * VECTOR, elements - VECTOR)
-
     @T.prim_func(s_tir=True)
     def add_int8(
         a: T.Buffer((elements,), "int8"),
@@ -158,8 +155,8 @@ def add(elements: int, first: Scaling, second: Scaling, epilogue: Epilogue) -> t
         zero[0] = T.broadcast(q[TAIL].astype("int16"), 8)
         for i in parallel(ROUNDS):
             for j in T.unroll(UNROLL):
-                out[T.ramp(start(i * UNROLL + j), 1, VECTOR)] = epilogue.bytes(
-                    sums(a, b, words, zeros, start(i * UNROLL + j)), None if epilogue.lifted else zero[0]
+                out[T.ramp(vector_start(i * UNROLL + j, elements), 1, VECTOR)] = epilogue.bytes(
+                    sums(a, b, words, zeros, vector_start(i * UNROLL + j, elements)), None if epilogue.lifted else zero[0]
                 )
 
     add_int8 = add_int8.with_attr("tvmcompress.workspaces", {"": 0})

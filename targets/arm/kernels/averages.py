@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from ...kernels.parallel import parallel
-from ...kernels.vectors import VECTOR
+from ...kernels.vectors import VECTOR, vector_start
 from .epilogue import Epilogue
 from .neon import high, joined, low
 from .pools import Pool
@@ -143,9 +143,6 @@ def mean(m: Mean) -> tirx.PrimFunc:
     WORDS = 1 + epilogue.words + len(epilogue.tail)
     FULL, REST = divmod(m.pixels, MOST_PIXELS)
 
-    def start(block):
-        return block * VECTOR if m.channels % VECTOR == 0 else T.min(block * VECTOR, m.channels - VECTOR)
-
     def words(halves, quarter):
         part = (high if quarter % 2 else low)(halves[quarter // 2], 4)
         return part.astype("int32x4")
@@ -154,6 +151,10 @@ def mean(m: Mean) -> tirx.PrimFunc:
         factors = [T.Broadcast(parameters[1 + i], 4) for i in range(epilogue.words)]
         zero = epilogue.zero(parameters, 1 + epilogue.words)
         return epilogue.bytes([epilogue.scaled(sums[quarter], factors) for quarter in range(4)], zero)
+
+    def first(image, part, block):
+        """Of a block's elements in one of the parts of an image."""
+        return (image * m.pixels + part * MOST_PIXELS) * m.channels + vector_start(block, m.channels)
 
     def add_up(x, sums, halves, first, count):
         """`count` pixels from an element on."""
@@ -180,9 +181,9 @@ def mean(m: Mean) -> tirx.PrimFunc:
                 for quarter in T.unroll(4):
                     sums[quarter] = T.Broadcast(parameters[0], 4)
                 for part in range(FULL):
-                    add_up(x, sums, halves, (image * m.pixels + part * MOST_PIXELS) * m.channels + start(block), MOST_PIXELS)
+                    add_up(x, sums, halves, first(image, part, block), MOST_PIXELS)
                 if REST > 0:
-                    add_up(x, sums, halves, (image * m.pixels + FULL * MOST_PIXELS) * m.channels + start(block), REST)
-                out[T.ramp(image * m.channels + start(block), 1, VECTOR)] = result(sums, parameters)
+                    add_up(x, sums, halves, first(image, FULL, block), REST)
+                out[T.ramp(image * m.channels + vector_start(block, m.channels), 1, VECTOR)] = result(sums, parameters)
 
     return means.with_attr("tvmcompress.workspaces", {"": 0})

@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from ...kernels.parallel import parallel
-from ...kernels.vectors import VECTOR
+from ...kernels.vectors import VECTOR, vector_start
 from .neon import splat_bytes, tbl, tbx
 
 # mypy: ignore-errors
@@ -38,14 +38,11 @@ def lookup(elements: int) -> tirx.PrimFunc:
             result = tbx(result, parts[i], moved)
         return result
 
-    def start(i):
-        return i * VECTOR if elements % VECTOR == 0 else T.min(i * VECTOR, elements - VECTOR)
-
     @T.prim_func(s_tir=True)
     def lut(x: T.Buffer((elements,), "int8"), table: T.Buffer((256,), "int8"), out: T.Buffer((elements,), "int8")):
         T.func_attr({"tirx.noalias": True})
         for i in parallel(-(-elements // VECTOR)):
-            out[T.ramp(start(i), 1, VECTOR)] = found(x, table, start(i))
+            out[T.ramp(vector_start(i, elements), 1, VECTOR)] = found(x, table, vector_start(i, elements))
 
     lut = lut.with_attr("tvmcompress.workspaces", {"": 0})
     # The last vector reads again what may have been overwritten.

@@ -19,7 +19,7 @@ from tvm.script import tirx as T
 from ....passes.integer.fixed_point import ROOT_A, ROOT_B, ROOT_STEPS
 from ....passes.integer.normalize import fraction_bits
 from ...kernels.parallel import parallel
-from ...kernels.vectors import VECTOR, i32, intrinsic, load_words
+from ...kernels.vectors import VECTOR, i32, intrinsic, load_words, vector_start
 from .epilogue import Epilogue
 from .neon import high, joined, low, saddlp, sdot, smull, splat_bytes, sqrdmulh
 
@@ -165,9 +165,6 @@ def normalization(k: NormalizationKernel) -> tirx.PrimFunc:
                 values.append(ep.scaled(total, factors))
         return ep.bytes(values, ep.zero(q, 2 * K + ep.words))
 
-    def start(i):
-        return i * VECTOR if K % VECTOR == 0 else T.min(i * VECTOR, K - VECTOR)
-
     @T.prim_func(s_tir=True)
     def normalize(
         x: T.Buffer((N * K,), "int8"),
@@ -181,7 +178,7 @@ def normalization(k: NormalizationKernel) -> tirx.PrimFunc:
         for row in parallel(N):
             prepare(x, q, row, acc, wide, word)
             for i in range(-(-K // VECTOR)):
-                out[T.ramp(row * K + start(i), 1, VECTOR)] = outputs(x, q, word, row, start(i))
+                out[T.ramp(row * K + vector_start(i, K), 1, VECTOR)] = outputs(x, q, word, row, vector_start(i, K))
 
     normalize = normalize.with_attr("tvmcompress.workspaces", {"": 0})
     # The last vector reads again what may have been overwritten.

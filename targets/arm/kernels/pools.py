@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from ...kernels.parallel import parallel
-from ...kernels.vectors import VECTOR
+from ...kernels.vectors import VECTOR, vector_start
 from .neon import splat_bytes
 
 # mypy: ignore-errors
@@ -53,8 +53,8 @@ class Pool:
         return self.window[0] * self.window[1]
 
     def channel(self, block: tirx.PrimExpr) -> tirx.PrimExpr:
-        """The first of a block's sixteen; the last block overlaps the one before."""
-        return block * VECTOR if self.channels % VECTOR == 0 else T.min(block * VECTOR, self.channels - VECTOR)
+        """The first of a block's sixteen."""
+        return vector_start(block, self.channels)
 
     def clipped(self, value: tirx.PrimExpr) -> tirx.PrimExpr:
         """int8x16 in the limits."""

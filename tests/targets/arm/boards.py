@@ -14,6 +14,7 @@ import tvm_ffi
 
 from tvmcompress.targets import get_target
 from tvmcompress.targets.arm.features import masks, needed
+from tvmcompress.targets.remote.board import Board
 from tvmcompress.targets.remote.facts import Facts
 
 SYSROOT = "/usr/aarch64-linux-gnu"
@@ -39,6 +40,7 @@ class EmulatedBoard:
     """
 
     address, architecture, triple, device = "emulated:0", "aarch64", "aarch64-linux-gnu", None
+    require = Board.require
 
     def __init__(self, program: Path, target: str, seconds: Callable[[Path, int], float]) -> None:
         self._program, self._seconds = program, seconds
@@ -88,7 +90,9 @@ class EmulatedBoards:
 
     def __init__(self, board: EmulatedBoard) -> None:
         self._board = board
-        self.tracker = SimpleNamespace(servers=lambda key: [board.address])
+
+    def servers(self):
+        return (self._board.address,)
 
     def limited(self, timeout):
         return self
