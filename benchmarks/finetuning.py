@@ -1,6 +1,7 @@
 """Training with labels what compression has left of the CIFAR-10 models.
 
 Usage: OMP_NUM_THREADS=1 python benchmarks/finetuning.py PART [--models ic,resnet20] [--seeds 3] [--checkpoint FOLDER]
+           [--starts FOLDER] [--option NAME=VALUE ...]
 
 Parts:
     long            the best that ten minutes of one core give, at half of the multiply-accumulates
@@ -8,29 +9,32 @@ Parts:
     student         a student with a quarter of resnet20's multiply-accumulates, with and without its teacher
     torch-pruning   what Torch-Pruning leaves of ic, trained alike (needs torch-pruning)
 
-Pruned by the default criterion and repaired from 1000 unlabelled training images, then trained on the 8068 labelled ones, a
-tenth of which is held back and says which epoch is kept, with flips and crops, in bfloat16. The teacher is the original.
-Accuracy on 734 test images, which nothing else looks at. CPU seconds are those of one thread.
+Pruned by what the repair leaves of every group and repaired block by block (`--importance repaired --repair-blocks`) from 1000
+unlabelled training images, then trained on the 8068 labelled ones, a tenth of which is held back and says which epoch is
+kept, with flips and crops, in bfloat16. The teacher is the original. Accuracy on 734 test images, which nothing else looks at.
+CPU seconds are those of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pruned import start
 from trained import Trained, folder, load, pixels
 
 from tvmcompress import Model, finetune
-from tvmcompress.passes import PruneChannels, PruneToBudget, Reconstruct
+from tvmcompress.passes import PruneChannels
 from tvmcompress.passes.graph.analysis import count_macs
 
 COMMON: dict[str, Any] = {"augment": ("flip", "crop"), "learning_rate": 0.015, "mixed_precision": True}
 TAUGHT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.9}
-LONG = {"ic": 80, "resnet20": 24}
+LONG = {"ic": 80, "resnet20": 36}
 BUDGET = {"ic": (14, 10), "resnet20": (7, 5), "student": (12, 6)}
 """Epochs without and with a teacher, which costs about as much as the steps of what it teaches."""
 
@@ -42,31 +46,36 @@ def main() -> None:
     parser.add_argument("--models", default="ic,resnet20")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--starts", type=Path, help="a folder in which pruned and repaired models are kept")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the training")
     options = parser.parse_args()
     names = options.models.split(",")
+    COMMON.update({name: ast.literal_eval(value) for name, _, value in (text.partition("=") for text in options.option)})
     if options.part == "long":
-        long(names, options.checkpoint)
+        long(names, options.checkpoint, options.starts)
     elif options.part == "budget":
         heading(options.seeds)
         for name in names:
             trained = load(name, 1000)
-            compared(name, trained, halved(trained), options.seeds)
+            compared(name, trained, start(trained, 0.5, kept=options.starts).model, options.seeds)
     elif options.part == "student":
         student(options.seeds)
     else:
         torch_pruning(options.seeds)
 
 
-def long(names: list[str], checkpoint: Path | None) -> None:
+def long(names: list[str], checkpoint: Path | None, starts: Path | None) -> None:
     """Ten minutes each."""
-    print("| model | original | repaired | trained | epochs | CPU seconds |", "|---|---|---|---|---|---|", sep="\n")
+    print("| model | original | repaired | CPU seconds | trained | epochs | CPU seconds | held back |", "|---" * 8 + "|", sep="\n")
     for name in names:
         trained = load(name, 1000)
-        repaired = halved(trained)
+        begin = start(trained, 0.5, kept=starts)
         place = None if checkpoint is None else checkpoint / name
-        tuned, seconds = train(name, trained, repaired, trained.model, LONG[name], checkpoint=place)
-        values = (f"{trained.accuracy(model):.2f}" for model in (trained.model, repaired, tuned))
-        print("| " + " | ".join([name, *values, str(LONG[name]), f"{seconds:.0f}"]) + " |", flush=True)
+        epochs = COMMON.pop("epochs", LONG[name])
+        tuned, seconds = train(name, trained, begin.model, trained.model, epochs, checkpoint=place)
+        cells = [name, *(f"{trained.accuracy(model):.2f}" for model in (trained.model, begin.model)), f"{begin.seconds:.0f}"]
+        cells += [f"{trained.accuracy(tuned):.2f}", str(epochs), f"{seconds:.0f}", tuned.provenance[-1].partition(": ")[2]]
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def heading(seeds: int) -> None:
@@ -74,11 +83,11 @@ def heading(seeds: int) -> None:
     print(f"| model | learns from | epochs | {seeds} seeds | mean | CPU seconds each |", "|---|---|---|---|---|---|", sep="\n")
 
 
-def compared(name: str, trained: Trained, start: Model, seeds: int, what: str = "") -> None:
+def compared(name: str, trained: Trained, begin: Model, seeds: int, what: str = "") -> None:
     """Two lines: without a teacher and with one."""
     for taught, epochs in zip((False, True), BUDGET.get(what, BUDGET[name])):
         teacher = trained.model if taught else None
-        runs = [train(name, trained, start, teacher, epochs, seed=seed) for seed in range(seeds)]
+        runs = [train(name, trained, begin, teacher, epochs, seed=seed) for seed in range(seeds)]
         right = [trained.accuracy(model) for model, _ in runs]
         cells = [what or name, "labels and teacher" if taught else "labels", str(epochs)]
         cells += [", ".join(f"{value:.2f}" for value in right), f"{statistics.mean(right):.2f}"]
@@ -118,21 +127,15 @@ def torch_pruning(seeds: int) -> None:
     compared("ic", trained, pruned, seeds, "ic, Torch-Pruning")
 
 
-def halved(trained: Trained) -> Model:
-    """A model at half of its multiply-accumulates, repaired."""
-    removal = PruneToBudget(macs=0.5, importance="output_energy", samples=[trained.calibration[:200]])
-    return trained.model.apply(removal).apply(Reconstruct(trained.model.module, [trained.calibration]))
-
-
 def train(
-    name: str, trained: Trained, start: Model, teacher: Model | None, epochs: int, **options: Any
+    name: str, trained: Trained, begin: Model, teacher: Model | None, epochs: int, **options: Any
 ) -> tuple[Model, float]:
     """A model trained, and the CPU seconds that it took."""
     file = np.load(folder() / "data" / "cifar10_train8068.npz")
     data = (pixels(file["x_uint8"], name), file["y"])
     begun = time.process_time()
     given = {**COMMON, **({} if teacher is None else TAUGHT), **options}
-    tuned = finetune(start, data, teacher=teacher, epochs=epochs, **given)
+    tuned = finetune(begin, data, teacher=teacher, epochs=epochs, **given)
     return tuned, time.process_time() - begun
 
 
