@@ -66,12 +66,12 @@ def main() -> None:
 
 def long(names: list[str], checkpoint: Path | None, starts: Path | None) -> None:
     """Ten minutes each."""
-    print("| model | original | repaired | CPU seconds | trained | epochs | CPU seconds | held back |", "|---" * 8 + "|", sep="\n")
+    print("| model | original | repaired | CPU seconds | trained | epochs | CPU seconds | how |", "|---" * 8 + "|", sep="\n")
     for name in names:
         trained = load(name, 1000)
         begin = start(trained, 0.5, kept=starts)
         place = None if checkpoint is None else checkpoint / name
-        epochs = COMMON.pop("epochs", LONG[name])
+        epochs = COMMON.get("epochs", LONG[name])
         tuned, seconds = train(name, trained, begin.model, trained.model, epochs, checkpoint=place)
         cells = [name, *(f"{trained.accuracy(model):.2f}" for model in (trained.model, begin.model)), f"{begin.seconds:.0f}"]
         cells += [f"{trained.accuracy(tuned):.2f}", str(epochs), f"{seconds:.0f}", tuned.provenance[-1].partition(": ")[2]]
@@ -127,15 +127,13 @@ def torch_pruning(seeds: int) -> None:
     compared("ic", trained, pruned, seeds, "ic, Torch-Pruning")
 
 
-def train(
-    name: str, trained: Trained, begin: Model, teacher: Model | None, epochs: int, **options: Any
-) -> tuple[Model, float]:
+def train(name: str, trained: Trained, begin: Model, teacher: Model | None, epochs: int, **options: Any) -> tuple[Model, float]:
     """A model trained, and the CPU seconds that it took."""
     file = np.load(folder() / "data" / "cifar10_train8068.npz")
     data = (pixels(file["x_uint8"], name), file["y"])
     begun = time.process_time()
-    given = {**COMMON, **({} if teacher is None else TAUGHT), **options}
-    tuned = finetune(begin, data, teacher=teacher, epochs=epochs, **given)
+    given = {"epochs": epochs, **COMMON, **({} if teacher is None else TAUGHT), **options}
+    tuned = finetune(begin, data, teacher=teacher, **given)
     return tuned, time.process_time() - begun
 
 

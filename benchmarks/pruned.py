@@ -28,7 +28,9 @@ class Start:
     seconds: float
 
 
-def start(trained: Trained, fraction: float, importance: str = "repaired", blocks: bool = True, kept: Path | None = None) -> Start:
+def start(
+    trained: Trained, fraction: float, importance: str = "repaired", blocks: bool = True, kept: Path | None = None
+) -> Start:
     """A model pruned to a fraction of its multiply-accumulates and repaired, from its unlabelled samples.
 
     Args:

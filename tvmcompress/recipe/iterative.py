@@ -25,6 +25,8 @@ class IterativeRecipe(Table):
         max_drop: Points of accuracy (without labels: of agreement with the original) on the samples to choose on that may be
             lost; a round that loses more is taken back, and those behind it are left out.
         importance: As of pruning.
+        selection: As of pruning.
+        solve_blocks: As of pruning: whether the repair in each round solves for the layers of a block together.
         exclude: Patterns of layers whose outputs stay.
     """
 
@@ -36,6 +38,8 @@ class IterativeRecipe(Table):
     distill: bool = True
     max_drop: float | None = Field(default=None, ge=0)
     importance: str | None = None
+    selection: Literal["remove", "fold", "best"] = "remove"
+    solve_blocks: bool = False
     exclude: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -44,6 +48,10 @@ class IterativeRecipe(Table):
             raise ValueError("give target_macs or sparsity, what the rounds lead to, and one of them")
         if self.sparsity is not None and self.importance is not None:
             raise ValueError("importance ranks channels; single weights are zeroed by magnitude")
+        if self.sparsity is not None and self.selection != "remove":
+            raise ValueError("selection says how channels leave; single weights are zeroed")
+        if self.sparsity is not None and self.solve_blocks:
+            raise ValueError("sparse layers are repaired one by one, not block by block; leave solve_blocks out")
         return self
 
     def left(self, number: int) -> float:
@@ -60,4 +68,11 @@ class IterativeRecipe(Table):
         if self.sparsity is not None:
             return SparsifyRecipe(sparsity=1 - left, exclude=self.exclude, reconstruct=False)
         # One round each: the repair comes before the next.
-        return PruneRecipe(target_macs=left, importance=self.importance, exclude=self.exclude, rounds=1, reconstruct=False)
+        return PruneRecipe(
+            target_macs=left,
+            importance=self.importance,
+            selection=self.selection,
+            exclude=self.exclude,
+            rounds=1,
+            reconstruct=False,
+        )

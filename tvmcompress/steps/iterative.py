@@ -16,7 +16,6 @@ from ..passes.graph.analysis import count_macs
 from ..recipe.finetune import FinetuneRecipe
 from ..recipe.iterative import IterativeRecipe
 from ..recipe.prune import PruneRecipe
-from ..recipe.steps import RepairRecipe
 from .base import Context, Need, State, Step
 from .finetune import Finetune
 from .prune import Prune
@@ -41,7 +40,7 @@ class PruneIteratively(Step[IterativeRecipe]):
         self._number = number
         what = options.round(number)
         removal: Step[Any] = Prune(what) if isinstance(what, PruneRecipe) else SparsifyWeights(what)
-        self._steps: list[Step[Any]] = [removal, Repair(RepairRecipe(), optional=True)]
+        self._steps: list[Step[Any]] = [removal, *Repair.of_the_rest(True, "", options.solve_blocks)]
         if options.epochs:
             self._steps.append(Finetune(FinetuneRecipe(epochs=options.epochs, distill=options.distill)))
 

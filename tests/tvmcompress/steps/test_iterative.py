@@ -35,15 +35,19 @@ def test_schedules_fall_to_the_budget(target: float, count: int, schedule: Any) 
         assert (np.diff(steps) <= 1e-12).all()
 
 
-def test_each_round_is_one_pruning_of_what_the_last_has_left(digits_model: Model, digits: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"selection": "fold", "solve_blocks": True}])
+def test_each_round_is_one_pruning_of_what_the_last_has_left(
+    digits_model: Model, digits: Path, options: dict[str, Any]
+) -> None:
     calibration = load_data(digits / "digits_calib.npz", digits_model.inputs, limit=32)
-    made = compress(digits_model, calibration, recipe=rounds(target_macs=0.5, rounds=2))
-    by_hand = {"step": "prune", "reconstruct": True}
+    made = compress(digits_model, calibration, recipe=rounds(target_macs=0.5, rounds=2, **options))
+    by_hand = {"step": "prune", "reconstruct": True, **options}
     entries = [{**by_hand, "target_macs": share} for share in (0.5**0.5, 0.5)]
     expected = compress(digits_model, calibration, recipe=Recipe.of({"steps": entries}))
     assert made.model.params.keys() == expected.model.params.keys()
     for name, value in expected.model.params.items():
         np.testing.assert_array_equal(made.model.params[name], value)
+    assert any("block by block" in step.message for step in made.steps) == ("solve_blocks" in options)
     assert [step.name for step in made.steps] == ["prune", "repair", "round 1 of 2", "prune", "repair", "round 2 of 2"]
     assert 0.45 < count_macs(made.model.module) / count_macs(digits_model.module) <= 0.5
 
@@ -91,6 +95,8 @@ def test_what_is_refused() -> None:
         ({}, "give target_macs or sparsity"),
         ({"target_macs": 0.5, "sparsity": 0.5}, "and one of them"),
         ({"sparsity": 0.5, "importance": "l2"}, "importance ranks channels"),
+        ({"sparsity": 0.5, "selection": "fold"}, "selection says how channels leave"),
+        ({"sparsity": 0.5, "solve_blocks": True}, "sparse layers are repaired one by one"),
         ({"target_macs": 0.5, "rounds": 0}, "rounds"),
     ):
         with pytest.raises(UserError, match=sentence):
