@@ -23,6 +23,10 @@ _REGISTERS = 16
 _WIDE_REGISTERS = 31
 """Of the 32 that AVX-512 has."""
 
+_REQUANTIZED = 14
+"""Sums of integers in a tile of AVX-512: requantization has a register beside each, what more there is goes to memory and
+comes back. So many hide the latency of the products."""
+
 _FIRST_CACHE, _SECOND_CACHE = 32 * 1024, 256 * 1024
 """Bytes of weights: what stays in the first-level cache, and what would come from the third level again and again."""
 
@@ -148,22 +152,27 @@ def _default(layer: Layer, apart: int) -> Decisions:
     rows = 1
     if layer.packs_rows:
         # Every product has operands of its own: nothing to gain from a larger tile.
-        channels, positions = options[0], max(_divisors(layer.positions, VECTOR))
+        channels, positions = options[0], max(_divisors(layer.positions, _REQUANTIZED if layer.lanes > VECTOR else VECTOR))
     elif window:
         channels, positions = options[0], max(_divisors(layer.positions, 4))
         rows = max(count for count in (1, 2, 3, 4) if layer.rows[-1] % count == 0)
     else:
         # What is a page apart falls into the same set of a cache, of which each has eight lines or a few more.
         most = _SETS_LINES - 1 if apart and apart % _PAGE == 0 else layer.positions
-        channels, positions = default_tile(options, layer.positions, layer.lanes, most)
+        sums = _REQUANTIZED if layer.dot is not None and layer.lanes > VECTOR else _WIDE_REGISTERS
+        channels, positions = default_tile(options, layer.positions, layer.lanes, most, sums)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
-    by_channels = len(layer.rows) > 0 and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows and not window
+    several = math.prod(layer.rows) > 1
+    by_channels = several and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows and not window
+    # Rows that no kernels share are written once in bands, too, and then read from the first-level cache.
+    alone = layer.dot is not None and several and layer.rows[-1] > 1 and layer.sums[0] == 1
+    band = window or (alone and not by_channels)
     return {
         "channels": channels,
         "positions": positions,
         "rows": rows,
-        "order": "channels" if by_channels and math.prod(layer.rows) > 1 else "rows",
-        "border": "band" if window else "whole" if layer.before and not layer.packs_rows else "none",
+        "order": "channels" if by_channels else "rows",
+        "border": "none" if not layer.before or layer.packs_rows else "band" if band else "whole",
         "epilogue": "tile",
         "taps": "loop",
         "unroll": 1,
@@ -216,7 +225,9 @@ def lane_options(channels: int, vector: int = VECTOR) -> list[int]:
     return [count for count in divisors if count % vector == 0] or divisors
 
 
-def default_tile(options: Sequence[int], width: int, vector: int, most: int | None = None) -> tuple[int, int]:
+def default_tile(
+    options: Sequence[int], width: int, vector: int, most: int | None = None, most_sums: int = _WIDE_REGISTERS
+) -> tuple[int, int]:
     """Channels and positions of a tile that loads little for each product and still fits into the registers.
 
     A tile of v vectors and t positions loads v + t operands for v * t products, and holds v * t sums, v weights and one
@@ -227,6 +238,7 @@ def default_tile(options: Sequence[int], width: int, vector: int, most: int | No
         width: Positions in a row; a tile takes a divisor.
         vector: Lanes of a register.
         most: No more positions than these.
+        most_sums: No more registers of sums than these.
     """
     budget = _WIDE_REGISTERS if vector > VECTOR else _REGISTERS
     tiles = []
@@ -235,7 +247,7 @@ def default_tile(options: Sequence[int], width: int, vector: int, most: int | No
         for positions in _divisors(width, most or width):
             sums = vectors * positions
             cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
-            tiles.append((sums + vectors + 1 > budget, cost, lanes, positions))
+            tiles.append((sums + vectors + 1 > budget or sums > most_sums, cost, lanes, positions))
     _, _, lanes, positions = min(tiles)
     return lanes, positions
 

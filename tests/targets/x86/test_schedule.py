@@ -162,6 +162,26 @@ def test_default_tiles_fit_the_registers(width, channels) -> None:
         assert lanes // VECTOR * positions >= 4
 
 
+@pytest.mark.parametrize("width", [1, 7, 14, 28, 56, 112])
+@pytest.mark.parametrize("channels", [16, 48, 64, 96])
+def test_tiles_leave_requantization_a_register_for_every_sum(width, channels) -> None:
+    lanes, positions = default_tile(lane_options(channels, 16), width, 16, most_sums=14)
+    assert width % positions == channels % lanes == lanes % 16 == 0
+    assert lanes // 16 * positions <= 14
+    assert lanes // 16 * positions >= min(6, width * max(lane_options(channels, 16)) // 16)
+
+
+def test_integer_tiles_of_wide_registers_by_formula() -> None:
+    mod, _ = quantized()
+    tuning = X86Tuning("x86-64-v4")
+    found = {name: tuning.choice(workload(func)) for name, func in prim_funcs(tuning.lower(mod)).items()}
+    defaults = {name: choice.default for name, choice in found.items() if choice and "q" in name and "mean" not in name}
+    first, depthwise, pointwise, dense = (defaults[name] for name in sorted(defaults, key=len))
+    # Rows of the first layer are shared by kernels; those of 1x1 are not, and of a dense layer there is one.
+    assert [layer["border"] for layer in (first, depthwise, pointwise, dense)] == ["whole", "none", "band", "whole"]
+    assert [layer["positions"] for layer in (first, depthwise, pointwise, dense)] == [8, 8, 8, 1]
+
+
 def test_a_build_reads_the_log(tmp_path) -> None:
     tuning, mod = X86Tuning(), filled(Wide)
     choices = [tuning.choice(workload(func)) for func in prim_funcs(tuning.lower(mod)).values()]
