@@ -7,13 +7,11 @@ import json
 import multiprocessing
 import os
 import re
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from ...passes._tvm import tirx, tvm
 from ..aot.lower import Lowered, lower
 from ..children import die_with_parent
 from ..kernels.compiler_options import act_late
-from ..object_code import object_code
+from ..object_code import code_alone, object_of_source
 from ..objects import available_cpus
 from .trial import MakeTrial, Outcome, Trial
 
@@ -192,13 +190,13 @@ class Compiler:
         options = trial.options.split()
         if not act_late(trial.options):
             target = tvm.target.Target({**self._target, "cl-opt": options})
-            source = codegen_build(self._lowered.module, target).inspect_source("ll")
+            source = code_alone(codegen_build(self._lowered.module, target).inspect_source("ll"))
         else:
             if self._source is None:
                 built = codegen_build(self._lowered.module, tvm.target.Target(self._target))
-                self._source = built.inspect_source("ll")
+                self._source = code_alone(built.inspect_source("ll"))
             source = _with_options(self._source, options)
-        return _object_of(source.replace(_NAME, name)), self._lowered.workspaces[_NAME]
+        return object_of_source(source.replace(_NAME, name)), self._lowered.workspaces[_NAME]
 
 
 def _with_options(source: str, options: Sequence[str]) -> str:
@@ -214,10 +212,3 @@ def _with_options(source: str, options: Sequence[str]) -> str:
     if count != 1:
         raise RuntimeError("LLVM's intermediate code does not say once what it is for")
     return made
-
-
-def _object_of(source: str) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="tvmcompress-trial-") as folder:
-        path = Path(folder) / "candidate.ll"
-        path.write_text(source)
-        return object_code(tvm.runtime.load_module(str(path)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tvm.tirx.build import codegen_build
@@ -14,7 +17,7 @@ from tvmcompress.targets.aot.lower import lower
 from tvmcompress.targets.kernels.compiler_options import act_late, without_options
 from tvmcompress.targets.kernels.decisions import Decisions
 from tvmcompress.targets.kernels.use_kernels import Site
-from tvmcompress.targets.object_code import object_code
+from tvmcompress.targets.object_code import code_alone, object_code, object_of_source
 from tvmcompress.targets.trials.compile import Compiler
 from tvmcompress.targets.trials.site import SiteTrials
 from tvmcompress.targets.trials.trial import Trial
@@ -68,8 +71,43 @@ def test_objects_of_neighbours_are_those_of_each_alone(core: str) -> None:
 
 def alone(trial: Trial | None, tvm_target: dict[str, object]) -> bytes:
     """A candidate compiled as libraries are: TVM's code generator knows the options from the start."""
+    return object_of_source(code_alone(generated(trial, tvm_target).inspect_source("ll")))
+
+
+def generated(trial: Trial | None, tvm_target: dict[str, object]) -> tvm.runtime.Module:
+    """The module that TVM's code generator makes of a candidate."""
     assert trial is not None
     assert trial.func is not None
     lowered = lower({"candidate": trial.func}, tvm.target.Target(tvm_target))
     options = {"cl-opt": trial.options.split()} if trial.options else {}
-    return object_code(codegen_build(lowered.module, tvm.target.Target({**tvm_target, **options})))
+    return codegen_build(lowered.module, tvm.target.Target({**tvm_target, **options}))
+
+
+@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m55", "cortex-a76"])
+def test_what_is_left_out_beside_code_changes_none_of_it(core: str, tmp_path: Path) -> None:
+    target, site = convolution(core)
+    emulator = target.emulator()
+    module = generated(SiteTrials(site).trial(site.choice.default), emulator.tvm)
+    source = module.inspect_source("ll")
+    shorter = code_alone(source)
+    assert "!dbg" in source
+    assert "!dbg" not in shorter
+    assert "fp16.conv" in source
+    assert "fp16.conv" not in shorter
+    whole, alone = object_code(module), object_of_source(shorter)
+    assert len(alone) < len(whole)
+    listings = []
+    for name, content in (("whole.o", whole), ("alone.o", alone)):
+        (tmp_path / name).write_bytes(content)
+        command = [f"{emulator.prefix}objdump", "-d", "-r", "-j", ".text", tmp_path / name]
+        listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        listings.append(listed.split("section .text:")[1])
+    assert listings[0] == listings[1]
+    assert "candidate" in listings[0]
+
+
+def test_conversions_of_half_floats_stay_where_there_are_some() -> None:
+    conversion = 'define weak i16 @__truncsfhf2(float %a) #1 section ".text.tvm.fp16.conv" {\nentry:\n  ret i16 0\n}\n'
+    uses = "define void @f(ptr %x) {\n  %y = load half, ptr %x\n  ret void\n}\n"
+    assert code_alone(uses + conversion) == uses + conversion
+    assert code_alone(uses.replace("half", "float") + conversion) == uses.replace("half", "float")
