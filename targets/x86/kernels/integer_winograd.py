@@ -1,17 +1,23 @@
-"""Integer 3x3 convolutions of stride 1 by Winograd's minimal filtering F(2x2, 3x3), exactly, on products of 16-bit numbers.
+"""Integer 3x3 convolutions of stride 1 by Winograd's minimal filtering, exactly, on products of 16-bit numbers.
 
-Four outputs of a square are made from the 4x4 inputs around it by 16 products for each input channel, where the definition
-takes 36. The matrix of the weights is multiplied by two, so that it has no fractions, and sums are four times those of the
-definition. Along both axes, inputs without their zero point reach 4 * 255 and weights 9 * 128: both fit 16 bits, of which
-vpmaddwd takes as many at a time as of 8-bit numbers without vpdpbusd, since it widens those. So it is used where the machine
-has AVX2 alone.
+F(2x2, 3x3) makes four outputs of a square from the 4x4 inputs around it by 16 products for each input channel, where the
+definition takes 36; F(4x4, 3x3) sixteen from 6x6 by 36 instead of 144, on the points 0, +-1, +-2. The matrices have no
+fractions: those of the weights and of the way back are multiplied by numbers that make sums four times, or 576 times, those
+of the definition. Inputs without their zero point reach 255, both ways along an axis 4 * 255 or 100 * 255, and weights 9 * 128
+or 49 * 128: all fit 16 bits, of which vpmaddwd takes as many at a time as of 8-bit numbers without vpdpbusd, since it widens
+those. So it is used where the machine has AVX2 alone.
 
-The operator `tvmcompress.x86_qwinograd` computes what `qconv2d` computes, from weights (4, 4, O / 8, C / 2, 8, 2).
+Products summed over channels fit int32. The way back of F(4x4, 3x3) is computed modulo 2**32: 576 * y times the inverse of 9
+is 64 * y, which fits and is shifted.
+
+The operator `tvmcompress.x86_qwinograd` computes what `qconv2d` computes, from weights (4, 4, O / 8, C / 2, 8, 2) or
+(6, 6, ...).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,29 +36,61 @@ INTEGERS = Filtering(
     weights=np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]),
     inputs=np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]]),
 )
+"""F(2x2, 3x3)."""
+LARGE_INTEGERS = Filtering(
+    back=np.array([[6, 4, 4, 1, 1, 0], [0, 4, -4, 2, -2, 0], [0, 4, 4, 4, 4, 0], [0, 4, -4, 8, -8, 24]]),
+    weights=np.array([[1, 0, 0], [-1, -1, -1], [-1, 1, -1], [1, 2, 4], [1, -2, 4], [0, 0, 1]]),
+    inputs=np.array(
+        [
+            [4, 0, -5, 0, 1, 0],
+            [0, -4, -4, 1, 1, 0],
+            [0, 4, -4, -1, 1, 0],
+            [0, -2, -1, 2, 1, 0],
+            [0, 2, -1, -2, 1, 0],
+            [0, 4, 0, -5, 0, 1],
+        ]
+    ),
+)
+"""F(4x4, 3x3)."""
 
 DOT = MADD8
 """The product."""
 
-_SCALE_BITS = 2
-"""Sums are four times too large."""
-_LARGEST_INPUT = 4 * 255
+
+@dataclass(frozen=True)
+class _Scale:
+    """By how much sums are too large: 2**bits times an odd number.
+
+    Attributes:
+        bits: Of the power of two.
+        inverse: Of the odd number, modulo 2**32.
+        gain: The least `Filtering.gain` that is worth the transforms.
+    """
+
+    bits: int
+    inverse: int
+    gain: float
+
+
+_FILTERINGS = {6: LARGE_INTEGERS, 4: INTEGERS}
+"""By places, the best first."""
+_SCALES = {6: _Scale(6, pow(9, -1, 1 << 32), 2.4), 4: _Scale(2, 1, 1.6)}
+_LARGEST_PIXEL = 255
 _LEAST_CHANNELS = 16
-_LEAST_GAIN = 1.6
 _MOST_BYTES = 4 << 20
 
 
-def transform_integers(weight: np.ndarray) -> np.ndarray:
-    """int8 (O, 3, 3, C) as int16 (4, 4, O / 8, C / 2, 8, 2)."""
+def transform_integers(weight: np.ndarray, filtering: Filtering) -> np.ndarray:
+    """int8 (O, 3, 3, C) as int16 (places, places, O / 8, C / 2, 8, 2)."""
     o, _, _, c = weight.shape
-    there = INTEGERS.weights
+    there = filtering.weights
     transformed = np.einsum("xi,yj,oijc->xyoc", there, there, weight.astype(np.int64), optimize=True)
     blocks = transformed.reshape(*transformed.shape[:2], o // DOT.lanes, DOT.lanes, c // DOT.group, DOT.group)
     return np.ascontiguousarray(blocks.transpose(0, 1, 2, 4, 3, 5).astype(np.int16))
 
 
-def integers_pay(weight: np.ndarray, result: Sequence[int]) -> bool:
-    """Whether it takes less time than the definition, and all its sums fit int32.
+def filtering_of(weight: np.ndarray, result: Sequence[int]) -> Filtering | None:
+    """The filtering that takes least time, None where that is the definition.
 
     Args:
         weight: int8 (O, KH, KW, C) of a convolution of stride 1 without groups.
@@ -60,13 +98,24 @@ def integers_pay(weight: np.ndarray, result: Sequence[int]) -> bool:
     """
     o, kh, kw, c = weight.shape
     if (kh, kw) != (KERNEL, KERNEL) or min(c, o) < _LEAST_CHANNELS or c % 8 or o % DOT.lanes:
-        return False
-    places = INTEGERS.places**2
-    if INTEGERS.gain(*result[1:3]) < _LEAST_GAIN or 2 * places * c * o > _MOST_BYTES:
-        return False
-    transformed = np.abs(transform_integers(weight).astype(np.int64)).sum((0, 1, 3, 5))
-    # The way back adds up sums of all places, with signs.
-    return int(transformed.max()) * _LARGEST_INPUT < 2**31
+        return None
+    for places, filtering in _FILTERINGS.items():
+        pays = filtering.gain(*result[1:3]) >= _SCALES[places].gain and 2 * places**2 * c * o <= _MOST_BYTES
+        if pays and _sums_fit(weight, filtering):
+            return filtering
+    return None
+
+
+def _sums_fit(weight: np.ndarray, filtering: Filtering) -> bool:
+    """Whether the products of all channels, summed, fit int32, and so does what is shifted in the end."""
+    scale = _SCALES[filtering.places]
+    transformed = np.abs(transform_integers(weight, filtering).astype(np.int64)).sum((3, 5))
+    along, back = np.abs(filtering.inputs).sum(1), np.abs(filtering.back)
+    sums = transformed * np.outer(along, along)[..., None, None] * _LARGEST_PIXEL
+    if scale.inverse == 1:  # not modulo 2**32
+        sums = np.einsum("ax,by,xyoc->aboc", back, back, sums)
+    shifted = np.abs(weight.astype(np.int64)).sum((1, 2, 3)).max() * _LARGEST_PIXEL << scale.bits
+    return max(int(sums.max()), int(shifted)) < 2**31
 
 
 def x86_qwinograd(operands: list[relax.Expr], attrs: Any, forms: dict[str, bool]) -> relax.Call:
@@ -88,7 +137,8 @@ def _infer(call: relax.Call) -> relax.TensorType:
 
 def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs, shape = call.attrs, _infer(call).shape
-    _, _, _, pairs, lanes, group = static_shape(call.args[1])
+    places, _, _, pairs, lanes, group = static_shape(call.args[1])
+    filtering, scale = _FILTERINGS[places], _SCALES[places]
     zero = tirx.const(int(attrs.input_zero_point), "int16")
     annotations = {WINOGRAD_ANNOTATION: 1, DOT_ANNOTATION: DOT.broadcast}
 
@@ -101,9 +151,15 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
 
         return te.compute((*tiles.shape[:-1], shape[3]), product, name="products", attrs=annotations)
 
-    outputs = filtered(x, INTEGERS, attrs, shape, products, lambda value: value.astype("int16") - zero, "int16")
-    exact = te.compute(shape, lambda *i: tirx.shift_right(outputs(*i), tirx.const(_SCALE_BITS, "int32")), name="exact")
-    return requantized(exact, shape, bias, multiplier, shift, attrs)
+    outputs = filtered(x, filtering, attrs, shape, products, lambda value: value.astype("int16") - zero, "int16")
+
+    def exact(*i: Any) -> Any:
+        inverse = tirx.const(np.uint32(scale.inverse).astype(np.int32).item(), "int32")
+        total = outputs(*i) if scale.inverse == 1 else outputs(*i) * inverse
+        return tirx.shift_right(total, tirx.const(scale.bits, "int32"))
+
+    exact_sums = te.compute(shape, exact, name="exact")
+    return requantized(exact_sums, shape, bias, multiplier, shift, attrs)
 
 
 _WINOGRAD = register_operator("x86_qwinograd", 5, "Integer 3x3 convolution by minimal filtering, for x86", _infer, _define)

@@ -19,7 +19,7 @@ from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
-from .integer_winograd import integers_pay, transform_integers, x86_qwinograd
+from .integer_winograd import filtering_of, transform_integers, x86_qwinograd
 from .intrinsics import MADD8, Dot, best_dot, bytewise, fits_int16
 from .lookup import FEATURE, VECTOR, x86_qlut
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
@@ -91,10 +91,12 @@ def _filtered_convolution(
     """By minimal filtering, where the best product is that of AVX2."""
     attrs, weight = call.attrs, operands.weight
     plain = (*attrs.strides, *attrs.dilation) == (1, 1, 1, 1)
-    if best_dot(features, weight.shape[0]) != MADD8 or not plain or not integers_pay(weight, static_shape(call)):
+    if best_dot(features, weight.shape[0]) != MADD8 or not plain:
+        return None
+    if (filtering := filtering_of(weight, static_shape(call))) is None:
         return None
     arrays = {
-        "transformed": transform_integers(weight),
+        "transformed": transform_integers(weight, filtering),
         "bias": operands.bias,
         "multiplier": operands.multiplier,
         "shift": operands.shift,

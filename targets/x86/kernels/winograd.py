@@ -12,6 +12,7 @@ and both steps of the way back; `..winograd` schedules them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -217,44 +218,84 @@ def filtered(
 
     def of_columns(b: Any, tile: Any, next_tile: Any, place: Any, j: Any, k: Any) -> Any:
         pixels = [padded[b, tile * step + i, next_tile * step + j, k] for i in range(places)]
-        return _sum_by(filtering.inputs, place, pixels)
+        return _sum_by(filtering.inputs, place, pixels, dtype)
 
     half = te.compute((n, down, across, places, places, c), of_columns, name="half_transformed")
 
     def of_rows(i: Any, place: Any, b: Any, tile: Any, next_tile: Any, k: Any) -> Any:
-        return _sum_by(filtering.inputs, place, [half[b, tile, next_tile, i, j, k] for j in range(places)])
+        return _sum_by(filtering.inputs, place, [half[b, tile, next_tile, i, j, k] for j in range(places)], dtype)
 
     sums = products(te.compute((places, places, n, down, across, c), of_rows, name="transformed"))
 
+    wide = str(sums.dtype)
+
     def back(b: Any, tile: Any, next_tile: Any, row: Any, j: Any, k: Any) -> Any:
-        return _sum_by(filtering.back, row, [sums[i, j, b, tile, next_tile, k] for i in range(places)])
+        return _sum_by(filtering.back, row, [sums[i, j, b, tile, next_tile, k] for i in range(places)], wide)
 
     half_back = te.compute((n, down, across, step, places, o), back, name="half_back")
 
     def output(b: Any, row: Any, column: Any, k: Any) -> Any:
         values = [half_back[b, row // step, column // step, row % step, j, k] for j in range(places)]
-        return _sum_by(filtering.back, column % step, values)
+        return _sum_by(filtering.back, column % step, values, wide)
 
     return te.compute((n, rows, columns, o), output, name="outputs")
 
 
-def _sum_by(matrix: np.ndarray, row: Any, values: list[Any]) -> Any:
+def _sum_by(matrix: np.ndarray, row: Any, values: list[Any], dtype: str) -> Any:
     """The values times one row of a matrix; which one is known when the loop over it is unrolled."""
-    sums = [_combined(factors, values) for factors in matrix]
+    sums = _sums_by(matrix, values, dtype)
     chosen = sums[-1]
     for index in range(len(sums) - 2, -1, -1):
         chosen = tirx.Select(row == index, sums[index], chosen)
     return chosen
 
 
-def _combined(factors: np.ndarray, values: list[Any]) -> Any:
-    """A sum that begins with a positive factor, which every row has; all but +-1 are of floats."""
+def _sums_by(matrix: np.ndarray, values: list[Any], dtype: str) -> list[Any]:
+    """The values times every row, in expressions that share what they can.
+
+    Points +-p make two columns, or two rows, that differ in signs alone: such values are added and subtracted first, or sums of
+    what such rows have in common and of what they have not come out of both of them.
+    """
+    size = np.abs(matrix)
+    for first, second in itertools.combinations(range(matrix.shape[1]), 2):
+        if (size[:, first] == size[:, second]).all() and size[:, first].sum() > 1:
+            alike = matrix[:, first] == matrix[:, second]
+            rest = [place for place in range(matrix.shape[1]) if place not in (first, second)]
+            columns = [matrix[:, first] * alike, matrix[:, first] * ~alike, *matrix[:, rest].T]
+            halves = [values[first] + values[second], values[first] - values[second]]
+            return _sums_by(np.stack(columns, 1), [*halves, *(values[place] for place in rest)], dtype)
+    partner = {
+        row: other
+        for row, other in itertools.permutations(range(len(matrix)), 2)
+        if (size[row] == size[other]).all() and np.count_nonzero(matrix[row]) > 2
+    }
+    return [_combined(factors, values, matrix[partner.get(row, row)], dtype) for row, factors in enumerate(matrix)]
+
+
+def _combined(factors: np.ndarray, values: list[Any], partner: np.ndarray, dtype: str) -> Any:
+    """A sum: of the values whose factors a partner has, too, and of those of which it has the negatives."""
+    parts = []
+    for chosen in (factors == partner, factors != partner):
+        places = [place for place in np.flatnonzero(factors) if chosen[place]]
+        if places:
+            # Up to its sign the same in both rows; a sum of one part begins with what is positive.
+            sign = 1 if factors[places[-1]] > 0 or (factors == partner).all() else -1
+            part = None
+            for place in sorted(places, key=lambda place: bool(sign * factors[place] < 0)):
+                part = _plus(part, values[place], sign * factors[place], dtype)
+            parts.append((sign, part))
     total = None
-    for factor, value in sorted(zip(factors, values, strict=True), key=lambda pair: bool(pair[0] < 0)):
-        if factor:
-            term = value if abs(factor) == 1 else value * tirx.const(abs(float(factor)), "float32")
-            total = term if total is None else total + term if factor > 0 else total - term
+    for sign, part in sorted(parts, key=lambda pair: -pair[0]):
+        total = _plus(total, part, sign, dtype)
     return total
+
+
+def _plus(total: Any, value: Any, factor: Any, dtype: str) -> Any:
+    """total + value * factor."""
+    assert total is not None or factor > 0, "a sum begins with a positive factor"
+    size = abs(factor)
+    term = value if size == 1 else value * tirx.const(np.asarray(size).item(), dtype)
+    return term if total is None else total + term if factor > 0 else total - term
 
 
 _WINOGRAD = register_operator("x86_winograd", 2, "Float 3x3 convolution by minimal filtering, for x86", _infer, _define)

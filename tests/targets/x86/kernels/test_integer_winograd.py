@@ -15,7 +15,7 @@ from tvmcompress.passes._tvm import tvm
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.targets.x86.host import cpu_features, tvm_target
-from tvmcompress.targets.x86.kernels.integer_winograd import INTEGERS, integers_pay, transform_integers
+from tvmcompress.targets.x86.kernels.integer_winograd import INTEGERS, LARGE_INTEGERS, filtering_of, transform_integers
 from tvmcompress.targets.x86.lower import call_sites, constant_arguments, lower, prim_funcs, workload
 from tvmcompress.targets.x86.space import choice_of, schedule_as
 
@@ -31,11 +31,12 @@ def convolution(shape, outputs, seed, padding=(1, 1, 1, 1), zero=-3, weight=None
     return layer, layer.finish(ops.qconv2d(layer.x, *operands, **options))
 
 
-def test_matrices_convolve() -> None:
+@pytest.mark.parametrize(("filtering", "scale"), [(INTEGERS, 2), (LARGE_INTEGERS, 24)])
+def test_matrices_convolve(filtering, scale) -> None:
     random = np.random.default_rng(0)
-    d, g = random.integers(-255, 256, 4), random.integers(-128, 128, 3)
-    found = INTEGERS.back @ ((INTEGERS.weights @ g) * (INTEGERS.inputs @ d))
-    np.testing.assert_array_equal(found, [2 * d[i : i + 3] @ g for i in range(2)])
+    d, g = random.integers(-255, 256, filtering.places), random.integers(-128, 128, 3)
+    found = filtering.back @ ((filtering.weights @ g) * (filtering.inputs @ d))
+    np.testing.assert_array_equal(found, [scale * d[i : i + 3] @ g for i in range(filtering.tile)])
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -51,33 +52,70 @@ def test_matrices_convolve() -> None:
 def test_any_shape(images, size, channels, outputs, padding, zero, seed) -> None:
     layer, mod = convolution((images, *size, channels), outputs, seed, padding, zero)
     rows, columns = (size[0] + padding[0] + padding[2] - 2, size[1] + padding[1] + padding[3] - 2)
-    filtered = INTEGERS.gain(rows, columns) >= 1.6
+    filtered = INTEGERS.gain(rows, columns) >= 1.6 or LARGE_INTEGERS.gain(rows, columns) >= 2.4
     assert kernel_names(mod, cpu_features(AVX2)) == ["x86_qwinograd" if filtered else "x86_qconv2d"]
     x = layer.sample()
     np.testing.assert_array_equal(computed(mod, [x], AVX2), run(mod, [x])[0])
 
 
-def test_extremes() -> None:
-    weight = np.full((16, 3, 3, 32), -128, "int8")
+@pytest.mark.parametrize(
+    ("size", "channels", "filtering"),
+    [((8, 8), 32, LARGE_INTEGERS), ((6, 6), 32, INTEGERS), ((8, 8), 96, INTEGERS)],
+)
+def test_extremes(size, channels, filtering) -> None:
+    weight = np.full((16, 3, 3, channels), -128, "int8")
     weight[8:], weight[::4, 1] = 127, 127
+    weight[::5, ::2, 1], weight[::5, 1, ::2] = 127, 127
+    assert filtering_of(weight, (1, *size, 16)) is filtering
     for zero in (-128, 127):
-        _, mod = convolution((1, 8, 8, 32), 16, 0, zero=zero, weight=weight)
+        _, mod = convolution((1, *size, channels), 16, 0, zero=zero, weight=weight)
         assert kernel_names(mod, cpu_features(AVX2)) == ["x86_qwinograd"]
-        x = np.full((1, 8, 8, 32), 127, "int8")
+        x = np.full((1, *size, channels), 127, "int8")
         x[:, ::2, 1::2] = -128
-        for values in (x, -1 - x):
+        x[:, 1::4] = np.where(np.arange(channels) % 3, -128, 127)
+        for values in (x, -1 - x, np.full_like(x, 127), np.full_like(x, -128)):
             np.testing.assert_array_equal(computed(mod, [values], AVX2), run(mod, [values])[0])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), inputs=st.integers(1, 6), spread=st.sampled_from([0.02, 0.5, 1.0]))
+def test_all_numbers_fit(seed, inputs, spread) -> None:
+    """The bounds that the docstring gives, on inputs and weights that are mostly extremes."""
+    random = np.random.default_rng(seed)
+    for filtering, pixel, factor in ((INTEGERS, 4 * 255, 9 * 128), (LARGE_INTEGERS, 100 * 255, 49 * 128)):
+        places = filtering.places
+        x = random.choice([-255, 255], (places, places, inputs)) * (random.random((places, places, inputs)) > spread / 2)
+        g = random.choice([-128, 127], (8, 3, 3, inputs))
+        transformed = np.einsum("xi,yj,ijc->xyc", filtering.inputs, filtering.inputs, x)
+        factors = np.einsum("xi,yj,oijc->xyoc", filtering.weights, filtering.weights, g)
+        assert np.abs(transformed).max() <= pixel < 2**15
+        assert np.abs(factors).max() <= factor < 2**15
+        sums = np.einsum("xyc,xyoc->xyo", transformed, factors)
+        y = np.einsum("ax,by,xyo->abo", filtering.back, filtering.back, sums)
+        scale = {4: 4, 6: 576}[places]
+        direct = [
+            np.einsum("ijc,oijc->o", x[a : a + 3, b : b + 3], g) for a in range(filtering.tile) for b in range(filtering.tile)
+        ]
+        np.testing.assert_array_equal(y.reshape(-1, 8), scale * np.array(direct))
+        wrapped = (y.astype(np.int32).astype(np.int64) * pow(scale // (scale & -scale), -1, 1 << 32)).astype(np.int32)
+        np.testing.assert_array_equal(wrapped >> {4: 2, 6: 6}[places], y // scale)
 
 
 def test_where_it_pays() -> None:
     weight = np.random.default_rng(0).integers(-128, 128, (32, 3, 3, 32)).astype("int8")
-    assert integers_pay(weight, (1, 8, 8, 32))
-    assert not integers_pay(weight, (1, 3, 3, 32)), "tiles reach far over the border"
-    assert not integers_pay(weight[:, :2], (1, 8, 8, 32)), "no kernel of three rows"
-    assert not integers_pay(np.full((16, 3, 3, 384), 127, "int8"), (1, 8, 8, 16)), "sums may leave int32"
-    transformed = transform_integers(weight)
+    assert filtering_of(weight, (1, 8, 8, 32)) is LARGE_INTEGERS
+    assert filtering_of(weight, (1, 6, 6, 32)) is INTEGERS, "a large tile reaches far over the border"
+    assert filtering_of(weight, (1, 3, 3, 32)) is None, "any tile does"
+    assert filtering_of(weight[:, :2], (1, 8, 8, 32)) is None, "no kernel of three rows"
+    large = np.full((16, 3, 3, 480), 127, "int8")
+    assert filtering_of(large, (1, 8, 8, 16)) is None, "sums may leave int32"
+    assert filtering_of(large[..., :80], (1, 8, 8, 16)) is INTEGERS, "sums of the large one may"
+    transformed = transform_integers(weight, INTEGERS)
     assert transformed.shape == (4, 4, 4, 16, 8, 2)
     np.testing.assert_array_equal(transformed[0, 3, 1, 2, 3], 4 * weight[11, 0, 2, 4:6].astype("int16"))
+    transformed = transform_integers(weight, LARGE_INTEGERS)
+    assert transformed.shape == (6, 6, 4, 16, 8, 2)
+    np.testing.assert_array_equal(transformed[0, 5, 1, 2, 3], weight[11, 0, 2, 4:6].astype("int16"))
 
 
 def test_machines_with_more_than_avx2_do_not_need_it() -> None:
@@ -93,9 +131,10 @@ def test_others_keep_the_definition(options) -> None:
     assert kernel_names(mod, cpu_features(AVX2)) == ["x86_qconv2d"]
 
 
-def test_every_decision() -> None:
-    layer, mod = convolution((1, 7, 12, 16), 32, 5)
-    x = layer.random.integers(-128, 128, (1, 7, 12, 16)).astype("int8")
+@pytest.mark.parametrize("size", [(7, 12), (6, 10)])
+def test_every_decision(size) -> None:
+    layer, mod = convolution((1, *size, 16), 32, 5)
+    x = layer.random.integers(-128, 128, (1, *size, 16)).astype("int8")
     (expected,) = run(mod, [x])
     with tvm_target(AVX2, 1) as target:
         lowered = lower(mod, cpu_features(AVX2))
