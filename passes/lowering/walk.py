@@ -21,6 +21,7 @@ from ..layout.converter import to_first, to_last
 from ..layout.rules import with_attrs
 from ..numbers.affine import Affine
 from ..plugins.registry import Registry
+from ..quantization.few_bits import SUFFIX
 from ..quantization.kinds import CLIPS, TRANSPOSED, is_float
 from .constants import Weights
 from .integers import CannotLowerError, Integers, KnownIntegers, Wanted, operand
@@ -176,12 +177,13 @@ class Lowering(KnownIntegers):
         key = (y, affine, low, high)
         if key in self._done:
             return self._done[key]
-        found = self._apply(y, Wanted(affine, low, high, x.name))
+        name = x.name.removesuffix(SUFFIX)
+        found = self._apply(y, Wanted(affine, low, high, name))
         if found is None:
             found = self._table(x, affine)
         if found is None:
             return None
-        result = found if isinstance(found, relax.Var) else self.emit(found, x.name)
+        result = found if isinstance(found, relax.Var) else self.emit(found, name)
         self._done[key] = result
         return result
 

@@ -43,17 +43,18 @@ class Affine:
         scale: Positive, exactly representable in float32.
         zero_point: The integer that means 0.
         dtype: "int8" or another integer dtype.
+        bits: Of how many bits integers are, if not of all that the dtype has: of 4 those of int8 are in [-8, 7].
     """
 
     scale: float
     zero_point: int
     dtype: str = "int8"
+    bits: int | None = None
 
     @property
     def limits(self) -> tuple[int, int]:
         """The smallest and the largest integer."""
-        info = np.iinfo(self.dtype)
-        return int(info.min), int(info.max)
+        return integer_limits(self.dtype, self.bits)
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Integers nearest to real values (float32, half to even, as relax.quantize does it), saturated."""
@@ -77,6 +78,13 @@ class Affine:
         return lower, max(lower, upper)
 
 
+def integer_limits(dtype: str, bits: int | None = None) -> tuple[int, int]:
+    """The smallest and the largest integer of a dtype, or of so many of its bits: int8 with 4 has [-8, 7], uint8 [0, 15]."""
+    full = np.iinfo(dtype)
+    unused = 0 if bits is None else int(full.bits) - bits
+    return int(full.min) >> unused, int(full.max) >> unused
+
+
 def power_of_two(scale: np.ndarray | float) -> np.ndarray:
     """The smallest powers of two that are not below positive scales, float64."""
     mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
@@ -84,7 +92,12 @@ def power_of_two(scale: np.ndarray | float) -> np.ndarray:
 
 
 def affine_of_range(
-    found: Range, dtype: str = "int8", symmetric: bool = False, shift_only: bool = False, bits: int | None = None
+    found: Range,
+    dtype: str = "int8",
+    symmetric: bool = False,
+    shift_only: bool = False,
+    bits: int | None = None,
+    clipped: bool = False,
 ) -> Affine:
     """The scale and zero point that represent a range, extended so that zero is exactly representable.
 
@@ -98,21 +111,21 @@ def affine_of_range(
         shift_only: Whether the scale must be a power of two; the smallest that holds the range is taken.
         bits: Onto how many of the dtype's bits the range is spread, if not all: int8 with 7 onto [-64, 63], uint8 onto
             [0, 127].
+        clipped: Whether integers beyond those bits are left out, too.
     """
-    full = np.iinfo(dtype)
-    unused = 0 if bits is None else int(full.bits) - bits
-    info = _Limits(int(full.min) >> unused, int(full.max) >> unused)
+    info = _Limits(*integer_limits(dtype, bits))
+    kept = bits if clipped else None
     low, high = min(found.low, 0.0), max(found.high, 0.0)
     if symmetric:
         middle = 0 if info.min < 0 else (int(info.max) + 1) // 2
         limit = max(-low, high)
         scale = limit / (int(info.max) - middle) if limit > 0 else 1.0
-        return Affine(_representable(scale, shift_only), middle, dtype)
+        return Affine(_representable(scale, shift_only), middle, dtype, kept)
     if high == low:
-        return Affine(1.0, 0 if info.min < 0 else int(info.min), dtype)
+        return Affine(1.0, 0 if info.min < 0 else int(info.min), dtype, kept)
     scale = _representable((high - low) / (int(info.max) - int(info.min)), shift_only)
     zero_point = int(np.clip(np.rint(int(info.min) - low / scale), info.min, info.max))
-    return Affine(scale, zero_point, dtype)
+    return Affine(scale, zero_point, dtype, kept)
 
 
 class _Limits(NamedTuple):

@@ -33,8 +33,9 @@ class Scheme:
         precision: One of `PRECISIONS`.
         weight_bits: 8, or 7 for weights in [-63, 63]: the sum of two products with 8-bit activations then fits 16 bits,
             which x86's vpmaddubsw needs. Of int8, uint8 and int16x8.
-        activation_bits: 8, or 7 for activations spread over half of the integers, which leaves room for values beyond
-            the range seen. Of int8, uint8 and int4.
+        activation_bits: 8; 7 for activations spread over half of the integers, which leaves room for values beyond the
+            range seen; 2 to 6 for activations that are clipped to so many bits where layers multiply them, the first and
+            the last excepted. Of int8, uint8 and int4.
         group_size: Input channels that share a multiplier of int4 weights; 0 for one group.
 
     Raises:
@@ -49,9 +50,10 @@ class Scheme:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(f"a precision is one of {', '.join(PRECISIONS)}, not '{self.precision}'")
-        for name in ("weight_bits", "activation_bits"):
-            if getattr(self, name) not in (7, 8):
-                raise UserError(f"{name} is 7 or 8, not {getattr(self, name)}")
+        if self.weight_bits not in (7, 8):
+            raise UserError(f"weight_bits is 7 or 8, not {self.weight_bits}")
+        if self.activation_bits not in range(2, 9):
+            raise UserError(f"activation_bits is 2 to 8, not {self.activation_bits}")
         if self.group_size < 0:
             raise UserError(f"group_size is a number of input channels, or 0 for one group; not {self.group_size}")
 
@@ -64,6 +66,11 @@ class Scheme:
     def activations(self) -> str:
         """The dtype of the layer's input and result."""
         return _ACTIVATIONS.get(self.precision, "float32")
+
+    @property
+    def clipped_bits(self) -> int | None:
+        """The bits that activations are clipped to; None where they have all of their dtype's integers."""
+        return self.activation_bits if self.activation_bits < 7 and self.activations in ("int8", "uint8") else None
 
     @property
     def weight_limits(self) -> tuple[int, int]:

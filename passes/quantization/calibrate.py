@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -14,7 +15,7 @@ from ..graph.module_params import input_vars
 from ..graph.rebuild import bindings
 from ..numbers.affine import Range
 from ..numbers.histogram import Histogram
-from .observers import Observer, make_observer
+from .observers import OBSERVERS, Observer, make_observer
 
 Batch = Sequence[np.ndarray]
 Progress = Callable[[int], None]
@@ -36,6 +37,7 @@ def calibrate(
     options: Mapping[str, float] | None = None,
     overrides: Mapping[str, tuple[str, Mapping[str, float]]] | None = None,
     tensors: Collection[str] | None = None,
+    levels: Mapping[str, int] | None = None,
     on_progress: Progress | None = None,
     statistics: MakeStatistics | None = None,
 ) -> dict[str, Range]:
@@ -51,6 +53,8 @@ def calibrate(
         overrides: Observers and their options for some tensors, by patterns (as of `fnmatch`) of their names; the first
             that fits counts.
         tensors: Names of the tensors to watch; by default those that `Quantize` quantizes.
+        levels: How many integers tensors have, by name, where it is not 256: for observers with an option `levels` that are
+            not given one.
         on_progress: Called with the number of samples done so far.
         statistics: Runs the model compiled, which pays where samples times operations are many; without it, and where an
             observer asks for values themselves, it runs in NumPy. Ranges are the same up to the rounding of sums.
@@ -71,6 +75,8 @@ def calibrate(
     observers: dict[str, Observer] = {}
     for name in sorted(watched):
         kind, its_options = next(choice for pattern, choice in choices if fnmatchcase(name, pattern))
+        if levels is not None and name in levels and "levels" in inspect.signature(OBSERVERS[kind]).parameters:
+            its_options = {"levels": levels[name], **its_options}
         observers[name] = make_observer(kind, **its_options)
 
     see = _compiled(mod, observers, statistics) or _interpreted(mod, observers)

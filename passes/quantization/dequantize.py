@@ -6,6 +6,7 @@ from .._tvm import relax, tvm
 from ..graph.adopt_module import model_pass
 from ..graph.rebuild import Rebuilder, rebuild
 from ..graph.view import GraphView
+from .few_bits import clip_of_bits
 from .weight_grid import weight_grid
 
 
@@ -25,7 +26,8 @@ class Dequantize:
         def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
             name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
             if name == "relax.quantize":
-                return build.get(value.args[0])
+                clip = clip_of_bits(graph, value)
+                return build.get(graph.values[clip[0]].args[0] if clip is not None else value.args[0])
             if name != "relax.dequantize":
                 return None
             grid = weight_grid(var, graph.values, graph.params)

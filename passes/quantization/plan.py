@@ -213,8 +213,8 @@ class _Planner(GraphView):
         axis = channel_axis(self.values[layer])
         channels = static_shape(layer)[axis]
         rank = len(static_shape(layer))
-        wide = value.reshape((1,) * (rank - value.ndim) + value.shape) if value.ndim <= rank else value
-        return value.size == channels and wide.shape[axis] == channels
+        wide = (1,) * (rank - value.ndim) + value.shape
+        return value.size == channels and len(wide) == rank and wide[axis] == channels
 
     def _excluded(self, var: relax.Var) -> bool:
         return var in self.floating or self.exclude(var.name)

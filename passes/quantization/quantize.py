@@ -11,6 +11,7 @@ Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), with we
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -24,9 +25,10 @@ from ..graph.rebuild import Rebuilder, bindings
 from ..graph.remarks import Remark, add_remarks
 from ..integer.requantize import INT32_MAX
 from ..integer.stored_weights import int4_weight
-from ..numbers.affine import SMALLEST_SCALE, Affine, Range, affine_of_range, power_of_two
+from ..numbers.affine import SMALLEST_SCALE, Affine, Range, affine_of_range, integer_limits, power_of_two
 from ..numbers.int4_weights import quantize_int4
 from ..numbers.schemes import Precision, Scheme, Schemes
+from .few_bits import SUFFIX, clipped_to, outer_layers
 from .kinds import CONVOLUTIONS, WEIGHTED, channel_axis, weight_axis
 from .output_joins import separate_joins
 from .plan import Plan, plan_quantization
@@ -112,6 +114,7 @@ class _Quantizer:
         self.symmetric = symmetric
         self.build = Rebuilder(mod)
         self.tensors = tensor_schemes(plan, schemes, list(bindings(self.build.source)))
+        self.outer = set.union(*outer_layers(plan, bindings(self.build.source)))
         self.affines: dict[relax.Var, Affine] = {}
         self.scales: dict[relax.Var, np.ndarray] = {}
         self.of_constants: dict[relax.Var, Affine] = {}
@@ -156,6 +159,8 @@ class _Quantizer:
         """Let everything that reads `var` from here on read it rounded to integers."""
         affine = self.affines[var] = self._affine(var)
         scale, zero_point = _constants(affine)
+        if affine.bits is not None and self.plan.points[var].observed:
+            new = self.build.emit(clipped_to(new, affine), f"{var.name}{SUFFIX}")
         quantized = relax.op.quantize(new, scale, zero_point, out_dtype=affine.dtype)
         q = self.build.emit(quantized, f"{var.name}.quantized")
         self.build.values[var] = self.build.emit(relax.op.dequantize(q, scale, zero_point), f"{var.name}.dequantized")
@@ -176,7 +181,20 @@ class _Quantizer:
         dtype = scheme.activations
         if dtype == "int16":
             return affine_of_range(found.wide, dtype, symmetric=True, shift_only=self.shift_only)
-        return affine_of_range(found, dtype, symmetric=self.symmetric, shift_only=self.shift_only, bits=scheme.activation_bits)
+        return affine_of_range(
+            found,
+            dtype,
+            symmetric=self.symmetric,
+            shift_only=self.shift_only,
+            bits=scheme.activation_bits,
+            clipped=scheme.clipped_bits is not None,
+        )
+
+    def _scheme(self, layer: relax.Var) -> Scheme:
+        """Of a layer; the first and the last have weights of 8 bits where activations in between have few."""
+        scheme = self.schemes[layer.name]
+        outer = layer in self.outer and scheme.clipped_bits is not None and scheme.precision == "int4"
+        return Scheme() if outer else scheme
 
     def _per_channel(self, layer: relax.Var) -> bool:
         found = (granularity for pattern, granularity in self.weights.items() if fnmatchcase(layer.name, pattern))
@@ -191,7 +209,7 @@ class _Quantizer:
             if array is not None and not np.isfinite(array).all():
                 raise UserError(f"layer {var.name} has weights that are not finite")
         axis = weight_axis(call)
-        scheme, per_channel = self.schemes[var.name], self._per_channel(var)
+        scheme, per_channel = self._scheme(var), self._per_channel(var)
         if scheme.precision == "int4":
             integers, scales = self._int4(var, call, weight, offsets, scheme.group_size)
         else:
@@ -249,9 +267,9 @@ class _Quantizer:
             # Groups of a transposed convolution share the scales of their channels.
             bias = np.abs(offsets.reshape(-1, outputs)).max(0).astype(np.float64)
         smallest = np.maximum(bias / (given.scale * _LARGEST_BIAS), SMALLEST_SCALE)
-        span = max(abs(limit - given.zero_point) for limit in given.limits)
+        span = max(abs(limit - given.zero_point) for limit in integer_limits(given.dtype))
         # What rounding adds to the sums at most: half a step a weight, and of a group's multiplier.
-        rounding = weight.size / outputs * span * (7.5 if self.schemes[var.name].precision == "int4" else 0.5)
+        rounding = weight.size / outputs * span * (7.5 if self._scheme(var).precision == "int4" else 0.5)
         if given.dtype != "int16" and rounding < INT32_MAX / 2:
             sums = np.abs(weight).sum(tuple(a for a in range(weight.ndim) if a != axis), dtype=np.float64)
             smallest = np.maximum(smallest, (sums * span + bias / given.scale) / (INT32_MAX - 1 - rounding))
@@ -265,7 +283,7 @@ class _Quantizer:
         per_channel = self._per_channel(var)
         if not per_channel:
             magnitude = np.full_like(magnitude, magnitude.max())
-        whole, largest = float(magnitude.max()), self.schemes[var.name].weight_limits[1]
+        whole, largest = float(magnitude.max()), self._scheme(var).weight_limits[1]
         # A channel of zero weights takes the scale of the tensor.
         scales = np.where(magnitude > 0, magnitude, whole if whole > 0 else float(largest)) / largest
         smallest = self._smallest_scales(var, call, weight, offsets)
@@ -282,6 +300,9 @@ class _Quantizer:
         input_scale = np.float32(self.affines[values[layer].args[0]].scale)
         # In float32, as TensorFlow Lite has it.
         scales = np.tile(input_scale * self.scales[layer], value.size // self.scales[layer].size)
+        if value.ndim > 1:
+            # With the leading axes of the result that it may lack.
+            value = value.reshape((1,) * (len(static_shape(layer)) - value.ndim) + value.shape)
         axis = min(channel_axis(values[layer]), value.ndim - 1)
         shape = [-1 if a == axis else 1 for a in range(value.ndim)]
         integers = np.rint(value.astype(np.float64) / scales.reshape(shape).astype(np.float64)).astype(np.int32)
@@ -298,6 +319,8 @@ class _Quantizer:
         value = self.build.param_value(expr)
         assert value is not None
         scheme = self.tensors[var] if var in self.tensors else self.schemes[var.name]
+        if scheme.clipped_bits is not None:
+            scheme = replace(scheme, activation_bits=8)  # it is stored as int8 anyway
         affine = self.of_constants[var] = self._affine_of(Range(float(value.min()), float(value.max())), scheme)
         name = self.build.param_name(expr) or f"{call.op.name.rpartition('.')[2]}_constant"
         param = self._param(name, affine.quantize(value), name)

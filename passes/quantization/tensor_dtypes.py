@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .._tvm import relax
+from .._tvm import relax, tvm
+from ..graph.rebuild import bindings
 from ..numbers.affine import Affine
 from ..numbers.schemes import Scheme, Schemes
-from .plan import Plan
+from .few_bits import few_bit_tensors
+from .plan import Plan, plan_quantization
 
 
 def tensor_schemes(plan: Plan, schemes: Schemes, program: Iterable[tuple[relax.Var, relax.Expr]]) -> dict[relax.Var, Scheme]:
     """The scheme that decides on the integers of each quantized tensor.
 
     That of the operator that computes it; int16 where an operator that reads it computes with int16; and where what
-    computes it stays in float, that of its first reader. Tensors that share a scale share their scheme.
+    computes it stays in float, that of its first reader. Tensors that share a scale share their scheme. Where
+    nothing is multiplied, and where a network begins and ends, there are 8 bits, see `few_bits`.
 
     Args:
         plan: Of the module.
@@ -26,13 +29,14 @@ def tensor_schemes(plan: Plan, schemes: Schemes, program: Iterable[tuple[relax.V
     """
     readers: dict[relax.Var, list[Scheme]] = {}
     heads = {*plan.layers, *plan.heads.values(), *plan.points}
-    for var, value in program:
+    listed = list(program)
+    for var, value in listed:
         if var in heads and isinstance(value, relax.Call) and schemes[var.name].quantized:
             for operand in relax.analysis.free_vars(value):
                 if operand in plan.points:
                     readers.setdefault(plan.root(operand), []).append(schemes[var.name])
     found: dict[relax.Var, Scheme] = {}
-    inputs = set(plan.points) - {var for var, _ in program}
+    inputs = set(plan.points) - {var for var, _ in listed}
     for var, point in plan.points.items():
         if point.same_as is not None:
             found[var] = found[plan.root(var)]
@@ -48,7 +52,19 @@ def tensor_schemes(plan: Plan, schemes: Schemes, program: Iterable[tuple[relax.V
             found[var] = reading[0]
         else:
             found[var] = own if own.quantized else Scheme()
-    return found
+    return few_bit_tensors(plan, found, listed)
+
+
+def clipped_bits(mod: tvm.IRModule, schemes: Schemes) -> dict[str, int]:
+    """The tensors of a float module that `Quantize` would clip to few bits, by name: to how many.
+
+    Args:
+        mod: In canonical form, parameters attached.
+        schemes: By layer.
+    """
+    plan = plan_quantization(mod, schemes.stays_float)
+    found = tensor_schemes(plan, schemes, bindings(mod["main"]))
+    return {var.name: scheme.clipped_bits for var, scheme in found.items() if scheme.clipped_bits is not None}
 
 
 def fixed_affine(affine: Affine, dtype: str) -> Affine:

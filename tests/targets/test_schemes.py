@@ -78,6 +78,14 @@ def test_unsigned_activations(float_net, integer_net, samples, ranges, tmp_path,
     np.testing.assert_array_equal(artifact.run_float([samples[:1]])[0], run(integer_net, [samples[:1]])[0])
 
 
+@pytest.mark.parametrize("scheme", [Scheme("int4", activation_bits=4), Scheme("uint8", activation_bits=3)], ids=["4", "3"])
+@pytest.mark.parametrize("name", [*TARGETS, "cortex-m55", "cortex-a76"])
+def test_activations_of_few_bits(float_net, samples, ranges, tmp_path, name, scheme) -> None:
+    few = LowerQDQ()(Quantize(ranges, precision=scheme)(float_net))
+    # What lies outside the ranges seen meets the limits.
+    _check(few, name, 3 * samples, tmp_path)
+
+
 @pytest.mark.parametrize("name", [*TARGETS, "cortex-m0plus"])
 def test_wide_activations(float_net, samples, ranges, tmp_path, name) -> None:
     wide = LowerQDQ()(Quantize(ranges, precision="int16x8")(float_net))

@@ -20,7 +20,8 @@ from ..passes.repair.repairs import REPAIRS
 from .presets import PRESETS
 from .table import Table
 
-Bits = Literal[7, 8]
+WeightBits = Literal[7, 8]
+ActivationBits = Literal[2, 3, 4, 5, 6, 7, 8]
 
 
 class LayerRecipe(Table):
@@ -32,7 +33,7 @@ class LayerRecipe(Table):
         weights: One scale for each output channel, or one for each tensor; None as everywhere.
         precision: In which numbers they compute; "float32" leaves them as they are; None as everywhere.
         weight_bits: 7 or 8; None as everywhere.
-        activation_bits: 7 or 8; None as everywhere.
+        activation_bits: 2 to 8; None as everywhere. Given 8, first and last layers have int4 weights, too.
         group_size: Input channels that share a multiplier of int4 weights; None as everywhere.
     """
 
@@ -40,8 +41,8 @@ class LayerRecipe(Table):
     observer_options: dict[str, float] = Field(default={})
     weights: Literal["per_channel", "per_tensor"] | None = None
     precision: Precision | None = None
-    weight_bits: Bits | None = None
-    activation_bits: Bits | None = None
+    weight_bits: WeightBits | None = None
+    activation_bits: ActivationBits | None = None
     group_size: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
@@ -59,7 +60,9 @@ class QuantizeRecipe(Table):
         precision: In which numbers layers compute: int8 or uint8 activations with int8 weights, int16x8 (int16 activations),
             int4 (int4 weights, int8 activations), float16 (weights stored as float16, nothing else quantized), float32.
         weight_bits: 8, or 7 for smaller products, which x86 multiplies faster.
-        activation_bits: 8, or 7 for ranges that leave room for values beyond them.
+        activation_bits: 8; 7 for ranges that leave room for values beyond them; 2 to 6 for activations clipped to so many
+            bits where layers multiply them. What is only added or joined has 8, and so have the first and the last layers,
+            whose weights are then int8 where those of others are int4.
         group_size: Input channels that share a multiplier of int4 weights; 0 for one group.
         observer: How the range of an activation is found; by default with the least squared error for 256 integers, for
             int16x8 by the smallest and largest value.
@@ -83,8 +86,8 @@ class QuantizeRecipe(Table):
 
     preset: str | None = None
     precision: Precision = "int8"
-    weight_bits: Bits = 8
-    activation_bits: Bits = 8
+    weight_bits: WeightBits = 8
+    activation_bits: ActivationBits = 8
     group_size: int = Field(default=0, ge=0)
     observer: str = "mse"
     observer_options: dict[str, float] = Field(default={})
@@ -112,6 +115,13 @@ class QuantizeRecipe(Table):
         grouped = [scheme for scheme in self.schemes().values() if scheme["group_size"]]
         if grouped and not any(scheme["precision"] == "int4" for scheme in grouped):
             raise ValueError(f"group_size is of int4 weights and says nothing with {grouped[-1]['precision']}")
+        return self
+
+    @model_validator(mode="after")
+    def _bits_of_activations(self) -> QuantizeRecipe:
+        few = [scheme["precision"] for scheme in self.schemes().values() if scheme["activation_bits"] < 7]
+        if few and not self.searches and not {"int8", "uint8", "int4"}.intersection(few):
+            raise ValueError(f"activation_bits is of int8, uint8 and int4 and says nothing with {few[-1]}")
         return self
 
     @model_validator(mode="before")

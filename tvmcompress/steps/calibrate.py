@@ -12,6 +12,7 @@ from ..passes import Range, Scheme, calibrate, get_remarks
 from ..passes.numbers.schemes import Precision, Schemes
 from ..passes.quantization.plan import plan_quantization
 from ..passes.quantization.sampled_masks import MasksFromSamples, has_candidates
+from ..passes.quantization.tensor_dtypes import clipped_bits
 from ..passes.repair.smooth_scales import FAR_APART, gains_far_apart
 from ..recipe.quantize import QuantizeRecipe
 from ..recipe.steps import CalibrateRecipe, RepairRecipe
@@ -41,13 +42,14 @@ class Calibrate(Step[QuantizeRecipe]):
         return frozenset({"calibration"})
 
     def key(self, context: Context) -> dict[str, Any]:
-        """Observers, and which layers stay in float: other precisions have the same ranges."""
+        """Observers, which layers stay in float, and where there are few integers: other precisions have the same ranges."""
         options = self.options
         floats = [(pattern, scheme["precision"] in ("float16", "float32")) for pattern, scheme in options.schemes().items()]
         observers = {name: (layer.observer, layer.observer_options) for name, layer in options.layers.items()}
         kept = options.model_dump(mode="json", include={"observer", "observer_options", "exclude"})
+        few = [scheme for scheme in options.schemes().items() if scheme[1]["activation_bits"] < 7]
         gains = options.needs_ranges and options.repair is None
-        return {**kept, "floats": floats, "observers": observers, "any": options.searches, "gains": gains}
+        return {**kept, "floats": floats, "few": few, "observers": observers, "any": options.searches, "gains": gains}
 
     def run(self, state: State, context: Context) -> State:
         """Find the ranges; before, scale that spreads the channels of a normalization is moved into the weights behind it,
@@ -73,7 +75,8 @@ def find_ranges(
     if not options.needs_ranges:
         return {}
     progress = progress or ProgressReporter()
-    excluded = Schemes(schemes(options), options.exclude).stays_float
+    formats = Schemes(schemes(options), options.exclude)
+    excluded = formats.stays_float
     whole = plan_quantization(model.module)
     tensors = whole.observed | plan_quantization(model.module, excluded).observed
     if options.searches:
@@ -93,6 +96,7 @@ def find_ranges(
                 for pattern in (name, f"{name}.*")
             },
             tensors=tensors,
+            levels={name: 2**bits for name, bits in clipped_bits(model.module, formats).items()},
             on_progress=lambda done: progress.update("calibrate", done, len(data)),
             statistics=compiled_statistics(model.module, tensors, len(data)),
         )

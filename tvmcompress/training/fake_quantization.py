@@ -22,6 +22,8 @@ from ..model import Model
 from ..passes._tvm import Constant, relax
 from ..passes.graph.rebuild import Rebuilder, rebuild
 from ..passes.graph.view import GraphView
+from ..passes.numbers.affine import integer_limits
+from ..passes.quantization.few_bits import clip_of_bits, clipped_to
 from ..passes.quantization.kinds import CLIPS, WEIGHTED
 from ..passes.quantization.quantized_layers import QuantizedLayer, quantized_layers
 from ..passes.quantization.weight_grid import WeightGrid
@@ -56,11 +58,10 @@ class _Steps:
     name: str
     learned: bool
 
-    @property
-    def limits(self) -> tuple[int, int]:
-        """The lowest and the highest integer, less the zero point."""
-        info = np.iinfo(self.key[2])
-        return int(info.min) - self.key[1], int(info.max) - self.key[1]
+    def limits(self, bits: int | None = None) -> tuple[int, int]:
+        """The lowest and the highest integer, less the zero point; of so many bits, if not all."""
+        low, high = integer_limits(self.key[2], bits)
+        return low - self.key[1], high - self.key[1]
 
 
 class FakeQuantizedModel(TorchModel):
@@ -88,6 +89,13 @@ class FakeQuantizedModel(TorchModel):
                 self._inside.update(grid.path[1:-1])
                 self._latent(grid, weights)
         self._steps = {steps.key: steps for steps in _shared_steps(self._graph)}
+        self._bits: dict[relax.Var, int | None] = {}
+        self._clips: dict[relax.Var, relax.Expr] = {}
+        for var, call in self._graph.values.items():
+            found = clip_of_bits(self._graph, call) if _is_call(call) and call.op.name == "relax.quantize" else None
+            if found is not None:
+                # The clip goes with the step, and is made where the tensor is rounded.
+                self._bits[var], self._clips[found[0]] = found[1].bits, self._graph.values[found[0]].args[0]
         for steps in self._steps.values():
             tensor = self._torch.tensor([steps.key[0]], dtype=self._torch.float32)
             self.tensors[steps.name] = tensor.requires_grad_(steps.learned)
@@ -112,9 +120,11 @@ class FakeQuantizedModel(TorchModel):
             return self._rounded(self._grids[var])
         if var in self._inside:
             return None
+        if var in self._clips:
+            return values[self._clips[var]]
         name = getattr(expr.op, "name", "") if isinstance(expr, relax.Call) else ""
         if name == "relax.quantize":
-            return self._quantized(values[expr.args[0]], self._steps[_key(self._graph, expr)])
+            return self._quantized(values[expr.args[0]], self._steps[_key(self._graph, expr)], self._bits.get(var))
         if name == "relax.dequantize":
             value = values[expr.args[0]]
             return value if value.is_floating_point() else self._constant(expr, value)
@@ -129,13 +139,13 @@ class FakeQuantizedModel(TorchModel):
         scaled = (latent / steps).clamp(low, high)
         return (scaled + (scaled.round() - scaled).detach()) * steps
 
-    def _quantized(self, value: Tensor, steps: _Steps) -> Tensor:
+    def _quantized(self, value: Tensor, steps: _Steps, bits: int | None = None) -> Tensor:
         """An activation rounded to its grid, in real values."""
-        low, high = steps.limits
+        low, high = steps.limits(bits)
         size = self.tensors[steps.name]
         if steps.learned:
             # Gradients of the step are as large as those of the values, whatever their number.
-            share = 1.0 / math.sqrt(value.numel() * high)
+            share = 1.0 / math.sqrt(value.numel() * max(high, 1))
             size = size * share + (size * (1.0 - share)).detach()
         scaled = (value / size).clamp(low, high)
         return (scaled + (scaled.round() - scaled).detach()) * size
@@ -182,9 +192,18 @@ class FakeQuantizedModel(TorchModel):
         weights = {var.name for var in self._grids}
         changed = model.with_params(self.params())
         graph = GraphView(changed.module)
+        clips = {}
+        for call in graph.values.values():
+            found = clip_of_bits(graph, call) if _is_call(call) and call.op.name == "relax.quantize" else None
+            if found is not None:
+                # The scale as it is stored below.
+                scale = float(np.float32(found[1].scale * scales.get(_key(graph, call), 1.0)))
+                clips[found[0]] = replace(found[1], scale=scale)
 
         def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
             name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
+            if var in clips:
+                return clipped_to(build.get(value.args[0]), clips[var])
             if name not in ("relax.quantize", "relax.dequantize"):
                 return None
             factor = factors.get(var.name, 1.0)

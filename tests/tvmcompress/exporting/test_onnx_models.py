@@ -13,7 +13,7 @@ import tvmcompress
 from tvmcompress.errors import UnsupportedOperatorError, UserError
 from tvmcompress.exporting import to_onnx
 from tvmcompress.importing import from_onnx
-from tvmcompress.passes import LowerQDQ, PruneChannels, Quantize, calibrate
+from tvmcompress.passes import LowerQDQ, PruneChannels, Quantize, Scheme, calibrate
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 MODELS = [
@@ -110,6 +110,20 @@ def test_quantized_model_comes_back() -> None:
         np.testing.assert_array_equal(back.params[name], value)
     np.testing.assert_array_equal(back.run(images[:20])[0], qdq.run(images[:20])[0])
     np.testing.assert_array_equal(*(m.apply(LowerQDQ()).run(images[:20])[0] for m in (back, qdq)))
+
+
+def test_few_bits_are_a_clip_in_front_of_the_rounding() -> None:
+    """ONNX Runtime computes with it as with any, and what comes back is the same integer program."""
+    model, calibration, images = digits()
+    scheme = Scheme("int4", activation_bits=4)
+    qdq = model.apply(Quantize(calibrate(model.module, [[calibration[:50]]]), precision=scheme))
+    proto = checked(qdq)
+    made = {node.output[0]: node.op_type for node in proto.graph.node}
+    rounded = [made.get(node.input[0]) for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    assert "Clip" in rounded
+    found, wanted = first_outputs(proto, images[:100]), qdq.run(images[:100])[0]
+    assert (np.abs(found - wanted) < 1e-4).mean() > 0.9
+    np.testing.assert_array_equal(*(m.apply(LowerQDQ()).run(images[:20])[0] for m in (from_onnx(proto), qdq)))
 
 
 def test_integers_are_as_narrow_as_promised() -> None:

@@ -20,7 +20,10 @@ from tvmcompress.measuring.building import build
 from tvmcompress.passes import LowerQDQ, get_remarks
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.rebuild import bindings
+from tvmcompress.passes.graph.view import GraphView
 from tvmcompress.passes.pruning.sparsify import get_masks
+from tvmcompress.passes.quantization.few_bits import clip_of_bits
+from tvmcompress.passes.quantization.kinds import op_name
 from tvmcompress.steps.plan import planned
 from tvmcompress.training.fake_quantization import FakeQuantizedModel, train_quantized
 
@@ -31,6 +34,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "int16x8": {"precision": "int16x8"},
     "int4": {"precision": "int4", "repair": []},
     "groups of int4": {"precision": "int4", "group_size": 8, "repair": ["gptq"]},
+    "4 bits": {"precision": "int4", "activation_bits": 4, "repair": []},
+    "3 bits of uint8": {"precision": "uint8", "activation_bits": 3, "repair": []},
 }
 
 
@@ -55,7 +60,8 @@ def scales(model: Model) -> list[tuple[str, float]]:
     return [(name, float(call.args[1].value.numpy())) for name, call in calls if call.op.name == "relax.quantize"]
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+# In few bits the other side of a half is far, see below for those.
+@pytest.mark.parametrize("name", [name for name in OPTIONS if "bits" not in name])
 def test_it_computes_what_the_quantized_model_computes(
     quantized: dict[str, Model], digits_model: Model, calibration: Dataset, name: str
 ) -> None:
@@ -69,6 +75,44 @@ def test_it_computes_what_the_quantized_model_computes(
     # Sums are taken in another order, so that a few values fall on the other side of a half.
     assert np.abs(found - expected).max() <= 2.01 * step
     assert np.abs(found - expected).mean() < 0.5 * step
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_where_sums_are_exact_it_computes_the_same_bits(
+    digits_model: Model, calibration: Dataset, precision: str, bits: int
+) -> None:
+    """With scales that are powers of two, products and sums are whole numbers of steps."""
+    options = {"precision": precision, "activation_bits": bits, "power_of_two": True, "repair": []}
+    model = compress(digits_model, calibration, quantize=options).qdq_model
+    assert model is not None
+    inputs = calibration.read(0, 24)
+    with torch.no_grad():
+        (found,) = (value.numpy() for value in FakeQuantizedModel(model, {})(*(torch.from_numpy(value) for value in inputs)))
+    np.testing.assert_array_equal(found, model.run(*inputs)[0])
+
+
+def test_clips_go_with_the_steps_that_are_learned(digits_model: Model, quantized: dict[str, Model]) -> None:
+    model = quantized["4 bits"]
+    network = FakeQuantizedModel(model, digits_model.params)
+    for steps in network._steps.values():
+        if steps.learned:
+            network.tensors[steps.name].data *= 1.25
+    changed = network.trained(model)
+    before, after = (
+        {
+            var.name: found[1]
+            for var, call in GraphView(made.module).values.items()
+            if op_name(call) == "relax.quantize" and (found := clip_of_bits(GraphView(made.module), call)) is not None
+        }
+        for made in (model, changed)
+    )
+    assert before
+    assert {name: (affine.bits, affine.zero_point) for name, affine in before.items()} == {
+        name: (affine.bits, affine.zero_point) for name, affine in after.items()
+    }
+    for name, affine in before.items():
+        assert after[name].scale == pytest.approx(1.25 * affine.scale, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -85,7 +129,7 @@ def test_the_gradient_of_a_step_is_that_of_lsq(quantized: dict[str, Model], digi
     """Equation 3 of the paper, and its scale of gradients."""
     network = FakeQuantizedModel(quantized["int8"], digits_model.params)
     steps = next(steps for steps in network._steps.values() if steps.learned)
-    low, high = steps.limits
+    low, high = steps.limits()
     size = steps.key[0]
     value = torch.tensor([0.3, 7.49, low - 2.0, high + 5.0, -1e-3, 40.2]) * size
     network._quantized(value, steps).sum().backward()

@@ -175,7 +175,11 @@ class RecipeOptions:
     preset: Annotated[str | None, _quantization(help="Quantize as `tvmcompress presets` lists it.", metavar="NAME")] = None
     weight_bits: Annotated[int | None, _quantization(help="Bits of int8 weights.", metavar="7|8")] = None
     activation_bits: Annotated[
-        int | None, _quantization(help="Bits that the range of an activation is spread over.", metavar="7|8")
+        int | None,
+        _quantization(
+            help="Bits that the range of an activation is spread over; below 7, what layers multiply is clipped to them.",
+            metavar="2..8",
+        ),
     ] = None
     group_size: Annotated[
         int | None, _quantization(help="Input channels that share a multiplier of int4 weights (0: all).", min=0, metavar="N")
