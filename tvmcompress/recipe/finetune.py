@@ -30,6 +30,9 @@ class FinetuneRecipe(Table):
         label_smoothing: Share of a label that is spread over all classes.
         mixup: Above 0 pairs of samples are mixed, and so are their labels, with a share that is drawn from Beta(mixup, mixup)
             (Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018); a teacher is asked about the mixture.
+        cutmix: Share of the batches in which a rectangle of every image is that of another one, and labels count by area (Yun
+            et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", 2019); a teacher
+            is asked about what comes of it.
         distill: Whether the original is the teacher beside labels; without labels it is in any case.
         temperature: That softens the predictions of teacher and model.
         alpha: Share of the teacher beside labels.
@@ -59,6 +62,7 @@ class FinetuneRecipe(Table):
     average: bool = True
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0, le=1)
     distill: bool = False
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, ge=0, le=1)

@@ -1,4 +1,4 @@
-"""The average of the weights that training goes through, which is better than most of them."""
+"""Averages of the weights that training goes through, which are better than most of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from .backend import Tensor, load_torch
 
 _SLOWEST = 0.998
 """Share of the average that stays in a step, once there were enough."""
+
+
+PARTS_OF_THE_WAY = (0.25, 0.5, 0.75)
+"""Of that from the weights before to those behind training, where what lies between is tried."""
+
+
+def between(before: Mapping[str, Tensor], after: Mapping[str, Tensor], part: float) -> dict[str, Tensor]:
+    """Weights on the line from those before to those behind training, which have learned less by heart than these (Wortsman et
+    al., "Robust fine-tuning of zero-shot models", 2022).
+
+    Args:
+        before: Weights by name.
+        after: The same weights.
+        part: Of the way, in [0, 1].
+    """
+    return {name: value.lerp(after[name], part) for name, value in before.items()}
 
 
 class Average:

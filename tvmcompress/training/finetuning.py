@@ -23,7 +23,7 @@ from ..passes._tvm import relax
 from ..passes.graph.rebuild import bindings
 from ..passes.pruning.sparsify import get_masks
 from ..recipe.recipe import FinetuneRecipe, as_finetune_recipe
-from .averaging import Average
+from .averaging import PARTS_OF_THE_WAY, Average, between
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .checkpoint import Checkpoint
@@ -66,8 +66,8 @@ def finetune(
 ) -> Model:
     """Train a float model, mostly one that has been pruned; weights that `Sparsify` has zeroed stay zero.
 
-    A share of the samples is held back; the weights of the epoch that does best on them are kept, those that the model came
-    with among them. Normalizations keep their statistics.
+    A share of the samples is held back; the weights that do best on them are kept: those of an epoch, those that the model came
+    with, or some between these and the last ones. Normalizations keep their statistics.
 
     Args:
         model: The model.
@@ -151,9 +151,9 @@ class Training:
     def run(self, checkpoint: Checkpoint | None, on_progress: Progress | None) -> Model:
         """Train, and return the best."""
         recipe = self.recipe
-        first = self._score()
+        first, before = self._score(), self.values()
         state: dict[str, Any] = {
-            "epoch": 0, "best": self.values(), "best_epoch": 0, "loss": first.loss, "accuracy": first.accuracy, "rate": None,
+            "epoch": 0, "best": before, "best_epoch": 0, "loss": first.loss, "accuracy": first.accuracy, "rate": None,
         }  # fmt: skip
         if checkpoint is not None and (found := checkpoint.load()) is not None:
             state = found
@@ -182,9 +182,10 @@ class Training:
             if checkpoint is not None:
                 average = None if self._average is None else self._average.values
                 checkpoint.save({**state, "weights": self.values(), "average": average, "optimizer": optimizer.state_dict()})
+        part = self._part_of_the_way(before, state)
         self.put(state["best"])
         best = Score(state["loss"], state["accuracy"])
-        learned = f"{state['epoch']} epochs on {len(self._learned)} samples, learning rate {self._rate:.2g}"
+        learned = f"{state['epoch']} epochs on {len(self._learned)} samples, learning rate {self._rate:.2g}{part}"
         tuned = self.result()
         return replace(tuned, provenance=(*tuned.provenance, f"fine-tuned: {learned}; held back: {first}, then {best}{ended}"))
 
@@ -204,14 +205,30 @@ class Training:
         if not len(self._held):
             state |= {"best": now if self._average is None else self._average.values, "best_epoch": epoch}
             return
-        candidates = [now] if self._average is None else [self._average.values, now]
-        for weights in candidates:
-            self.put(weights)
-            score = self._score()
-            if score.loss < state["loss"]:
-                best = {name: value.clone() for name, value in weights.items()}
-                state |= {"best": best, "best_epoch": epoch, "loss": score.loss, "accuracy": score.accuracy}
+        for weights in [now] if self._average is None else [self._average.values, now]:
+            if self._is_better(weights, state):
+                state["best_epoch"] = epoch
         self.put(now)
+
+    def _part_of_the_way(self, before: Mapping[str, Tensor], state: dict[str, Any]) -> str:
+        """Keep weights between those before training and the last ones, if they are the best; says so then."""
+        if not len(self._held) or not state["epoch"]:
+            return ""
+        last, best = self.values() if self._average is None else self._average.values, 0.0
+        for part in PARTS_OF_THE_WAY:
+            if self._is_better(between(before, last, part), state):
+                best = part
+        return f", {best:.0%} of the way to the last weights" if best else ""
+
+    def _is_better(self, weights: Mapping[str, Tensor], state: dict[str, Any]) -> bool:
+        """Whether weights are the best so far on the samples held back; they are kept then."""
+        self.put(weights)
+        score = self._score()
+        if not score.loss < state["loss"]:
+            return False
+        best = {name: value.clone() for name, value in weights.items()}
+        state |= {"best": best, "loss": score.loss, "accuracy": score.accuracy}
+        return True
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         """The samples that are learned from and those held back, which are in the first batch's order."""

@@ -11,7 +11,7 @@ from ..data.dataset import Dataset
 from ..errors import UserError
 from ..model import Model
 from ..recipe.finetune import FinetuneRecipe
-from .augment import augment, mix
+from .augment import augment, cut, mix
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .features import Features
@@ -58,6 +58,8 @@ class Lesson:
             raise UserError("hints are from a teacher's layers; give one (--distill)")
         if recipe.features and not teachers:
             raise UserError("features are those of a teacher; give one (--distill)")
+        if recipe.cutmix and (len(model.inputs) > 1 or len(model.inputs[0].shape) < 3 or model.inputs[0].layout == "NHWC"):
+            raise UserError("cutmix is for one input with channels first, images or signals; leave it out for this model")
         if recipe.augment and change is None and any(len(s.shape) != 4 or s.layout == "NHWC" for s in model.inputs[:1]):
             raise UserError("flips and crops are for images, channels first; leave augment empty for this model")
         self._features = Features(model, teachers[0]) if recipe.features else None
@@ -114,11 +116,13 @@ class Lesson:
         assert self._objective is not None
         inputs = self._inputs(indices, rng)
         labels = None if self._labels is None else self._torch.from_numpy(self._labels[indices])
-        mixed = rng is not None and self._recipe.mixup > 0 and len(indices) > 1
-        share = 1.0
-        if rng is not None and mixed:
-            share = float(rng.beta(self._recipe.mixup, self._recipe.mixup))
-            inputs = mix(inputs, share)
+        mixed, share, recipe = False, 1.0, self._recipe
+        if rng is not None and len(indices) > 1:
+            if recipe.cutmix > 0 and rng.random() < recipe.cutmix:
+                mixed, (inputs, share) = True, cut(inputs, rng)
+            elif recipe.mixup > 0:
+                mixed, share = True, float(rng.beta(recipe.mixup, recipe.mixup))
+                inputs = mix(inputs, share)
         inside = rng is not None and (self._hints is not None or self._features is not None)
         changed = rng is not None and (self._change is not None or mixed)
         taught = None

@@ -147,6 +147,23 @@ def test_the_best_epoch_is_kept(model, data):
         np.testing.assert_array_equal(teacher_fits.params[name], value)
 
 
+def test_weights_halfway_are_kept_where_training_goes_too_far(model, data, monkeypatch):
+    """The teacher lies in the middle between the weights before and those behind an epoch."""
+    rng = np.random.default_rng(0)
+    far = {name: 0.3 * rng.standard_normal(value.shape).astype(value.dtype) for name, value in model.params.items()}
+    start = model.with_params({name: value - far[name] for name, value in model.params.items()})
+
+    def epoch(training, *_):
+        training.put({name: torch.from_numpy(model.params[name] + far[name]) for name in training.values()})
+
+    monkeypatch.setattr(Training, "_epoch", epoch)
+    tuned = finetune(start, data, teacher=model, alpha=1.0, epochs=1, average=False)
+    assert "1 epochs on 36 samples, learning rate" in tuned.provenance[-1]
+    assert "50% of the way to the last weights" in tuned.provenance[-1]
+    for name, value in model.params.items():
+        np.testing.assert_allclose(tuned.params[name], value, atol=1e-6)
+
+
 def test_models_that_give_back_their_input():
     built = Net((1, 6))
     mod = built.finish(built.dense(built.relu(built.dense(built.x, 4)), 6))
@@ -203,6 +220,10 @@ def test_what_is_refused(model, data, digits, digits_model, tmp_path, monkeypatc
         finetune(model, (x[:1], labels[:1]))
     with pytest.raises(UserError, match="other shapes"):
         finetune(model, x, teacher=Model(network(classes=4), SPEC))
+    built = Net((1, 6))
+    flat = Model(built.finish(built.dense(built.x, 3)), (InputSpec(name="input0", shape=(1, 6)),))
+    with pytest.raises(UserError, match="cutmix is for one input with channels first"):
+        finetune(flat, (np.zeros((8, 6), "float32"), np.zeros(8, "int64")), cutmix=0.5)
     with pytest.raises(UserError, match="epochs"):
         finetune(model, data, epochs=0)
     with pytest.raises(UserError, match="lower the learning rate"):

@@ -21,7 +21,7 @@ from tvmcompress.data.dataset import load_data
 from tvmcompress.errors import UserError
 from tvmcompress.importing.torch_export import from_exported
 from tvmcompress.passes import PruneChannels, Reconstruct, get_surgery
-from tvmcompress.training.augment import mix
+from tvmcompress.training.augment import cut, mix
 from tvmcompress.training.averaging import Average
 from tvmcompress.training.bridge import TorchModel
 from tvmcompress.training.features import Features
@@ -241,6 +241,18 @@ def test_labels_are_smoothed_and_mixed(model, data):
     ]
     assert found == pytest.approx(float(share * both[0] + (1 - share) * both[1]), rel=1e-4)
     assert torch.equal(mix([torch.arange(3)], 0.5)[0], torch.arange(3))
+
+
+def test_labels_of_what_is_pasted_count_by_area(model, data):
+    x, labels = data
+    training = Training(model, TorchModel(model.module), load_data(data, SPEC), None, recipe(cutmix=1.0))
+    indices, rng = np.arange(12), np.random.default_rng(3)
+    found = float(training._lesson(indices, np.random.default_rng(3))[0].detach())
+    assert rng.random() < 1.0  # whether this batch is cut at all
+    images, share = cut([torch.from_numpy(x[:12])], rng)
+    out = by_hand({name: torch.tensor(value) for name, value in model.params.items()}, images[0])
+    one, other = (functional.cross_entropy(out, torch.tensor(wanted.copy())) for wanted in (labels[:12], labels[:12][::-1]))
+    assert found == pytest.approx(float(share * one + (1 - share) * other), rel=1e-4)
 
 
 def test_gradients_add_up_over_parts(model, data):
