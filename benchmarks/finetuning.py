@@ -32,9 +32,12 @@ from tvmcompress import Model, finetune
 from tvmcompress.passes import PruneChannels
 from tvmcompress.passes.graph.analysis import count_macs
 
-COMMON: dict[str, Any] = {"augment": ("flip", "crop"), "learning_rate": 0.015, "mixed_precision": True}
-TAUGHT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.9}
-LONG = {"ic": 80, "resnet20": 36}
+COMMON: dict[str, Any] = {"augment": ("flip", "crop"), "mixed_precision": True}
+ALONE: dict[str, dict[str, Any]] = {"ic": {"learning_rate": 0.015}, "resnet20": {"learning_rate": 0.0085, "batch_size": 32}}
+TAUGHT: dict[str, dict[str, Any]] = {"ic": {"temperature": 4.0, "alpha": 0.9}, "resnet20": {"temperature": 2.0, "alpha": 0.9}}
+"""Options of every training, of a network's, and of it with a teacher."""
+
+LONG = {"ic": 80, "resnet20": 33}
 BUDGET = {"ic": (14, 10), "resnet20": (7, 5), "student": (12, 6)}
 """Epochs without and with a teacher, which costs about as much as the steps of what it teaches."""
 
@@ -132,7 +135,7 @@ def train(name: str, trained: Trained, begin: Model, teacher: Model | None, epoc
     file = np.load(folder() / "data" / "cifar10_train8068.npz")
     data = (pixels(file["x_uint8"], name), file["y"])
     begun = time.process_time()
-    given = {"epochs": epochs, **COMMON, **({} if teacher is None else TAUGHT), **options}
+    given = {"epochs": epochs, **ALONE[name], **({} if teacher is None else TAUGHT[name]), **COMMON, **options}
     tuned = finetune(begin, data, teacher=teacher, **given)
     return tuned, time.process_time() - begun
 
