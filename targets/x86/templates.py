@@ -30,7 +30,7 @@ from typing import Any
 from tvm.s_tir import Schedule
 
 from ..kernels.decisions import Decisions
-from .kernels.intrinsics import HIGH, HIGH_LANES
+from .kernels.intrinsics import HIGH_ANNOTATION, HIGH_LANES
 from .layer import VECTOR, Blocks, Layer, NotScheduledError, extent_of, extents, find_layer, is_high, is_reduction, stays
 
 _PARALLEL_WORK = 1_000_000
@@ -62,7 +62,7 @@ def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = Tr
     )
     d: dict[str, Any] = dict(decisions)
     bands = d["epilogue"] == "band"
-    outer = _tile_tail(schedule, d, layer, blocks, bands)
+    outer, halves = _tile_tail(schedule, d, layer, blocks, bands)
     banded = blocks.before is not None and (layer.packs_rows or d["border"] == "band")
     fused = 0
     if threads:
@@ -74,6 +74,8 @@ def tile_reduction(schedule: Schedule, decisions: Decisions, parallel: bool = Tr
         # For one band of rows, which then stays in the first-level cache.
         schedule.compute_at(blocks.before, outer[len(layer.rows) - 1 - fused], preserve_unit_loops=True)
     _tile_sum(schedule, d, layer, blocks, outer, bands)
+    for loop, intrinsic in halves:  # once nothing is to be computed at them any more, nor read by them
+        schedule.tensorize(loop, intrinsic)
     if blocks.before is not None:
         vectorize_elementwise(schedule, blocks.before, threads and not banded)
     if blocks.crop is not None:
@@ -101,11 +103,13 @@ def _plain_tail(schedule: Schedule, block: Any, stages: Sequence[Any], parallel:
             unroll_and_vectorize(schedule, schedule.get_loops(stage)[len(outer) :])
 
 
-def _tile_tail(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Blocks, bands: bool) -> list[Any]:
+def _tile_tail(
+    schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Blocks, bands: bool
+) -> tuple[list[Any], list[tuple[Any, str]]]:
     """Phase 1: tile the tail; its stages follow in its tile.
 
     Returns:
-        The loops outside the tile, or outside a band of rows.
+        The loops outside the tile, or outside a band of rows; the loops that an intrinsic takes the place of, with its name.
     """
     loops = list(schedule.get_loops(blocks.tail))
     channel = loops.pop()
@@ -149,10 +153,8 @@ def _tile_tail(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Bloc
         outside, lane = schedule.split(last, [None, HIGH_LANES])
         for loop in (*around, outside):
             schedule.unroll(loop)
-        halves.append(lane)
-    for loop in halves:  # once nothing is to be computed at them any more
-        schedule.tensorize(loop, HIGH)
-    return outer
+        halves.append((lane, str(schedule.get(stage).annotations[HIGH_ANNOTATION])))
+    return outer, halves
 
 
 def _tile_sum(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Blocks, outer: list[Any], bands: bool) -> None:

@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.s_tir import TensorIntrin
@@ -46,12 +45,12 @@ LANES_ANNOTATION = "x86.lanes"
 """Annotation of a block of floats: how many fit into a register, where they are not eight."""
 
 HIGH_ANNOTATION = "x86.high"
-"""Annotation of a block: its schedule is to use the intrinsic `HIGH`."""
+"""Annotation of a block that takes upper halves of products of 64 bits: the intrinsic that its schedule is to use. Vectors of
+64-bit numbers would take the lanes apart and put them together again; in the intrinsics even and odd ones are multiplied where
+they are, as LLVM does by itself with 256 bits."""
 
-HIGH, HIGH_LANES = "x86.high.16", 16
-"""int32[16] = (int32[16] * int32[16] + 2**30) >> 31, of products of 64 bits. Vectors of 64-bit numbers would take the lanes
-apart and put them together again; here even and odd ones are multiplied where they are, as LLVM does by itself with 256 bits.
-"""
+HIGH_LANES = 16
+"""Lanes of these intrinsics."""
 
 OPAQUE = 8
 """Relax's pattern of an operator that is fused with no other."""
@@ -234,60 +233,6 @@ def _register(dot: Dot) -> None:
     TensorIntrin.register(dot.packed, lanes_definition, lanes_instruction)
 
 
-def _register_high() -> None:
-    pair, vector = f"int64x{HIGH_LANES // 2}", f"int32x{HIGH_LANES}"
-
-    def every(value: int) -> Any:
-        return T.broadcast(T.int64(value), HIGH_LANES // 2)
-
-    def even(value: Any) -> Any:
-        return T.shift_right(T.shift_left(value, every(32)), every(32))
-
-    def odd(value: Any) -> Any:
-        return T.shift_right(value, every(32))
-
-    def merged(first: Any, second: Any) -> Any:
-        """The even lanes' products, shifted into place, and the odd ones'."""
-        low = T.shift_right(even(first) * even(second) + every(1 << 30), every(31))
-        high = T.shift_left(odd(first) * odd(second) + every(1 << 30), every(1))
-        return T.bitwise_or(T.bitwise_and(low, every(0xFFFFFFFF)), T.bitwise_and(high, every(-(1 << 32))))
-
-    @T.prim_func(s_tir=True)
-    def definition(
-        A: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        B: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        C: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(A[0:HIGH_LANES], B[0:HIGH_LANES])
-            T.writes(C[0:HIGH_LANES])
-            for i in T.serial(0, HIGH_LANES):
-                with T.sblock("high"):
-                    vi = T.axis.spatial(HIGH_LANES, i)
-                    C[vi] = T.cast(
-                        T.shift_right(T.cast(A[vi], "int64") * T.cast(B[vi], "int64") + T.int64(1 << 30), T.int64(31)), "int32"
-                    )
-
-    @T.prim_func(s_tir=True)
-    def instructions(
-        A: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        B: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        C: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(A[0:HIGH_LANES], B[0:HIGH_LANES])
-            T.writes(C[0:HIGH_LANES])
-            C[T.ramp(T.int32(0), 1, HIGH_LANES)] = T.reinterpret(
-                merged(
-                    T.reinterpret(A.vload([0], vector), dtype=pair),
-                    T.reinterpret(B.vload([0], vector), dtype=pair),
-                ),
-                dtype=vector,
-            )
-
-    TensorIntrin.register(HIGH, definition, instructions)
-
-
 def packed_product(word: tvm.ir.Expr, weights: Sequence[tvm.ir.Expr], dot: Dot) -> tvm.ir.Expr:
     """The products of the bytes or halves of an int32 with weights, summed: what one lane of the instruction does."""
     bits = 32 // dot.group
@@ -311,4 +256,3 @@ def _int32(value: int) -> tvm.ir.Expr:
 # is while modules import each other. A thread of its own has a short one.
 with ThreadPoolExecutor(1) as _executor:
     list(_executor.map(_register, DOTS))
-    _executor.submit(_register_high).result()

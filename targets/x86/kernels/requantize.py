@@ -5,7 +5,7 @@ comparison, so that nothing overflows. Where the accumulator is known to be smal
 is `(high + half + sign(high)) >> right`, with `sign` 0 or -1: five instructions instead of nine. The zero point, times
 2**right, is part of `half` where that still fits int32; clipping to all of int8 is then the saturation of one instruction.
 
-`high`, the upper half of a product of 64 bits, is the intrinsic of `intrinsics` where registers have 512 bits.
+`wide_requantize` has what is done in registers of 512 bits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from ....passes._tvm import te, tirx
 from ....passes.integer.requantize import te_requantize, te_saturate
-from .intrinsics import DOTS, HIGH_ANNOTATION, HIGH_LANES
+from .wide_requantize import NONE, wide_requantized
 
 
 def short_forms(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, attrs: Any) -> dict[str, bool]:
@@ -75,19 +75,15 @@ def requantized(acc: Any, shape: Sequence[int], bias: Any, multiplier: Any, shif
     Args:
         acc: int32, without bias.
         shape: Of the result; what goes beyond it is left out.
-        bias: int32 (O,).
+        bias: int32 (O,); that, and the next two, as `wide_requantize` has them where `attrs` have its form.
         multiplier: int32 (O,).
         shift: int32 (O,).
-        attrs: Those of the integer operators, `short_forms`, and `dot`.
+        attrs: Those of the integer operators, `short_forms`, and `wide`, where it is given.
     """
+    if int(getattr(attrs, "wide", NONE)) != NONE:
+        return wide_requantized(acc, bias, multiplier, shift, attrs)
     # The biased sum is a buffer of its own: the simplifier would otherwise widen its two operands.
     biased = te.compute(shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
-
-    # Where some positions are left out, tiles at the end have a condition, which no intrinsic takes.
-    whole = [int(extent) for extent in acc.shape] == [int(extent) for extent in shape]
-    if bool(attrs.simple) and whole and DOTS[int(attrs.dot)].lanes == HIGH_LANES:
-        high = te.compute(shape, lambda *i: _high(biased(*i), multiplier[i[-1]]), name="high", attrs={HIGH_ANNOTATION: 1})
-        return te.compute(shape, lambda *i: _rounded(high(*i), shift[i[-1]], attrs), name="requantized")
 
     def element(*i: Any) -> Any:
         return requantized_element(biased(*i), multiplier[i[-1]], shift[i[-1]], attrs)
@@ -110,7 +106,7 @@ def requantized_element(value: Any, multiplier: Any, shift: Any, attrs: Any) -> 
 
 
 def _high(value: Any, multiplier: Any) -> Any:
-    """value * multiplier * 2**-31, rounded: what `intrinsics.HIGH` computes."""
+    """value * multiplier * 2**-31, rounded: the upper half of twice the product."""
     rounded = value.astype("int64") * multiplier.astype("int64") + tirx.const(1 << 30, "int64")
     return tirx.shift_right(rounded, tirx.const(31, "int64")).astype("int32")
 

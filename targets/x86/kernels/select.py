@@ -20,11 +20,13 @@ from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
 from .integer_winograd import filtering_of, transform_integers, x86_qwinograd
-from .intrinsics import MADD8, Dot, best_dot, bytewise, fits_int16
+from .intrinsics import HIGH_LANES, MADD8, Dot, best_dot, bytewise, fits_int16
 from .lookup import FEATURE, VECTOR, x86_qlut
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import short_forms
 from .tiles import FEATURES, Shape, pack_tiles, x86_tile_conv2d
+from .wide_requantize import wide_operands
+from .widths import padded_width
 from .winograd import transform_weights, winograd_pays, x86_winograd
 
 Use = Callable[[Rebuilder, relax.Var, relax.Call, frozenset[str]], "relax.Expr | None"]
@@ -82,7 +84,8 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
     if c % dot.group and int(call.attrs.dilation[1]) != 1:
         # A run of columns has no gaps.
         return None
-    return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot)
+    width = static_shape(call)[2]
+    return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot, width)
 
 
 def _filtered_convolution(
@@ -149,28 +152,52 @@ def _dot(features: frozenset[str], operands: _Operands, zero_point: int) -> Dot:
 
 
 def _packed_convolution(
-    rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any, dot: Dot
+    rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any, dot: Dot, width: int
 ) -> relax.Expr:
+    """On vectors; `width` is that of a row of the result."""
     o, kh, kw, _ = operands.weight.shape
     channels = -(-o // dot.lanes) * dot.lanes
+    # Where some positions are left out, tiles at the end have a condition, which no intrinsic takes.
+    whole = padded_width(width) == width
     packed = pack_weights(operands.weight, operands.bias, int(attrs.input_zero_point), dot, channels)
-    arrays = {
-        "packed": packed.weight,
-        "folded_bias": packed.bias,
-        "multiplier": _padded(operands.multiplier, channels),
-        "shift": _padded(operands.shift, channels),
-    }
+    arrays, forms = _requantization(operands, operands.weight.reshape(o, -1), packed.bias, attrs, dot if whole else None)
     new = x86_qconv2d(
-        [x, *(rebuilder.param(f"{name}.{part}", value) for part, value in arrays.items())],
+        [x, *(rebuilder.param(f"{name}.{part}", value) for part, value in {"packed": packed.weight, **arrays}.items())],
         attrs,
         dot=dot,
         kernel=(kh, kw),
         flat=packed.flat,
-        forms=short_forms(operands.weight.reshape(o, -1), operands.bias, operands.shift, attrs),
+        forms=forms,
     )
     if channels == o:
         return new
     return relax.op.strided_slice(rebuilder.emit(new, f"{name}.wide"), [3], [0], [o])
+
+
+def _requantization(
+    operands: _Operands, weight: np.ndarray, folded: np.ndarray, attrs: Any, dot: Dot | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Bias, multiplier and shift as a kernel takes them, and the attributes that say how.
+
+    Args:
+        operands: Of the layer.
+        weight: int8 (O, everything else).
+        folded: The bias with the zero point of the input folded in, which may have more channels.
+        attrs: Of the layer.
+        dot: The instruction; None where no intrinsic may follow it.
+    """
+    bias, multiplier, shift = operands.bias, operands.multiplier, operands.shift
+    forms = short_forms(weight, bias, shift, attrs)
+    if dot is not None and dot.lanes == HIGH_LANES:
+        # Channels that only fill up a register have the least numbers that are allowed.
+        more = (0, len(folded) - len(bias))
+        m, right = np.pad(multiplier, more, constant_values=1 << 30), np.pad(shift, more, constant_values=-1)
+        wide = wide_operands(np.pad(weight, (more, (0, 0))), np.pad(bias, more), folded, m, right, attrs)
+        if wide is not None:
+            arrays = {"rounding": wide.rounding, "multiplier": wide.multiplier, "shift": wide.shift}
+            return arrays, {**forms, "wide": wide.form}
+    padded = {"multiplier": _padded(multiplier, len(folded)), "shift": _padded(shift, len(folded))}
+    return {"folded_bias": folded, **padded}, forms
 
 
 @KERNELS.register(f"{PREFIX}qadd")
@@ -189,14 +216,9 @@ def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features:
         return None
     by_channel = operands.weight.reshape(kh * kw, channels).T
     packed, bias = pack_depthwise(operands.weight, operands.bias, int(call.attrs.input_zero_point), dot)
-    arrays = [rebuilder.param(f"{var.name}.packed", packed), rebuilder.param(f"{var.name}.folded_bias", bias)]
-    return x86_qdepthwise(
-        [rebuilder.get(call.args[0]), *arrays, rebuilder.get(call.args[3]), rebuilder.get(call.args[4])],
-        call.attrs,
-        dot=dot,
-        kernel=(kh, kw),
-        forms=short_forms(by_channel, operands.bias, operands.shift, call.attrs),
-    )
+    arrays, forms = _requantization(operands, by_channel, bias, call.attrs, dot)
+    given = [rebuilder.param(f"{var.name}.{part}", value) for part, value in {"packed": packed, **arrays}.items()]
+    return x86_qdepthwise([rebuilder.get(call.args[0]), *given], call.attrs, dot=dot, kernel=(kh, kw), forms=forms)
 
 
 @KERNELS.register(f"{PREFIX}qdense")
@@ -217,7 +239,7 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
         new = _on_tiles(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs))
     else:
         dot = _dot(features, as_conv, int(call.attrs.input_zero_point))
-        new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
+        new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot, tokens)
     return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (*outer, o))
 
 
