@@ -1,7 +1,7 @@
 """How long quantization takes: each model in a fresh process, on 200 samples, with and without repairs.
 
     python benchmarks/quantization_speed.py [ic resnet20 vww kws] [--samples 200] [--repair equalize bias]
-    python benchmarks/quantization_speed.py --calibration resnet50 [--samples 512] [--threads 2]
+    python benchmarks/quantization_speed.py --calibration resnet50 [--samples 512] [--threads 2]    (or audio)
 
 The second form calibrates a large network of float_networks.py, with random weights, on random samples (observer mse), once
 with nothing compiled before and once with the object code kept of that, and has ONNX Runtime run the same file forwards on the
