@@ -52,6 +52,11 @@ _ORDER = ["thumbv6m", "thumbv7m", "thumbv7em", "thumbv8m.main", "thumbv8.1m.main
 """Each architecture has the instructions of those before it."""
 
 
+def has_long_products(description: TargetDescription) -> bool:
+    """Whether the compiler may use multiplications of words to two words, which Armv6-M has none of."""
+    return not str(description.tvm["mtriple"]).startswith("thumbv6m")
+
+
 def problem(description: TargetDescription) -> str | None:
     """What is wrong with the description of a board, with the field; None where nothing is."""
     core = CORES.get(description.core)

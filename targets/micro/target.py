@@ -21,7 +21,7 @@ from ..staging import staged
 from ..trials.tunable import TunableTarget
 from ..tuning_log import LogChoice, TuningLog
 from .artifact import CortexMArtifact
-from .cores import problem
+from .cores import has_long_products, problem
 from .fit import check_fit
 from .float_helpers import with_float_helpers
 from .library_routines import with_routines
@@ -154,12 +154,14 @@ class CortexMTarget(TunableTarget):
         self, logs: Sequence[TuningLog] = (), *, spare: bool = True, spend_flash: int | None = None, **options: Any
     ) -> list[Any]:
         """The passes that use the core's kernels."""
+        tuned = self.tuned(logs)
         if not self.description.dsp:
-            return []
+            from .kernels.scalar_legalize import UseScalarKernels
+
+            return [UseScalarKernels(has_long_products(self.description), spare, tuned)]
         from .kernels.helium_legalize import UseHeliumKernels
         from .kernels.legalize import UseDspKernels
 
-        tuned = self.tuned(logs)
         kernels = UseDspKernels(spare, spend_flash, tuned)
         return [UseHeliumKernels(spare, tuned), kernels] if self.description.helium else [kernels]
 

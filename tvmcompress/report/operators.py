@@ -22,6 +22,7 @@ from ..passes.reference import REFERENCES
 from ..targets.arm.kernels.legalize import KERNELS as NEON
 from ..targets.micro.kernels.helium_legalize import KERNELS as HELIUM
 from ..targets.micro.kernels.legalize import KERNELS as DSP
+from ..targets.micro.kernels.scalar_legalize import KERNELS as SCALAR
 from ..targets.record import Record
 from ..targets.x86.kernels.select import KERNELS as X86
 from ..training.bridge import load_operators
@@ -171,7 +172,13 @@ def operators() -> list[OperatorRecord]:
 
 def integer_operators() -> list[IntegerOperatorRecord]:
     """What is known of our integer operators, by name; the form for int16 stands with that for int8."""
-    kernels = {"x86": X86, "Cortex-A": NEON, "Cortex-M with DSP": DSP, "Cortex-M with Helium": HELIUM}
+    kernels = {
+        "x86": X86,
+        "Cortex-A": NEON,
+        "Cortex-M without DSP": SCALAR,
+        "Cortex-M with DSP": DSP,
+        "Cortex-M with Helium": HELIUM,
+    }
     return [
         IntegerOperatorRecord(
             name=name,

@@ -10,10 +10,15 @@ import numpy as np
 
 from ....passes.integer.requantize import multiply
 from .epilogue import Epilogue
+from .scalar_epilogue import ScalarEpilogue
 
 
 def settle_constant_channels(
-    weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, epilogue: Epilogue
+    weights: np.ndarray,
+    bias: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+    epilogue: Epilogue | ScalarEpilogue,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The same layer with the plainest numbers for channels whose output does not depend on the input.
 

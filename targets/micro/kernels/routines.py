@@ -1,4 +1,4 @@
-"""Inner loops of kernels for cores with the DSP extension, in assembly: what LLVM does not find.
+"""Inner loops of kernels, in assembly: what LLVM does not find.
 
 LLVM's code loads pairs of words (LDRD) and keeps what it cannot hold on the stack. With registers chosen by hand one LDM takes
 three or four words and moves the pointer, epilogues take their factors from the stream of weights, and nothing is spilled: a
@@ -15,14 +15,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from . import assembly
+from . import assembly, scalar_assembly
 from .epilogue import Epilogue
 
 _PREFIX = "tvmcompress_"
 _NAME = re.compile(
     rf"{_PREFIX}(?:panel(?P<pixels>[23])_(?P<weights>planes|wide)_(?P<panel>cut|signed|single)"
     r"|depthwise(?P<stride>[12])_(?P<rows>row|tiles)_(?P<depthwise>cut|signed|single)"
-    r"|dense_(?P<scale>each|one)_(?P<dense>cut|signed|single)|(?P<products>products))_(?P<unroll>\d+)(?P<once>_once)?"
+    r"|dense_(?P<scale>each|one)_(?P<dense>cut|signed|single)|(?P<products>products)"
+    r"|scalar_(?P<scalar>long|word|low)(?P<block>\d)x(?P<channels>\d)_(?P<finish>(?:cut|signed|single)(?:_within)?)"
+    r"|scalar_(?P<taps>low|word)_taps(?P<tile>\d)x(?P<height>\d)_(?P<tapped>(?:cut|signed|single)(?:_within)?)"
+    r"|scalar_(?P<add>low|word)_add_(?P<table>table|shift)_(?P<added>(?:cut|signed|single)(?:_within)?)"
+    r"|scalar_lay_(?P<lay>long|word|low)|scalar_copy_(?P<copy>low|word))_(?P<unroll>\d+)(?P<once>_once)?"
 )
 _IN_OBJECTS = re.compile(_NAME.pattern.encode() + rb"(?=\0)")
 
@@ -74,6 +78,31 @@ def products_routine(unroll: int, rounds: int) -> str:
     return f"{_PREFIX}products_{unroll}{'_once' if rounds == 1 else ''}"
 
 
+def block_routine(kind: str, pixels: int, channels: int, finish: str, unroll: int) -> str:
+    """The routine that multiplies a panel on cores without the DSP extension, see `scalar_assembly.block`."""
+    return f"{_PREFIX}scalar_{kind}{pixels}x{channels}_{finish}_{unroll}"
+
+
+def lay_routine(kind: str, words: int) -> str:
+    """The routine that lays values into a panel, see `scalar_assembly.lay`."""
+    return f"{_PREFIX}scalar_lay_{kind}_{words}"
+
+
+def taps_routine(low: bool, pixels: int, rows: int, finish: str, stride: int) -> str:
+    """The routine of a depthwise convolution on cores without the DSP extension, see `scalar_assembly.taps`."""
+    return f"{_PREFIX}scalar_{'low' if low else 'word'}_taps{pixels}x{rows}_{finish}_{stride}"
+
+
+def add_routine(low: bool, table: bool, finish: str, shift: int) -> str:
+    """The routine of a sum on cores without the DSP extension, see `scalar_assembly.add`."""
+    return f"{_PREFIX}scalar_{'low' if low else 'word'}_add_{'table' if table else 'shift'}_{finish}_{shift}"
+
+
+def copy_routine(low: bool) -> str:
+    """The routine that copies bytes, see `scalar_assembly.copy`."""
+    return f"{_PREFIX}scalar_copy_{'low' if low else 'word'}_8"
+
+
 def routines_in(objects: Iterable[bytes]) -> list[str]:
     """The routines that object files call, by name."""
     return sorted({match[0].decode() for content in objects for match in _IN_OBJECTS.finditer(content)})
@@ -107,6 +136,18 @@ def _lines(name: str) -> list[str]:
     unroll, once = int(match["unroll"]), match["once"] is not None
     if match["products"]:
         return list(assembly.products(unroll, once))
+    if match["scalar"]:
+        form = match["scalar"], int(match["block"]), int(match["channels"]), match["finish"]
+        return list(scalar_assembly.block(*form, unroll))
+    if match["taps"]:
+        sizes = int(match["tile"]), int(match["height"])
+        return list(scalar_assembly.taps(match["taps"] == "low", *sizes, match["tapped"], unroll))
+    if match["add"]:
+        return list(scalar_assembly.add(match["add"] == "low", match["table"] == "table", match["added"], unroll))
+    if match["lay"]:
+        return list(scalar_assembly.lay(match["lay"], unroll))
+    if match["copy"]:
+        return list(scalar_assembly.copy(match["copy"] == "low"))
     if match["stride"]:
         return list(assembly.depthwise(int(match["stride"]), match["rows"] == "row", match["depthwise"], unroll))
     if match["scale"]:

@@ -56,7 +56,13 @@ def test_integer_operators_have_a_reference_each() -> None:
     assert all(record.reference for record in found.values())
     listed = {*found, *(record.int16 for record in found.values())}
     assert {name for name in DEFINITIONS if not name.startswith(PREFIX + "x86_")} <= listed
-    assert found["tvmcompress.qadd"].kernels == ("x86", "Cortex-A", "Cortex-M with DSP", "Cortex-M with Helium")
+    assert found["tvmcompress.qadd"].kernels == (
+        "x86",
+        "Cortex-A",
+        "Cortex-M without DSP",
+        "Cortex-M with DSP",
+        "Cortex-M with Helium",
+    )
 
 
 def test_the_command() -> None:
