@@ -155,12 +155,13 @@ def find_layer(schedule: Schedule) -> tuple[Layer, Blocks]:
 
 
 def _on_all_channels(schedule: Schedule, after: list[Any], outputs: list[int]) -> int:
-    """How many of the blocks behind a sum have its shape, but for positions that only fill up a tile."""
-    count = 0
+    """How many of the blocks behind a sum have its shape, but for positions that only fill up a tile; none of these where
+    an intrinsic takes whole vectors."""
+    count, whole = 0, any(is_high(schedule, block) for block in after)
     for block in after:
         shape = extents(schedule, block)
         same_rows = shape[:-2] == outputs[:-2] and shape[-1:] == outputs[-1:] and len(shape) == len(outputs)
-        if not same_rows or (len(shape) > 1 and shape[-2] > outputs[-2]):
+        if not same_rows or (len(shape) > 1 and (shape[-2] != outputs[-2] if whole else shape[-2] > outputs[-2])):
             break
         count += 1
     return count

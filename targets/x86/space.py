@@ -27,6 +27,9 @@ _REQUANTIZED = 14
 """Sums of integers in a tile of AVX-512: requantization has a register beside each, what more there is goes to memory and
 comes back. So many hide the latency of the products."""
 
+_CONSTANTS = 2
+"""Vectors of channels whose factors, five registers each, stay in registers beside as many sums."""
+
 _FIRST_CACHE, _SECOND_CACHE = 32 * 1024, 256 * 1024
 """Bytes of weights: what stays in the first-level cache, and what would come from the third level again and again."""
 
@@ -159,8 +162,8 @@ def _default(layer: Layer, apart: int) -> Decisions:
     else:
         # What is a page apart falls into the same set of a cache, of which each has eight lines or a few more.
         most = _SETS_LINES - 1 if apart and apart % _PAGE == 0 else layer.positions
-        sums = _REQUANTIZED if layer.dot is not None and layer.lanes > VECTOR else _WIDE_REGISTERS
-        channels, positions = default_tile(options, layer.positions, layer.lanes, most, sums)
+        requantized = layer.dot is not None and layer.lanes > VECTOR
+        channels, positions = default_tile(options, layer.positions, layer.lanes, most, requantized)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
     several = math.prod(layer.rows) > 1
     by_channels = several and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows and not window
@@ -226,7 +229,7 @@ def lane_options(channels: int, vector: int = VECTOR) -> list[int]:
 
 
 def default_tile(
-    options: Sequence[int], width: int, vector: int, most: int | None = None, most_sums: int = _WIDE_REGISTERS
+    options: Sequence[int], width: int, vector: int, most: int | None = None, requantized: bool = False
 ) -> tuple[int, int]:
     """Channels and positions of a tile that loads little for each product and still fits into the registers.
 
@@ -238,7 +241,7 @@ def default_tile(
         width: Positions in a row; a tile takes a divisor.
         vector: Lanes of a register.
         most: No more positions than these.
-        most_sums: No more registers of sums than these.
+        requantized: Whether requantization of registers of 512 bits follows.
     """
     budget = _WIDE_REGISTERS if vector > VECTOR else _REGISTERS
     tiles = []
@@ -247,8 +250,9 @@ def default_tile(
         for positions in _divisors(width, most or width):
             sums = vectors * positions
             cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
-            tiles.append((sums + vectors + 1 > budget or sums > most_sums, cost, lanes, positions))
-    _, _, lanes, positions = min(tiles)
+            spills = sums + vectors + 1 > budget or (requantized and sums > _REQUANTIZED)
+            tiles.append((spills, requantized and (vectors > _CONSTANTS or sums < _REQUANTIZED // 2), cost, lanes, positions))
+    *_, lanes, positions = min(tiles)
     return lanes, positions
 
 

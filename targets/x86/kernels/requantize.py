@@ -81,7 +81,10 @@ def requantized(acc: Any, shape: Sequence[int], bias: Any, multiplier: Any, shif
         attrs: Those of the integer operators, `short_forms`, and `wide`, where it is given.
     """
     if int(getattr(attrs, "wide", NONE)) != NONE:
-        return wide_requantized(acc, bias, multiplier, shift, attrs)
+        result = wide_requantized(acc, bias, multiplier, shift, attrs)
+        # No intrinsic takes a tile with a condition: what only fills up the last one is left out afterwards.
+        same = [int(extent) for extent in acc.shape] == [int(extent) for extent in shape]
+        return result if same else te.compute(shape, lambda *i: result(*i), name="kept")
     # The biased sum is a buffer of its own: the simplifier would otherwise widen its two operands.
     biased = te.compute(shape, lambda *i: acc(*i) + bias[i[-1]], name="biased")
 

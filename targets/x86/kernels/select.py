@@ -26,7 +26,6 @@ from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import short_forms
 from .tiles import FEATURES, Shape, pack_tiles, x86_tile_conv2d
 from .wide_requantize import wide_operands
-from .widths import padded_width
 from .winograd import transform_weights, winograd_pays, x86_winograd
 
 Use = Callable[[Rebuilder, relax.Var, relax.Call, frozenset[str]], "relax.Expr | None"]
@@ -84,8 +83,7 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
     if c % dot.group and int(call.attrs.dilation[1]) != 1:
         # A run of columns has no gaps.
         return None
-    width = static_shape(call)[2]
-    return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot, width)
+    return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot)
 
 
 def _filtered_convolution(
@@ -152,15 +150,12 @@ def _dot(features: frozenset[str], operands: _Operands, zero_point: int) -> Dot:
 
 
 def _packed_convolution(
-    rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any, dot: Dot, width: int
+    rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any, dot: Dot
 ) -> relax.Expr:
-    """On vectors; `width` is that of a row of the result."""
     o, kh, kw, _ = operands.weight.shape
     channels = -(-o // dot.lanes) * dot.lanes
-    # Where some positions are left out, tiles at the end have a condition, which no intrinsic takes.
-    whole = padded_width(width) == width
     packed = pack_weights(operands.weight, operands.bias, int(attrs.input_zero_point), dot, channels)
-    arrays, forms = _requantization(operands, operands.weight.reshape(o, -1), packed.bias, attrs, dot if whole else None)
+    arrays, forms = _requantization(operands, operands.weight.reshape(o, -1), packed.bias, attrs, dot)
     new = x86_qconv2d(
         [x, *(rebuilder.param(f"{name}.{part}", value) for part, value in {"packed": packed.weight, **arrays}.items())],
         attrs,
@@ -175,7 +170,7 @@ def _packed_convolution(
 
 
 def _requantization(
-    operands: _Operands, weight: np.ndarray, folded: np.ndarray, attrs: Any, dot: Dot | None
+    operands: _Operands, weight: np.ndarray, folded: np.ndarray, attrs: Any, dot: Dot
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Bias, multiplier and shift as a kernel takes them, and the attributes that say how.
 
@@ -184,11 +179,11 @@ def _requantization(
         weight: int8 (O, everything else).
         folded: The bias with the zero point of the input folded in, which may have more channels.
         attrs: Of the layer.
-        dot: The instruction; None where no intrinsic may follow it.
+        dot: The instruction.
     """
     bias, multiplier, shift = operands.bias, operands.multiplier, operands.shift
     forms = short_forms(weight, bias, shift, attrs)
-    if dot is not None and dot.lanes == HIGH_LANES:
+    if dot.lanes == HIGH_LANES:
         # Channels that only fill up a register have the least numbers that are allowed.
         more = (0, len(folded) - len(bias))
         m, right = np.pad(multiplier, more, constant_values=1 << 30), np.pad(shift, more, constant_values=-1)
@@ -239,7 +234,7 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
         new = _on_tiles(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs))
     else:
         dot = _dot(features, as_conv, int(call.attrs.input_zero_point))
-        new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot, tokens)
+        new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
     return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (*outer, o))
 
 
