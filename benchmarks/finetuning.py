@@ -37,7 +37,7 @@ ALONE: dict[str, dict[str, Any]] = {"ic": {"learning_rate": 0.015}, "resnet20": 
 TAUGHT: dict[str, dict[str, Any]] = {"ic": {"temperature": 4.0, "alpha": 0.9}, "resnet20": {"temperature": 2.0, "alpha": 0.9}}
 """Options of every training, of a network's, and of it with a teacher."""
 
-LONG = {"ic": 80, "resnet20": 33}
+LONG = {"ic": 80, "resnet20": 20}
 BUDGET = {"ic": (14, 10), "resnet20": (7, 5), "student": (12, 6)}
 """Epochs without and with a teacher, which costs about as much as the steps of what it teaches."""
 
