@@ -2,9 +2,11 @@
 
 Usage: python benchmarks/tuning.py [--search ic] [--target cortex-m4] [--targets cortex-m4,cortex-m55] > tuning.md
        python benchmarks/tuning.py --full LOG --target cortex-m4 [--models ic,kws]
+       python benchmarks/tuning.py --formulas LOG --target cortex-m4 [--models ic,kws]
 
 With --full, of logs before they were pruned: what all they know would gain, layer by layer, into tests/targets/full_logs.json,
-which the logs that ship are tested against.
+which the logs that ship are tested against. With --formulas what formulas take for their layers is measured, in any model, and
+written into a log that does not know it.
 
 The official MLPerf Tiny int8 models, and the digits example in int8 (`--models resnet20` is quantized from 100 samples).
 Instructions are executed ones under QEMU, which are exact; nothing is pruned. A search starts from nothing: without any log.
@@ -21,7 +23,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trained import folder, load
@@ -32,11 +34,12 @@ from tvmcompress.model import Model
 from tvmcompress.passes._tvm import tvm
 from tvmcompress.targets.kernels.choose import decide_together
 from tvmcompress.targets.kernels.decisions import point_key
-from tvmcompress.targets.kernels.records import read, workload_module
+from tvmcompress.targets.kernels.records import KernelRecord, append_all, read, workload_module
 from tvmcompress.targets.measurement import Measurement
 from tvmcompress.targets.registry import get_target
 from tvmcompress.targets.trials.tunable import TunableTarget
 from tvmcompress.targets.tuning_log import LogChoice, TuningLog
+from tvmcompress.tuning.kernels import KernelBench, kernel_tasks
 from tvmcompress.tuning.tune import tune
 from tvmcompress.tuning.whole_model import executable
 
@@ -68,7 +71,11 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--seconds", type=float, default=1500.0)
     parser.add_argument("--full", type=Path, help="a log with all that was measured for --target")
+    parser.add_argument("--formulas", type=Path, help="a log for --target that shall know what formulas take")
     options = parser.parse_args()
+    if options.formulas is not None:
+        measure_formulas(options.formulas, options.target, options.models.split(","))
+        return
     if options.full is not None:
         write_full(options.full, options.target, options.models.split(","))
         return
@@ -146,6 +153,25 @@ def write_full(directory: Path, target: str, models: list[str]) -> None:
         )
         found.setdefault(target, {})[name] = {"untuned": untuned, "full": full, "layers": layers}
     FULL.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def measure_formulas(directory: Path, target: str, models: list[str]) -> None:
+    """Have a log know what formulas take for the layers of some models, which logs compare with."""
+    described = get_target(target)
+    assert isinstance(described, TunableTarget)
+    bench, log = KernelBench(described), TuningLog(directory)
+    for name in models:
+        for task in kernel_tasks(module(name), described, 0):
+            key = workload_module(task.choice.workload, described.log_key)
+            known = {point_key(record.decisions): record for record in read([log], key)}
+            points = [point for point in task.space if point_key(point) in task.choice.by_formula]
+            new = [point for point in points if point_key(point) not in known]
+            found = [replace(known[point_key(point)], default=True) for point in points if point_key(point) in known]
+            found = [record for record in found if not known[point_key(record.decisions)].default]
+            for point, outcome in zip(new, bench.measure(task, new) if new else [], strict=True):
+                assert outcome.status == "ok", (task.result.name, point, outcome.reason)
+                found.append(KernelRecord(point, outcome.counted, **outcome.sizes, default=True))
+            append_all(log, key, found, bench.log_target)
 
 
 def digest(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..passes._tvm import relax, tvm
 from ..passes.errors import UserError
 from ..passes.graph.index_limits import index_limits
-from ..passes.graph.module_params import input_vars
+from ..passes.graph.module_params import detach_params, input_vars
 from ..passes.graph.rebuild import bindings
 from ..passes.integer.registry import is_integer_op
 from ..passes.lowering.integer_core import IntegerCore, TensorQuantization, get_io_quantization
@@ -27,6 +27,13 @@ def core_and_specs(mod: tvm.IRModule) -> tuple[tvm.IRModule, Specs, Specs]:
     """The module to compile, and what its inputs and outputs are."""
     core, inputs, outputs = _core_and_specs(mod)
     return core, with_limits(inputs, mod), outputs
+
+
+def bound_core(mod: tvm.IRModule) -> tvm.IRModule:
+    """The module to compile, of one with parameters attached, with these as constants."""
+    bare, params = detach_params(_core_and_specs(mod)[0])
+    tensors = {name: tvm.runtime.tensor(value) for name, value in params.items()}
+    return relax.transform.BindParams("main", tensors)(bare)
 
 
 def with_limits(inputs: Specs, mod: tvm.IRModule) -> Specs:

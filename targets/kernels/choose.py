@@ -21,16 +21,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-
 from ...passes._tvm import relax, tvm
 from ..tuning_log import TuningLog
 from .decisions import Choice, Decide, Decisions, by_default, point_key
+from .integer_program import Item, least_cost
 from .records import KernelRecord, final_records, read, unit_of, workload_module
 from .use_kernels import Makers, Site, call_key, survey_kernels, use_kernels
 
-_SECONDS = 20.0
 _ARGUMENT_BYTES = 12
 """Of flash, for handing over a further workspace."""
 _LIBRARY_BYTES = 320
@@ -173,42 +170,13 @@ def _entry(routine: tuple[str, int]) -> str:
 
 
 def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash: int) -> list[Decisions]:
-    if not groups:
-        return []
-    costs, flash, rows = [], [], []
-    for row, (sites, options) in enumerate(groups):
-        for option in options:
-            costs.append(sum(site.count for site in sites) * (option.cost or 0.0))
-            # Of the default nothing is moved.
-            padding = _PADDING if option is not options[0] and sites[0].choice.workload.family == "helium" else 0
-            flash.append(float(extra_flash(option, options[0], len(sites)) + padding))
-            rows.append(row)
-    points = [option for _, options in groups for option in options]
-    sizes = {name: size for option in points for name, size in option.routines.items()}
-    there = {name for _, options in groups for name in options[0].routines}
-    calls = [(at, list(sizes).index(name)) for at, option in enumerate(points) for name in option.routines]
-    one_each = np.zeros((len(groups), len(points) + len(sizes)))
-    one_each[rows, np.arange(len(points))] = 1
-    called = np.zeros((len(calls), len(points) + len(sizes)))
-    for row, (at, routine) in enumerate(calls):
-        called[row, at], called[row, len(points) + routine] = 1, -1
-    spare_flash += sum(sizes[name] for name in there)
-    constraints = [
-        LinearConstraint(one_each, 1, 1),
-        LinearConstraint(np.array([[*flash, *sizes.values()]]), -np.inf, spare_flash),
-        *([LinearConstraint(called, -np.inf, 0)] if calls else []),
-    ]
-    result = milp(
-        np.array([*costs, *[0.0] * len(sizes)]),
-        integrality=np.ones(len(points) + len(sizes)),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"time_limit": _SECONDS},
-    )
-    if result.x is None:
-        return [options[0].decisions for _, options in groups]
-    found, at = [], 0
-    for _, options in groups:
-        found.append(options[int(np.argmax(result.x[at : at + len(options)]))].decisions)
-        at += len(options)
-    return found
+    items = []
+    for sites, options in groups:
+        count = sum(site.count for site in sites)
+        # Of the default nothing is moved.
+        padding = _PADDING if sites[0].choice.workload.family == "helium" else 0
+        flash = [extra_flash(option, options[0], len(sites)) + padding * (option is not options[0]) for option in options]
+        items.append([Item(count * (o.cost or 0.0), own, o.routines) for o, own in zip(options, flash, strict=True)])
+    there = {name: size for _, options in groups for name, size in options[0].routines.items()}
+    taken = least_cost(items, spare_flash + sum(there.values()))
+    return [options[index].decisions for (_, options), index in zip(groups, taken, strict=True)]

@@ -48,16 +48,23 @@ class Choice:
         workload: Of the kernel.
         default: What the formula takes.
         others: Makes the other decisions that may be taken; most builds never ask for them.
+        formulas: What the formula takes in other models, which may be the default too.
     """
 
     workload: Workload
     default: Decisions
     others: Callable[[], Iterable[Decisions]]
+    formulas: Sequence[Decisions] = ()
 
     @cached_property
     def space(self) -> Sequence[Decisions]:
-        """The decisions that may be taken, each once; the default first."""
-        return list({point_key(point): point for point in (self.default, *self.others())}.values())
+        """The decisions that may be taken, each once; the default first, then what the formula takes elsewhere."""
+        return list({point_key(point): point for point in (self.default, *self.formulas, *self.others())}.values())
+
+    @cached_property
+    def by_formula(self) -> frozenset[str]:
+        """What the formula takes in any model, as text."""
+        return frozenset(map(point_key, (self.default, *self.formulas)))
 
 
 Decide = Callable[[relax.Call, Choice], Decisions]

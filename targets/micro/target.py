@@ -76,7 +76,8 @@ class CortexMTarget(TunableTarget):
                 kernels then take no workspace for speed alone either.
             soft_float: Whether layers may compute in floating point on a core without a unit for it, which is slow.
             spend_flash: Bytes of flash to spend for fewer instructions: the weights of the layers that gain most are kept
-                as halfwords. A half percent of the weights when not given; 0 spends none.
+                as halfwords, and larger tiles of Winograd's filtering. A half percent of the weights, and what routines save,
+                when not given; 0 spends none.
             sparse_weights: Whether int8 weights of which at most two of every four input channels are not zero are stored
                 as these and their places, 2.5 bytes for four; it takes more instructions and, for a table, more RAM.
             tuning_log: A log's folder; by default the user's and the packaged one; False for none.

@@ -6,10 +6,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ...passes._tvm import relax, tvm
-from ...passes.graph.module_params import detach_params
+from ...passes._tvm import tvm
 from ..base import Target
-from ..integer_io import core_and_specs
+from ..integer_io import bound_core
 from ..kernels.choose import Tuned
 from ..kernels.decisions import Decide
 from ..kernels.records import core_of_board
@@ -67,10 +66,7 @@ class TunableTarget(Target):
 
     def survey(self, mod: tvm.IRModule) -> list[Site]:
         """What kernels decide in a model module, parameters attached; nothing in a float one."""
-        core, _, _ = core_and_specs(mod)
-        bare, params = detach_params(core)
-        tensors = {name: tvm.runtime.tensor(value) for name, value in params.items()}
-        bound = relax.transform.BindParams("main", tensors)(bare)
+        bound = bound_core(mod)
         found: list[Site] = []
         for kernel_pass in self.kernel_passes():
             prepared, makers = kernel_pass.prepared(bound)

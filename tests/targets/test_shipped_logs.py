@@ -53,7 +53,7 @@ def test_they_hold_what_gains_and_nothing_else(key: str) -> None:
         assert workload is not None
         assert workload["core"] == key
         assert useful_records(records) == records
-        assert any(not record.default for record in records[1:])
+        assert len(records) > 1
         assert all(record.cost and record.constant_bytes and record.flash_bytes > record.constant_bytes for record in records)
 
 
@@ -68,8 +68,8 @@ def test_layers_of_the_digits_example_are_decided_by_them(key: str, digits: Mode
 
 
 FULL = json.loads((Path(__file__).parent / "full_logs.json").read_text())
-LEAST = 0.98
-"""Of the gain of all records that a plain build has with those that ship."""
+MOST = 1.003
+"""Times the cost that all records let a plain build have, with those that ship."""
 
 
 @pytest.mark.parametrize(("core", "name"), [(core, name) for core, models in FULL.items() for name in models])
@@ -97,7 +97,8 @@ def test_they_keep_what_all_records_gain(core: str, name: str) -> None:
         by_point = {point_key(record.decisions): record.cost or 0.0 for record in records[site.choice.workload.key]}
         for index, point in enumerate((site.choice.default, decide(site.call, site.choice))):
             costs[index] += site.count * by_point[point_key(point)]
-    assert costs[0] - costs[1] >= LEAST * (recorded["untuned"] - recorded["full"]) > 0
+    assert costs[1] <= min(costs[0], MOST * recorded["full"])
+    assert recorded["full"] <= recorded["untuned"]
 
 
 def digest(text: str) -> str:

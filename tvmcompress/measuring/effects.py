@@ -48,11 +48,12 @@ def _spends_nothing(
         return "weights of 16 bits are for int8 layers in object code on Cortex-M4, M7 and M33"
     if measurement.patches is not None:
         return None
-    from ..targets.micro.kernels.int16_weights import int16_weights
+    from ..targets.integer_io import bound_core
+    from ..targets.micro.kernels.legalize import UseDspKernels
 
     lowered = model.apply(CompressSparse()) if options.get("sparse_weights") else model
-    spare = not options.get("patch_wise")
-    asked, usual = (int16_weights(lowered.module, budget, spare) for budget in (options["spend_flash"], None))
+    spare, core = not options.get("patch_wise"), bound_core(lowered.module)
+    asked, usual = (UseDspKernels(spare, budget).halfwords(core) for budget in (options["spend_flash"], None))
     if asked != usual:
         return None
     return "that much is spent anyway" if asked else "no convolution's weights of 16 bits fit into it, and none are by default"

@@ -138,7 +138,7 @@ def merge(sources: list[TuningLog], directory: Path) -> TuningLog:
 def prune(log: TuningLog) -> tuple[int, int]:
     """Leave out stale workloads, failures, and points that another beats in cost, flash and workspace together.
 
-    What formulas take stays, since builds compare with it, but where nothing else does.
+    What formulas take stays, since builds compare with it, but where it is all that is left and the same in every model.
 
     Returns:
         Records before and after.
@@ -155,7 +155,7 @@ def prune(log: TuningLog) -> tuple[int, int]:
                 lines = [line for line in log.lines(mod) if cost_of(line) < FAILED_SECONDS]
                 finalists = _finalists(lines) if unit_of(workload) == "s" else set()
                 records = useful_records(read([log], mod))
-                if unit_of(workload) != "s" and all(record is records[0] or record.default for record in records):
+                if unit_of(workload) != "s" and len(records) < 2:
                     continue
                 useful = finalists or {point_key(record.decisions) for record in records}
                 kept.extend(mod, [line for line in lines if _point(line) in useful])
@@ -217,10 +217,9 @@ def useful_records(records: Sequence[KernelRecord]) -> list[KernelRecord]:
     kept: list[KernelRecord] = []
 
     def beaten(record: KernelRecord) -> bool:
-        # Formulas take no routines, and what they take with flash to spend must be known to compare with.
+        # Routines count in full: in a model no other layer may share them.
         return any(
-            (not other.routines or bool(record.routines))
-            and other.flash_bytes + other.bytes_without(record) <= record.flash_bytes
+            other.flash_bytes + other.bytes_without(record) <= record.flash_bytes
             and other.workspace_bytes <= record.workspace_bytes
             and (other.cost or 0.0) <= (1 + _ALIKE) * (record.cost or 0.0)
             for other in kept

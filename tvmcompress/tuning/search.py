@@ -292,22 +292,29 @@ class _Search:
         )
 
     def _drawn(self, task: Task) -> list[int]:
-        """The points that are left: those like the default, those that are best elsewhere, then groups in random order."""
+        """The points that are left.
+
+        Those like the default come first, then what the formula takes in other models, what is best elsewhere, and groups in
+        random order.
+        """
         hinted = self._hints.get(task.choice.workload.key, ())
         groups: dict[str, list[int]] = {}
         for index in task.left:
             groups.setdefault(self._bench.group(task.space[index]), []).append(index)
         first, *others = groups.values() or [[]]
-        hints = [index for index in task.left if point_key(task.space[index]) in hinted]
+        keys = {index: point_key(task.space[index]) for index in task.left}
+        formulas = [index for index, key in keys.items() if key in task.choice.by_formula]
+        hints = [index for index, key in keys.items() if key in hinted]
         rest = (index for i in self._random.permutation(len(others)) for index in others[i])
-        return list(dict.fromkeys([*first, *hints, *rest]))
+        return list(dict.fromkeys([*first, *formulas, *hints, *rest]))
 
     def _mark_default(self, task: Task) -> None:
-        """Say in the log that a known point is what a formula takes, which another model's may not."""
-        record = task.known.get(point_key(task.choice.default))
-        if record is not None and record.cost is not None and not record.default and self._bench.unit != "s":
-            record = task.known[point_key(record.decisions)] = replace(record, default=True)
-            append_all(self._log, self._keys[id(task)], [record], self._bench.log_target)
+        """Say in the log which known points a formula takes, here or in other models, which that of another core may not."""
+        known = [record for key, record in task.known.items() if key in task.choice.by_formula]
+        marked = [replace(record, default=True) for record in known if record.cost is not None and not record.default]
+        if marked and self._bench.unit != "s":
+            task.known.update({point_key(record.decisions): record for record in marked})
+            append_all(self._log, self._keys[id(task)], marked, self._bench.log_target)
 
     def _choose(self, task: Task, count: int) -> list[int]:
         """The default first, then random points until the cost model knows something, then mostly those it likes best.
@@ -356,9 +363,9 @@ class _Search:
 
     def _record(self, task: Task, measured: Sequence[tuple[Decisions, Measured]]) -> None:
         # Of timings what the rounds at the end say counts, and where there are none, the formula.
-        default = point_key(task.choice.default) if self._bench.unit != "s" else ""
+        defaults = task.choice.by_formula if self._bench.unit != "s" else ()
         records = [
-            KernelRecord(decisions, outcome.counted, **outcome.sizes, default=point_key(decisions) == default)
+            KernelRecord(decisions, outcome.counted, **outcome.sizes, default=point_key(decisions) in defaults)
             for decisions, outcome in measured
         ]
         append_all(self._log, self._keys[id(task)], records, self._bench.log_target)

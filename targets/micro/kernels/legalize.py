@@ -19,10 +19,11 @@ from ...kernels.layers import averaged_pixels, constant_values, folded_bias, is_
 from ...kernels.use_kernels import Kernel, Maker, Makers
 from . import dense, depthwise, elementwise, panel, pool, winograd
 from .constant_channels import settle_constant_channels
-from .int16_weights import choose_int16, convolution_shape, epilogue_of
+from .forms import dense_forms, depthwise_forms, panel_forms, plans_of, winograd_forms
+from .formula import Formula, choose_forms
 from .packing import planes_are_exact
-from .panel import PanelPlan
 from .plans import plan_band, plan_convolution, plan_winograd
+from .shapes import convolution_shape, epilogue_of
 from .spaces import (
     convolution_choice,
     convolution_plan,
@@ -37,6 +38,8 @@ from .winograd import WinogradPlan
 _SMALL_LAYER = 1536
 """Weights."""
 
+_PLAIN = Formula()
+
 KERNELS: Registry[Maker] = Registry("DSP kernel", prefix=PREFIX)
 """What makes the kernel of each operator."""
 
@@ -47,7 +50,7 @@ class UseDspKernels:
 
     Args:
         spare: Whether kernels may take workspace for speed alone.
-        spend_flash: Bytes of flash to spend for speed, see `choose_int16`.
+        spend_flash: Bytes of flash to spend for speed, see `choose_forms`.
         tuned: What tuning logs know.
     """
 
@@ -56,25 +59,32 @@ class UseDspKernels:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Rewrite `main`."""
+        mod, makers, formula = self._prepared(mod)
         # What the formula leaves of its own share stays unspent: a tuned build takes no more than an untuned one.
-        left = 0 if self.spend_flash is None else choose_int16(mod["main"], self.spend_flash, self.spare)[1]
-        mod, makers = self.prepared(mod)
+        left = 0 if self.spend_flash is None else formula.left
         return use_tuned_kernels(mod, makers, self.tuned, spare=self.spare, spare_flash=left)
 
     def prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers]]:
         """The module as kernels take it, and what makes them, given who decides."""
-        int16, _ = choose_int16(mod["main"], self.spend_flash, self.spare)
+        return self._prepared(mod)[:2]
+
+    def halfwords(self, mod: tvm.IRModule) -> list[bytes]:
+        """The weights of a model that become halfwords though bytes would hold them, as they are before."""
+        return [weight.value.numpy().tobytes() for weight in self._prepared(mod)[2].halfwords]
+
+    def _prepared(self, mod: tvm.IRModule) -> tuple[tvm.IRModule, Callable[[Decide], Makers], Formula]:
         mod, sparse = decode_sparse(mod)
 
-        def makers(decide: Decide) -> Makers:
+        def makers(decide: Decide, formula: Formula) -> Makers:
             made = {
-                f"{PREFIX}qconv2d": partial(_convolution, int16=int16, sparse=sparse, decide=decide),
-                f"{PREFIX}qdense": partial(_dense, sparse=sparse, decide=decide),
-                f"{PREFIX}qdepthwise": partial(_depthwise, decide=decide),
+                f"{PREFIX}qconv2d": partial(_convolution, formula=formula, sparse=sparse, decide=decide),
+                f"{PREFIX}qdense": partial(_dense, formula=formula, sparse=sparse, decide=decide),
+                f"{PREFIX}qdepthwise": partial(_depthwise, formula=formula, decide=decide),
             }
             return {**KERNELS, **{name: maker for name, maker in made.items() if name in KERNELS}}
 
-        return mod, makers
+        formula = choose_forms(mod, makers, self.spend_flash, self.spare)
+        return mod, partial(makers, formula=formula), formula
 
 
 def _settled(
@@ -98,7 +108,7 @@ def _convolution(
     spare: int,
     addition: relax.Call | None = None,
     *,
-    int16: Sequence[Constant] = (),
+    formula: Formula = _PLAIN,
     sparse: Sequence[Constant] = (),
     decide: Decide = by_default,
 ) -> Kernel | None:
@@ -113,20 +123,23 @@ def _convolution(
     weight = flat.reshape(weight.shape)
     covers = (conv.out_height, conv.out_width) == (1, 1) and conv.kernel == (conv.height, conv.width)
     if covers and not any(int(p) for p in call.attrs.padding):
-        return _fully_connected(call, flat, folded, multiplier, shift, decide)
+        return _fully_connected(call, flat, folded, multiplier, shift, formula, decide)
     made = elementwise.Sum.of(addition, epilogue_of(addition)) if addition is not None else None
     if addition is not None and made is None:
         return None
     residual = made[0] if made is not None else None
     exact, late = planes_are_exact(flat), _is_late(flat, folded)
-    default: PanelPlan | WinogradPlan | None = plan_winograd(conv, spare)
-    if default is None:
-        by_panels = plan_convolution(conv, residual is not None)
+    adds = residual is not None
+    filtered = plan_winograd(conv, spare)
+    if filtered is not None:
+        forms = winograd_forms(conv, filtered, spare, adds)
+    else:
+        by_panels = plan_convolution(conv, adds)
         if by_panels is None:
             return None
-        in_int16 = not exact or _is_among(call.args[1], int16)
-        default = replace(by_panels, int16_weights=in_int16, late_bias=late and not in_int16)
-    choice = convolution_choice(conv, default, spare, residual is not None, exact, late)
+        forms = panel_forms(conv, by_panels, adds, exact, late)
+    default = formula.take(call, forms)
+    choice = convolution_choice(conv, default, spare, adds, exact, late, plans_of(forms))
     decided = decide(call, choice)
     plan, options = convolution_plan(decided, late), llvm_options(decided)
     kernel: winograd.WinogradConvolution | panel.PanelConvolution
@@ -141,7 +154,7 @@ def _convolution(
 
 
 @KERNELS.register("qdepthwise")
-def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | None:
+def _depthwise(call: relax.Call, *, formula: Formula = _PLAIN, decide: Decide = by_default) -> Kernel | None:
     attrs = call.attrs
     constants = constant_values(call)
     if constants is None or not is_plain(call):
@@ -158,8 +171,9 @@ def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | Non
         height, width, channels, out_height, out_width, strides[0], top, left, int(attrs.input_zero_point),
         epilogue_of(call), 1,
     )  # fmt: skip
-    layer = replace(layer, band=plan_band(out_height, layer))
-    decided = decide(call, depthwise_choice(layer))
+    forms = depthwise_forms(replace(layer, band=plan_band(out_height, layer)))
+    layer = formula.take(call, forms)
+    decided = decide(call, depthwise_choice(layer, plans_of(forms)))
     layer = depthwise_plan(layer, decided)
     flat, folded, multiplier, shift = _settled(call, weight.reshape(-1, channels).T, bias, multiplier, shift)
     weight = flat.T.reshape(weight.shape)
@@ -168,7 +182,9 @@ def _depthwise(call: relax.Call, *, decide: Decide = by_default) -> Kernel | Non
 
 
 @KERNELS.register("qdense")
-def _dense(call: relax.Call, *, sparse: Sequence[Constant] = (), decide: Decide = by_default) -> Kernel | None:
+def _dense(
+    call: relax.Call, *, formula: Formula = _PLAIN, sparse: Sequence[Constant] = (), decide: Decide = by_default
+) -> Kernel | None:
     constants = constant_values(call)
     if constants is None or int(np.prod(static_shape(call.args[0])[:-1])) != 1:
         return None
@@ -179,7 +195,7 @@ def _dense(call: relax.Call, *, sparse: Sequence[Constant] = (), decide: Decide 
         sizes = row_sizes(1, inputs, outputs, int(call.attrs.input_zero_point))
         position = panel.Convolution(**sizes, epilogue=epilogue_of(call))
         return _sparse(position, *settled)
-    return _fully_connected(call, *settled, decide)
+    return _fully_connected(call, *settled, formula, decide)
 
 
 def _sparse(conv: panel.Convolution, weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> Kernel:
@@ -197,6 +213,7 @@ def _fully_connected(
     bias: np.ndarray,
     multiplier: np.ndarray,
     shift: np.ndarray,
+    formula: Formula,
     decide: Decide,
 ) -> Kernel | None:
     outputs, inputs = weight.shape
@@ -210,7 +227,9 @@ def _fully_connected(
     one_scale = bool((multiplier == multiplier[0]).all() and (shift == shift[0]).all())
     late = _is_late(weight, bias)
     layer = dense.Dense(inputs, outputs, epilogue_of(call), 2 if unpacked else 4, unroll, unpacked, late, one_scale)
-    decided = decide(call, dense_choice(layer))
+    forms = dense_forms(layer)
+    layer = formula.take(call, forms)
+    decided = decide(call, dense_choice(layer, plans_of(forms)))
     layer = dense_plan(layer, decided)
     constants = dense.pack_constants(layer, weight, bias, multiplier, shift)
     return Kernel("dense", dense.dense(layer), constants, llvm_options(decided))

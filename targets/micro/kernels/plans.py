@@ -3,17 +3,32 @@
 The rules follow exhaustive measurements of the template on the layers of small residual, depthwise-separable and mobile
 networks (executed instructions on a Cortex-M4): three pixels at a time beat two where hardly any are repeated at the end; the
 longest round of the inner loop that code size bears is best; a reduction of a single round wants no loop at all.
+
+Of routines (see `routines`) few lengths are taken, so that layers share them: a longer round than one of eight words saves one
+or two hundredths. They make three pixels at a time even where one of twenty is repeated.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from .dense import Dense
 from .depthwise import Depthwise
-from .panel import Convolution, PanelPlan
+from .panel import Convolution, PanelConvolution, PanelPlan
+from .routines import fits
 from .winograd import WinogradConvolution, WinogradPlan, is_minimal
 
 _LONGEST_ROUND = 16
 _BAND_BYTES = 4096
 _LEAST_ROUND = 6
+_ONE_ROUND = 10
+"""Words that a routine takes in one round."""
+_SHARED_ROUNDS = (8, 12, 9, 10, 7)
+"""Words in a round of routines that take more: what comes first is taken where several waste as little."""
+_LONG_ROUNDS = (16, 12, 14)
+"""The same of long ones."""
+_DENSE_ROUNDS = (4, 16)
+"""Most words in a round of a dense layer's routine, short or long."""
 
 
 def plan_convolution(conv: Convolution, adds: bool = False) -> PanelPlan | None:
@@ -37,6 +52,46 @@ def plan_convolution(conv: Convolution, adds: bool = False) -> PanelPlan | None:
     walk = conv.out_width if source == "strip" else pixels
     three = -(-walk // 3) * 3 <= (1 if adds else 1.02) * walk
     return PanelPlan(source, 3 if three else 2, round_length(words), halves=three and words <= 8)
+
+
+def plan_panel_routine(conv: Convolution, plan: PanelPlan, long: bool) -> PanelPlan | None:
+    """A plan with a routine in place of LLVM's inner loop, or None where routines do not have what it takes.
+
+    Args:
+        conv: The convolution.
+        plan: With LLVM's loop.
+        long: Whether the round shall be long; None where it would waste more words.
+    """
+    if not fits(conv.epilogue) or conv.out_channels % 2 or plan.late_bias:
+        return None
+    walk = PanelConvolution(conv, plan).walk
+    pixels = 3 if -(-walk // 3) * 3 <= 1.05 * walk else plan.pixels
+    words = PanelConvolution(conv, plan).used_words
+
+    def padded(rounds: int) -> int:
+        return -(-words // rounds) * rounds
+
+    unroll = words if words <= _ONE_ROUND else min(_SHARED_ROUNDS, key=padded)
+    if long:
+        short, unroll = unroll, min(_LONG_ROUNDS, key=padded)
+        if words <= _ONE_ROUND or unroll <= short or padded(unroll) > padded(short):
+            return None
+    return replace(plan, pixels=pixels, unroll=unroll, halves=True, routine=True)
+
+
+def plan_dense_routine(layer: Dense, long: bool) -> Dense | None:
+    """The layer with a routine in place of LLVM's loops, or None where there is none of the wanted length or it does not fit.
+
+    Args:
+        layer: The layer.
+        long: Whether the round shall be long, for layers that are large or share the routine.
+    """
+    if not fits(layer.epilogue) or layer.outputs % 4 or layer.late_bias or not layer.unpacked:
+        return None
+    short, unroll = (max(n for n in range(1, most + 1) if layer.inputs // 4 % n == 0) for most in _DENSE_ROUNDS)
+    if long and unroll == short:
+        return None
+    return replace(layer, pairs=2, unroll=unroll if long else short, routine=True)
 
 
 def is_direct(conv: Convolution) -> bool:
@@ -69,7 +124,7 @@ def plan_band(height: int, layer: Depthwise) -> int:
     return best
 
 
-def plan_winograd(conv: Convolution, room: int) -> WinogradPlan | None:
+def plan_winograd(conv: Convolution, room: int, tile: int = 2, routine: bool = False) -> WinogradPlan | None:
     """The plan of a convolution by minimal filtering, or None where it does not apply, fit or pay.
 
     Weights are transformed once, so the image must be large enough; inputs once for each block of channels.
@@ -77,21 +132,25 @@ def plan_winograd(conv: Convolution, room: int) -> WinogradPlan | None:
     Args:
         conv: The convolution.
         room: Bytes of workspace that it may use.
+        tile: Outputs of a tile.
+        routine: Whether a routine makes the products.
     """
     c = conv
-    if not is_minimal(c) or c.channels < 8 or c.out_width < 4 or c.out_height < 4:
+    if not is_minimal(c, tile) or c.channels < 8 or c.out_width < 2 * tile or c.out_height < 4:
         return None
     words = 3 * c.channels // 4
     unroll = max(n for n in range(1, _LONGEST_ROUND + 1) if words % n == 0)
     if unroll < _LEAST_ROUND:
         return None
+    if routine and words > _LONGEST_ROUND and words % _SHARED_ROUNDS[0] == 0:
+        unroll = _SHARED_ROUNDS[0]
     best = None
     for block in range(2, c.out_channels + 1, 2):
         for rows in range(1, c.out_height + 1):
             for whole in (False, True):
                 if c.out_channels % block or c.out_height % rows or (whole and rows < c.out_height):
                     continue
-                plan = WinogradPlan(block, rows, whole, unroll)
+                plan = WinogradPlan(block, rows, whole, unroll, tile, routine)
                 if sum(WinogradConvolution(c, plan).workspaces.values()) > room:
                     continue
                 transforms = (1 if whole else c.out_channels // block) * (rows + 2) / rows

@@ -103,6 +103,11 @@ def copy_routine(low: bool) -> str:
     return f"{_PREFIX}scalar_copy_{'low' if low else 'word'}_8"
 
 
+def routine_bytes(name: str) -> int:
+    """About how many bytes a routine takes: some of its instructions are halfwords."""
+    return round(3.75 * sum(not line.endswith(":") for line in _lines(name)))
+
+
 def routines_in(objects: Iterable[bytes]) -> list[str]:
     """The routines that object files call, by name."""
     return sorted({match[0].decode() for content in objects for match in _IN_OBJECTS.finditer(content)})

@@ -6,9 +6,9 @@ A kernel may take as much workspace as there is to spare, or as its default take
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ...kernels.compiler_options import usual, with_options
 from ...kernels.decisions import Choice, Decisions, Workload, fields
@@ -28,9 +28,12 @@ _WASTE = 1.2
 """Words in rounds, against those that are needed."""
 
 Plan = PanelPlan | WinogradPlan
+_P = TypeVar("_P", PanelPlan | WinogradPlan, Dense, Depthwise)
 
 
-def convolution_choice(conv: Convolution, default: Plan, room: int, adds: bool, exact: bool, late: bool) -> Choice:
+def convolution_choice(
+    conv: Convolution, default: Plan, room: int, adds: bool, exact: bool, late: bool, formulas: Sequence[Plan] = ()
+) -> Choice:
     """What may be decided for a convolution.
 
     Args:
@@ -40,6 +43,7 @@ def convolution_choice(conv: Convolution, default: Plan, room: int, adds: bool, 
         adds: Whether a sum follows in the same kernel.
         exact: Whether byte planes hold the weights.
         late: Whether they do not hold the biases with them.
+        formulas: The formula's plans in other models.
     """
 
     def plans() -> Iterator[Plan]:
@@ -49,7 +53,7 @@ def convolution_choice(conv: Convolution, default: Plan, room: int, adds: bool, 
         yield from _winograds(conv, room)
 
     shape = {**_layer_fields(conv), "adds": adds, "late_bias": late, "exact": exact}
-    return _choice("conv2d", shape, _decisions(default), lambda: map(_decisions, plans()))
+    return _choice("conv2d", shape, [default, *formulas], _decisions, lambda: map(_decisions, plans()))
 
 
 def convolution_plan(decisions: Decisions, late_bias: bool) -> Plan:
@@ -66,8 +70,8 @@ def _has_routine(decisions: Decisions) -> bool:
     return decisions.get("loop") == "routine"
 
 
-def dense_choice(layer: Dense) -> Choice:
-    """What may be decided for a fully connected layer."""
+def dense_choice(layer: Dense, formulas: Sequence[Dense] = ()) -> Choice:
+    """What may be decided for a fully connected layer; `formulas` are the formula's plans in other models."""
     words = layer.inputs // 4
     rounds = [n for n in range(1, _LONGEST_DENSE_ROUND + 1) if words % n == 0]
 
@@ -79,9 +83,12 @@ def dense_choice(layer: Dense) -> Choice:
             for unroll in (n for n in rounds if n in _ROUTINE_ROUNDS):
                 yield {"pairs": 2, "unroll": unroll, "input": "unpacked", "loop": "routine"}
 
-    default = {"pairs": layer.pairs, "unroll": layer.unroll, "input": "unpacked" if layer.unpacked else "packed"}
+    def decisions(layer: Dense) -> Decisions:
+        source = "unpacked" if layer.unpacked else "packed"
+        return {"pairs": layer.pairs, "unroll": layer.unroll, "input": source, **_loop(layer)}
+
     shape = {**fields(layer, "epilogue", "pairs", "unroll", "unpacked", "routine"), **layer.epilogue.kind}
-    return _choice("dense", shape, default, points)
+    return _choice("dense", shape, [layer, *formulas], decisions, points)
 
 
 def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
@@ -91,8 +98,8 @@ def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
     return replace(layer, pairs=d["pairs"], unroll=d["unroll"], unpacked=unpacked, routine=_has_routine(d))
 
 
-def depthwise_choice(layer: Depthwise) -> Choice:
-    """What may be decided for a depthwise convolution, given by the formula's plan."""
+def depthwise_choice(layer: Depthwise, formulas: Sequence[Depthwise] = ()) -> Choice:
+    """What may be decided for a depthwise convolution, given by the formula's plan here and its plans in other models."""
     most = max(_BAND_BYTES, layer.workspace_bytes)
 
     tiles = [n for n in range(2, LARGEST_TILE + 1) if n == layer.out_width or (n % 2 == 0 and n < layer.out_width)]
@@ -105,7 +112,10 @@ def depthwise_choice(layer: Depthwise) -> Choice:
                     yield {"band": rows, "tile": tile, "loop": "routine"}
 
     shape = {**fields(layer, "epilogue", "input_zero_point", "band", "columns", "routine"), **layer.epilogue.kind}
-    return _choice("depthwise", shape, {"band": layer.band, "tile": layer.tile}, points, reduced=True)
+    def decisions(layer: Depthwise) -> Decisions:
+        return {"band": layer.band, "tile": layer.tile, **_loop(layer)}
+
+    return _choice("depthwise", shape, [layer, *formulas], decisions, points)
 
 
 def depthwise_plan(layer: Depthwise, decisions: Decisions) -> Depthwise:
@@ -179,16 +189,25 @@ def _decisions(plan: Plan) -> Decisions:
     }
 
 
-def _loop(plan: Plan) -> Decisions:
+def _loop(plan: Plan | Dense | Depthwise) -> Decisions:
     """Who makes the inner loop: LLVM where nothing is said."""
     return {"loop": "routine"} if plan.routine else {}
 
 
 def _choice(
-    kernel: str, shape: dict[str, Any], default: Decisions, points: Callable[[], Iterable[Decisions]], reduced: bool = False
+    kernel: str,
+    shape: dict[str, Any],
+    formulas: Sequence[_P],
+    decisions: Callable[[_P], Decisions],
+    points: Callable[[], Iterable[Decisions]],
 ) -> Choice:
-    """A choice in which LLVM's options are decided as well; loop strength reduction is done by default as `reduced` says."""
-    return Choice(Workload("dsp", kernel, shape), {**default, **usual(reduced)}, lambda: with_options(iter(points())))
+    """A choice in which LLVM's options are decided as well, given the formula's plans, the default first."""
+    # Loop strength reduction gains where little but loops is left.
+    known = [
+        {**decisions(plan), **usual(isinstance(plan, Depthwise) or (isinstance(plan, Dense) and plan.routine))}
+        for plan in formulas
+    ]
+    return Choice(Workload("dsp", kernel, shape), known[0], lambda: with_options(iter(points())), known[1:])
 
 
 def _layer_fields(conv: Convolution) -> dict[str, Any]:

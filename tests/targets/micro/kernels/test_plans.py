@@ -12,6 +12,7 @@ import pytest
 from tvmcompress.targets.kernels.decisions import by_default
 from tvmcompress.targets.micro.kernels import dense, legalize
 from tvmcompress.targets.micro.kernels.epilogue import Epilogue
+from tvmcompress.targets.micro.kernels.formula import Formula
 from tvmcompress.targets.micro.kernels.helium_conv import HeliumKernel
 from tvmcompress.targets.micro.kernels.helium_conv_shape import HeliumConvolution, HeliumPlan
 from tvmcompress.targets.micro.kernels.helium_depthwise import HeliumDepthwise
@@ -41,7 +42,8 @@ def test_small_inputs_of_dense_layers_are_unpacked_once(inputs: int, unpacked: b
     monkeypatch.setattr(legalize, "epilogue_of", lambda call: Epilogue("double", 0))
     monkeypatch.setattr(legalize, "Kernel", lambda *args: args)
     scale = np.full(3, 1 << 30, np.int32), np.full(3, -4, np.int32)
-    legalize._fully_connected(SimpleNamespace(), np.ones((3, inputs), np.int8), np.zeros(3, np.int32), *scale, by_default)
+    call, values = SimpleNamespace(args=[None, None]), (np.ones((3, inputs), np.int8), np.zeros(3, np.int32), *scale)
+    legalize._fully_connected(call, *values, Formula(), by_default)
     assert [layer.unpacked for layer in layers] == [unpacked]
 
 
