@@ -1,6 +1,6 @@
 """What repairs of a quantized model are worth: accuracy and noise with each and with combinations, and how long they take.
 
-    python benchmarks/quantization_repair.py [ic resnet20 kws vww] [--samples 200] [--schemes int8 int8-tensor int4]
+    python benchmarks/quantization_repair.py [ic resnet20 kws vww] [--samples 200] [--schemes int8 int8-tensor int4 w4a4]
         [--repairs none bias gptq+bias ...] [--output table.md]
 
 Every way calibrates on the same samples, none of which is evaluated, by the least squared error (observer mse), and is
@@ -35,6 +35,11 @@ SCHEMES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         "int4 weights, one scale a channel",
         {"precision": "int4"},
         ("none", "bias", "gptq", "gptq+bias", "adaround", "adaround+bias"),
+    ),
+    "w4a4": (
+        "int4 weights, activations of 4 bits",
+        {"precision": "int4", "activation_bits": 4},
+        ("none", "gptq", "adaround", "brecq", "gptq+brecq"),
     ),
     "int4-32": ("int4 weights, groups of 32 input channels", {"precision": "int4", "group_size": 32}, ("none", "gptq")),
 }

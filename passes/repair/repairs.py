@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,22 @@ class Repair:
             options by name.
         note: What it does, as reports say it: "biases corrected".
         of_float: Whether it changes the float module before its ranges are found, and not the module in QDQ form.
+        resumes: Whether it takes a folder, `checkpoint`, in which it keeps its state and goes on where it was.
     """
 
     make: Callable[..., tvm.transform.Pass]
     note: str
     of_float: bool = False
+    resumes: bool = False
 
 
-REPAIRS: Registry[Repair] = Registry("repair", "tvmcompress.repairs", of=Repair)
+REPAIRS: Registry[Repair] = Registry(
+    "repair",
+    "tvmcompress.repairs",
+    # What needs more than the passes do.
+    lazy={"brecq": "tvmcompress.training.block_rounding:REPAIR"},
+    of=Repair,
+)
 REPAIRS["equalize"] = Repair(
     lambda reference, inputs, on_progress, **options: EqualizeLayers(**options),
     "ranges of channels equalized across layers",
@@ -58,6 +67,7 @@ def make_repair(
     inputs: Sequence[np.ndarray] | None,
     options: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> tvm.transform.Pass:
     """The pass of a repair.
 
@@ -67,12 +77,14 @@ def make_repair(
         inputs: Samples, one array an input, axis 0 the samples.
         options: Of the repair.
         on_progress: Called with steps done, all steps, and what is being done.
+        checkpoint: A folder for the state of those that go on where they were.
 
     Raises:
         UserError: There is none of the name, or it does not take the options.
     """
-    make = REPAIRS[name].make
+    repair = REPAIRS[name]
+    kept = {"checkpoint": checkpoint} if repair.resumes else {}
     try:
-        return make(reference, inputs, on_progress=on_progress, **(options or {}))
+        return repair.make(reference, inputs, on_progress=on_progress, **kept, **(options or {}))
     except TypeError:
         raise UserError(f"the repair '{name}' does not take the options {', '.join(options or ())}") from None

@@ -73,9 +73,10 @@ class QuantizeRecipe(Table):
         symmetric: Whether activations have the zero point 0 (uint8: 128).
         repair: What is repaired from the calibration data: "equalize" (ranges of channels across layers) and "smooth"
             (outliers behind normalizations) before ranges are found; then "bias" (mean errors), "gptq" (rounding with the
-            errors made good) and "adaround" (rounding learned), in the order given. Empty for nothing; None for what has
-            measurably helped: "gptq" where layers have int4 weights, "bias" where a weight has one scale; a search for
-            precisions repairs only what is asked for, in each of its many trials.
+            errors made good), "adaround" (rounding learned) and "brecq" (rounding and steps of activations learned block by
+            block, through PyTorch), in the order given. Empty for nothing; None for what has measurably helped: "gptq" where
+            layers have int4 weights, "bias" where a weight has one scale; a search for precisions repairs only what is asked
+            for, in each of its many trials.
         repair_options: Options of repairs, by name: those of their passes.
         exclude: Patterns of layers that stay in float.
         layers: What is done otherwise, by patterns of layers; the first that fits counts.

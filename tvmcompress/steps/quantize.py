@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from os import PathLike
 from typing import Any
 
 from ..data.dataset import Dataset
@@ -52,7 +53,9 @@ class QuantizeModel(Step[QuantizeRecipe]):
         if state.chosen is not None and stays_float(state.model, state.chosen):
             return state
         options = state.chosen or self.options
-        model, qdq = quantize_model(state.model, state.ranges, options, context.calibration, context.progress)
+        model, qdq = quantize_model(
+            state.model, state.ranges, options, context.calibration, context.progress, context.checkpoint
+        )
         return replace(state, model=model, qdq_model=qdq)
 
 
@@ -84,6 +87,7 @@ def quantize_model(
     options: QuantizeRecipe,
     data: Dataset | None = None,
     progress: ProgressReporter | None = None,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> tuple[Model, Model]:
     """A float model in integers, as targets run it; and in QDQ form.
 
@@ -95,6 +99,7 @@ def quantize_model(
         options: What is wanted.
         data: Calibration samples for repairs, which are left out without them.
         progress: Told what is done.
+        checkpoint: A folder for the state of repairs that go on where they were.
     """
     progress = progress or ProgressReporter()
     weights = {name: layer.weights for name, layer in options.layers.items() if layer.weights is not None}
@@ -115,7 +120,7 @@ def quantize_model(
     calls = [value for _, value in bindings(qdq.module["main"]) if isinstance(value, relax.Call)]
     if not any(call.op.name == "relax.quantize" for call in calls):
         return qdq, qdq
-    qdq = repair_integers(qdq, model, data, options, progress)
+    qdq = repair_integers(qdq, model, data, options, progress, checkpoint)
     with progress.step("lower") as describe:
         lowered = qdq.apply(LowerQDQ(rounding=options.rounding), note=f"integer operators, {options.rounding} rounding")
         describe(f"integer operators, {options.rounding} rounding")

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,12 @@ class Repair(Step[RepairRecipe]):
 
 
 def repair_integers(
-    qdq: Model, reference: Model, data: Dataset | None, options: QuantizeRecipe, progress: ProgressReporter
+    qdq: Model,
+    reference: Model,
+    data: Dataset | None,
+    options: QuantizeRecipe,
+    progress: ProgressReporter,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> Model:
     """A model in QDQ form after the repairs that choose integers anew.
 
@@ -140,6 +146,7 @@ def repair_integers(
         data: Calibration samples; without them nothing is repaired.
         options: What is wanted.
         progress: Told what is done.
+        checkpoint: A folder for the state of repairs that go on where they were.
     """
     names = [name for name in options.repairs if not REPAIRS[name].of_float]
     if data is None or not names:
@@ -149,7 +156,8 @@ def repair_integers(
     for name in names:
         with progress.step(name) as describe:
             given = options.repair_options.get(name)
-            made = make_repair(name, reference.module, inputs, given, progress.counter(name))
+            folder = None if checkpoint is None else Path(checkpoint) / name
+            made = make_repair(name, reference.module, inputs, given, progress.counter(name), folder)
             note = f"{REPAIRS[name].note} on {len(samples)} samples"
             qdq = qdq.apply(made, note=note)
             describe(note)

@@ -130,6 +130,10 @@ class FakeQuantizedModel(TorchModel):
             return value if value.is_floating_point() else self._constant(expr, value)
         return super()._value(var, expr, values, batch)
 
+    def steps_at(self, quantize: relax.Call) -> _Steps:
+        """The step of a quantizer."""
+        return self._steps[_key(self._graph, quantize)]
+
     def _rounded(self, grid: WeightGrid) -> Tensor:
         """What a layer reads of its weights or its bias."""
         latent = self.tensors[grid.parameter.name].permute(grid.order)

@@ -204,8 +204,9 @@ class RecipeOptions:
         _quantization(
             help="Repair from --calib: equalize (channel ranges across layers), smooth (outliers behind "
             "normalizations), bias (mean errors), gptq (rounding, errors "
-            "made good), adaround (rounding, learned; slow), none (repeatable, in order; by default gptq for int4, bias for "
-            "weights per_tensor)" + _installed("repairs"),
+            "made good), adaround (rounding, learned; slow), brecq (rounding and activations' steps, by blocks; "
+            "slow, needs PyTorch), none (repeatable, in order; by default gptq for int4, bias for weights per_tensor)"
+            + _installed("repairs"),
             metavar="NAME",
             field="repair",
         ),

@@ -1,0 +1,161 @@
+"""Rounding by blocks: AdaRound's formulas, blocks that make up the program, never worse, repeatable, resumed, refused."""
+
+# Without PyTorch there is nothing to test here.
+# ruff: noqa: E402
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tvmcompress import Model, UserError, compress, load_data
+from tvmcompress.data.dataset import Dataset
+from tvmcompress.measuring.building import build
+from tvmcompress.passes import LowerQDQ
+from tvmcompress.passes._tvm import relax
+from tvmcompress.passes.graph.view import GraphView
+from tvmcompress.passes.quantization.quantized_layers import quantized_layers
+from tvmcompress.passes.repair.repairs import make_repair
+from tvmcompress.training.block_rounding import RoundBlocks, _Network
+from tvmcompress.training.quantized_blocks import quantized_blocks
+
+FEW = {"precision": "int4", "activation_bits": 4, "repair": []}
+SHORT: dict[str, Any] = {"iterations": 30, "batch": 16}
+
+
+@pytest.fixture(scope="module")
+def calibration(digits: Path, digits_model: Model) -> Dataset:
+    return load_data(digits / "digits_calib.npz", digits_model.inputs, limit=60)
+
+
+@pytest.fixture(scope="module")
+def quantized(digits_model: Model, calibration: Dataset) -> Model:
+    model = compress(digits_model, calibration, quantize=FEW).qdq_model
+    assert model is not None
+    return model
+
+
+@pytest.fixture(scope="module")
+def repaired(quantized: Model, digits_model: Model, calibration: Dataset) -> Model:
+    return quantized.apply(RoundBlocks(digits_model.module, calibration.inputs(), iterations=120), note="rounded")
+
+
+def error(model: Model, original: Model, inputs: list[np.ndarray]) -> float:
+    return float(np.square(model.run(*inputs)[0] - original.run(*inputs)[0]).mean())
+
+
+def same(a: Model, b: Model) -> bool:
+    return all(np.array_equal(a.params[name], value) for name, value in b.params.items())
+
+
+def test_blocks_make_up_the_program(quantized: Model) -> None:
+    graph = GraphView(quantized.module)
+    layers = quantized_layers(quantized.module)[0]
+    blocks = quantized_blocks(graph, layers)
+    assert len(blocks) > 1
+    assert [layer.var for block in blocks for layer in block.layers] == list(layers)
+    known = {*graph.params, *blocks[0].reads}
+    for block in blocks:
+        assert set(block.reads) <= known
+        for var, value in block.program:
+            assert set(relax.analysis.free_vars(value)) <= known
+            known.add(var)
+        assert block.targets
+    assert set(graph.values) <= known
+
+
+def test_soft_rounding_is_adarounds(quantized: Model, digits_model: Model) -> None:
+    """Equations 22 and 23 of the paper: the stretched sigmoid, between the integers around a weight."""
+    network = _Network(quantized, digits_model.params)
+    grid = next(iter(quantized_layers(quantized.module)[0].values())).weight
+    real = np.asarray(digits_model.params[grid.parameter.name], np.float32).transpose(grid.order)
+    v = np.random.default_rng(0).normal(size=real.shape).astype(np.float32) * 3
+    network.soft[grid.source] = torch.from_numpy(v)
+    found = network._rounded(grid).numpy()
+    h = np.clip(1.2 / (1 + np.exp(-v.astype(np.float64))) - 0.1, 0, 1)
+    places = np.clip(real / grid.steps, grid.integers - 0.499, grid.integers + 0.499)
+    floor = np.clip(np.floor(places), grid.lowest, grid.highest)
+    expected = np.clip(floor + h, grid.lowest, grid.highest) * grid.steps
+    # Where a weight is an integer, which one is below it is a matter of rounding.
+    between = np.abs(places - np.rint(places)) > 1e-3
+    assert between.mean() > 0.8
+    np.testing.assert_allclose(found[between], expected[between], atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_it_comes_closer_to_the_float_model(quantized: Model, repaired: Model, digits_model: Model, digits: Path) -> None:
+    inputs = [value[:200] for value in load_data(digits / "digits_test.npz", digits_model.inputs).inputs()]
+    assert error(repaired, digits_model, inputs) < 0.9 * error(quantized, digits_model, inputs)
+    assert {name: value.dtype for name, value in repaired.params.items()} == {n: v.dtype for n, v in quantized.params.items()}
+
+
+def test_targets_compute_it(repaired: Model, calibration: Dataset, tmp_path: Path) -> None:
+    lowered = repaired.apply(LowerQDQ())
+    inputs = calibration.read(0, 8)
+    np.testing.assert_array_equal(build(lowered, "x86", tmp_path).run_float(inputs)[0], lowered.run(*inputs)[0])
+
+
+def test_the_same_seed_gives_the_same_integers_and_a_stopped_run_goes_on(
+    quantized: Model, digits_model: Model, calibration: Dataset, tmp_path: Path
+) -> None:
+    def made(stop: int | None = None, **options: Any) -> RoundBlocks:
+        def tell(done: int, total: int, name: str) -> None:
+            if done == stop:
+                raise KeyboardInterrupt
+
+        return RoundBlocks(digits_model.module, calibration.inputs(), **SHORT, on_progress=tell, **options)
+
+    whole = quantized.apply(made(), note="rounded")
+    with pytest.raises(KeyboardInterrupt):
+        made(stop=40, checkpoint=tmp_path).transform_module(quantized.module, None)
+    told: list[int] = []
+    rest = RoundBlocks(
+        digits_model.module, calibration.inputs(), **SHORT, checkpoint=tmp_path, on_progress=lambda done, *_: told.append(done)
+    )
+    resumed = quantized.apply(rest, note="rounded")
+    assert told[0] == 31  # the first block is done
+    assert same(resumed, whole)
+    assert not same(whole, quantized.apply(made(seed=1), note="rounded"))
+
+
+def test_a_block_that_is_no_better_keeps_its_rounding(quantized: Model, digits_model: Model, calibration: Dataset) -> None:
+    wild = RoundBlocks(digits_model.module, calibration.inputs(), iterations=2, batch=2, learning_rate=1e3, step_rate=0.9)
+    assert same(quantized.apply(wild, note="rounded"), quantized)
+
+
+def test_errors_may_count_by_squared_gradients(quantized: Model, digits_model: Model, calibration: Dataset) -> None:
+    weighted = quantized.apply(RoundBlocks(digits_model.module, calibration.inputs(), **SHORT, fisher=True), note="rounded")
+    inputs = calibration.inputs()
+    assert not same(weighted, quantized)
+    assert error(weighted, digits_model, inputs) < 2 * error(quantized, digits_model, inputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"drop": 1.0}, "drop is a probability below 1"),
+        ({"iterations": 0}, "needs iterations"),
+        ({"learning_rate": -1.0}, "needs iterations"),
+        ({"colour": 1}, "does not take the options colour"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    digits_model: Model, calibration: Dataset, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        make_repair("brecq", digits_model.module, calibration.inputs(), options)
+
+
+def test_one_sample_is_too_few(quantized: Model, digits_model: Model, calibration: Dataset) -> None:
+    with pytest.raises(UserError, match="two samples at least"):
+        RoundBlocks(digits_model.module, calibration.read(0, 1)).transform_module(quantized.module, None)
+
+
+def test_as_a_repair_of_a_recipe(digits_model: Model, calibration: Dataset, tmp_path: Path) -> None:
+    options = {**FEW, "repair": ["brecq"], "repair_options": {"brecq": {"iterations": 10}}}
+    result = compress(digits_model, calibration, quantize=options, checkpoint=tmp_path)
+    assert any("learned block by block" in note for note in result.model.provenance)
+    assert (tmp_path / "brecq").is_dir()
