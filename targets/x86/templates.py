@@ -30,7 +30,7 @@ from typing import Any
 from tvm.s_tir import Schedule
 
 from ..kernels.decisions import Decisions
-from .kernels.intrinsics import HIGH_ANNOTATION, HIGH_LANES
+from .kernels.intrinsics import HIGH_ANNOTATION
 from .layer import VECTOR, Blocks, Layer, NotScheduledError, extent_of, extents, find_layer, is_high, is_reduction, stays
 
 _PARALLEL_WORK = 1_000_000
@@ -149,12 +149,22 @@ def _tile_tail(
         if not is_high(schedule, stage):
             unroll_and_vectorize(schedule, loops)
             continue
-        *around, last = loops
-        outside, lane = schedule.split(last, [None, HIGH_LANES])
-        for loop in (*around, outside):
-            schedule.unroll(loop)
-        halves.append((lane, str(schedule.get(stage).annotations[HIGH_ANNOTATION])))
+        halves.append(split_high(schedule, stage, loops))
     return outer, halves
+
+
+def split_high(schedule: Schedule, stage: Any, loops: Sequence[Any]) -> tuple[Any, str]:
+    """Unroll the loops of a block `is_high` but for one register.
+
+    Returns:
+        The loop that an intrinsic takes the place of, with its name.
+    """
+    intrinsic = str(schedule.get(stage).annotations[HIGH_ANNOTATION])
+    *around, last = loops
+    outside, lane = schedule.split(last, [None, int(intrinsic.rpartition(".")[2])])
+    for loop in (*around, outside):
+        schedule.unroll(loop)
+    return lane, intrinsic
 
 
 def _tile_sum(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Blocks, outer: list[Any], bands: bool) -> None:

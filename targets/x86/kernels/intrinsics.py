@@ -49,7 +49,7 @@ HIGH_ANNOTATION = "x86.high"
 64-bit numbers would take the lanes apart and put them together again; in the intrinsics even and odd ones are multiplied where
 they are, as LLVM does by itself with 256 bits."""
 
-HIGH_LANES = 16
+HIGH_LANES = (8, 16)
 """Lanes of these intrinsics."""
 
 OPAQUE = 8

@@ -183,11 +183,11 @@ def _requantization(
     """
     bias, multiplier, shift = operands.bias, operands.multiplier, operands.shift
     forms = short_forms(weight, bias, shift, attrs)
-    if dot.lanes == HIGH_LANES:
+    if dot.lanes in HIGH_LANES:
         # Channels that only fill up a register have the least numbers that are allowed.
         more = (0, len(folded) - len(bias))
         m, right = np.pad(multiplier, more, constant_values=1 << 30), np.pad(shift, more, constant_values=-1)
-        wide = wide_operands(np.pad(weight, (more, (0, 0))), np.pad(bias, more), folded, m, right, attrs)
+        wide = wide_operands(np.pad(weight, (more, (0, 0))), np.pad(bias, more), folded, m, right, attrs, dot.lanes)
         if wide is not None:
             arrays = {"rounding": wide.rounding, "multiplier": wide.multiplier, "shift": wide.shift}
             return arrays, {**forms, "wide": wide.form}

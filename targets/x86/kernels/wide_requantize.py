@@ -1,4 +1,4 @@
-"""Requantization in registers of 512 bits: the same numbers as `passes.integer.requantize` from one 64-bit sum.
+"""Requantization in registers of 256 or 512 bits: the same numbers as `passes.integer.requantize` from one 64-bit sum.
 
 All that is added on the way from a sum to its result is added at once, to the product of 64 bits whose upper half is
 then shifted. With the multiplier m, a shift to the right s of at least 1 and the zero point z,
@@ -34,10 +34,10 @@ from .intrinsics import HIGH_ANNOTATION, HIGH_LANES
 NONE, LINEAR, SIGNED = 0, 1, 2
 """The forms, as operators have them for an attribute; NONE: that of `requantize`."""
 
-UPPER = {LINEAR: "x86.upper.16", SIGNED: "x86.upper_signed.16"}
-"""int32[16] = (int32[16] * int32[16] + int64[16]) >> 32 and the same with the first operand added, by form."""
-
-_HALF = HIGH_LANES // 2
+UPPER = {
+    (form, lanes): f"x86.{name}.{lanes}" for form, name in ((LINEAR, "upper"), (SIGNED, "upper_signed")) for lanes in HIGH_LANES
+}
+"""int32[n] = (int32[n] * int32[n] + int64[n]) >> 32 and the same with the first operand added, by form and lanes."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class WideOperands:
 
     Attributes:
         form: LINEAR or SIGNED.
-        rounding: int64 (O / 16, 2, 8), even lanes first.
+        rounding: int64 (O / lanes, 2, lanes / 2), even lanes first.
         multiplier: int32 (O,).
         shift: int32 (1, O); under SIGNED (2, O), the second row the least sum whose biased one is not negative.
     """
@@ -58,7 +58,13 @@ class WideOperands:
 
 
 def wide_operands(
-    weight: np.ndarray, bias: np.ndarray, folded: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, attrs: Any
+    weight: np.ndarray,
+    bias: np.ndarray,
+    folded: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+    attrs: Any,
+    lanes: int,
 ) -> WideOperands | None:
     """The operands of a layer; None where a number might not fit.
 
@@ -69,9 +75,10 @@ def wide_operands(
         multiplier: int32 (O,).
         shift: int32 (O,), negative to the right.
         attrs: Of the operator, with `rounding`, `qmin` and `output_zero_point`.
+        lanes: Of a register.
     """
     single, zero = str(attrs.rounding) == "single", int(attrs.output_zero_point)
-    if len(bias) % HIGH_LANES or int(shift.max()) >= 0:
+    if len(bias) % lanes or int(shift.max()) >= 0:
         return None
     linear = single or int(attrs.qmin) >= zero
     m, right = multiplier.astype(np.int64), -shift.astype(np.int64)
@@ -85,13 +92,13 @@ def wide_operands(
     half = one << (right + 30)
     r = folded.astype(np.int64) * m + half + (np.int64(zero) << (right + 31)) + (0 if single else one << 30)
     if linear:
-        return WideOperands(LINEAR, _by_lanes(r), multiplier, (right - 1).astype(np.int32)[None])
+        return WideOperands(LINEAR, _by_lanes(r, lanes), multiplier, (right - 1).astype(np.int32)[None])
     rows = np.stack([right, -folded.astype(np.int64)]).astype(np.int32)
-    return WideOperands(SIGNED, _by_lanes(2 * r), (2 * m - (one << 32)).astype(np.int32), rows)
+    return WideOperands(SIGNED, _by_lanes(2 * r, lanes), (2 * m - (one << 32)).astype(np.int32), rows)
 
 
-def _by_lanes(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values.reshape(-1, _HALF, 2).transpose(0, 2, 1))
+def _by_lanes(values: np.ndarray, lanes: int) -> np.ndarray:
+    return np.ascontiguousarray(values.reshape(-1, lanes // 2, 2).transpose(0, 2, 1))
 
 
 def wide_requantized(acc: Any, rounding: Any, multiplier: Any, shift: Any, attrs: Any) -> Any:
@@ -104,16 +111,16 @@ def wide_requantized(acc: Any, rounding: Any, multiplier: Any, shift: Any, attrs
         shift: As there.
         attrs: With `wide`, the form, and the limits.
     """
-    form = int(attrs.wide)
+    form, lanes = int(attrs.wide), 2 * int(rounding.shape[2])
 
     def upper(*i: Any) -> Any:
         k = i[-1]
         product = acc(*i).astype("int64") * multiplier[k].astype("int64")
-        added = product + rounding[k // HIGH_LANES, k % 2, k % HIGH_LANES // 2]
+        added = product + rounding[k // lanes, k % 2, k % lanes // 2]
         value = tirx.shift_right(added, tirx.const(32, "int64")).astype("int32")
         return value + acc(*i) if form == SIGNED else value
 
-    high = te.compute(acc.shape, upper, name="high", attrs={HIGH_ANNOTATION: UPPER[form]})
+    high = te.compute(acc.shape, upper, name="high", attrs={HIGH_ANNOTATION: UPPER[form, lanes]})
     least, most = (tirx.const(int(limit), "int32") for limit in (attrs.qmin, attrs.qmax))
 
     def element(*i: Any) -> Any:
@@ -125,12 +132,13 @@ def wide_requantized(acc: Any, rounding: Any, multiplier: Any, shift: Any, attrs
     return te.compute(acc.shape, element, name="requantized")
 
 
-def _register(form: int) -> None:
-    pair, vector = f"int64x{_HALF}", f"int32x{HIGH_LANES}"
-    upper_halves = [place + lane for lane in range(1, HIGH_LANES, 2) for place in (0, HIGH_LANES)]
+def _register(form: int, lanes: int) -> None:
+    half = lanes // 2
+    pair, vector = f"int64x{half}", f"int32x{lanes}"
+    upper_halves = [place + lane for lane in range(1, lanes, 2) for place in (0, lanes)]
 
     def every(value: int) -> Any:
-        return T.broadcast(T.int64(value), _HALF)
+        return T.broadcast(T.int64(value), half)
 
     def even(value: Any) -> Any:
         return T.shift_right(T.shift_left(value, every(32)), every(32))
@@ -140,24 +148,24 @@ def _register(form: int) -> None:
 
     def added(a: Any, b: Any, even_rounding: Any, odd_rounding: Any) -> Any:
         sums = (even(a) * even(b) + even_rounding, odd(a) * odd(b) + odd_rounding)
-        return T.Shuffle([T.reinterpret(half, dtype=vector) for half in sums], upper_halves)
+        return T.Shuffle([T.reinterpret(part, dtype=vector) for part in sums], upper_halves)
 
     def with_first(value: Any, first: Any) -> Any:
         return value + first if form == SIGNED else value
 
     @T.prim_func(s_tir=True)
     def definition(
-        A: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        B: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        R: T.Buffer((2, _HALF), "int64", offset_factor=1),
-        C: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
+        A: T.Buffer((lanes,), "int32", offset_factor=1),
+        B: T.Buffer((lanes,), "int32", offset_factor=1),
+        R: T.Buffer((2, half), "int64", offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
     ) -> None:
         with T.sblock("root"):
-            T.reads(A[0:HIGH_LANES], B[0:HIGH_LANES], R[0:2, 0:_HALF])
-            T.writes(C[0:HIGH_LANES])
-            for i in T.serial(0, HIGH_LANES):
+            T.reads(A[0:lanes], B[0:lanes], R[0:2, 0:half])
+            T.writes(C[0:lanes])
+            for i in T.serial(0, lanes):
                 with T.sblock("high"):
-                    vi = T.axis.spatial(HIGH_LANES, i)
+                    vi = T.axis.spatial(lanes, i)
                     C[vi] = with_first(
                         T.cast(
                             T.shift_right(T.cast(A[vi], "int64") * T.cast(B[vi], "int64") + R[vi % 2, vi // 2], T.int64(32)),
@@ -168,15 +176,15 @@ def _register(form: int) -> None:
 
     @T.prim_func(s_tir=True)
     def instructions(
-        A: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        B: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
-        R: T.Buffer((2, _HALF), "int64", offset_factor=1),
-        C: T.Buffer((HIGH_LANES,), "int32", offset_factor=1),
+        A: T.Buffer((lanes,), "int32", offset_factor=1),
+        B: T.Buffer((lanes,), "int32", offset_factor=1),
+        R: T.Buffer((2, half), "int64", offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
     ) -> None:
         with T.sblock("root"):
-            T.reads(A[0:HIGH_LANES], B[0:HIGH_LANES], R[0:2, 0:_HALF])
-            T.writes(C[0:HIGH_LANES])
-            C[T.ramp(T.int32(0), 1, HIGH_LANES)] = with_first(
+            T.reads(A[0:lanes], B[0:lanes], R[0:2, 0:half])
+            T.writes(C[0:lanes])
+            C[T.ramp(T.int32(0), 1, lanes)] = with_first(
                 added(
                     T.reinterpret(A.vload([0], vector), dtype=pair),
                     T.reinterpret(B.vload([0], vector), dtype=pair),
@@ -186,9 +194,9 @@ def _register(form: int) -> None:
                 A.vload([0], vector),
             )
 
-    TensorIntrin.register(UPPER[form], definition, instructions)
+    TensorIntrin.register(UPPER[form, lanes], definition, instructions)
 
 
 # In a thread of its own for the reason that `intrinsics` gives.
 with ThreadPoolExecutor(1) as _executor:
-    list(_executor.map(_register, UPPER))
+    list(_executor.map(lambda key: _register(*key), UPPER))

@@ -1,4 +1,4 @@
-"""Requantization in registers of 512 bits: its operands against the definition, its intrinsics, and where it is used."""
+"""Requantization from one 64-bit sum: its operands against the definition, its intrinsics, and where it is used."""
 
 # mypy: ignore-errors
 
@@ -20,6 +20,8 @@ from tvmcompress.targets.x86.host import cpu_features, resolve_cpu, tvm_target
 from tvmcompress.targets.x86.kernels.intrinsics import HIGH_LANES
 from tvmcompress.targets.x86.kernels.wide_requantize import LINEAR, SIGNED, UPPER, wide_operands
 from tvmcompress.targets.x86.lower import lower, prim_funcs
+
+_CHANNELS = 16
 
 
 def attributes(zero, low, high, rounding):
@@ -46,35 +48,37 @@ def results(operands, acc):
     rounding=st.sampled_from(["double", "single"]),
     right=st.integers(1, 18),
     offset=st.sampled_from([0, 128]),
+    lanes=st.sampled_from(HIGH_LANES),
 )
-def test_operands_stand_for_the_definition(seed, zero, low, rounding, right, offset) -> None:
+def test_operands_stand_for_the_definition(seed, zero, low, rounding, right, offset, lanes) -> None:
     random = np.random.default_rng(seed)
-    weight = random.integers(-128, 128, (HIGH_LANES, 40)).astype("int8")
-    bias = random.integers(-(2**20), 2**20, HIGH_LANES).astype("int32")
-    multiplier = random.integers(2**30, 2**31, HIGH_LANES).astype("int32")
+    weight = random.integers(-128, 128, (_CHANNELS, 40)).astype("int8")
+    bias = random.integers(-(2**20), 2**20, _CHANNELS).astype("int32")
+    multiplier = random.integers(2**30, 2**31, _CHANNELS).astype("int32")
     multiplier[:2] = [2**30, 2**31 - 1]
-    shift = np.full(HIGH_LANES, -right, "int32")
+    shift = np.full(_CHANNELS, -right, "int32")
     folded = (bias - offset * weight.astype("int64").sum(1)).astype("int32")
     attrs = attributes(zero, {"least": -128, "zero": zero, "above": min(zero + 3, 127)}[low], 127, rounding)
-    operands = wide_operands(weight, bias, folded, multiplier, shift, attrs)
+    operands = wide_operands(weight, bias, folded, multiplier, shift, attrs, lanes)
+    assert operands.rounding.shape == (_CHANNELS // lanes, 2, lanes // 2)
     assert operands.form == (LINEAR if rounding == "single" or attrs.qmin >= zero else SIGNED)
     # Around every step of the result, where a tie or a rounding shows, and anywhere.
     steps = (np.arange(-257, 258)[:, None] + 0.5) * 2.0 ** (31 + right) / multiplier
     near = [np.rint(steps).astype("int64") + by for by in range(-3, 4)]
     largest = 255 * np.abs(weight.astype("int64")).sum(1)
-    x = np.concatenate([*near, random.integers(-largest, largest + 1, (300, HIGH_LANES)), [np.zeros(HIGH_LANES, "int64")]])
+    x = np.concatenate([*near, random.integers(-largest, largest + 1, (300, _CHANNELS)), [np.zeros(_CHANNELS, "int64")]])
     x = np.clip(x, bias - largest, bias + largest)
     expected = requantize(x, multiplier, shift, zero, attrs.qmin, attrs.qmax, rounding)
     np.testing.assert_array_equal(np.clip(results(operands, x - folded), attrs.qmin, attrs.qmax), expected)
 
 
 def test_layers_that_keep_their_form() -> None:
-    weight, bias = np.ones((HIGH_LANES, 4), "int8"), np.zeros(HIGH_LANES, "int32")
-    multiplier, shift = np.full(HIGH_LANES, 2**30, "int32"), np.full(HIGH_LANES, -5, "int32")
+    weight, bias = np.ones((_CHANNELS, 4), "int8"), np.zeros(_CHANNELS, "int32")
+    multiplier, shift = np.full(_CHANNELS, 2**30, "int32"), np.full(_CHANNELS, -5, "int32")
     behind_relu, signed = attributes(-128, -128, 127, "double"), attributes(3, -128, 127, "double")
 
-    def form(bias=bias, multiplier=multiplier, shift=shift, attrs=signed):
-        operands = wide_operands(weight[: len(bias)], bias, bias, multiplier, shift, attrs)
+    def form(bias=bias, multiplier=multiplier, shift=shift, attrs=signed, lanes=16):
+        operands = wide_operands(weight[: len(bias)], bias, bias, multiplier, shift, attrs, lanes)
         return None if operands is None else operands.form
 
     assert (form(), form(attrs=behind_relu)) == (SIGNED, LINEAR)
@@ -83,16 +87,18 @@ def test_layers_that_keep_their_form() -> None:
     assert form(shift=np.append(shift[1:], 0).astype("int32")) is None
     no_factor = np.append(multiplier[1:], 0).astype("int32")
     assert (form(multiplier=no_factor), form(multiplier=no_factor, attrs=behind_relu)) == (None, LINEAR)
-    assert form(bias=bias[:8], multiplier=multiplier[:8], shift=shift[:8]) is None
+    eight = {"bias": bias[:8], "multiplier": multiplier[:8], "shift": shift[:8]}
+    assert (form(**eight), form(**eight, lanes=8)) == (None, SIGNED)
 
 
 @pytest.mark.parametrize("cpu", [CPUS[0], CPUS[2]])
 @pytest.mark.parametrize("form", [LINEAR, SIGNED])
-def test_upper_halves_of_all_signs_and_sizes(cpu, form) -> None:
+@pytest.mark.parametrize("lanes", HIGH_LANES)
+def test_upper_halves_of_all_signs_and_sizes(cpu, form, lanes) -> None:
     extremes = np.array([-(2**30), 2**30 - 1, -1, 0, 1, 2**29, -(2**29), 2**16 + 1], "int32")
     values = np.concatenate([extremes, np.random.default_rng(0).integers(-(2**30), 2**30, 120).astype("int32")])
-    first, second = (np.ascontiguousarray(grid).reshape(-1, HIGH_LANES) for grid in np.meshgrid(values, values))
-    rounding = np.random.default_rng(1).integers(-(2**60), 2**60, (2, HIGH_LANES // 2))
+    first, second = (np.ascontiguousarray(grid).reshape(-1, lanes) for grid in np.meshgrid(values, values))
+    rounding = np.random.default_rng(1).integers(-(2**60), 2**60, (2, lanes // 2))
     a, b = (te.placeholder(first.shape, "int32", name=name) for name in "ab")
     r = te.placeholder(rounding.shape, "int64", name="r")
 
@@ -103,7 +109,7 @@ def test_upper_halves_of_all_signs_and_sizes(cpu, form) -> None:
 
     high = te.compute(first.shape, element, name="high")
     schedule = Schedule(tvm.IRModule({"main": te.create_prim_func([a, b, r, high]).with_attr("global_symbol", "main")}))
-    schedule.tensorize(schedule.get_loops(schedule.get_sblock("high"))[-1], UPPER[form])
+    schedule.tensorize(schedule.get_loops(schedule.get_sblock("high"))[-1], UPPER[form, lanes])
     library = tvm.tirx.build(schedule.mod, target=tvm_target(cpu, 1))
     tensors = [tvm.runtime.tensor(x) for x in (first, second, rounding, np.zeros_like(first))]
     library["main"](*tensors)
@@ -112,12 +118,12 @@ def test_upper_halves_of_all_signs_and_sizes(cpu, form) -> None:
 
 
 @pytest.mark.parametrize("cpu", CPUS[:4])
-@pytest.mark.parametrize(("channels", "width", "whole"), [(32, 6, True), (50, 6, True), (32, 17, True), (40, 6, False)])
-def test_kernels_of_whole_registers_take_it(cpu, channels, width, whole) -> None:
+@pytest.mark.parametrize(("channels", "width"), [(32, 6), (50, 6), (32, 17), (40, 6)])
+def test_kernels_of_whole_registers_take_it(cpu, channels, width) -> None:
     layer = Layer((1, 5, width, 16), 1)
     operands, max_shift = layer.operands((channels, 1, 1, 16), channels, 16, "double")
     call = ops.qconv2d(layer.x, *operands, input_zero_point=-3, output_zero_point=-7, max_shift=max_shift)
     features = cpu_features(resolve_cpu(cpu))
     functions = prim_funcs(lower(layer.finish(call), features)).values()
     wide = any(str(param.ty.dtype) == "int64" for func in functions for param in func.params)
-    assert wide == (whole and "avx512bw" in features)
+    assert wide == ("avx2" in features)
