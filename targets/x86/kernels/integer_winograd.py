@@ -5,13 +5,15 @@ definition takes 36; F(4x4, 3x3) sixteen from 6x6 by 36 instead of 144, on the p
 fractions: those of the weights and of the way back are multiplied by numbers that make sums four times, or 576 times, those
 of the definition. Inputs without their zero point reach 255, both ways along an axis 4 * 255 or 100 * 255, and weights 9 * 128
 or 49 * 128: all fit 16 bits, of which vpmaddwd takes as many at a time as of 8-bit numbers without vpdpbusd, since it widens
-those. So it is used where the machine has AVX2 alone.
+those. vpdpbusd takes twice as many bytes as vpdpwssd takes 16-bit numbers, so that beside it only the larger tile pays, where
+there are channels enough to make up for the transforms.
 
 Products summed over channels fit int32. The way back of F(4x4, 3x3) is computed modulo 2**32: 576 * y times the inverse of 9
-is 64 * y, which fits and is shifted.
+is 64 * y, which fits and is shifted. TVM promises LLVM that no addition of int32 overflows; nothing here compares such a number or
+widens it before it is shifted, so that there is nothing that the promise would let LLVM do, and tests go to the extremes.
 
 The operator `tvmcompress.x86_qwinograd` computes what `qconv2d` computes, from weights (4, 4, O / 8, C / 2, 8, 2) or
-(6, 6, ...).
+(6, 6, ...), or with sixteen in the place of eight.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ....passes.graph.module_params import static_shape
 from ....passes.integer.conv import output_sizes
 from ....passes.integer.registry import register_operator, tensor_type
 from .convolution import packed_call
-from .intrinsics import DOT_ANNOTATION, MADD8
+from .intrinsics import DOT_ANNOTATION, DOTS, MADD8, MADD16, WORDS8, WORDS16, Dot
 from .requantize import requantized
 from .winograd import KERNEL, WINOGRAD_ANNOTATION, Filtering, filtered
 
@@ -53,8 +55,10 @@ LARGE_INTEGERS = Filtering(
 )
 """F(4x4, 3x3)."""
 
-DOT = MADD8
-"""The product."""
+PRODUCTS = (MADD8, MADD16, WORDS8, WORDS16)
+"""That it can be computed with."""
+_TWICE = (WORDS8, WORDS16)
+"""Those beside which the definition takes twice as many products at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,41 +79,50 @@ class _Scale:
 _FILTERINGS = {6: LARGE_INTEGERS, 4: INTEGERS}
 """By places, the best first."""
 _SCALES = {6: _Scale(6, pow(9, -1, 1 << 32), 2.4), 4: _Scale(2, 1, 1.6)}
+_TO_PLACES, _BACK = 125, 500
+"""Instructions of both transforms that a lane of a tile takes at F(4x4, 3x3), requantization included, a half of them where two
+numbers share a lane."""
 _LARGEST_PIXEL = 255
 _LEAST_CHANNELS = 16
 _MOST_BYTES = 4 << 20
 
 
-def transform_integers(weight: np.ndarray, filtering: Filtering) -> np.ndarray:
-    """int8 (O, 3, 3, C) as int16 (places, places, O / 8, C / 2, 8, 2)."""
+def transform_integers(weight: np.ndarray, filtering: Filtering, dot: Dot) -> np.ndarray:
+    """int8 (O, 3, 3, C) as int16 (places, places, O / lanes, C / 2, lanes, 2)."""
     o, _, _, c = weight.shape
     there = filtering.weights
     transformed = np.einsum("xi,yj,oijc->xyoc", there, there, weight.astype(np.int64), optimize=True)
-    blocks = transformed.reshape(*transformed.shape[:2], o // DOT.lanes, DOT.lanes, c // DOT.group, DOT.group)
+    blocks = transformed.reshape(*transformed.shape[:2], o // dot.lanes, dot.lanes, c // dot.group, dot.group)
     return np.ascontiguousarray(blocks.transpose(0, 1, 2, 4, 3, 5).astype(np.int16))
 
 
-def filtering_of(weight: np.ndarray, result: Sequence[int]) -> Filtering | None:
+def filtering_of(weight: np.ndarray, result: Sequence[int], dot: Dot) -> Filtering | None:
     """The filtering that takes least time, None where that is the definition.
 
     Args:
         weight: int8 (O, KH, KW, C) of a convolution of stride 1 without groups.
         result: (N, H, W, O).
+        dot: The product, one of `PRODUCTS`.
     """
     o, kh, kw, c = weight.shape
-    if (kh, kw) != (KERNEL, KERNEL) or min(c, o) < _LEAST_CHANNELS or c % 8 or o % DOT.lanes:
+    if (kh, kw) != (KERNEL, KERNEL) or min(c, o) < _LEAST_CHANNELS or c % 8 or o % dot.lanes:
         return None
     for places, filtering in _FILTERINGS.items():
-        pays = filtering.gain(*result[1:3]) >= _SCALES[places].gain and 2 * places**2 * c * o <= _MOST_BYTES
-        if pays and _sums_fit(weight, filtering):
+        gain = filtering.gain(*result[1:3])
+        if dot in _TWICE:
+            # What products by the definition take more than these, against the transforms, which all other channels share.
+            pays = places**2 * (gain / 4 - 1 / 2) > _TO_PLACES / o + _BACK / c
+        else:
+            pays = gain >= _SCALES[places].gain
+        if pays and 2 * places**2 * c * o <= _MOST_BYTES and _sums_fit(weight, filtering, dot):
             return filtering
     return None
 
 
-def _sums_fit(weight: np.ndarray, filtering: Filtering) -> bool:
+def _sums_fit(weight: np.ndarray, filtering: Filtering, dot: Dot) -> bool:
     """Whether the products of all channels, summed, fit int32, and so does what is shifted in the end."""
     scale = _SCALES[filtering.places]
-    transformed = np.abs(transform_integers(weight, filtering).astype(np.int64)).sum((3, 5))
+    transformed = np.abs(transform_integers(weight, filtering, dot).astype(np.int64)).sum((3, 5))
     along, back = np.abs(filtering.inputs).sum(1), np.abs(filtering.back)
     sums = transformed * np.outer(along, along)[..., None, None] * _LARGEST_PIXEL
     if scale.inverse == 1:  # not modulo 2**32
@@ -118,15 +131,16 @@ def _sums_fit(weight: np.ndarray, filtering: Filtering) -> bool:
     return max(int(sums.max()), int(shifted)) < 2**31
 
 
-def x86_qwinograd(operands: list[relax.Expr], attrs: Any, forms: dict[str, bool]) -> relax.Call:
+def x86_qwinograd(operands: list[relax.Expr], attrs: Any, forms: dict[str, bool], dot: Dot) -> relax.Call:
     """The operator.
 
     Args:
         operands: The input, int8 (N, H, W, C); weights by `transform_integers`; bias, multiplier and shift, int32 (O,).
         attrs: Of the `qconv2d` that it stands for.
         forms: `short_forms`.
+        dot: The product.
     """
-    return packed_call(_WINOGRAD, operands, attrs, kernel=(KERNEL, KERNEL), forms=forms, dot=DOT)
+    return packed_call(_WINOGRAD, operands, attrs, kernel=(KERNEL, KERNEL), forms=forms, dot=dot)
 
 
 def _infer(call: relax.Call) -> relax.TensorType:
@@ -140,7 +154,7 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
     places, _, _, pairs, lanes, group = static_shape(call.args[1])
     filtering, scale = _FILTERINGS[places], _SCALES[places]
     zero = tirx.const(int(attrs.input_zero_point), "int16")
-    annotations = {WINOGRAD_ANNOTATION: 1, DOT_ANNOTATION: DOT.broadcast}
+    annotations = {WINOGRAD_ANNOTATION: 1, DOT_ANNOTATION: DOTS[int(attrs.dot)].broadcast}
 
     def products(tiles: Any) -> Any:
         part, item = te.reduce_axis((0, pairs), "part"), te.reduce_axis((0, group), "item")

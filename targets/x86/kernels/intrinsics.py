@@ -8,10 +8,12 @@
 | `x86.vpmaddwd.16x2` | the same, 512 bits | AVX-512BW | int32[16] += sum over 2 of int16 * int16 |
 | `x86.vpdpbusd.8x4` | vpdpbusd | AVX-512VNNI and VL, or AVX-VNNI | int32[8] += sum over 4 of uint8 * int8 |
 | `x86.vpdpbusd.16x4` | the same, 512 bits | AVX-512VNNI | int32[16] += sum over 4 of uint8 * int8 |
+| `x86.vpdpwssd.8x2` | vpdpwssd | as vpdpbusd | int32[8] += sum over 2 of int16 * int16 |
+| `x86.vpdpwssd.16x2` | the same, 512 bits | AVX-512VNNI | int32[16] += sum over 2 of int16 * int16 |
 | `x86.vpmaddubsw.8x4` | vpmaddubsw, vpmaddwd, vpaddd | AVX2, small weights | int32[8] += sum over 4 of uint8 * int8 |
 | `x86.vpmaddubsw.16x4` | the same, 512 bits | AVX-512BW, small weights | int32[16] += sum over 4 of uint8 * int8 |
 
-All of them are exact: two products of 8-bit numbers widened to int16 fit into int32, and vpdpbusd does not saturate.
+All of them are exact: two products of 8-bit numbers widened to int16 fit into int32, and vpdpbusd and vpdpwssd do not saturate.
 vpmaddubsw, the 8-bit product of plain AVX2, saturates at int16; it is used where no two weights that it adds up can
 reach that (`fits_int16`), as weights of seven bits cannot.
 
@@ -98,9 +100,11 @@ MADD8 = Dot("vpmaddwd", 8, 2, "int16", "int16")
 MADD16 = Dot("vpmaddwd", 16, 2, "int16", "int16")
 VNNI8 = Dot("vpdpbusd", 8, 4, "uint8", "int8")
 VNNI16 = Dot("vpdpbusd", 16, 4, "uint8", "int8")
+WORDS8 = Dot("vpdpwssd", 8, 2, "int16", "int16")
+WORDS16 = Dot("vpdpwssd", 16, 2, "int16", "int16")
 MADDUBS8 = Dot("vpmaddubsw", 8, 4, "uint8", "int8")
 MADDUBS16 = Dot("vpmaddubsw", 16, 4, "uint8", "int8")
-DOTS = (MADD4, MADDUBS4, MADD8, MADD16, VNNI8, VNNI16, MADDUBS8, MADDUBS16)
+DOTS = (MADD4, MADDUBS4, MADD8, MADD16, VNNI8, VNNI16, MADDUBS8, MADDUBS16, WORDS8, WORDS16)
 
 
 def best_dot(features: frozenset[str], channels: int) -> Dot:
@@ -122,6 +126,12 @@ def bytewise(dot: Dot, features: frozenset[str]) -> Dot | None:
     return {MADD4: MADDUBS4, MADD8: MADDUBS8, MADD16: MADDUBS16}.get(dot)
 
 
+def of_words(features: frozenset[str], channels: int) -> Dot:
+    """The widest product of 16-bit numbers, as `best_dot` says for those of bytes."""
+    dot = best_dot(features, channels)
+    return {VNNI8: WORDS8, VNNI16: WORDS16}.get(dot, dot)
+
+
 def fits_int16(packed: np.ndarray) -> bool:
     """Whether vpmaddubsw is exact with these weights: int8, the last axis a group of four, added up in twos."""
     pairs = packed.reshape(-1, 2).astype(np.int64) * 255
@@ -136,9 +146,8 @@ def _lookup(name: str) -> object:
 def _accumulate(dot: Dot, acc: object, activation: object, weight: object) -> object:
     """acc + the dot products, one expression: in TVM 0.27 an assignment inside an intrinsic allocates memory."""
     result = f"int32x{dot.lanes}"
-    if dot.instruction == "vpdpbusd":
-        bits = 32 * dot.lanes
-        name = f"llvm.x86.avx512.vpdpbusd.{bits}"
+    if dot.instruction.startswith("vpdp"):
+        name = f"llvm.x86.avx512.{dot.instruction}.{32 * dot.lanes}"
         return T.call_llvm_pure_intrin(_lookup(name), acc, activation, weight, dtype=result)
     of_bytes, of_halves = _MULTIPLY_ADD[dot.lanes]
     if dot.instruction.endswith("pmaddubsw"):

@@ -19,8 +19,8 @@ from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
 from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
-from .integer_winograd import filtering_of, transform_integers, x86_qwinograd
-from .intrinsics import HIGH_LANES, MADD8, Dot, best_dot, bytewise, fits_int16
+from .integer_winograd import PRODUCTS, filtering_of, transform_integers, x86_qwinograd
+from .intrinsics import HIGH_LANES, Dot, best_dot, bytewise, fits_int16, of_words
 from .lookup import FEATURE, VECTOR, x86_qlut
 from .products import halves, x86_pack, x86_product, x86_qpack, x86_qproduct
 from .requantize import short_forms
@@ -89,22 +89,23 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
 def _filtered_convolution(
     rebuilder: Rebuilder, name: str, call: relax.Call, operands: _Operands, features: frozenset[str]
 ) -> relax.Expr | None:
-    """By minimal filtering, where the best product is that of AVX2."""
+    """By minimal filtering, where that takes less time."""
     attrs, weight = call.attrs, operands.weight
     plain = (*attrs.strides, *attrs.dilation) == (1, 1, 1, 1)
-    if best_dot(features, weight.shape[0]) != MADD8 or not plain:
+    dot = of_words(features, weight.shape[0])
+    if dot not in PRODUCTS or not plain:
         return None
-    if (filtering := filtering_of(weight, static_shape(call))) is None:
+    if (filtering := filtering_of(weight, static_shape(call), dot)) is None:
         return None
     arrays = {
-        "transformed": transform_integers(weight, filtering),
+        "transformed": transform_integers(weight, filtering, dot),
         "bias": operands.bias,
         "multiplier": operands.multiplier,
         "shift": operands.shift,
     }
     given = [rebuilder.get(call.args[0]), *(rebuilder.param(f"{name}.{part}", value) for part, value in arrays.items())]
     forms = short_forms(weight.reshape(weight.shape[0], -1), operands.bias, operands.shift, attrs)
-    return x86_qwinograd(given, attrs, forms)
+    return x86_qwinograd(given, attrs, forms, dot)
 
 
 def _tiled_convolution(rebuilder: Rebuilder, name: str, call: relax.Call, operands: _Operands) -> relax.Expr | None:

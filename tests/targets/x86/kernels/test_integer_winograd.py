@@ -1,4 +1,4 @@
-"""Exact minimal filtering of integers: byte for byte the reference, where AVX2 is all that there is."""
+"""Exact minimal filtering of integers: byte for byte the reference, with every product that it is computed with."""
 
 # mypy: ignore-errors
 
@@ -9,17 +9,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.targets.x86.kernels.test_kernels import Layer, kernel_names
+from tests.targets.x86.kernels.test_kernels import OFFERED, Layer, kernel_names
 from tests.targets.x86.kernels.test_products import computed
 from tvmcompress.passes._tvm import tvm
 from tvmcompress.passes.graph.interpreter import run
 from tvmcompress.passes.integer import ops
 from tvmcompress.targets.x86.host import cpu_features, tvm_target
 from tvmcompress.targets.x86.kernels.integer_winograd import INTEGERS, LARGE_INTEGERS, filtering_of, transform_integers
+from tvmcompress.targets.x86.kernels.intrinsics import MADD8, WORDS8, WORDS16
 from tvmcompress.targets.x86.lower import call_sites, constant_arguments, lower, prim_funcs, workload
 from tvmcompress.targets.x86.space import choice_of, schedule_as
 
 AVX2 = "x86-64-v3"
+WIDER = [
+    pytest.param(cpu, marks=pytest.mark.skipif(not cpu_features(cpu) <= OFFERED, reason=f"this machine is no {cpu}"))
+    for cpu in ("x86-64-v4", "x86-64-v4,+avx512vnni", "x86-64-v3,+avxvnni")
+]
+"""Sets with other products, of which this machine may have some."""
 
 
 def convolution(shape, outputs, seed, padding=(1, 1, 1, 1), zero=-3, weight=None, **options):
@@ -66,7 +72,7 @@ def test_extremes(size, channels, filtering) -> None:
     weight = np.full((16, 3, 3, channels), -128, "int8")
     weight[8:], weight[::4, 1] = 127, 127
     weight[::5, ::2, 1], weight[::5, 1, ::2] = 127, 127
-    assert filtering_of(weight, (1, *size, 16)) is filtering
+    assert filtering_of(weight, (1, *size, 16), MADD8) is filtering
     for zero in (-128, 127):
         _, mod = convolution((1, *size, channels), 16, 0, zero=zero, weight=weight)
         assert kernel_names(mod, cpu_features(AVX2)) == ["x86_qwinograd"]
@@ -103,26 +109,52 @@ def test_all_numbers_fit(seed, inputs, spread) -> None:
 
 def test_where_it_pays() -> None:
     weight = np.random.default_rng(0).integers(-128, 128, (32, 3, 3, 32)).astype("int8")
-    assert filtering_of(weight, (1, 8, 8, 32)) is LARGE_INTEGERS
-    assert filtering_of(weight, (1, 6, 6, 32)) is INTEGERS, "a large tile reaches far over the border"
-    assert filtering_of(weight, (1, 3, 3, 32)) is None, "any tile does"
-    assert filtering_of(weight[:, :2], (1, 8, 8, 32)) is None, "no kernel of three rows"
+    assert filtering_of(weight, (1, 8, 8, 32), MADD8) is LARGE_INTEGERS
+    assert filtering_of(weight, (1, 6, 6, 32), MADD8) is INTEGERS, "a large tile reaches far over the border"
+    assert filtering_of(weight, (1, 3, 3, 32), MADD8) is None, "any tile does"
+    assert filtering_of(weight[:, :2], (1, 8, 8, 32), MADD8) is None, "no kernel of three rows"
     large = np.full((16, 3, 3, 480), 127, "int8")
-    assert filtering_of(large, (1, 8, 8, 16)) is None, "sums may leave int32"
-    assert filtering_of(large[..., :80], (1, 8, 8, 16)) is INTEGERS, "sums of the large one may"
-    transformed = transform_integers(weight, INTEGERS)
+    assert filtering_of(large, (1, 8, 8, 16), MADD8) is None, "sums may leave int32"
+    assert filtering_of(large[..., :80], (1, 8, 8, 16), MADD8) is INTEGERS, "sums of the large one may"
+    transformed = transform_integers(weight, INTEGERS, MADD8)
     assert transformed.shape == (4, 4, 4, 16, 8, 2)
     np.testing.assert_array_equal(transformed[0, 3, 1, 2, 3], 4 * weight[11, 0, 2, 4:6].astype("int16"))
-    transformed = transform_integers(weight, LARGE_INTEGERS)
+    transformed = transform_integers(weight, LARGE_INTEGERS, MADD8)
     assert transformed.shape == (6, 6, 4, 16, 8, 2)
     np.testing.assert_array_equal(transformed[0, 5, 1, 2, 3], weight[11, 0, 2, 4:6].astype("int16"))
 
 
-def test_machines_with_more_than_avx2_do_not_need_it() -> None:
-    _, mod = convolution((1, 8, 8, 32), 32, 0)
-    assert kernel_names(mod, cpu_features("x86-64-v4")) == ["x86_qconv2d"]
-    assert kernel_names(mod, cpu_features("x86-64-v4,+avx512vnni")) == ["x86_qconv2d"]
-    assert kernel_names(mod, cpu_features("x86-64-v3,+avxvnni")) == ["x86_qconv2d"]
+@pytest.mark.parametrize("dot", [WORDS8, WORDS16])
+def test_products_of_bytes_need_many_channels_to_be_slower(dot) -> None:
+    weight = np.random.default_rng(0).integers(-40, 41, (64, 3, 3, 64)).astype("int8")
+    assert filtering_of(weight, (1, 8, 8, 64), dot) is LARGE_INTEGERS
+    assert filtering_of(weight, (1, 7, 7, 64), dot) is None, "a large tile reaches far over the border"
+    assert filtering_of(weight, (1, 6, 6, 64), dot) is None, "the smaller tile takes as long as the definition"
+    assert filtering_of(weight[:32, ..., :32], (1, 8, 8, 32), dot) is None, "nor are there channels enough"
+    transformed = transform_integers(weight, LARGE_INTEGERS, dot)
+    assert transformed.shape == (6, 6, 64 // dot.lanes, 32, dot.lanes, 2)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "kernel"),
+    [("x86-64-v4", "x86_qwinograd"), ("x86-64-v4,+avx512vnni", "x86_qconv2d"), ("x86-64-v3,+avxvnni", "x86_qconv2d")],
+)
+def test_what_other_machines_take(cpu, kernel) -> None:
+    for channels, expected in ((32, kernel), (64, "x86_qwinograd")):
+        _, mod = convolution((1, 8, 8, channels), channels, 0)
+        assert kernel_names(mod, cpu_features(cpu)) == [expected]
+    _, mod = convolution((1, 8, 8, 64), 64, 0)
+    assert kernel_names(mod, cpu_features("sapphirerapids")) == ["x86_tile_conv2d"], "tiles are faster"
+
+
+@pytest.mark.parametrize("cpu", WIDER)
+@pytest.mark.parametrize(("size", "padding", "zero"), [((12, 11), (1, 1, 1, 1), -128), ((13, 10), (0, 2, 1, 0), 127)])
+def test_wider_machines_compute_the_same(cpu, size, padding, zero) -> None:
+    layer, mod = convolution((2, *size, 64), 80, 1, padding, zero, weight=None)
+    assert kernel_names(mod, cpu_features(cpu)) == ["x86_qwinograd"]
+    extremes = layer.random.choice([-128, 127], (2, *size, 64)).astype("int8")
+    for x in (layer.sample(), extremes, np.full_like(extremes, 127), np.full_like(extremes, -128)):
+        np.testing.assert_array_equal(computed(mod, [x], cpu), run(mod, [x])[0])
 
 
 @pytest.mark.parametrize("options", [{"strides": (2, 2)}, {"dilation": (2, 2)}])
