@@ -113,7 +113,7 @@ def decide_together(sites: Sequence[Site], records: Mapping[str, Sequence[Kernel
     largest = max((site.alive + default.workspace_bytes for site, default in measured), default=0)
     options = {key: _within(groups[key], found, largest) for key, found in known.items()}
     known_groups = [(group, options[key]) for key, group in groups.items() if options[key]]
-    decisions = _solve(known_groups, spare_flash)
+    decisions = _solve(known_groups, spare_flash, keep=len(known_groups) < len(groups))
     taken = {call_key(site.call): point for (group, _), point in zip(known_groups, decisions) for site in group}
 
     def decide(call: relax.Call, choice: Choice) -> Decisions:
@@ -169,7 +169,8 @@ def _entry(routine: tuple[str, int]) -> str:
     return f"{routine[0]}:{routine[1]}"
 
 
-def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash: int) -> list[Decisions]:
+def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash: int, keep: bool) -> list[Decisions]:
+    """The points that cost least together; where other layers may call the defaults' routines, these are to `keep`."""
     items = []
     for sites, options in groups:
         count = sum(site.count for site in sites)
@@ -178,5 +179,5 @@ def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash:
         flash = [extra_flash(option, options[0], len(sites)) + padding * (option is not options[0]) for option in options]
         items.append([Item(count * (o.cost or 0.0), own, o.routines) for o, own in zip(options, flash, strict=True)])
     there = {name: size for _, options in groups for name, size in options[0].routines.items()}
-    taken = least_cost(items, spare_flash + sum(there.values()))
-    return [options[index].decisions for (_, options), index in zip(groups, taken, strict=True)]
+    taken = least_cost([*items, [Item(0.0, 0, there)]] if keep else items, spare_flash + sum(there.values()))
+    return [options[index].decisions for (_, options), index in zip(groups, taken)]

@@ -9,8 +9,8 @@ those. vpdpbusd takes twice as many bytes as vpdpwssd takes 16-bit numbers, so t
 there are channels enough to make up for the transforms.
 
 Products summed over channels fit int32. The way back of F(4x4, 3x3) is computed modulo 2**32: 576 * y times the inverse of 9
-is 64 * y, which fits and is shifted. TVM promises LLVM that no addition of int32 overflows; nothing here compares such a number or
-widens it before it is shifted, so that there is nothing that the promise would let LLVM do, and tests go to the extremes.
+is 64 * y, which fits and is shifted. TVM promises LLVM that no addition overflows; nothing here compares such numbers
+or widens them before they are shifted, so that the promise lets LLVM do nothing else, and tests go to the extremes.
 
 The operator `tvmcompress.x86_qwinograd` computes what `qconv2d` computes, from weights (4, 4, O / 8, C / 2, 8, 2) or
 (6, 6, ...), or with sixteen in the place of eight.

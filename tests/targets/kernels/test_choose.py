@@ -102,6 +102,20 @@ def test_routines_are_paid_once(
     assert flash(taken) <= most
 
 
+def test_routines_that_unknown_layers_may_call_are_not_saved() -> None:
+    """What a layer without records calls is known to nobody."""
+    known, unknown = site(0, 1, 2), site(1, 1, 2)
+    records = {
+        known.choice.workload.key: [
+            KernelRecord({"point": 0}, 9, 10, 0, library=("a:100",)),
+            KernelRecord({"point": 1}, 5, 10, 0, library=("b:90",)),
+        ]
+    }
+    assert decide_together([known], records, 0)(known.call, known.choice) == {"point": 1}
+    for spare, taken in ((89, 0), (90, 1)):
+        assert decide_together([known, unknown], records, spare)(known.call, known.choice) == {"point": taken}
+
+
 def test_equal_layers_are_counted_from_their_own_defaults() -> None:
     """Where one has weights as halfwords already, another that gets them takes more flash all the same."""
     one, other = site(0, 1, 2), site(1, 1, 2)
