@@ -34,8 +34,9 @@ _LIBRARY_BYTES = 320
 """Of flash: the largest of the functions of the C library that kernels call."""
 
 
-_PADDING = 12
-"""Of flash: before a function of Helium's, which may lie at a multiple of 16 among others of the same options."""
+_PADDING = {"helium": 12, "scalar": 4}
+"""Bytes of flash before a function of a family: Helium's may lie at a multiple of 16 among others of the same options, and
+numbers between the instructions of the smallest cores at a multiple of four."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _solve(groups: Sequence[tuple[list[Site], list[KernelRecord]]], spare_flash:
     for sites, options in groups:
         count = sum(site.count for site in sites)
         # Of the default nothing is moved.
-        padding = _PADDING if sites[0].choice.workload.family == "helium" else 0
+        padding = _PADDING.get(sites[0].choice.workload.family, 0)
         flash = [extra_flash(option, options[0], len(sites)) + padding * (option is not options[0]) for option in options]
         items.append([Item(count * (o.cost or 0.0), own, o.routines) for o, own in zip(options, flash, strict=True)])
     there = {name: size for _, options in groups for name, size in options[0].routines.items()}
