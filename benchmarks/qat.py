@@ -1,6 +1,7 @@
 """int4 and int8 after training under quantization.
 
 Usage: OMP_NUM_THREADS=1 python benchmarks/qat.py [--models ic,resnet20,kws,vww] [--precisions int4,int8] [--rate 0.002]
+           [--activation-bits 8]
 
 Ranges from unlabelled samples, repaired as by default, then trained to do what the float model does (its predictions alone, no
 labels), the float model's weights as the beginning: ic and resnet20 on the 8068 training images with flips and crops, kws and
@@ -38,15 +39,16 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(RUNS))
     parser.add_argument("--precisions", default="int4,int8")
     parser.add_argument("--rate", type=float, default=0.002)
+    parser.add_argument("--activation-bits", type=int, default=8)
     options = parser.parse_args()
     print("| model | precision | float | rounded | repaired | trained | lost | epochs | CPU seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
     for precision in options.precisions.split(","):
         for name in options.models.split(","):
-            print(row(name, precision, options.rate), flush=True)
+            print(row(name, precision, options.rate, options.activation_bits), flush=True)
 
 
-def row(name: str, precision: str, rate: float) -> str:
+def row(name: str, precision: str, rate: float, bits: int) -> str:
     """One model in one precision."""
     photographs = name in ("ic", "resnet20")
     trained = load(name, 500 if photographs else 200)
@@ -54,7 +56,7 @@ def row(name: str, precision: str, rate: float) -> str:
     if photographs:
         data = pixels(np.load(folder() / "data" / "cifar10_train8068.npz")["x_uint8"], name)
     repairs: tuple[list[str] | None, ...] = ([], None)
-    rounded, repaired = (quantized(trained.model, trained.calibration, precision, repair) for repair in repairs)
+    rounded, repaired = (quantized(trained.model, trained.calibration, precision, repair, bits) for repair in repairs)
     begun = time.process_time()
     tuned = train_quantized(
         repaired, data, original=trained.model, teacher=trained.model, learning_rate=rate, **RUNS[name]
@@ -62,13 +64,16 @@ def row(name: str, precision: str, rate: float) -> str:
     seconds = time.process_time() - begun
     versions = [trained.model, *(model.apply(LowerQDQ()) for model in (rounded, repaired, tuned))]
     right = [trained.accuracy(model) for model in versions]
-    cells = [name, precision, *(f"{value:.2f}" for value in right), f"{right[0] - right[-1]:.2f}"]
+    what = precision if bits == 8 else f"{precision}, activations of {bits} bits"
+    cells = [name, what, *(f"{value:.2f}" for value in right), f"{right[0] - right[-1]:.2f}"]
     return "| " + " | ".join([*cells, str(RUNS[name]["epochs"]), f"{seconds:.0f}"]) + " |"
 
 
-def quantized(model: Model, calibration: np.ndarray, precision: str, repair: Sequence[str] | None) -> Model:
+def quantized(model: Model, calibration: np.ndarray, precision: str, repair: Sequence[str] | None, bits: int) -> Model:
     """A model in QDQ form."""
-    table = {"precision": precision, **({} if repair is None else {"repair": list(repair)})}
+    table: dict[str, Any] = {"precision": precision, "activation_bits": bits}
+    if repair is not None:
+        table["repair"] = list(repair)
     made = compress(model, calibration, quantize=table).qdq_model
     assert made is not None
     return made
