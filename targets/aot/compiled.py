@@ -10,7 +10,7 @@ from tvm.tirx.build import codegen_build
 
 from ...passes._tvm import tirx, tvm
 from ..object_cache import Made, digest_of
-from ..object_code import code_alone, object_of_source
+from ..object_code import object_code
 from ..objects import Compiler, compile_functions
 from . import lower as lowering
 from . import walk
@@ -74,8 +74,7 @@ def _compiler(target: tvm.target.Target, threads: bool) -> Compiler:
         options = str(func.attrs.get(LLVM_OPTIONS_ATTR, ""))
         asked = tvm.target.Target({**json.loads(str(target)), "cl-opt": options.split()}) if options else target
         facts = {"workspaces": lowered.workspaces[name], "parallel": name in lowered.parallel}
-        source = code_alone(codegen_build(lowered.module, asked).inspect_source("ll"))
-        return Made(object_of_source(source), facts)
+        return Made(object_code(codegen_build(lowered.module, asked)), facts)
 
     limits = f"threads {threads}, {lowering.PARALLEL_ROUNDS}, {lowering.STACK_LIMIT}"
     sources = digest_of(str(lowering.__file__), str(walk.__file__), __file__)

@@ -42,7 +42,7 @@ CRITERION_SAMPLES = 200
 _ROUNDS_UNREPAIRED = 2
 """Rounds in which a budget is reached where nothing repairs the weights; after repair one is better."""
 
-_FITTING_ROUNDS = 6
+_FITTING_ROUNDS = 8
 _FITTED = 0.98
 """A measured limit counts as met from this share of it on."""
 
@@ -249,18 +249,27 @@ class _Channels:
         ram: float | None = max_ram
         constants: float | None = max_flash
         fitting: Model | None = None
-        flash = arena = 0
+        flash = arena = fitted = 0
+        # Kernels are chosen by shape, so that a smaller model may take more code: what is tried next lies between what fitted
+        # and what did not.
+        least, most = 0.0, float(max_flash or 0)
         for _ in range(_FITTING_ROUNDS):
             trial = self._within(model, ram, constants)
             flash, arena = self._built(trial)
             predicted = CostModel(trial.module, [], self._precision).whole
             if (max_flash is None or flash <= max_flash) and (max_ram is None or arena <= max_ram):
-                fitting = trial
+                if fitting is None or flash >= fitted:
+                    fitting, fitted = trial, flash
                 flash_used = flash >= _FITTED * (max_flash or math.inf)
                 if flash_used or arena >= _FITTED * (max_ram or math.inf) or _removals(trial) == _removals(model):
                     return trial
+                least = max(least, constants or 0.0)
+            else:
+                most = min(most, constants or most)
             if max_flash is not None:
                 constants = max_flash - (flash - predicted["constants"])
+                if fitting is not None and max_ram is None and not least < constants < most:
+                    constants = (least + most) / 2
             if max_ram is not None:
                 ram = max_ram - (arena - peak_activations(trial.module) * (1 if self._precision == "int8" else 4))
             if min(constants or 1, ram or 1) <= 0:

@@ -45,9 +45,6 @@ _TRIALS = (1 / 16, 1 / 4)
 _ENOUGH = 500
 """So many samples are learned from as they are; fewer are mixed, lest the network learn them by heart."""
 
-_HELD_BACK = 0.1
-"""The share of many samples that says which weights are kept."""
-
 _FEWEST_SAMPLES = 8
 _LARGEST_BATCH = 32
 """More steps of fewer samples leave less of the loss in the same time."""
@@ -69,10 +66,10 @@ def learn_from_original(
 ) -> Model:
     """Train a compressed float model to do what its original does.
 
-    How long is decided by cross-validation: each half of the samples is learned from for a short and for a longer time, and the
-    other half says which of the two left it better off. Then all samples are learned from. Where there are hundreds of samples
-    that are changed at random, a tenth of them is held back instead and says which weights are kept. What comes out is compared
-    with what went in, and does not replace it unless it is closer to the original.
+    How long is decided by cross-validation, unless there are hundreds of samples that are changed at random: each half of the
+    samples is learned from for a short and for a longer time, and the other half says which of the two left it better off. Then
+    all samples are learned from. What comes out is compared with what went in, and does not replace it unless it is closer to
+    the original.
 
     Args:
         model: As pruning and least squares have left it.
@@ -111,29 +108,27 @@ def learn_from_original(
 
     everything = _rows(np.random.default_rng(recipe.seed).permutation(runs), unit)
 
-    def prepared(learned: np.ndarray, epochs: int, rate: float | None, held: np.ndarray = everything[:0]) -> Training:
+    def prepared(learned: np.ndarray, epochs: int, rate: float | None) -> Training:
         its = recipe.model_copy(update={"epochs": epochs, "learning_rate": rate})
-        return Training(model, TorchModel(model.module), data, original, its, split=(learned, held))
+        return Training(model, TorchModel(model.module), data, original, its, split=(learned, learned[:0]))
 
-    held, learned = np.split(everything, [0])
-    training = prepared(learned, recipe.epochs, recipe.learning_rate)
+    training = prepared(everything, recipe.epochs, recipe.learning_rate)
     before = training.loss(everything)
     rate = recipe.learning_rate or find_rate(training)
     epochs, told = recipe.epochs, ""
     lengths = [max(1, round(share * epochs)) for share in _TRIALS]
-    if recipe.augment and len(data) >= _ENOUGH:
-        # What is seen changed every time, and there is much of it, may be learned from for long.
-        held, learned = np.split(everything, [unit * round(_HELD_BACK * runs)])
-    elif lengths[1] > lengths[0]:
+    # What is seen changed every time, and there is much of it, is not learned by heart.
+    if lengths[1] > lengths[0] and not (recipe.augment and len(data) >= _ENOUGH):
         halves = [_rows(part, unit) for part in np.array_split(everything[::unit] // unit, 2)]
         losses = np.zeros(2)
-        for half, other in (halves, halves[::-1]):
+        for learned, held in (halves, halves[::-1]):
             for place, length in enumerate(lengths):
-                losses[place] += run(prepared(half, length, rate), other) / 2
+                trial = prepared(learned, length, rate)
+                losses[place] += run(trial, held) / 2
         if not losses[1] <= losses[0]:
             epochs = lengths[1]
         told = f" of {recipe.epochs} (cross-validated: {losses[0]:.4g} after {lengths[0]}, {losses[1]:.4g} after {lengths[1]})"
-    training = prepared(learned, epochs, rate, held)
+    training = prepared(everything, epochs, rate)
     after = run(training, everything)
     change = f"loss {before:.4g}, then {after:.4g}"
     if not after < before:

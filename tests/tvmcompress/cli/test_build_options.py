@@ -36,7 +36,7 @@ GIVEN: dict[str, Any] = {
 # What comes of it on an int8 network that has a use for all of them, by kind of target:
 # C changes what is built, S is said to have changed nothing, R is refused, K is a guarantee that is kept already.
 EXPECTED = {
-    "tune": "CCRCC",
+    "tune": "CCCCC",
     "threads": "CCRRR",
     "patch_wise": "RRCCC",
     "emit": "RCCCC",
@@ -94,7 +94,7 @@ def test_changes_is_said_or_refused(kind: str, network: Model, tmp_path: Path) -
     usual = outcome(network, kind, tmp_path / "usual")[1]
     found = {}
     for option, value in GIVEN.items():
-        tested_elsewhere = (option == "tune" and kind != "cortex-m0plus") or (kind, option) == ("x86", "threads")
+        tested_elsewhere = option == "tune" or (kind, option) == ("x86", "threads")
         same_as_on_m4 = kind in ("cortex-m0plus", "cortex-m55") and option in ("emit", "prefix")
         if tested_elsewhere or same_as_on_m4:
             BuildOptions(**{option: value}).by_family([kind])
