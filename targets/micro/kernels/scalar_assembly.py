@@ -15,10 +15,12 @@ Instructions are those of the Arm v7-M Architecture Reference Manual (DDI 0403),
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
+
+from .scalar_frame import END, LEAST, MOST, OUT, PANEL, PLACES, STREAM_END, ZERO
+from .scalar_low import low_add, low_block, low_taps
 
 DISTANCE = 23
 """Bits from a pixel's sum to the next one's."""
@@ -30,11 +32,6 @@ BLOCKS = {
 """Pixels and channels of a block, by how they are multiplied."""
 _SAVED = "{r4, r5, r6, r7, r8, r9, r10, r11, lr}"
 _RESTORED = "{r4, r5, r6, r7, r8, r9, r10, r11, pc}"
-_LOW_SUMS = ["r8", "r9", "r10", "r11"]
-_LOW_VALUES = ["r4", "r5", "r6", "r7"]
-_PANEL, _OUT, _END, _STREAM_END, _ZERO, _LEAST, _MOST, _PLACES = 0, 4, 8, 12, 16, 20, 24, 28
-"""Places at sp of a block's routine: where the panel, the outputs and the ends are, twice the zero point and one, limits, and
-the offsets of the pixels' outputs."""
 
 
 def long_sums_fit(weights: np.ndarray) -> bool:
@@ -141,7 +138,7 @@ def block(kind: str, pixels: int, channels: int, finish: str, unroll: int) -> It
         unroll: Values of a pixel in one round; with "low" a multiple of 4.
     """
     if kind == "low":
-        return _low_block(pixels, channels, finish, unroll)
+        return low_block(pixels, channels, finish, unroll)
     return _block(kind, pixels, channels, finish, unroll)
 
 
@@ -150,7 +147,7 @@ def _block(kind: str, pixels: int, channels: int, finish: str, unroll: int) -> I
     sums = [f"r{4 + i}" for i in range(pixels * channels)]
     yield from _frame(pixels)
     yield "1:"
-    yield f"ldr r0, [sp, #{_PANEL}]"
+    yield f"ldr r0, [sp, #{PANEL}]"
     yield from (_long_sums if kind == "long" else _word_sums)(sums, pixels, channels, unroll)
     later = sums[per_channel:]
     if later:
@@ -160,10 +157,10 @@ def _block(kind: str, pixels: int, channels: int, finish: str, unroll: int) -> I
         if c:
             yield f"pop {{{', '.join(sums[:per_channel])}}}"
         yield from _outputs(kind, sums[:per_channel], finish, pushed)
-    yield f"ldr r2, [sp, #{_STREAM_END}]"
+    yield f"ldr r2, [sp, #{STREAM_END}]"
     yield "cmp r1, r2"
     yield "bne 1b"
-    yield f"add sp, sp, #{_PLACES + 4 * pixels}"
+    yield f"add sp, sp, #{PLACES + 4 * pixels}"
     yield f"pop {_RESTORED}"
 
 
@@ -181,7 +178,7 @@ def _frame(pixels: int) -> Iterator[str]:
 def _long_sums(sums: list[str], pixels: int, channels: int, unroll: int) -> Iterator[str]:
     pairs = pixels // 2
     values = ["r10", "r11", "r12"] if pairs == 3 else ["r2", "r12"][:pairs]
-    yield f"ldr r3, [sp, #{_END}]"
+    yield f"ldr r3, [sp, #{END}]"
     for i, register in enumerate(sums):
         yield f"mov {register}, #{0 if i % 2 else 1 << (DISTANCE - 1)}"
     yield "2:"
@@ -221,7 +218,7 @@ def _word_sums(sums: list[str], pixels: int, channels: int, unroll: int) -> Iter
                     total = sums[c * pixels + pixel]
                     yield f"mla {total}, {value}, {weight}, {total}"
                 pixel += 1
-    yield f"ldr r2, [sp, #{_END}]"
+    yield f"ldr r2, [sp, #{END}]"
     yield "cmp r0, r2"
     yield "bne 2b"
 
@@ -242,10 +239,10 @@ def _outputs(kind: str, sums: list[str], finish: str, pushed: int) -> Iterator[s
         yield f"ldr {register}, [r1], #4"
     if kind == "long":
         yield f"sub r2, r10, #{1 << DISTANCE}"
-    yield f"ldr r3, [sp, #{pushed + _ZERO}]"
+    yield f"ldr r3, [sp, #{pushed + ZERO}]"
     yield "lsl r3, r3, r12"
     yield "asr r3, r3, #1"
-    yield f"ldr r0, [sp, #{pushed + _OUT}]"
+    yield f"ldr r0, [sp, #{pushed + OUT}]"
     if kind == "long":
         for j, (low, high) in enumerate(zip(sums[::2], sums[1::2])):
             # The first pixel's in lr, until its output takes the place of the upper word.
@@ -261,13 +258,13 @@ def _outputs(kind: str, sums: list[str], finish: str, pushed: int) -> Iterator[s
             yield f"add {register}, r10, {register}, lsl #1"
             yield from _output(register, register, finish, pushed, j)
     yield "add r0, r0, #1"
-    yield f"str r0, [sp, #{pushed + _OUT}]"
+    yield f"str r0, [sp, #{pushed + OUT}]"
 
 
 def _output(result: str, doubled: str, finish: str, pushed: int, pixel: int) -> Iterator[str]:
     """From twice a sum with the bias to an output in memory; lr and the given registers are free then."""
-    yield from _scaled(result, doubled, finish, pushed + _LEAST, pushed + _MOST)
-    yield f"ldr lr, [sp, #{pushed + _PLACES + 4 * pixel}]"
+    yield from _scaled(result, doubled, finish, pushed + LEAST, pushed + MOST)
+    yield f"ldr lr, [sp, #{pushed + PLACES + 4 * pixel}]"
     yield f"strb {result}, [r0, lr]"
 
 
@@ -293,147 +290,8 @@ def _scaled(result: str, doubled: str, finish: str, least: int, most: int) -> It
         yield f"ssat {result}, #8, {result}"
 
 
-def _low_block(pixels: int, channels: int, finish: str, unroll: int) -> Iterator[str]:
-    sums, values = _LOW_SUMS[: pixels * channels], _LOW_VALUES[:pixels]
-    places = ", ".join(values)
-    yield from _low_frame(pixels)
-    yield "1:"
-    yield f"ldr r0, [sp, #{_PANEL}]"
-    yield f"ldr r3, [sp, #{_END}]"
-    yield "mov lr, r3"
-    yield "movs r3, #0"
-    yield from _moved(sums, ["r3"] * len(sums))
-    yield "2:"
-    for _ in range(unroll if channels > 1 else 0):
-        yield "ldm r0!, {r4}"
-        yield "ldm r1!, {r2}"
-        for total in sums[:-1]:
-            yield "sxtb r3, r2"
-            yield "muls r3, r4, r3"
-            yield f"add {total}, r3"
-            yield "asrs r2, r2, #8"
-        yield "muls r2, r4, r2"
-        yield f"add {sums[-1]}, r2"
-    for _ in range(unroll // 4 if channels == 1 else 0):
-        yield "ldm r1!, {r2}"
-        for k in range(4):
-            weight = "r3" if k < 3 else "r2"
-            if k < 3:
-                yield "sxtb r3, r2"
-            yield f"ldm r0!, {{{places}}}"
-            for value, total in zip(values, sums):
-                yield f"muls {value}, {weight}, {value}"
-                yield f"add {total}, {value}"
-            if k < 3:
-                yield "asrs r2, r2, #8"
-    yield "cmp r0, lr"
-    # Conditional branches do not reach far.
-    yield "beq 3f"
-    yield "b 2b"
-    yield "3:"
-    yield from _low_outputs(sums, finish, channels)
 
 
-def _low_frame(pixels: int) -> Iterator[str]:
-    places = ", ".join(_LOW_VALUES[:pixels])
-    yield "push {r4, r5, r6, r7, lr}"
-    yield from _moved(_LOW_VALUES, _LOW_SUMS)
-    yield "push {r4, r5, r6, r7}"
-    yield f"ldm r3!, {{{places}}}"
-    yield f"push {{{places}}}"
-    yield "ldm r3!, {r4, r5}"
-    yield "adds r4, r0, r4"
-    yield "adds r5, r1, r5"
-    yield "ldm r3!, {r6, r7}"
-    yield "ldr r3, [r3]"
-    yield "push {r3}"
-    yield "push {r0, r2, r4, r5, r6, r7}"
-
-
-def _low_outputs(sums: list[str], finish: str, channels: int = 1) -> Iterator[str]:
-    """Of some channels, whose words are next in the stream; then the next ones, or the end."""
-    pixels = len(sums) // channels
-    for c in range(channels):
-        yield "ldm r1!, {r2, r3, r7}"
-        yield "mov r12, r1"
-        yield "mov lr, r2"
-        yield "uxth r2, r3"
-        yield "lsrs r3, r3, #16"
-        yield f"ldr r6, [sp, #{_ZERO}]"
-        yield "lsls r6, r7"
-        yield "asrs r6, r6, #1"
-        yield "push {r6}"
-        yield "movs r1, #1"
-        yield "lsls r1, r1, #15"
-        for pixel, total in enumerate(sums[c * pixels : (c + 1) * pixels]):
-            yield f"mov r0, {total}"
-            yield "lsls r0, r0, #1"
-            yield "add r0, lr"
-            yield from _low_output(finish, 4 + _LEAST, 4 + _MOST)
-            yield f"ldr r4, [sp, #{4 + _PLACES + 4 * pixel}]"
-            yield f"ldr r5, [sp, #{4 + _OUT}]"
-            yield "strb r0, [r5, r4]"
-        yield "pop {r6}"
-        yield f"ldr r5, [sp, #{_OUT}]"
-        yield "adds r5, r5, #1"
-        yield f"str r5, [sp, #{_OUT}]"
-        yield "mov r1, r12"
-    yield f"ldr r2, [sp, #{_STREAM_END}]"
-    yield "cmp r1, r2"
-    yield "beq 4f"
-    yield "b 1b"
-    yield "4:"
-    yield f"add sp, sp, #{_PLACES + 4 * pixels}"
-    yield "pop {r4, r5, r6, r7}"
-    yield from _moved(_LOW_SUMS, _LOW_VALUES)
-    yield "pop {r4, r5, r6, r7, pc}"
-
-
-def _low_output(finish: str, least: int, most: int) -> Iterator[str]:
-    """From twice a sum with the bias to an output, in r0; r4 to r6 are free then.
-
-    The multiplier's halves are in r2 and r3, 2**15 in r1, the shift in r7, what is added before the shift on top of the stack,
-    limits at places there.
-    """
-    yield "uxth r4, r0"
-    yield "asrs r0, r0, #16"
-    yield "movs r5, r4"
-    yield "muls r5, r2, r5"
-    yield "lsrs r5, r5, #16"
-    yield "muls r4, r3, r4"
-    yield "adds r4, r4, r5"
-    if not finish.startswith("single"):
-        yield "adds r4, r4, r1"
-    yield "movs r5, r0"
-    yield "muls r5, r2, r5"
-    yield "uxth r6, r4"
-    yield "adds r5, r5, r6"
-    yield "muls r0, r3, r0"
-    yield "asrs r4, r4, #16"
-    yield "adds r0, r0, r4"
-    yield "asrs r5, r5, #16"
-    yield "adds r0, r0, r5"
-    if finish.startswith("signed"):
-        yield "asrs r4, r0, #31"
-        yield "adds r0, r0, r4"
-    yield "ldr r4, [sp]"
-    yield "adds r0, r0, r4"
-    yield "asrs r0, r7"
-    if finish.endswith("_within"):
-        for place, condition in ((least, "bge"), (most, "ble")):
-            yield f"ldr r4, [sp, #{place}]"
-            yield "cmp r0, r4"
-            yield f"{condition} 5f"
-            yield "movs r0, r4"
-            yield "5:"
-    else:
-        yield "sxtb r4, r0"
-        yield "cmp r4, r0"
-        yield "beq 5f"
-        yield "asrs r0, r0, #31"
-        yield "movs r4, #127"
-        yield "eors r0, r4"
-        yield "5:"
 
 
 def taps(low: bool, pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
@@ -450,7 +308,7 @@ def taps(low: bool, pixels: int, rows: int, finish: str, stride: int) -> Iterato
         finish: As of `block`.
         stride: 1 or 2.
     """
-    return _low_taps(pixels, rows, finish, stride) if low else _taps(pixels, rows, finish, stride)
+    return low_taps(pixels, rows, finish, stride) if low else _taps(pixels, rows, finish, stride)
 
 
 def _taps(pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
@@ -461,12 +319,12 @@ def _taps(pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
     distances = {1: "r3", 2: "r3, lsl #1", 3: "r2", 4: "r3, lsl #2", 5: "r12", 6: "r2, lsl #1", 7: far, 8: "r3, lsl #3"}
     yield from _frame(pixels)
     yield "sub r6, r4, r0"
-    yield f"str r6, [sp, #{_END}]"
+    yield f"str r6, [sp, #{END}]"
     yield "1:"
-    yield f"ldr r0, [sp, #{_PANEL}]"
-    yield f"ldr r3, [sp, #{_PLACES + 4}]"
+    yield f"ldr r0, [sp, #{PANEL}]"
+    yield f"ldr r3, [sp, #{PLACES + 4}]"
     yield "add r2, r0, #1"
-    yield f"str r2, [sp, #{_PANEL}]"
+    yield f"str r2, [sp, #{PANEL}]"
     yield "add r2, r3, r3, lsl #1"
     yield "add r12, r3, r3, lsl #2"
     if far:
@@ -474,7 +332,7 @@ def _taps(pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
     begun: set[str] = set()
     for row in range(rows):
         if row:
-            yield f"ldr {value}, [sp, #{_END}]"
+            yield f"ldr {value}, [sp, #{END}]"
             yield f"add r0, r0, {value}"
         for weight in weights:
             yield f"ldrsb {weight}, [r1], #1"
@@ -487,51 +345,12 @@ def _taps(pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
                     yield f"mla {total}, {value}, {weight}, {total}" if total in begun else f"mul {total}, {value}, {weight}"
                     begun.add(total)
     yield from _outputs("word", sums, finish, 0)
-    yield f"ldr r2, [sp, #{_STREAM_END}]"
+    yield f"ldr r2, [sp, #{STREAM_END}]"
     yield "cmp r1, r2"
     yield "bne 1b"
-    yield f"add sp, sp, #{_PLACES + 4 * pixels}"
+    yield f"add sp, sp, #{PLACES + 4 * pixels}"
     yield f"pop {_RESTORED}"
 
-
-def _low_taps(pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
-    sums = _LOW_SUMS[:pixels]
-    offsets = [*_LOW_VALUES[1:pixels]]
-    yield from _low_frame(pixels)
-    yield "subs r4, r4, r0"
-    yield f"str r4, [sp, #{_END}]"
-    yield "1:"
-    yield f"ldr r0, [sp, #{_PANEL}]"
-    yield "adds r2, r0, #1"
-    yield f"str r2, [sp, #{_PANEL}]"
-    yield f"ldr r5, [sp, #{_PLACES + 4}]"
-    yield "mov r12, r5"
-    if stride == 2:
-        yield "lsls r5, r5, #1"
-    for before, offset in itertools.pairwise(offsets):
-        yield f"adds {offset}, {before}, r5"
-    yield "movs r4, #0"
-    yield from _moved(sums, ["r4"] * pixels)
-    for tap in range(3 * rows):
-        if tap:
-            if tap % 3 == 0:
-                # Two pixels back and a row on.
-                yield f"ldr r2, [sp, #{_END}]"
-                yield "adds r0, r0, r2"
-                yield "mov r2, r12"
-                yield "subs r0, r0, r2"
-                yield "subs r0, r0, r2"
-            else:
-                yield "add r0, r12"
-        yield "ldrsb r2, [r1, r4]"
-        yield "adds r1, r1, #1"
-        for offset, total in zip(["r4", *offsets], sums):
-            yield f"ldrsb r3, [r0, {offset}]"
-            yield "muls r3, r2, r3"
-            yield f"add {total}, r3"
-    if 3 * rows % 4:
-        yield f"adds r1, r1, #{-3 * rows % 4}"
-    yield from _low_outputs(sums, finish)
 
 
 def add(low: bool, table: bool, finish: str, shift: int) -> Iterator[str]:
@@ -547,7 +366,7 @@ def add(low: bool, table: bool, finish: str, shift: int) -> Iterator[str]:
         finish: As of `block`.
         shift: To the left, to twice an operand.
     """
-    return _low_add(table, finish, shift) if low else _add(table, finish, shift)
+    return low_add(table, finish, shift) if low else _add(table, finish, shift)
 
 
 def _add(table: bool, finish: str, shift: int) -> Iterator[str]:
@@ -575,53 +394,3 @@ def _add(table: bool, finish: str, shift: int) -> Iterator[str]:
     yield "bne 1b"
     yield "add sp, sp, #12"
     yield f"pop {_RESTORED}"
-
-
-def _low_add(table: bool, finish: str, shift: int) -> Iterator[str]:
-    yield "push {r4, r5, r6, r7, lr}"
-    yield from _moved(_LOW_VALUES, _LOW_SUMS)
-    yield "push {r4, r5, r6, r7}"
-    yield from _moved(["r9", "r10", "r12"], ["r0", "r1", "r2"])
-    yield "ldm r3!, {r0, r7}"
-    yield "ldm r3!, {r1, r4, r5, r6}"
-    # At sp: what is added, limits, how many.
-    yield "push {r1, r4, r5, r6}"
-    yield "mov r11, r3"
-    yield "uxth r2, r0"
-    yield "lsrs r3, r0, #16"
-    yield "movs r1, #1"
-    yield "lsls r1, r1, #15"
-    yield "movs r4, #0"
-    yield "1:"
-    yield "mov r8, r4"
-    yield "mov r5, r9"
-    yield "mov r6, r11"
-    if table:
-        yield "ldrb r5, [r5, r4]"
-        yield "lsls r5, r5, #2"
-        yield "ldr r0, [r6, r5]"
-    else:
-        yield "ldrsb r5, [r5, r4]"
-        yield f"lsls r5, r5, #{shift}"
-        yield "ldr r0, [r6]"
-        yield "adds r0, r0, r5"
-    yield "mov r6, r10"
-    yield "ldrsb r6, [r6, r4]"
-    yield f"lsls r6, r6, #{shift}"
-    yield "adds r0, r0, r6"
-    yield from _low_output(finish, 4, 8)
-    yield "mov r4, r8"
-    yield "mov r5, r12"
-    yield "strb r0, [r5, r4]"
-    yield "adds r4, r4, #1"
-    yield "ldr r5, [sp, #12]"
-    yield "cmp r4, r5"
-    yield "bne 1b"
-    yield "add sp, sp, #16"
-    yield "pop {r4, r5, r6, r7}"
-    yield from _moved(_LOW_SUMS, _LOW_VALUES)
-    yield "pop {r4, r5, r6, r7, pc}"
-
-
-def _moved(to: Iterable[str], source: Iterable[str]) -> Iterator[str]:
-    yield from (f"mov {a}, {b}" for a, b in zip(to, source))
