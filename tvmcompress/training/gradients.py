@@ -46,7 +46,8 @@ class SampleLoss:
             )
         self.classes = found if labels or len(outputs) == 1 else None
         self._widths = [
-            max(float(output.square().mean().sqrt()), 1e-12) if output.is_floating_point() else None for output in outputs
+            max(float(output.square().mean().sqrt()), 1e-12) if output.is_floating_point() else None
+            for output in (output.detach() for output in outputs)
         ]
 
     def __call__(self, outputs: Sequence[Tensor], labels: Tensor | None) -> Tensor:
