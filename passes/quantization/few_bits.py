@@ -11,7 +11,7 @@ and the last layers: the image that the network is given, what its last layers r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -93,6 +93,13 @@ def ends(affine: Affine) -> tuple[float, float]:
 def clipped_to(value: relax.Expr, affine: Affine) -> relax.Expr:
     """A tensor clipped to what integers of few bits stand for."""
     return relax.op.clip(value, *ends(affine))
+
+
+def clipped_quantizers(graph: GraphView) -> Iterator[tuple[relax.Var, relax.Call, relax.Var, Affine]]:
+    """The quantizers behind a clip of few bits: the variable, its call, and what `clip_of_bits` says of it."""
+    for var, call in graph.values.items():
+        if op_name(call) == "relax.quantize" and (found := clip_of_bits(graph, call)) is not None:
+            yield var, call, *found
 
 
 def clip_of_bits(graph: GraphView, quantize: relax.Call) -> tuple[relax.Var, Affine] | None:

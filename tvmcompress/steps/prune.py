@@ -258,7 +258,7 @@ class _Channels:
             flash, arena = self._built(trial)
             predicted = CostModel(trial.module, [], self._precision).whole
             if (max_flash is None or flash <= max_flash) and (max_ram is None or arena <= max_ram):
-                if fitting is None or flash >= fitted:
+                if flash >= fitted:
                     fitting, fitted = trial, flash
                 flash_used = flash >= _FITTED * (max_flash or math.inf)
                 if flash_used or arena >= _FITTED * (max_ram or math.inf) or _removals(trial) == _removals(model):

@@ -23,7 +23,7 @@ from ..passes._tvm import Constant, relax
 from ..passes.graph.rebuild import Rebuilder, rebuild
 from ..passes.graph.view import GraphView
 from ..passes.numbers.affine import integer_limits
-from ..passes.quantization.few_bits import clip_of_bits, clipped_to
+from ..passes.quantization.few_bits import clipped_quantizers, clipped_to
 from ..passes.quantization.kinds import CLIPS, WEIGHTED
 from ..passes.quantization.quantized_layers import QuantizedLayer, quantized_layers
 from ..passes.quantization.weight_grid import WeightGrid
@@ -91,11 +91,9 @@ class FakeQuantizedModel(TorchModel):
         self._steps = {steps.key: steps for steps in _shared_steps(self._graph)}
         self._bits: dict[relax.Var, int | None] = {}
         self._clips: dict[relax.Var, relax.Expr] = {}
-        for var, call in self._graph.values.items():
-            found = clip_of_bits(self._graph, call) if _is_call(call) and call.op.name == "relax.quantize" else None
-            if found is not None:
-                # The clip goes with the step, and is made where the tensor is rounded.
-                self._bits[var], self._clips[found[0]] = found[1].bits, self._graph.values[found[0]].args[0]
+        for var, _, clip, affine in clipped_quantizers(self._graph):
+            # The clip goes with the step, and is made where the tensor is rounded.
+            self._bits[var], self._clips[clip] = affine.bits, self._graph.values[clip].args[0]
         for steps in self._steps.values():
             tensor = self._torch.tensor([steps.key[0]], dtype=self._torch.float32)
             self.tensors[steps.name] = tensor.requires_grad_(steps.learned)
@@ -197,12 +195,9 @@ class FakeQuantizedModel(TorchModel):
         changed = model.with_params(self.params())
         graph = GraphView(changed.module)
         clips = {}
-        for call in graph.values.values():
-            found = clip_of_bits(graph, call) if _is_call(call) and call.op.name == "relax.quantize" else None
-            if found is not None:
-                # The scale as it is stored below.
-                scale = float(np.float32(found[1].scale * scales.get(_key(graph, call), 1.0)))
-                clips[found[0]] = replace(found[1], scale=scale)
+        for _, call, clip, affine in clipped_quantizers(graph):
+            # The scale as it is stored below.
+            clips[clip] = replace(affine, scale=float(np.float32(affine.scale * scales.get(_key(graph, call), 1.0))))
 
         def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
             name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""

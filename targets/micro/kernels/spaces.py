@@ -101,7 +101,6 @@ def dense_plan(layer: Dense, decisions: Decisions) -> Dense:
 def depthwise_choice(layer: Depthwise, formulas: Sequence[Depthwise] = ()) -> Choice:
     """What may be decided for a depthwise convolution, given by the formula's plan here and its plans in other models."""
     most = max(_BAND_BYTES, layer.workspace_bytes)
-
     tiles = [n for n in range(2, LARGEST_TILE + 1) if n == layer.out_width or (n % 2 == 0 and n < layer.out_width)]
 
     def points() -> Iterator[Decisions]:
@@ -112,6 +111,7 @@ def depthwise_choice(layer: Depthwise, formulas: Sequence[Depthwise] = ()) -> Ch
                     yield {"band": rows, "tile": tile, "loop": "routine"}
 
     shape = {**fields(layer, "epilogue", "input_zero_point", "band", "columns", "routine"), **layer.epilogue.kind}
+
     def decisions(layer: Depthwise) -> Decisions:
         return {"band": layer.band, "tile": layer.tile, **_loop(layer)}
 

@@ -62,23 +62,24 @@ _TWICE = (WORDS8, WORDS16)
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """By how much sums are too large: 2**bits times an odd number.
+class _Exact:
+    """A filtering without fractions. Its sums are too large: by 2**bits times an odd number.
 
     Attributes:
+        filtering: It.
         bits: Of the power of two.
         inverse: Of the odd number, modulo 2**32.
         gain: The least `Filtering.gain` that is worth the transforms.
     """
 
+    filtering: Filtering
     bits: int
     inverse: int
     gain: float
 
 
-_FILTERINGS = {6: LARGE_INTEGERS, 4: INTEGERS}
+_EXACT = {6: _Exact(LARGE_INTEGERS, 6, pow(9, -1, 1 << 32), 2.4), 4: _Exact(INTEGERS, 2, 1, 1.6)}
 """By places, the best first."""
-_SCALES = {6: _Scale(6, pow(9, -1, 1 << 32), 2.4), 4: _Scale(2, 1, 1.6)}
 _TO_PLACES, _BACK = 125, 500
 """Instructions of both transforms that a lane of a tile takes at F(4x4, 3x3), requantization included, a half of them where two
 numbers share a lane."""
@@ -107,27 +108,27 @@ def filtering_of(weight: np.ndarray, result: Sequence[int], dot: Dot) -> Filteri
     o, kh, kw, c = weight.shape
     if (kh, kw) != (KERNEL, KERNEL) or min(c, o) < _LEAST_CHANNELS or c % 8 or o % dot.lanes:
         return None
-    for places, filtering in _FILTERINGS.items():
-        gain = filtering.gain(*result[1:3])
+    for places, exact in _EXACT.items():
+        gain = exact.filtering.gain(*result[1:3])
         if dot in _TWICE:
             # What products by the definition take more than these, against the transforms, which all other channels share.
             pays = places**2 * (gain / 4 - 1 / 2) > _TO_PLACES / o + _BACK / c
         else:
-            pays = gain >= _SCALES[places].gain
-        if pays and 2 * places**2 * c * o <= _MOST_BYTES and _sums_fit(weight, filtering, dot):
-            return filtering
+            pays = gain >= exact.gain
+        if pays and 2 * places**2 * c * o <= _MOST_BYTES and _sums_fit(weight, exact, dot):
+            return exact.filtering
     return None
 
 
-def _sums_fit(weight: np.ndarray, filtering: Filtering, dot: Dot) -> bool:
+def _sums_fit(weight: np.ndarray, exact: _Exact, dot: Dot) -> bool:
     """Whether the products of all channels, summed, fit int32, and so does what is shifted in the end."""
-    scale = _SCALES[filtering.places]
+    filtering = exact.filtering
     transformed = np.abs(transform_integers(weight, filtering, dot).astype(np.int64)).sum((3, 5))
     along, back = np.abs(filtering.inputs).sum(1), np.abs(filtering.back)
     sums = transformed * np.outer(along, along)[..., None, None] * _LARGEST_PIXEL
-    if scale.inverse == 1:  # not modulo 2**32
+    if exact.inverse == 1:  # not modulo 2**32
         sums = np.einsum("ax,by,xyoc->aboc", back, back, sums)
-    shifted = np.abs(weight.astype(np.int64)).sum((1, 2, 3)).max() * _LARGEST_PIXEL << scale.bits
+    shifted = np.abs(weight.astype(np.int64)).sum((1, 2, 3)).max() * _LARGEST_PIXEL << exact.bits
     return max(int(sums.max()), int(shifted)) < 2**31
 
 
@@ -152,7 +153,7 @@ def _infer(call: relax.Call) -> relax.TensorType:
 def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
     attrs, shape = call.attrs, _infer(call).shape
     places, _, _, pairs, lanes, group = static_shape(call.args[1])
-    filtering, scale = _FILTERINGS[places], _SCALES[places]
+    by = _EXACT[places]
     zero = tirx.const(int(attrs.input_zero_point), "int16")
     annotations = {WINOGRAD_ANNOTATION: 1, DOT_ANNOTATION: DOTS[int(attrs.dot)].broadcast}
 
@@ -165,12 +166,12 @@ def _define(call: relax.Call, x: Any, weight: Any, bias: Any, multiplier: Any, s
 
         return te.compute((*tiles.shape[:-1], shape[3]), product, name="products", attrs=annotations)
 
-    outputs = filtered(x, filtering, attrs, shape, products, lambda value: value.astype("int16") - zero, "int16")
+    outputs = filtered(x, by.filtering, attrs, shape, products, lambda value: value.astype("int16") - zero, "int16")
 
     def exact(*i: Any) -> Any:
-        inverse = tirx.const(np.uint32(scale.inverse).astype(np.int32).item(), "int32")
-        total = outputs(*i) if scale.inverse == 1 else outputs(*i) * inverse
-        return tirx.shift_right(total, tirx.const(scale.bits, "int32"))
+        inverse = tirx.const(np.uint32(by.inverse).astype(np.int32).item(), "int32")
+        total = outputs(*i) if by.inverse == 1 else outputs(*i) * inverse
+        return tirx.shift_right(total, tirx.const(by.bits, "int32"))
 
     exact_sums = te.compute(shape, exact, name="exact")
     return requantized(exact_sums, shape, bias, multiplier, shift, attrs)

@@ -70,7 +70,7 @@ def test_objects_of_neighbours_are_those_of_each_alone(core: str) -> None:
 
 
 def alone(trial: Trial | None, tvm_target: dict[str, object]) -> bytes:
-    """A candidate compiled as libraries are: TVM's code generator knows the options from the start."""
+    """A candidate compiled with nothing shared: TVM's code generator knows the options from the start, as in libraries."""
     return object_of_source(code_alone(generated(trial, tvm_target).inspect_source("ll")))
 
 
