@@ -18,12 +18,7 @@ from ..errors import UserError
 from ..graph.adopt_module import model_pass
 from .im2col import folded_weight, unfolded_weight
 from .layerwise import LayerProblem, LayerRounding, Progress, Solution
-
-# The sigmoid reaches from -0.1 to 1.1 and is cut at 0 and 1.
-_LOW, _HIGH = -0.1, 1.1
-# The regularizer is off for the first part of the descent, then its exponent falls from the first to the second.
-_WARMUP = 0.2
-_EXPONENTS = (20.0, 2.0)
+from .soft_rounding import HIGH, LOW, exponent
 
 
 @model_pass("RoundWeights")
@@ -99,22 +94,20 @@ class RoundWeights(LayerRounding):
 
         The descent begins at the weights themselves, `share` above `base`.
         """
-        v = -np.log((_HIGH - _LOW) / (share - _LOW) - 1.0)
+        v = -np.log((HIGH - LOW) / (share - LOW) - 1.0)
         mean, square = np.zeros_like(v), np.zeros_like(v)
         scale = descent.normalization()
         rows = descent.x.shape[1]
         for iteration in range(self.iterations):
             index = self._rng.integers(0, rows, min(self.batch, rows))
             sigmoid = 1.0 / (1.0 + np.exp(-v))
-            raw = sigmoid * (_HIGH - _LOW) + _LOW
+            raw = sigmoid * (HIGH - LOW) + LOW
             h = np.clip(raw, 0.0, 1.0)
             gradient = descent.gradient(base + h * free, index) * scale
-            progress = (iteration / self.iterations - _WARMUP) / (1.0 - _WARMUP)
-            if progress >= 0:
-                exponent = _EXPONENTS[1] + (_EXPONENTS[0] - _EXPONENTS[1]) * (1.0 - progress)
+            if (power := exponent(iteration / self.iterations)) is not None:
                 centred = 2.0 * h - 1.0
-                gradient -= self.strength * 2.0 * exponent * np.sign(centred) * np.abs(centred) ** (exponent - 1.0)
-            gradient *= sigmoid * (1.0 - sigmoid) * (_HIGH - _LOW) * ((raw > 0.0) & (raw < 1.0)) * free
+                gradient -= self.strength * 2.0 * power * np.sign(centred) * np.abs(centred) ** (power - 1.0)
+            gradient *= sigmoid * (1.0 - sigmoid) * (HIGH - LOW) * ((raw > 0.0) & (raw < 1.0)) * free
             mean += 0.1 * (gradient - mean)
             square += 0.001 * (gradient * gradient - square)
             rate = self.learning_rate * np.sqrt(1.0 - 0.999 ** (iteration + 1)) / (1.0 - 0.9 ** (iteration + 1))

@@ -20,8 +20,9 @@ from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.view import GraphView
 from tvmcompress.passes.quantization.quantized_layers import quantized_layers
 from tvmcompress.passes.repair.repairs import make_repair
-from tvmcompress.training.block_rounding import RoundBlocks, _Network
+from tvmcompress.training.block_rounding import RoundBlocks
 from tvmcompress.training.quantized_blocks import quantized_blocks
+from tvmcompress.training.soft_network import SoftNetwork
 
 FEW = {"precision": "int4", "activation_bits": 4, "repair": []}
 SHORT: dict[str, Any] = {"iterations": 30, "batch": 16}
@@ -70,12 +71,12 @@ def test_blocks_make_up_the_program(quantized: Model) -> None:
 
 def test_soft_rounding_is_adarounds(quantized: Model, digits_model: Model) -> None:
     """Equations 22 and 23 of the paper: the stretched sigmoid, between the integers around a weight."""
-    network = _Network(quantized, digits_model.params)
+    network = SoftNetwork(quantized, digits_model.params)
     grid = next(iter(quantized_layers(quantized.module)[0].values())).weight
     real = np.asarray(digits_model.params[grid.parameter.name], np.float32).transpose(grid.order)
     v = np.random.default_rng(0).normal(size=real.shape).astype(np.float32) * 3
-    network.soft[grid.source] = torch.from_numpy(v)
-    found = network._rounded(grid).numpy()
+    network.soften(grid).data.copy_(torch.from_numpy(v))
+    found = network._rounded(grid).detach().numpy()
     h = np.clip(1.2 / (1 + np.exp(-v.astype(np.float64))) - 0.1, 0, 1)
     places = np.clip(real / grid.steps, grid.integers - 0.499, grid.integers + 0.499)
     floor = np.clip(np.floor(places), grid.lowest, grid.highest)
