@@ -155,9 +155,7 @@ class BlockDescent:
                 some = rng.permutation(self._learned)[: options.batch]
                 read = {var: pick(value, some, self._samples) for var, value in self._read.items()}
                 for var, value in self._targets.entering.items() if options.drop else ():
-                    real = pick(value, some, self._samples)
-                    if real.shape == read[var].shape and real.is_floating_point():
-                        read[var] = some_of(real, read[var])
+                    read[var] = some_of(pick(value, some, self._samples), read[var])
                 loss = self._error(network.evaluate(self._block, read, len(some)), some) * (count / begun)
                 if (power := exponent(iteration / options.iterations)) is not None:
                     for variable in rounding:

@@ -18,14 +18,14 @@ from ..errors import UserError
 from ..model import InputSpec, Model
 from ..passes._tvm import relax, tvm
 from ..passes.graph.adopt_module import model_pass
-from ..passes.graph.module_params import get_params, input_vars, static_shape
+from ..passes.graph.module_params import detach_params, get_params, input_vars, static_shape
 from ..passes.graph.remarks import Remark, add_remarks
 from ..passes.graph.view import GraphView
 from ..passes.quantization.quantized_layers import quantized_layers
 from ..passes.repair.repairs import Repair
 from .backend import Tensor, load_torch
 from .block_descent import BlockDescent, RoundingOptions
-from .block_targets import FloatBlocks, chunks, pick
+from .block_targets import FloatBlocks, chunks, is_stacked, pick
 from .checkpoint import Checkpoint
 from .quantized_blocks import QuantizedBlock, quantized_blocks
 from .soft_network import SoftNetwork, Values
@@ -70,14 +70,14 @@ class RoundBlocks:
 
     def transform_module(self, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
         """Return the module with other integers, and other scales of activations."""
-        if not self.inputs or len(self.inputs[0]) < 2 * static_shape(input_vars(mod["main"])[0])[0]:
-            raise UserError("rounding by blocks needs two samples at least: one to learn from, one to judge by")
         return _Run(self, mod).run()
 
     def fingerprint(self, mod: tvm.IRModule) -> str:
         """Of all that the outcome depends on."""
         digest = hashlib.sha256(repr(self.options).encode())
-        for params in (get_params(mod), get_params(self.reference)):
+        for bare, params in (detach_params(mod), detach_params(self.reference)):
+            # Scales and zero points of activations are in the program.
+            digest.update(tvm.ir.save_json(bare).encode())
             for name, value in params.items():
                 digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
         for value in self.inputs:
@@ -106,6 +106,8 @@ class _Run:
         self._remarks = [Remark(_NAME, name, reason) for name, reason in declined.items()]
         self._blocks = quantized_blocks(graph, layers)
         self._samples = self._network.samples(inputs)
+        if self._samples < 2:
+            raise UserError("rounding by blocks needs two samples at least: one to learn from, one to judge by")
         order = np.random.default_rng(self._options.seed).permutation(self._samples)
         held = max(1, self._samples // _HELD_BACK)
         self._held, self._learned = np.sort(order[:held]), np.sort(order[held:])
@@ -114,7 +116,7 @@ class _Run:
 
     def run(self) -> tvm.IRModule:
         """The module with what was learned."""
-        if not self._is_batchable():
+        if not self._is_stacked():
             why = "its samples are mixed with each other in the network; it keeps its rounding"
             return add_remarks(self._mod, [*self._remarks, Remark(_NAME, "main", why)])
         place = self._asked.checkpoint
@@ -125,7 +127,7 @@ class _Run:
         said: list[list[str]] = list(state["remarks"])
         taken: set[str] = set()
         for number, block in enumerate(self._blocks):
-            if number >= state["block"] and block.layers and block.targets:
+            if number >= state["block"] and block.layers:
                 reason = self._learn(number, block, taken)
                 if reason is not None:
                     said.append([block.layers[-1].var.name, reason])
@@ -137,12 +139,17 @@ class _Run:
         self._remarks += [Remark(_NAME, *entry) for entry in said]
         return add_remarks(self._network.trained(self._model).module, self._remarks)
 
-    def _is_batchable(self) -> bool:
-        """Whether samples can be run together."""
-        two = [pick(value, np.arange(2), self._samples) for value in self._read.values()]
+    def _is_stacked(self) -> bool:
+        """Whether samples can be run together, and stand one after the other in all that blocks give."""
+        seen = {var.name: var for block in self._blocks for var in (*block.leaves, *block.targets.values())}
+        self._network.tap(list(seen))
         with self._torch.no_grad():
-            self._network(*two)
-        return bool(self._network._batchable)
+            self._network(*(pick(value, np.arange(2), self._samples) for value in self._read.values()))
+        together = self._network.runs_together and all(
+            is_stacked(value, var, 2) for value, var in zip(self._network.tapped(), seen.values())
+        )
+        self._network.tap([])
+        return together
 
     def _learn(self, number: int, block: QuantizedBlock, taken: set[str]) -> str | None:
         """Round a block anew; why it stays as it was, if it does."""

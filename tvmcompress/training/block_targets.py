@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..passes._tvm import relax, tvm
-from ..passes.graph.module_params import input_vars
+from ..passes.graph.module_params import input_vars, static_shape
 from ..passes.graph.view import GraphView
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
@@ -59,11 +59,15 @@ class FloatBlocks:
         names = sorted({name for name in (*named.values(), *restored.values()) if name in self._computed})
         values, squares = self._run(names, sorted(restored.values()) if self._fisher else [])
         values |= self._given
+        wanted = {var: values[name] for var, name in restored.items() if is_stacked(values[name], var, self._samples)}
         return BlockTargets(
-            {var: values[name] for var, name in named.items() if name in values},
-            {var: values[name] for var, name in restored.items()},
-            {var: squares[name] / squares[name].mean() for var, name in restored.items() if name in squares},
+            {var: values[name] for var, name in named.items() if name in values and self._replaces(values[name], var)},
+            wanted,
+            {var: squares[name] / squares[name].mean() for var, name in restored.items() if name in squares and var in wanted},
         )
+
+    def _replaces(self, value: Tensor, var: relax.Var) -> bool:
+        return value.is_floating_point() and is_stacked(value, var, self._samples)
 
     def _run(self, names: Sequence[str], differentiated: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Tensors on all samples by name, and the squared gradients of the loss by some of them."""
@@ -89,6 +93,18 @@ class FloatBlocks:
             {name: torch.cat(parts) for name, parts in found.items()},
             {name: value for name, value in whole.items() if float(value.mean()) > 0},
         )
+
+
+def is_stacked(value: Tensor, var: relax.Var, samples: int) -> bool:
+    """Whether a tensor of several samples has their rows one after the other on axis 0, as `pick` takes it.
+
+    Args:
+        value: Of all samples.
+        var: What one sample has in its place.
+        samples: How many there are.
+    """
+    shape = static_shape(var)
+    return len(shape) > 0 and tuple(value.shape) == (samples * shape[0], *shape[1:])
 
 
 def pick(value: Tensor, some: np.ndarray, samples: int) -> Tensor:

@@ -72,6 +72,11 @@ class TorchModel:
             tensor = self._torch.tensor(value)
             self.tensors[str(name)] = tensor.requires_grad_(tensor.is_floating_point())
 
+    @property
+    def runs_together(self) -> bool:
+        """Whether the samples of a batch run together, which is known once two have been run: some graphs mix them."""
+        return bool(self._batchable)
+
     def params(self) -> dict[str, np.ndarray]:
         """The values of the parameters now, by name."""
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.tensors.items()}
@@ -95,8 +100,14 @@ class TorchModel:
         self._taps = list(names)
 
     def tapped(self) -> list[Tensor]:
-        """The values of the last run, in the order in which they were asked for; axis 0 stacked as in the inputs."""
-        return [self._torch.cat([run[name] for run in self._tapped]) for name in self._taps]
+        """The values of the last run, in the order in which they were asked for; axis 0 stacked as in the inputs.
+
+        Where samples ran together they are the very tensors that the outputs were computed from, so that there are gradients.
+        """
+        return [
+            self._tapped[0][name] if len(self._tapped) == 1 else self._torch.cat([run[name] for run in self._tapped])
+            for name in self._taps
+        ]
 
     def trained(self, model: Model) -> Model:
         """The model that this was made of, with the parameters as they are now."""

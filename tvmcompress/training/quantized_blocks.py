@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..passes._tvm import relax
+from ..passes.graph.module_params import input_vars
 from ..passes.graph.view import GraphView
+from ..passes.quantization.few_bits import SUFFIX
 from ..passes.quantization.kinds import CLIPS, op_name
 from ..passes.quantization.quantized_layers import QuantizedLayer
 
@@ -24,7 +26,7 @@ class QuantizedBlock:
         layers: Those whose weights are rounded in it.
         program: Its bindings, with what it takes to make its constants.
         reads: Tensors from outside that the inputs of the network enter.
-        targets: The tensors that are restored, by the names that the float network has for them.
+        targets: What comes out of it and is restored, by the names that the float network has for it.
         leaves: The tensors that later blocks read.
     """
 
@@ -47,21 +49,25 @@ def quantized_blocks(graph: GraphView, layers: Mapping[relax.Var, QuantizedLayer
     read = {var: set(relax.analysis.free_vars(value)) for var, value in program}
     moving = [(var, value) for var, value in program if var not in constant]
     starts = [0, *_cuts(graph, layers, moving, read), len(moving)]
-    ends = {_rounded(graph, layer.added): layer.var for layer in layers.values()}
+    ends = {_rounded(graph, layer.added) for layer in layers.values()}
+    tensors = (*input_vars(graph.main), *(var for var, _ in moving))
     found = []
     for start, end in pairwise(starts):
         part = moving[start:end]
         inside = {var for var, _ in part}
-        needed = set().union(*(read[var] for var in inside)) if inside else set()
+        needed = set().union(*(read[var] for var in inside))
         later = set().union(*(read[var] for var, _ in moving[end:]))
         leaves = tuple(var for var, _ in part if var in later)
-        targets = leaves or tuple(var for var, _ in part if var in ends and not _leads_on(var, part, ends, read))
+        # What comes out of it: what later blocks read, and the results of layers that nothing of that is computed from.
+        results = {var for var, _ in part if var in later or var in ends}
+        targets = tuple(var for var, _ in part if var in later or (var in ends and not _leads_on(var, part, results, read)))
         names = {name: var for var in targets if (name := float_name(graph, var)) is not None}
         found.append(
             QuantizedBlock(
                 layers=tuple(layers[var] for var, _ in part if var in layers),
                 program=(*_made(program, constant, needed, read), *part),
-                reads=tuple(var for var in needed if var not in inside and var not in constant and var not in graph.params),
+                # In the order of the program: what is drawn at random is drawn in it.
+                reads=tuple(var for var in tensors if var in needed and var not in inside),
                 targets=names,
                 leaves=leaves,
             )
@@ -78,7 +84,7 @@ def float_name(graph: GraphView, var: relax.Var) -> str | None:
         var = call.args[0]
         call = graph.call(var)
     # The clip of few bits is none of the float network's.
-    if call is not None and op_name(call) == "relax.clip" and var.name.endswith(".clipped"):
+    if call is not None and call.op.name == "relax.clip" and var.name.endswith(SUFFIX):
         var = call.args[0]
     return var.name
 
@@ -136,15 +142,15 @@ def _cuts(
 def _leads_on(
     var: relax.Var,
     part: list[tuple[relax.Var, relax.Expr]],
-    ends: Mapping[relax.Var, relax.Var],
+    results: set[relax.Var],
     read: Mapping[relax.Var, set[relax.Var]],
 ) -> bool:
-    """Whether another layer of a part is computed from a tensor."""
+    """Whether another result of a part is computed from a tensor."""
     changed = {var}
     for other, _ in part:
         if read[other] & changed:
             changed.add(other)
-    return any(end in changed and end != var for end in ends)
+    return not changed.isdisjoint(results - {var})
 
 
 def _made(

@@ -15,17 +15,23 @@ torch = pytest.importorskip("torch")
 from tvmcompress import Model, UserError, compress, load_data
 from tvmcompress.data.dataset import Dataset
 from tvmcompress.measuring.building import build
-from tvmcompress.passes import LowerQDQ
+from tvmcompress.model import InputSpec
+from tvmcompress.passes import LowerQDQ, get_remarks
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.view import GraphView
 from tvmcompress.passes.quantization.quantized_layers import quantized_layers
 from tvmcompress.passes.repair.repairs import make_repair
 from tvmcompress.training.block_rounding import RoundBlocks
+from tvmcompress.training.block_targets import FloatBlocks
 from tvmcompress.training.quantized_blocks import quantized_blocks
 from tvmcompress.training.soft_network import SoftNetwork
 
+from ...passes.small_models import model as small_model
+from ...passes.small_models import weights as small_weights
+
 FEW = {"precision": "int4", "activation_bits": 4, "repair": []}
 SHORT: dict[str, Any] = {"iterations": 30, "batch": 16}
+op = relax.op
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +134,77 @@ def test_a_block_that_is_no_better_keeps_its_rounding(quantized: Model, digits_m
 
 
 def test_errors_may_count_by_squared_gradients(quantized: Model, digits_model: Model, calibration: Dataset) -> None:
-    weighted = quantized.apply(RoundBlocks(digits_model.module, calibration.inputs(), **SHORT, fisher=True), note="rounded")
+    plain, weighted = (
+        quantized.apply(RoundBlocks(digits_model.module, calibration.inputs(), **SHORT, fisher=fisher), note="rounded")
+        for fisher in (False, True)
+    )
     inputs = calibration.inputs()
     assert not same(weighted, quantized)
+    assert not same(weighted, plain)
     assert error(weighted, digits_model, inputs) < 2 * error(quantized, digits_model, inputs)
+
+
+def test_squared_gradients_are_those_of_the_loss(quantized: Model, digits_model: Model, calibration: Dataset) -> None:
+    """By the formula, for the logits: of sum_c e_c sqrt(p_c) log p_c, p held fixed in the root."""
+    inputs = [torch.from_numpy(value[:8]) for value in calibration.inputs()]
+    graph = GraphView(quantized.module)
+    last = quantized_blocks(graph, quantized_layers(quantized.module)[0])[-1]
+    targets = FloatBlocks(digits_model.module, inputs, graph, fisher=True, seed=5).targets(last)
+    (logits,), (found,) = targets.wanted.values(), targets.weights.values()
+    signs = torch.randint(0, 2, logits.shape, generator=torch.Generator().manual_seed(5)) * 2.0 - 1.0
+    p = logits.softmax(-1)
+    expected = (signs * p.sqrt() - p * (signs * p.sqrt()).sum(-1, keepdim=True)).square()
+    torch.testing.assert_close(found, expected / expected.mean(), rtol=1e-3, atol=1e-4)
+
+
+def two_heads(x: relax.Expr, p: dict[str, relax.Var]) -> relax.Expr:
+    first = op.nn.relu(op.nn.conv2d(x, p["first"], padding=1))
+    head = op.matmul(op.mean(first, [2, 3]), p["head"])
+    second = op.nn.relu(op.nn.conv2d(first, p["second"], padding=1))
+    third = op.nn.relu(op.nn.conv2d(second, p["third"], padding=1))
+    joined = op.add(first, op.nn.conv2d(third, p["fourth"], padding=1))
+    return relax.Tuple([head, op.matmul(op.mean(joined, [2, 3]), p["tail"])])
+
+
+def test_what_every_layer_gives_is_restored() -> None:
+    """Also an output that leaves the network in the middle, which no later block reads."""
+    square = dict.fromkeys(("second", "third", "fourth"), (8, 8, 3, 3))
+    mod = small_model(two_heads, (1, 3, 8, 8), params=small_weights(first=(8, 3, 3, 3), head=(8, 4), tail=(8, 4), **square))
+    model = Model(mod, (InputSpec(name="x0", shape=(1, 3, 8, 8), dtype="float32"),))
+    inputs = np.random.default_rng(0).normal(size=(40, 3, 8, 8)).astype(np.float32)
+    quantized = compress(model, inputs, quantize={"precision": "int4", "repair": []}).qdq_model
+    assert quantized is not None
+    graph, layers = GraphView(quantized.module), quantized_layers(quantized.module)[0]
+    blocks = quantized_blocks(graph, layers)
+    for block in blocks:
+        order = list(graph.values)
+        inside = [order.index(var) for var in block.reads if var in graph.values]
+        assert inside == sorted(inside)
+        for layer in block.layers:
+            reached = {layer.var}
+            for var, value in block.program:
+                if not reached.isdisjoint(relax.analysis.free_vars(value)):
+                    reached.add(var)
+            assert reached & set(block.targets.values()), layer.var.name
+
+
+def sequence_first(x: relax.Expr, p: dict[str, relax.Var]) -> relax.Expr:
+    rows = op.permute_dims(op.matmul(x, p["into"]), [1, 0, 2])
+    for name in ("a", "b"):
+        rows = op.add(rows, op.nn.relu(op.matmul(rows, p[name])))
+    return op.matmul(op.permute_dims(rows, [1, 0, 2]), p["out"])
+
+
+def test_samples_that_stand_side_by_side_between_blocks_are_declined() -> None:
+    params = small_weights(into=(6, 8), a=(8, 8), b=(8, 8), out=(8, 4))
+    mod = small_model(sequence_first, (1, 5, 6), params=params)
+    model = Model(mod, (InputSpec(name="x0", shape=(1, 5, 6), dtype="float32"),))
+    inputs = np.random.default_rng(0).normal(size=(12, 5, 6)).astype(np.float32)
+    quantized = compress(model, inputs, quantize=FEW).qdq_model
+    assert quantized is not None
+    repaired = quantized.apply(RoundBlocks(mod, [inputs], **SHORT), note="rounded")
+    assert same(repaired, quantized)
+    assert any("mixed with each other" in remark.message for remark in get_remarks(repaired.module))
 
 
 @pytest.mark.parametrize(
