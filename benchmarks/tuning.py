@@ -3,10 +3,11 @@
 Usage: python benchmarks/tuning.py [--search ic] [--target cortex-m4] [--targets cortex-m4,cortex-m55] > tuning.md
        python benchmarks/tuning.py --full LOG --target cortex-m4 [--models ic,kws]
        python benchmarks/tuning.py --formulas LOG --target cortex-m4 [--models ic,kws]
+       python benchmarks/tuning.py --x86 x86-64-v3 [--models ic,kws] [--rounds 60]
 
 With --full, of logs before they were pruned: what all they know would gain, layer by layer, into tests/targets/full_logs.json,
 which the logs that ship are tested against. With --formulas what formulas take for their layers is measured, in any model, and
-written into a log that does not know it.
+written into a log that does not know it. With --x86 what the logs gain there is timed, for `native` or for less of a CPU.
 
 The official MLPerf Tiny int8 models, and the digits example in int8 (`--models resnet20` is quantized from 100 samples).
 Instructions are executed ones under QEMU, which are exact; nothing is pruned. A search starts from nothing: without any log.
@@ -72,7 +73,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1500.0)
     parser.add_argument("--full", type=Path, help="a log with all that was measured for --target")
     parser.add_argument("--formulas", type=Path, help="a log for --target that shall know what formulas take")
+    parser.add_argument("--x86", metavar="CPU", help="time builds for this CPU, or `native`, instead")
+    parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
+    if options.x86 is not None:
+        from tuning_x86 import show
+
+        show(options.models.split(","), options.x86, options.rounds)
+        return
     if options.formulas is not None:
         measure_formulas(options.formulas, options.target, options.models.split(","))
         return

@@ -16,6 +16,7 @@ from .kernels.rows import ROWS
 from .kernels.select import select_kernels
 from .kernels.statistics import legalize_statistics
 from .kernels.tiles import legalize as legalize_tiles
+from .reshapes import join_reshapes
 
 
 def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRModule:
@@ -35,7 +36,7 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
         ValueError: No parameter values are attached.
     """
     core = tvm.transform.Sequential([DecodeWeights()])(integer_core(mod))
-    mod = select_kernels(channels_last(core), features)
+    mod = join_reshapes(select_kernels(channels_last(core), features))
     mod, params = detach_params(mod)
     mod = relax.transform.BindParams("main", params)(mod)
     passes = [
