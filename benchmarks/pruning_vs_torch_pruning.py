@@ -34,26 +34,26 @@ ROUNDS = 5
 class Residual(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, even: bool = False) -> None:
         super().__init__()
-        self.stride = stride
-        self.first = nn.Conv2d(inputs, outputs, 3, stride, 0 if stride == 2 else 1)
+        self.behind = stride == 2 and not even
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 0 if self.behind else 1)
         self.second = nn.Conv2d(outputs, outputs, 3, 1, 1)
         self.short = nn.Conv2d(inputs, outputs, 1, stride) if stride == 2 else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W); stride 2 pads behind only, as TensorFlow does."""
-        y = functional.pad(x, (0, 1, 0, 1)) if self.stride == 2 else x
+        """(N, C, H, W); unless `even`, stride 2 pads behind only, as TensorFlow does."""
+        y = functional.pad(x, (0, 1, 0, 1)) if self.behind else x
         return functional.relu(self.second(functional.relu(self.first(y))) + self.short(x))
 
 
-def resnet(depth: int) -> nn.Module:
-    """CIFAR ResNet of 6 * depth + 2 layers, normalization folded."""
+def resnet(depth: int, even: bool = False) -> nn.Module:
+    """CIFAR ResNet of 6 * depth + 2 layers, normalization folded; `even` if all convolutions pad on both sides."""
     layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU()]
     for width in (16, 32, 64):
         for index in range(depth):
             first = index == 0 and width > 16
-            layers.append(Residual(width // 2 if first else width, width, 2 if first else 1))
+            layers.append(Residual(width // 2 if first else width, width, 2 if first else 1, even))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).eval()
 
 
@@ -216,18 +216,19 @@ def pruner(network: nn.Module, ratio: float, global_: bool) -> Any:
 
 
 def fill(network: nn.Module, params: dict[str, np.ndarray]) -> None:
-    """The weights of the imported ResNet8: its shortcuts come before the convolutions they stand beside."""
+    """The weights of an imported ResNet8, whose shortcuts come before the convolutions they stand beside, or ResNet20."""
     blocks = [layer for layer in network if isinstance(layer, Residual)]  # type: ignore[attr-defined]
-    order = [network[0], blocks[0].first, blocks[0].second]  # type: ignore[index]
-    for block in blocks[1:]:
-        order += [block.short, block.first, block.second]
+    order = [network[0]]  # type: ignore[index]
+    for block in blocks:
+        short = [block.short] if isinstance(block.short, nn.Conv2d) else []
+        order += [*short, block.first, block.second] if len(blocks) == 3 else [block.first, block.second, *short]
+    order.append(network[-1])  # type: ignore[index]
+    weights, biases = ([value for name, value in params.items() if name.endswith(end)] for end in ("_weight", "_bias"))
     with torch.no_grad():
-        for index, layer in enumerate(order):
-            layer.weight.copy_(torch.from_numpy(params[f"conv_{index}_weight"]))
-            layer.bias.copy_(torch.from_numpy(params[f"conv_{index}_bias"].reshape(-1)))
-        last = network[-1]  # type: ignore[index]
-        last.weight.copy_(torch.from_numpy(params["gemm_0_weight"].T.copy()))
-        last.bias.copy_(torch.from_numpy(params["gemm_0_bias"].reshape(-1)))
+        for layer, weight, bias in zip(order, weights, biases, strict=True):
+            # Of the last layer the inputs come first.
+            layer.weight.copy_(torch.from_numpy(weight if weight.ndim == 4 else weight.T.copy()))
+            layer.bias.copy_(torch.from_numpy(bias.reshape(-1)))
 
 
 if __name__ == "__main__":

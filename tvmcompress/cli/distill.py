@@ -25,6 +25,8 @@ _DEFAULT_OUTPUT = Path("out")
 _EPOCHS = 10
 _RANKING_SAMPLES = 64
 """Samples on which blocks are ranked."""
+_REPAIR_SAMPLES = 1000
+"""Samples, at most, on which the weights of a student made of the teacher are solved for before it learns."""
 
 
 @with_groups
@@ -79,8 +81,8 @@ def distill(
 ) -> None:
     """Train a student on what teachers say, and on labels where there are some.
 
-    The student is a float model with the teacher's inputs and outputs, of any architecture; what comes out is a float model,
-    for compress. The folder gets model.tvmc, model.onnx, recipe.toml and report.json.
+    The student is a float model with the teacher's inputs and outputs, of any architecture; one that is made of the
+    teacher has its weights repaired from the training data first. What comes out is a float model, for compress. The folder gets model.tvmc, model.onnx, recipe.toml and report.json.
     """
     from ..errors import UserError
     from ..exporting import export_onnx
@@ -119,6 +121,7 @@ def distill(
         return
     with output_folder(output) as folder:
         with bars() as bar:
+            begun = begun if student is not None else _repaired(begun, teachers[0], learned, bar)
             taught = finetune(
                 begun,
                 learned,
@@ -183,6 +186,17 @@ def _narrow(teacher: Model, width: float) -> Model:
     if not 0 < width < 1:
         raise UserError(f"--width {width:g} is no fraction between 0 and 1, both excluded")
     return teacher.apply(PruneChannels(1 - width, importance="l2"), note=f"{width:g} of the teacher's channels")
+
+
+def _repaired(student: Model, teacher: Model, data: Dataset, bar: Bars) -> Model:
+    """A student made of the teacher, its layers brought close to the teacher's by least squares, which needs no labels: what
+    removal alone leaves is mostly no better than chance."""
+    from ..passes import Reconstruct
+    from ..steps.repair import repair_samples
+
+    few = data.first(min(_REPAIR_SAMPLES, repair_samples(teacher)))
+    repair = Reconstruct(teacher.module, few.inputs(), on_progress=lambda done, total, _: bar("repair", done, total))
+    return student.apply(repair, note=f"weights repaired by least squares on {len(few)} samples")
 
 
 def _named(paths: list[Path], teachers: list[Model]) -> dict[str, Model]:

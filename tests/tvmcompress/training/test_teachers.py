@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 import tvmcompress
 from tests.tvmcompress.cli.running import refused, run
 from tvmcompress import Model, UserError, evaluate, finetune, load_data
+from tvmcompress.passes import PruneChannels, Reconstruct
 from tvmcompress.passes.pruning.prune_blocks import find_blocks
 from tvmcompress.training.bridge import TorchModel
 from tvmcompress.training.teachers import Hints, Teachers
@@ -126,3 +127,24 @@ def test_command_line(digits: Path, student_file: Path, tmp_path: Path) -> None:
     assert made.params["stem.weight"].shape == (16, 1, 3, 3)
     blocks = [len({block.name for block in find_blocks(model.module)}) for model in (made, whole)]
     assert blocks[0] <= blocks[1] - round(0.5 * blocks[1])
+
+
+def test_a_student_made_of_the_teacher_begins_repaired(digits: Path, tmp_path: Path) -> None:
+    """Without labels in what it learns on; least squares alone brings back most of what removal took."""
+    whole = tvmcompress.load(digits / "digits.onnx")
+    images = load_data(digits / "digits_calib.npz", whole.inputs).first(200).inputs()[0]
+    np.save(tmp_path / "images.npy", images)
+    ran = run(
+        *("distill", "--width", 0.5, "--teacher", digits / "digits.onnx", "--train-data", tmp_path / "images.npy"),
+        *("--eval", digits / "digits_test.npz", "--epochs", 1, "--learning-rate", 1e-6, "-o", tmp_path / "out"),
+    )
+    assert ran.code == 0, ran.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    begins = {model["name"]: model["evaluation"]["accuracy"] for model in report["models"]}["student"]
+    bare = whole.apply(PruneChannels(0.5, importance="l2"))
+    expected = bare.apply(Reconstruct(whole.module, [images]))
+    removed, repaired = (evaluate(model, digits / "digits_test.npz").accuracy for model in (bare, expected))
+    assert removed is not None
+    assert begins == repaired
+    assert begins > removed + 0.1
+    assert any("weights repaired by least squares" in line for line in Model.load(tmp_path / "out" / "model.tvmc").provenance)
