@@ -1,7 +1,7 @@
 """Training with labels what compression has left of the CIFAR-10 models.
 
-Usage: OMP_NUM_THREADS=1 python benchmarks/finetuning.py PART [--models ic,resnet20] [--seeds 3] [--checkpoint FOLDER]
-           [--starts FOLDER] [--importance CRITERION] [--option NAME=VALUE ...]
+Usage: OMP_NUM_THREADS=1 python benchmarks/finetuning.py PART [--models ic,resnet20] [--seeds 3] [--first 0]
+           [--checkpoint FOLDER] [--starts FOLDER] [--importance CRITERION] [--option NAME=VALUE ...]
 
 Parts:
     long            the best that ten minutes of one core give, at half of the multiply-accumulates
@@ -31,7 +31,7 @@ from pruned import start
 from trained import Trained, folder, load, pixels
 
 from tvmcompress import Model, finetune
-from tvmcompress.passes import PruneChannels
+from tvmcompress.passes import PruneChannels, Reconstruct
 from tvmcompress.passes.graph.analysis import count_macs
 
 COMMON: dict[str, Any] = {"augment": ("flip", "crop"), "mixed_precision": True}
@@ -56,9 +56,12 @@ class Arm:
 
 
 BUDGET = {
-    "ic": (Arm(21, {"learning_rate": 0.015}), Arm(16, {"learning_rate": 0.015, "temperature": 4.0, "alpha": 0.9})),
-    "resnet20": (Arm(11, {"learning_rate": 0.01}), Arm(8, {"learning_rate": 0.01, "temperature": 4.0, "alpha": 0.9})),
-    "student": (Arm(12, {"learning_rate": 0.0085}), Arm(6, {"learning_rate": 0.0085, "temperature": 4.0, "alpha": 0.9})),
+    "ic": (Arm(13, {"learning_rate": 0.015}), Arm(10, {"learning_rate": 0.015, "temperature": 4.0, "alpha": 0.9})),
+    "resnet20": (Arm(7, {"learning_rate": 0.01}), Arm(5, {"learning_rate": 0.01, "temperature": 4.0, "alpha": 0.9})),
+    "student": (
+        Arm(20, {"learning_rate": 0.02, "batch_size": 128}),
+        Arm(16, {"learning_rate": 0.03, "batch_size": 128, "temperature": 4.0, "alpha": 1.0, "cutmix": 0.3, "views": 4}),
+    ),
 }
 """Without and with a teacher, which costs time of its own."""
 
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("part", choices=("long", "budget", "student", "torch-pruning"))
     parser.add_argument("--models", default="ic,resnet20")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--starts", type=Path, help="a folder in which pruned and repaired models are kept")
     parser.add_argument("--importance", default="repaired", help="the criterion of the parts `long` and `budget`")
@@ -76,18 +80,19 @@ def main() -> None:
     options = parser.parse_args()
     names = options.models.split(",")
     COMMON.update({name: ast.literal_eval(value) for name, _, value in (text.partition("=") for text in options.option)})
+    seeds = range(options.first, options.first + options.seeds)
     if options.part == "long":
         long(names, options.importance, options.checkpoint, options.starts)
     elif options.part == "budget":
-        heading(options.seeds)
+        heading(seeds)
         for name in names:
             trained = load(name, 1000)
             begin = start(trained, 0.5, options.importance, kept=options.starts)
-            compared(name, name, trained, begin.model, BUDGET[name], options.seeds)
+            compared(name, name, trained, begin.model, BUDGET[name], seeds)
     elif options.part == "student":
-        student(options.seeds)
+        student(seeds)
     else:
-        torch_pruning(names, options.seeds)
+        torch_pruning(names, seeds)
 
 
 def long(names: list[str], importance: str, checkpoint: Path | None, starts: Path | None) -> None:
@@ -105,15 +110,24 @@ def long(names: list[str], importance: str, checkpoint: Path | None, starts: Pat
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def heading(seeds: int) -> None:
+def heading(seeds: range) -> None:
     """Of a table of `compared`."""
-    print(f"| model | before | learns from | epochs | {seeds} seeds | mean | CPU seconds each |", "|---" * 7 + "|", sep="\n")
+    print(f"| model | before | learns from | epochs | {len(seeds)} seeds | mean | CPU seconds |", "|---" * 7 + "|", sep="\n")
 
 
-def compared(what: str, name: str, trained: Trained, begin: Model, arms: tuple[Arm, Arm], seeds: int) -> None:
-    """Two lines: without a teacher and with one, in turns, since what runs beside makes processors slower or faster."""
+def compared(what: str, name: str, trained: Trained, begin: Model, arms: tuple[Arm, ...], seeds: range) -> None:
+    """Two lines: without a teacher and with one, in turns, since what runs beside makes processors slower or faster.
+
+    Args:
+        what: Begins the lines.
+        name: Of the data.
+        trained: The teacher.
+        begin: What is trained.
+        arms: Without and with a teacher, or without alone.
+        seeds: Of the runs.
+    """
     runs: tuple[list[tuple[float, float]], ...] = ([], [])
-    for seed in range(seeds):
+    for seed in seeds:
         for arm, teacher, found in zip(arms, (None, trained.model), runs):
             tuned, seconds = train(name, begin, teacher, {**arm.options, "epochs": arm.epochs, **COMMON, "seed": seed})
             found.append((trained.accuracy(tuned), seconds))
@@ -126,17 +140,20 @@ def compared(what: str, name: str, trained: Trained, begin: Model, arms: tuple[A
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def student(seeds: int) -> None:
-    """Half of resnet20's channels, the largest ones, which is what `distill --width 0.5` makes."""
+def student(seeds: range) -> None:
+    """Half of resnet20's channels, the largest, repaired layer by layer, which is what `distill --width 0.5` begins with."""
     trained = load("resnet20", 1000)
-    small = trained.model.apply(PruneChannels(0.5, importance="l2"))
-    share = count_macs(small.module) / count_macs(trained.model.module)
-    print(f"{share:.3f} of the multiply-accumulates, {trained.accuracy(small):.2f} % before training", "", sep="\n")
+    bare = trained.model.apply(PruneChannels(0.5, importance="l2"))
+    begun = time.process_time()
+    small = bare.apply(Reconstruct(trained.model.module, [trained.calibration]))
+    seconds, share = time.process_time() - begun, count_macs(small.module) / count_macs(trained.model.module)
+    print(f"{share:.3f} of the multiply-accumulates, {trained.accuracy(bare):.2f} % before the repair of {seconds:.0f} s\n")
     heading(seeds)
-    compared("student", "resnet20", trained, small, BUDGET["student"], seeds)
+    compared("student, repaired", "resnet20", trained, small, BUDGET["student"], seeds)
+    compared("student, not repaired", "resnet20", trained, bare, BUDGET["student"][:1], seeds)
 
 
-def torch_pruning(names: list[str], seeds: int) -> None:
+def torch_pruning(names: list[str], seeds: range) -> None:
     """Its choice of channels (group L2, global, one shot, the smallest ratio that leaves half) in the place of ours."""
     import copy
 

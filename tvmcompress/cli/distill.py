@@ -70,6 +70,19 @@ def distill(
     optimizer: Annotated[str | None, typer.Option(help="Of its training: adamw or sgd.", show_default="adamw")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of a step.", show_default="64")] = None,
     augment: Annotated[list[str] | None, typer.Option(help="Images changed at random: flip, crop (repeatable).")] = None,
+    cutmix: Annotated[
+        float | None,
+        typer.Option(help="Share of the batches in which a part of every image is that of another.", show_default="0"),
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="After so many epochs the same changes come again; teachers are asked about each once.", show_default="never"
+        ),
+    ] = None,
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="Compute in bfloat16 in training: faster where processors have it.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="For all that is random.", show_default="0")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder for the state after every epoch; a stopped run goes on.")
@@ -82,7 +95,8 @@ def distill(
     """Train a student on what teachers say, and on labels where there are some.
 
     The student is a float model with the teacher's inputs and outputs, of any architecture; one that is made of the
-    teacher has its weights repaired from the training data first. What comes out is a float model, for compress. The folder gets model.tvmc, model.onnx, recipe.toml and report.json.
+    teacher has its weights repaired from the training data first. What comes out is a float model, for compress. The folder
+    gets model.tvmc, model.onnx, recipe.toml and report.json.
     """
     from ..errors import UserError
     from ..exporting import export_onnx
@@ -101,6 +115,9 @@ def distill(
         "optimizer": optimizer,
         "batch_size": batch_size,
         "augment": augment or None,
+        "cutmix": cutmix,
+        "views": views,
+        "mixed_precision": mixed_precision or None,
         "seed": seed,
     }
     options = {name: value for name, value in fields.items() if value is not None}

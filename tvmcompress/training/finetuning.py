@@ -242,33 +242,46 @@ class Training:
         return rows[held:].ravel(), rows[:held].ravel()
 
     def _epoch(self, epoch: int, batches: int, optimizer: Any, on_progress: Progress | None) -> None:
-        rng = np.random.default_rng([self.recipe.seed, epoch])
+        seed, views = self.recipe.seed, self.recipe.views
+        view = epoch if views is None else epoch % views
+        rng = np.random.default_rng([seed, view])
         unit, parts = self._data.specs[0].shape[0], self.recipe.accumulate
         order = rng.permutation(self._learned.reshape(-1, unit)).ravel()
+        # Batches that come again come in another order.
+        turns = range(batches) if views is None else np.random.default_rng([seed, epoch, views]).permutation(batches).tolist()
         # Of another set every time, what is left over is left out.
-        for index in range(batches):
-            done = epoch * batches + index
+        for count, index in enumerate(turns):
+            done = epoch * batches + count
             rate = scheduled(done, self.recipe.epochs * batches, self.recipe.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate
             start = index * self._step * parts
             cuts = [order[start + part * self._step :][: self._step] for part in range(parts)]
-            self.learn([indices for indices in cuts if len(indices)], rng, optimizer)
+            chance, again = (rng, None) if views is None else (np.random.default_rng([seed, view, index]), (view, index))
+            self.learn([indices for indices in cuts if len(indices)], chance, optimizer, again)
             if self._average is not None:
                 self._average.update()
             if on_progress is not None:
                 on_progress(done + 1, self.recipe.epochs * batches)
 
-    def learn(self, parts: Sequence[np.ndarray], rng: np.random.Generator, optimizer: Any) -> float:
+    def learn(
+        self, parts: Sequence[np.ndarray], rng: np.random.Generator, optimizer: Any, view: tuple[int, int] | None = None
+    ) -> float:
         """One step on some samples, the gradients of several parts added up; the loss before it.
+
+        Args:
+            parts: Numbers of samples.
+            rng: Where chance comes from.
+            optimizer: That takes the step.
+            view: By which teachers' answers are kept, where the same samples come again with the same chance.
 
         Raises:
             _NotFiniteError: The loss is not finite; the weights stay.
         """
         optimizer.zero_grad(set_to_none=True)
         total, count = 0.0, sum(len(indices) for indices in parts)
-        for indices in parts:
-            loss = self._lesson(indices, rng)[0] * (len(indices) / count)
+        for part, indices in enumerate(parts):
+            loss = self._lesson(indices, rng, None if view is None else (*view, part))[0] * (len(indices) / count)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise _NotFiniteError(value)

@@ -39,8 +39,8 @@ class Lesson:
         teachers: The teachers in PyTorch.
 
     Raises:
-        UserError: Layers are to be compared with a teacher's and there is none, or no such layer; or samples are to be flipped
-            that are no images.
+        UserError: Layers are to be compared with a teacher's and there is none, or no such layer, or only its answers are kept;
+            or samples are to be flipped that are no images.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class Lesson:
             raise UserError("hints are from a teacher's layers; give one (--distill)")
         if recipe.features and not teachers:
             raise UserError("features are those of a teacher; give one (--distill)")
+        if recipe.views is not None and (recipe.hints or recipe.features):
+            raise UserError("with views a teacher's answers are kept, not what goes on inside it; leave out hints and features")
         if recipe.cutmix and (len(model.inputs) > 1 or len(model.inputs[0].shape) < 3 or model.inputs[0].layout == "NHWC"):
             raise UserError("cutmix is for one input with channels first, images or signals; leave it out for this model")
         if recipe.augment and change is None and any(len(s.shape) != 4 or s.layout == "NHWC" for s in model.inputs[:1]):
@@ -71,6 +73,7 @@ class Lesson:
         self._hints: Hints | None = None
         self.maps: dict[str, Tensor] = {}
         self._answers: list[Tensor] | None = None
+        self._seen: dict[tuple[int, ...], list[Tensor]] = {}
         self._known = np.zeros(0, bool)
         self._outputs = 0
         self._objective: Objective | None = None
@@ -111,8 +114,16 @@ class Lesson:
         step = max(1, _EVALUATED_AT_ONCE // unit) * unit
         return [indices[start : start + step] for start in range(0, len(indices), step)]
 
-    def __call__(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> tuple[Tensor, int | None]:
-        """The loss of some samples, changed at random where there is chance, and how many are classified right."""
+    def __call__(
+        self, indices: np.ndarray, rng: np.random.Generator | None = None, view: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, int | None]:
+        """The loss of some samples, changed at random where there is chance, and how many are classified right.
+
+        Args:
+            indices: Numbers of the samples.
+            rng: Where chance comes from; None leaves samples as they are.
+            view: By which the teacher's answers are kept, where the same samples come again with the same chance.
+        """
         assert self._objective is not None
         inputs = self._inputs(indices, rng)
         labels = None if self._labels is None else self._torch.from_numpy(self._labels[indices])
@@ -125,11 +136,13 @@ class Lesson:
                 inputs = mix(inputs, share)
         inside = rng is not None and (self._hints is not None or self._features is not None)
         changed = rng is not None and (self._change is not None or mixed)
-        taught = None
+        taught = self._kept(view)
         with self._precision(rng is not None):
-            if self._teacher is not None and (changed or inside):
+            if self._teacher is not None and taught is None and (changed or inside):
                 with self._torch.no_grad():
                     taught = self._wide(self._teacher(*inputs))
+                if view is not None:
+                    self._seen[view] = taught
             outputs = self._wide(self._network(*inputs))
         if self._teacher is not None and taught is None:
             with self._torch.no_grad():
@@ -143,6 +156,10 @@ class Lesson:
         if taught is not None and inside:
             loss = loss + self._within(self._wide(self._network.tapped()), taught[len(outputs) :])
         return loss, self._objective.correct(outputs, labels)
+
+    def _kept(self, view: tuple[int, ...] | None) -> list[Tensor] | None:
+        """The teacher's answers to a view, if it was asked before."""
+        return None if view is None else self._seen.get(view)
 
     def _within(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
         """What is lost inside, between layers of the network and of the teacher."""

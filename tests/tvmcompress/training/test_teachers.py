@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from tvmcompress import Model, UserError, evaluate, finetune, load_data
 from tvmcompress.passes import PruneChannels, Reconstruct
 from tvmcompress.passes.pruning.prune_blocks import find_blocks
 from tvmcompress.training.bridge import TorchModel
+from tvmcompress.training.lesson import Lesson
 from tvmcompress.training.teachers import Hints, Teachers
 
 
@@ -89,6 +91,33 @@ def test_a_student_learns(digits: Path, digits_model: Model, student: Model) -> 
     assert taught.params.keys() == student.params.keys()
     network = TorchModel(taught.module)
     assert network.tapped() == []
+
+
+def test_of_views_a_teacher_is_asked_once(
+    digits: Path, digits_model: Model, student: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is what asking again would say, and a view is seen in its turn of every round."""
+    data = load_data(digits / "digits_calib.npz", student.inputs, limit=60)
+    options = {"epochs": 5, "learning_rate": 0.02, "batch_size": 10, "accumulate": 2, "augment": ("flip",), "cutmix": 0.5}
+    asked: list[int] = []
+    plain = Teachers.__call__
+    monkeypatch.setattr(Teachers, "__call__", lambda self, *x: asked.append(len(x[0])) or plain(self, *x))
+
+    def taught(**more: Any) -> Model:
+        asked.clear()
+        return finetune(student, data, teacher=digits_model, **options, **more)
+
+    kept = taught(views=2)
+    # 54 samples make two steps of twice ten an epoch; the six held back are asked about to see what fits, and to judge.
+    assert asked[-9:] == [6, *[10] * 2 * 2 * 2]
+    monkeypatch.setattr(Lesson, "_kept", lambda self, view: None)
+    again = taught(views=2)
+    assert asked[-21:] == [6, *[10] * 2 * 2 * 5]
+    for name, value in kept.params.items():
+        np.testing.assert_array_equal(again.params[name], value)
+    assert any((taught().params[name] != value).any() for name, value in kept.params.items())
+    with pytest.raises(UserError, match="leave out hints and features"):
+        taught(views=2, hints={"c": "stem"})
 
 
 def test_what_does_not_fit(digits: Path, digits_model: Model, student: Model, student_file: Path, tmp_path: Path) -> None:
