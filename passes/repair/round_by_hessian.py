@@ -32,7 +32,8 @@ class RoundByHessian(LayerRounding):
     Args:
         reference: The float module that was quantized, parameters attached.
         inputs: Calibration samples, one array an input, axis 0 the samples.
-        damping: Added to the diagonal of H, as a fraction of its mean.
+        damping: Added to the diagonal of H, as a fraction of its mean; where samples are few it is a layer's inputs over the
+            rows seen of them, if that is more.
         act_order: Whether inputs are taken in the order of their energy, largest first, instead of as they stand.
         compensate: Whether the float weights are first moved, by least squares, so that they make up for what the layers
             before have lost; the bias moves with them.
@@ -66,8 +67,10 @@ class RoundByHessian(LayerRounding):
         """Round input by input, see `round_columns`."""
         steps, lowest, highest = problem.unfolded_grid()
         matrix = unfolded_weight(weight.astype(np.float64), problem.geometry)
-        moments = _moments(problem.sample(self.rows, self.seed).inputs)
-        rounded = round_columns(matrix, steps, lowest, highest, moments, self.damping, self.act_order)
+        inputs = problem.sample(self.rows, self.seed).inputs
+        # What few rows say of the inputs is not so of others: errors made good on them alone would be new errors elsewhere.
+        damping = max(self.damping, inputs.shape[2] / inputs.shape[1])
+        rounded = round_columns(matrix, steps, lowest, highest, _moments(inputs), damping, self.act_order)
         return Solution(folded_weight(rounded, problem.geometry, weight.shape), bias)
 
 

@@ -115,6 +115,18 @@ def test_the_result_gets_better(kinds, compensate):
     assert not get_remarks(rounded)
 
 
+def test_few_samples_do_not_make_it_worse_on_others():
+    """With half as many rows as a layer has inputs, errors can be made good on these rows alone."""
+    mod = model(lambda x, p: op.add(op.matmul(x, p["w"]), p["b"]), (1, 96), params=weights(w=(96, 12), b=(12,)))
+    seen, others = samples((1, 96), count=48), samples((1, 96), count=500, seed=2)
+    ranges = calibrate(mod, [seen])
+    nearest = Quantize(ranges, precision=Scheme("int4"))(mod)
+    rounded = RoundByHessian(mod, seen, compensate=False)(nearest)
+    wanted = run(mod, others)[0]
+    errors = [float(np.square(run(made, others)[0] - wanted).mean()) for made in (nearest, rounded)]
+    assert errors[1] < 1.1 * errors[0]
+
+
 def test_groups_of_input_channels_keep_their_multipliers():
     mod, inputs = _network(), _correlated()
     quantized = Quantize(calibrate(mod, [inputs]), precision=Scheme("int4", group_size=2))(mod)
