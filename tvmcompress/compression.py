@@ -112,7 +112,8 @@ def compress(
         prune: A ratio in (0, 1), or a table of `PruneRecipe`'s fields.
         finetune: A number of epochs, or a table of `FinetuneRecipe`'s fields: training after pruning; needs PyTorch.
         train_data: What fine-tuning learns from, labelled or not; see `tvmcompress.finetune`.
-        checkpoint: A folder in which training keeps its state after every epoch, and goes on where it was.
+        checkpoint: A folder in which training keeps its state after every epoch, `brecq` after every block; a stopped run goes
+            on there.
         quantize: "int8" or another precision, or a table of `QuantizeRecipe`'s fields.
         recipe: All as one, or the path of its TOML file; `prune`, `finetune` and `quantize` replace its tables. A list of steps
             in it has any order, see `recipe.recipe`.

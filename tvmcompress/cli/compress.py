@@ -39,7 +39,7 @@ def compress(
         Path | None,
         typer.Option(
             "--checkpoint",
-            help="Folder for the state after every epoch; a stopped run goes on.",
+            help="Folder for the state after every epoch, or block of brecq; a stopped run goes on.",
             rich_help_panel="Fine-tuning",
         ),
     ] = None,
@@ -78,8 +78,8 @@ def compress(
     usual = asked.recipe_file is None and not plan.entries() and calibrated
     plan = with_default(plan) if usual else plan
     given.check(asked, plan)
-    if not plan.trains and checkpoint is not None:
-        raise UserError("--checkpoint says nothing without --finetune EPOCHS, --qat or --repair-distill")
+    if not plan.keeps_state and checkpoint is not None:
+        raise UserError("--checkpoint says nothing without --finetune EPOCHS, --qat, --repair-distill or --quant-repair brecq")
     targets = build.target or []
     options = build.by_family(targets)
     limited_target(plan, targets)

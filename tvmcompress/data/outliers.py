@@ -57,8 +57,8 @@ def _largest(value: np.ndarray) -> np.ndarray:
 def _sentence(far: np.ndarray, largest: np.ndarray, usual: float) -> str:
     named = ", ".join(f"{index} (up to {largest[index]:.4g})" for index in far[:_NAMED])
     more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
-    samples = "sample" if len(far) == 1 else "samples"
+    samples, hold = ("sample", "holds") if len(far) == 1 else ("samples", "hold")
     return (
-        f"{samples} {named}{more} of the calibration data hold values more than {_FAR:.0f} times as large as is usual "
+        f"{samples} {named}{more} of the calibration data {hold} values more than {_FAR:.0f} times as large as is usual "
         f"(up to {usual:.4g}); ranges and repairs follow them, so leave them out unless they are real"
     )

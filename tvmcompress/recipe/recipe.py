@@ -56,6 +56,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from ..errors import UserError
 from ..files.whole_file import whole_file
+from ..passes.repair.repairs import REPAIRS
 from .finetune import FinetuneRecipe
 from .gate import GateRecipe
 from .iterative import IterativeRecipe
@@ -133,13 +134,14 @@ class Recipe(Table):
         return any(name == step for name, _ in self.entries())
 
     @property
-    def trains(self) -> bool:
-        """Whether a step trains, so that there is a state to be kept."""
+    def keeps_state(self) -> bool:
+        """Whether a step trains, or a repair learns for so long, that its state can be kept on the way."""
         return any(
             name in ("finetune", "qat")
             or (isinstance(options, PruneRecipe) and options.distill)
             or (isinstance(options, RepairRecipe) and options.method == "distill")
             or (isinstance(options, IterativeRecipe) and options.epochs > 0)
+            or (isinstance(options, QuantizeRecipe) and any(REPAIRS[repair].resumes for repair in options.repairs))
             for name, options in self.entries()
         )
 

@@ -63,7 +63,7 @@ class Context:
         search: Samples to choose on, none of them in `calibration`.
         target: The microcontroller whose flash and RAM limits of the recipe mean.
         multiple: Of which numbers of channels suit the kernels of the targets.
-        checkpoint: A folder in which training keeps its state.
+        checkpoint: A folder in which training, and repairs that learn for long, keep their state.
         search_log: A file in which a search keeps what it has tried.
         ahead: The steps that follow.
         progress: Told what is done.

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tvmcompress import Model, UserError, compress, load_data
+from tvmcompress import Model, UserError, compress, load, load_data
 from tvmcompress.data.dataset import Dataset
 from tvmcompress.measuring.building import build
 from tvmcompress.model import InputSpec
@@ -28,6 +28,7 @@ from tvmcompress.training.soft_network import SoftNetwork
 
 from ...passes.small_models import model as small_model
 from ...passes.small_models import weights as small_weights
+from ..cli.running import run as run_command
 
 FEW = {"precision": "int4", "activation_bits": 4, "repair": []}
 SHORT: dict[str, Any] = {"iterations": 30, "batch": 16}
@@ -226,6 +227,18 @@ def test_options_out_of_range_are_refused(
 def test_one_sample_is_too_few(quantized: Model, digits_model: Model, calibration: Dataset) -> None:
     with pytest.raises(UserError, match="two samples at least"):
         RoundBlocks(digits_model.module, calibration.read(0, 1)).transform_module(quantized.module, None)
+
+
+def test_a_run_of_the_command_line_goes_on(digits: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[quantize]\nprecision = "int4"\nrepair = ["brecq"]\nrepair_options = { brecq = { iterations = 5 } }\n')
+    common = ["compress", digits / "digits.onnx", "--calib", digits / "digits_calib.npz", "--calib-samples", 40]
+    asked = ["--recipe", recipe, "--checkpoint", tmp_path / "run", "--no-onnx", "--no-html", "--json"]
+    first, again = (run_command(*common, *asked, "-o", tmp_path / name) for name in ("first", "again"))
+    assert first.code == 0, first.err
+    assert (tmp_path / "run" / "brecq" / "finetune.pt").exists()
+    assert again.code == 0, again.err
+    assert same(load(tmp_path / "first" / "model.tvmc"), load(tmp_path / "again" / "model.tvmc"))
 
 
 def test_as_a_repair_of_a_recipe(digits_model: Model, calibration: Dataset, tmp_path: Path) -> None:
