@@ -84,16 +84,16 @@ def panel_forms(conv: Convolution, plan: PanelPlan, adds: bool, exact: bool, lat
     least = _panel_bytes(conv, plan) if exact else 0
     for wide in (False, True) if exact else (True,):
         own = replace(plan, int16_weights=wide, late_bias=late and not wide)
-        routines = [None if adds else plan_panel_routine(conv, own, long) for long in (False, True)]
+        routines = [plan_panel_routine(conv, own, long, adds) for long in (False, True)]
         name = HALFWORDS if wide and exact else PLAIN
         for taken, words in ((own, PLAIN), (routines[0], ROUTINE), (routines[1], ROUTINE | LONG)):
             if taken is not None:
                 size = _panel_bytes(conv, taken)
                 rounds = PanelConvolution(conv, taken).rounds
                 called = panel_routine(taken.pixels, wide, conv.epilogue, taken.unroll, rounds) if taken.routine else ""
-                code = _CODE - (_panel_code(conv, plan) if taken.routine else 0)
+                code = _CODE - (_panel_code(conv, plan, taken, adds) if taken.routine else 0)
                 spent = size - least - 8 * taken.routine if wide and exact else 0
-                found[name | words] = Form(taken, _panel_instructions(conv, taken), size, code, called, spent)
+                found[name | words] = Form(taken, _panel_instructions(conv, taken, adds), size, code, called, spent)
     return found
 
 
@@ -102,26 +102,26 @@ def _panel_bytes(conv: Convolution, plan: PanelPlan) -> int:
     return pairs * PanelConvolution(conv, plan).words * (16 if plan.int16_weights else 8) + (8 if plan.routine else 0)
 
 
-def _panel_instructions(conv: Convolution, plan: PanelPlan) -> float:
+def _panel_instructions(conv: Convolution, plan: PanelPlan, adds: bool) -> float:
     kernel = PanelConvolution(conv, plan)
     word = {(3, False): 17, (3, True): 16, (2, False): 12, (2, True): 11}[plan.pixels, plan.int16_weights]
     between: float = 14 + (7 if plan.int16_weights else 10) * plan.pixels + (0 if kernel.rounds == 1 else 1 + 2 * kernel.rounds)
     if not plan.routine:
-        between += plan.pixels * (8 + kernel.words / 2)
-    walks = conv.out_height if plan.source == "strip" else 1
-    panels = walks * -(-kernel.walk // plan.pixels)
+        between += plan.pixels * (8 + 3 * adds + kernel.words / 2)
+    panels = kernel.source.walks * kernel.source.panels
     return panels * -(-conv.out_channels // 2) * (kernel.words * word + between)
 
 
-def _panel_code(conv: Convolution, plan: PanelPlan) -> float:
-    """Bytes of code that a routine takes the place of."""
+def _panel_code(conv: Convolution, plan: PanelPlan, taken: PanelPlan, adds: bool) -> float:
+    """Bytes of code that the routine of a plan takes the place of."""
     kernel = PanelConvolution(conv, plan)
     if kernel.row_words == 0:
         # What unpacks bytes of several rows takes more where the panel is kept for a routine.
         return -70
     # LLVM unrolls a loop over few panels where no other is in it.
-    unrolled = 800 if -(-kernel.walk // plan.pixels) < 4 else 0
-    return (140 + 72 * plan.unroll if plan.pixels == 3 else 50 + 55 * plan.unroll) - unrolled
+    unrolled = 800 if kernel.source.panels < 4 else 0
+    unpacking = 150 * (taken.pixels - plan.pixels) if adds else 0
+    return (140 + 72 * plan.unroll if plan.pixels == 3 else 50 + 55 * plan.unroll) - unrolled - unpacking
 
 
 def winograd_forms(conv: Convolution, plan: WinogradPlan, room: int, adds: bool) -> Forms:

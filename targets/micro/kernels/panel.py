@@ -25,13 +25,16 @@ from .elementwise import Sum
 from .epilogue import Epilogue
 from .packing import byte_planes, int16_words, pair_parameters
 from .panel_function import LEAD_WORDS, panel_function
+from .panel_source import PanelSource
 
 # mypy: ignore-errors
 
 _STACK_BYTES = 264
-"""Panels up to this size live on the stack."""
+"""Panels, and outputs that join a sum, live on the stack up to this size."""
 
 _LONGEST_UNPACKING = 2
+_SLACK = 4
+"""Bytes behind the rows of copies."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class PanelPlan:
         int16_weights: Whether weights are int16 in flash.
         late_bias: Whether the bias of the first channel of a pair is added at the end, because 256 times it and the sum
             would not fit a word; of byte planes only.
-        routine: Whether a routine multiplies the panel, see `routines`; with `halves`, and without `late_bias`.
+        routine: Whether a routine multiplies the panel, see `routines`; with `halves`, and without `late_bias`. A sum is made
+            of its outputs then, which are kept beside the operand.
     """
 
     source: str
@@ -70,11 +74,12 @@ class PanelConvolution:
     """One convolution by one plan: the packed constants and the function.
 
     With `residual` the convolution's output is the first operand of a sum, whose second one is a tensor of the output's
-    shape; the result may lie where that tensor lies.
+    shape; the result may lie where that tensor lies. `adds` is whether it is one, where it is not known yet.
     """
 
-    def __init__(self, conv: Convolution, plan: PanelPlan, residual: Sum | None = None) -> None:
+    def __init__(self, conv: Convolution, plan: PanelPlan, residual: Sum | None = None, adds: bool = False) -> None:
         self.conv, self.plan, self.residual = conv, plan, residual
+        self.adds = adds or residual is not None
         row = conv.kernel[1] * conv.channels
         self.row_words = row // 4
         self.rest = row % 4
@@ -89,43 +94,28 @@ class PanelConvolution:
         """Words of a row that are unpacked in one round."""
         return max(n for n in range(1, _LONGEST_UNPACKING + 1) if self.row_words % n == 0)
 
-    @property
-    def walk(self) -> int:
-        """Pixels that the panels of one walk cover: a row in a strip, the whole map otherwise."""
-        c = self.conv
-        return c.out_width if self.plan.source == "strip" else c.out_height * c.out_width
+    @cached_property
+    def source(self) -> PanelSource:
+        """Where receptive fields are taken from."""
+        return PanelSource(self.conv, self.plan.source, self.plan.pixels, _SLACK)
 
     @property
     def panel_bytes(self) -> int:
         """Bytes of an unpacked panel."""
         return 8 * self.words * self.plan.pixels + 4 * LEAD_WORDS
 
-    @cached_property
-    def row_bytes(self) -> int:
-        """Pitch of a row of the strip or of the padded image; of the input itself when read directly."""
-        c = self.conv
-        if self.plan.source == "direct":
-            return c.width * c.channels
-        covered = (c.out_width - 1) * c.strides[1] + c.kernel[1]
-        return -(-max(covered, c.left + c.width) * c.channels // 4) * 4 + 4
-
     @property
-    def source_rows(self) -> int:
-        """Rows of the strip or of the padded image."""
-        c = self.conv
-        return c.kernel[0] if self.plan.source == "strip" else (c.out_height - 1) * c.strides[0] + c.kernel[0]
-
-    @property
-    def source_bytes(self) -> int:
-        """Bytes of the strip or of the padded image; 0 where the input is read as it lies."""
-        return 0 if self.plan.source == "direct" else self.source_rows * self.row_bytes
+    def operand_bytes(self) -> int:
+        """Bytes of the outputs of a panel where a routine makes them, and a sum follows."""
+        return self.plan.pixels * self.conv.out_channels if self.plan.routine and self.adds else 0
 
     @property
     def workspaces(self) -> dict[str, int]:
         """Bytes of the workspaces by name."""
-        # Scalar accesses only, so a small panel may stay on the stack; the source is filled by vectors.
-        panel = {} if self.panel_bytes <= _STACK_BYTES else {"panel": self.panel_bytes}
-        return {**panel, **({"source": self.source_bytes} if self.source_bytes else {})}
+        # Scalar accesses only, so what is small may stay on the stack; the source is filled by vectors.
+        sizes = {"panel": self.panel_bytes, "operand": self.operand_bytes}
+        large = {name: size for name, size in sizes.items() if size > _STACK_BYTES}
+        return {**large, **({"source": self.source.bytes} if self.source.copied else {})}
 
     def constants(
         self, weights: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray

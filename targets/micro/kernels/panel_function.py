@@ -24,8 +24,7 @@ which would keep its load from being paired."""
 def panel_function(k: PanelConvolution) -> tirx.PrimFunc:
     c, plan, ep = k.conv, k.plan, k.conv.epilogue
     H, W, C, OH, OW, CO = c.height, c.width, c.channels, c.out_height, c.out_width, c.out_channels
-    SH, SW = c.strides
-    KH = c.kernel[0]
+    SH, KH = c.strides[0], c.kernel[0]
     K4, RW, UK, PX = k.words, k.row_words, plan.unroll, plan.pixels
     LEAD, ROUNDS, HALVES = LEAD_WORDS, k.rounds, plan.halves
     ROUTINE = plan.routine
@@ -36,31 +35,27 @@ def panel_function(k: PanelConvolution) -> tirx.PrimFunc:
     WN = N * (K4 * WW + QW) if ROUTINE else LEAD + N * K4 * WW
     QN = 5 if ROUTINE else 2 + N * QW
     SOURCE = plan.source
-    COPY = SOURCE != "direct"
-    PITCH, ROWS = k.row_bytes, k.source_rows
-    M = k.walk
-    PANELS = -(-M // PX)
-    STEPS = OH if SOURCE == "strip" else 1
+    COPY, PITCH, ROWS = k.source.copied, k.source.pitch, k.source.rows
+    M, PANELS, STEPS = k.source.walk, k.source.panels, k.source.walks
+    pixel, base = k.source.pixel, k.source.base
     ZP = c.input_zero_point
     REST = k.rest
     FULL = KH * RW
     # Bytes of an input row that fall inside the copied rows.
-    COPIED = min(W * C, PITCH - 4 - c.left * C)
+    COPIED = min(W * C, PITCH - k.source.slack - c.left * C)
     TAIL = k.words - k.used_words
     RESTW = k.rest_words
     HAS_TAIL, HAS_REST = TAIL > 0, REST > 0
     RU = k.row_unroll
-    SIZE = k.source_bytes if COPY else 4
+    SIZE = k.source.bytes if COPY else 4
 
     ADD = k.residual is not None
+    # A routine writes where no operand of the sum lies.
+    APART = ROUTINE and ADD
+    GROUP = 4 if CO % 4 == 0 else 2
     RN = OH * OW * CO if ADD else H * W * C
     TN = k.residual.words if ADD else QN
     name = panel_routine(PX, WIDE, ep, UK, ROUNDS) if ROUTINE else ""
-
-    def pixel(panel, px):
-        # The last panel repeats its last pixel rather than earlier ones, which may be overwritten by now.
-        position = panel * PX + px
-        return T.min(position, M - 1) if M % PX else position
 
     def place(k, half, px):
         """Where a word of the panel stands: (k0, k2) or (k1, k3) of four k of a pixel."""
@@ -76,14 +71,6 @@ def panel_function(k: PanelConvolution) -> tirx.PrimFunc:
     def at(step, panel, px, n, which):
         """Offset of an output."""
         return (step * OW + pixel(panel, px)) * CO + n * 2 + which
-
-    def base(p):
-        """Offset of a pixel's receptive field in the source."""
-        if SOURCE == "strip":
-            return p * (SW * C)
-        if SOURCE == "direct" and SH == 1 and SW == 1:
-            return p * C
-        return tirx.floordiv(p, OW) * (SH * PITCH) + tirx.floormod(p, OW) * (SW * C)
 
     def factor(w, n, k, half, which):
         """A pair of weights of one channel of a pair; the first one's may bear those of the other."""
@@ -108,11 +95,14 @@ def panel_function(k: PanelConvolution) -> tirx.PrimFunc:
         """Two of the four bytes of a shared word: (0, 2) or (1, 3)."""
         return pack_bottoms(rest_byte(buf, start, word * 4 + which), rest_byte(buf, start, word * 4 + which + 2))
 
-    def multiply(panel, w, q, out, step, p):
-        """The call of the routine."""
-        places = [T.address_of(buffer[place]) for buffer, place in ((panel, LEAD), (w, 0), (out, at(step, p, 0, 0, 0)), (q, 2))]
-        distances = [at(step, p, px, 0, 0) - at(step, p, 0, 0, 0) for px in (1, PX - 1)]
+    def multiply(panel, w, q, out, first, distances):
+        """The call of the routine, which writes outputs from `first` on."""
+        places = [T.address_of(buffer[place]) for buffer, place in ((panel, LEAD), (w, 0), (out, first), (q, 2))]
         return T.evaluate(T.call_extern("int32", name, *places, *distances))
+
+    def distances(step, p):
+        """Bytes from the outputs of a panel's first pixel to those of the others."""
+        return [at(step, p, px, 0, 0) - at(step, p, 0, 0, 0) for px in (1, PX - 1)]
 
     def finish(q, n, acc_a, acc_b, which):
         """The output of one channel of a pair."""
@@ -138,6 +128,7 @@ def panel_function(k: PanelConvolution) -> tirx.PrimFunc:
         panel = T.alloc_buffer((LEAD + K4 * PX * 2,), "int32")
         acc = T.alloc_buffer((2 * PX,), "int32")
         result = T.alloc_buffer((2 * PX,), "int8")
+        operand = T.alloc_buffer((PX * CO if APART else 1,), "int8")
         if COPY:
             for i in range(SIZE // 4):
                 source[T.ramp(i * 4, 1, 4)] = T.broadcast(T.int8(ZP), 4)
@@ -188,8 +179,15 @@ def panel_function(k: PanelConvolution) -> tirx.PrimFunc:
                         for t in T.unroll(RESTW):
                             panel[place(FULL + t, 0, px)] = rest_pair(source, base(pixel(p, px)), t, 0)
                             panel[place(FULL + t, 1, px)] = rest_pair(source, base(pixel(p, px)), t, 1)
-                if ROUTINE:
-                    multiply(panel, w, q, out, step, p)
+                if APART:
+                    multiply(panel, w, q, operand, 0, (CO, (PX - 1) * CO))
+                    for i in range(T.min(PX, M - p * PX) * (CO // GROUP)):
+                        for j in T.unroll(GROUP):
+                            out[(step * OW + p * PX) * CO + i * GROUP + j] = output(
+                                operand[i * GROUP + j], skip, constants, (step * OW + p * PX) * CO + i * GROUP + j
+                            )
+                elif ROUTINE:
+                    multiply(panel, w, q, out, at(step, p, 0, 0, 0), distances(step, p))
                 else:
                     for n in range(N):
                         for j in T.unroll(2 * PX):

@@ -5,7 +5,8 @@ networks (executed instructions on a Cortex-M4): three pixels at a time beat two
 longest round of the inner loop that code size bears is best; a reduction of a single round wants no loop at all.
 
 Of routines (see `routines`) few lengths are taken, so that layers share them: a longer round than one of eight words saves one
-or two hundredths. They make three pixels at a time even where one of twenty is repeated.
+or two hundredths. They make three pixels at a time even where one of twenty is repeated; but before a sum not with few words,
+since the sum is most of the work then, nor where bytes share words: what unpacks three pixels would be most of the code.
 """
 
 from __future__ import annotations
@@ -54,19 +55,21 @@ def plan_convolution(conv: Convolution, adds: bool = False) -> PanelPlan | None:
     return PanelPlan(source, 3 if three else 2, round_length(words), halves=three and words <= 8)
 
 
-def plan_panel_routine(conv: Convolution, plan: PanelPlan, long: bool) -> PanelPlan | None:
+def plan_panel_routine(conv: Convolution, plan: PanelPlan, long: bool, adds: bool = False) -> PanelPlan | None:
     """A plan with a routine in place of LLVM's inner loop, or None where routines do not have what it takes.
 
     Args:
         conv: The convolution.
         plan: With LLVM's loop.
         long: Whether the round shall be long; None where it would waste more words.
+        adds: Whether a sum follows in the same kernel.
     """
     if not fits(conv.epilogue) or conv.out_channels % 2 or plan.late_bias:
         return None
-    walk = PanelConvolution(conv, plan).walk
-    pixels = 3 if -(-walk // 3) * 3 <= 1.05 * walk else plan.pixels
-    words = PanelConvolution(conv, plan).used_words
+    kernel = PanelConvolution(conv, plan)
+    walk, words = kernel.source.walk, kernel.used_words
+    three = -(-walk // 3) * 3 <= 1.05 * walk and not (adds and (words <= _ONE_ROUND or kernel.rest))
+    pixels = 3 if three else plan.pixels
 
     def padded(rounds: int) -> int:
         return -(-words // rounds) * rounds

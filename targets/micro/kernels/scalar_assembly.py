@@ -290,10 +290,6 @@ def _scaled(result: str, doubled: str, finish: str, least: int, most: int) -> It
         yield f"ssat {result}, #8, {result}"
 
 
-
-
-
-
 def taps(low: bool, pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
     """The routine that makes some outputs of a row of a depthwise convolution with kernels three wide, of all channels.
 
@@ -350,7 +346,6 @@ def _taps(pixels: int, rows: int, finish: str, stride: int) -> Iterator[str]:
     yield "bne 1b"
     yield f"add sp, sp, #{PLACES + 4 * pixels}"
     yield f"pop {_RESTORED}"
-
 
 
 def add(low: bool, table: bool, finish: str, shift: int) -> Iterator[str]:

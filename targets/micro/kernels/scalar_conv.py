@@ -12,20 +12,22 @@ taken from depends on the layer:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
 from ...kernels.layers import ConvolutionShape
+from .panel_source import PanelSource
 from .routines import block_routine, copy_routine, lay_routine
 from .scalar_epilogue import WORDS, ScalarEpilogue
+from .scalar_frame import GIVEN
 
 # mypy: ignore-errors
 
 _STACK_BYTES = 256
-_GIVEN = 5
-"""Counts that the routine is given."""
+"""Panels up to this size live on the stack."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class ScalarConvolution(ConvolutionShape):
 
     @property
     def values(self) -> int:
-        """Of a receptive field."""
+        """How many a receptive field has."""
         return self.kernel[0] * self.kernel[1] * self.channels
 
 
@@ -45,9 +47,9 @@ class ScalarPlan:
     """The choices of the template.
 
     Attributes:
-        source: "direct", "strip" or "image".
+        source: As of `PanelSource.kind`.
         products: "long", "word" or "low", see `scalar_assembly`.
-        pixels, channels: Of a block.
+        pixels, channels: Of a block; its channels divide the layer's.
         unroll: Values of a pixel in one round of the inner loop.
     """
 
@@ -66,44 +68,35 @@ class ScalarKernel:
 
     @property
     def values(self) -> int:
-        """Of a receptive field, those that fill the last round included."""
+        """How many a receptive field has, with those that fill the last round: their weights are zero."""
         return -(-self.conv.values // self.plan.unroll) * self.plan.unroll
 
     @property
     def words(self) -> int:
-        """Of a panel for each value."""
+        """Words that a panel has for each value of a field."""
         return self.plan.pixels // 2 if self.plan.products == "long" else self.plan.pixels
 
-    @property
-    def walk(self) -> int:
-        """Pixels that the panels of one walk cover: a row in a strip, the whole map otherwise."""
-        c = self.conv
-        return c.out_width if self.plan.source == "strip" else c.out_height * c.out_width
+    @cached_property
+    def source(self) -> PanelSource:
+        """Where receptive fields are taken from."""
+        return PanelSource(self.conv, self.plan.source, self.plan.pixels)
 
     @property
-    def pitch(self) -> int:
-        """Bytes of a row of the strip or of the padded image; of the input itself when read directly."""
-        c = self.conv
-        if self.plan.source == "direct":
-            return c.width * c.channels
-        covered = (c.out_width - 1) * c.strides[1] + c.kernel[1]
-        return -(-max(covered, c.left + c.width) * c.channels // 4) * 4
-
-    @property
-    def rows(self) -> int:
-        """Rows of the strip or of the padded image."""
-        c = self.conv
-        return c.kernel[0] if self.plan.source == "strip" else (c.out_height - 1) * c.strides[0] + c.kernel[0]
+    def panel_bytes(self) -> int:
+        """Bytes of a panel."""
+        return 4 * self.words * self.values
 
     @property
     def workspaces(self) -> dict[str, int]:
         """Bytes of the workspaces by name."""
-        panel = 4 * self.words * self.values
-        found = {"panel": panel} if panel > _STACK_BYTES else {}
-        return {**found, **({"source": self.rows * self.pitch} if self.plan.source != "direct" else {})}
+        panel = {"panel": self.panel_bytes} if self.panel_bytes > _STACK_BYTES else {}
+        return {**panel, **({"source": self.source.bytes} if self.source.copied else {})}
 
     def constants(self, weights: np.ndarray, parameters: np.ndarray) -> list[np.ndarray]:
         """What the function reads: the stream of the routine, flat int8, and counts, flat int32.
+
+        Of each block of channels the stream has the weights, value by value those of all channels, and then the words of the
+        epilogue, channel by channel.
 
         Args:
             weights: (O, K) int8.
@@ -119,21 +112,13 @@ class ScalarKernel:
 
     @property
     def counts(self) -> list[int]:
-        """What the routine is given behind the places of outputs, and trip counts."""
-        c, ep = self.conv, self.conv.epilogue
-        sizes = [4 * self.words * self.values, c.out_channels * (self.values + 4 * WORDS)]
-        trips = [self.panels, self.steps, self.rows, c.kernel[0]]
-        return [*sizes, 2 * ep.zero_point + 1, ep.qmin, ep.qmax, *trips]
+        """What the routine is given behind the places of outputs, and trip counts.
 
-    @property
-    def panels(self) -> int:
-        """Of one walk."""
-        return -(-self.walk // self.plan.pixels)
-
-    @property
-    def steps(self) -> int:
-        """Walks."""
-        return self.conv.out_height if self.plan.source == "strip" else 1
+        These are panels of a walk, walks, rows of the copy, and rows of the kernel.
+        """
+        c, ep, source = self.conv, self.conv.epilogue, self.source
+        sizes = [self.panel_bytes, c.out_channels * (self.values + 4 * WORDS)]
+        return [*sizes, 2 * ep.zero_point + 1, ep.qmin, ep.qmax, source.panels, source.walks, source.rows, c.kernel[0]]
 
     @property
     def inplace(self) -> bool:
@@ -149,28 +134,14 @@ class ScalarKernel:
         """
         c, plan, ep = self.conv, self.plan, self.conv.epilogue
         H, W, C, OH, OW, CO = c.height, c.width, c.channels, c.out_height, c.out_width, c.out_channels
-        SH, SW = c.strides
-        PX, HW, K, ROW = plan.pixels, self.words, self.values, c.kernel[1] * C
-        PITCH, M = self.pitch, self.walk
-        COPY, STRIP, LONG = plan.source != "direct", plan.source == "strip", plan.products == "long"
-        SIZE = self.rows * PITCH if COPY else 4
+        SH, PX, HW, K, ROW = c.strides[0], plan.pixels, self.words, self.values, c.kernel[1] * C
+        pixel, base, COPY, PITCH = self.source.pixel, self.source.base, self.source.copied, self.source.pitch
+        STRIP, LONG = plan.source == "strip", plan.products == "long"
+        SIZE = self.source.bytes if COPY else 4
         ZP = c.input_zero_point & 0xFF
         COUNTS = len(self.counts)
         multiply = block_routine(plan.products, PX, plan.channels, ep.finish, plan.unroll)
         lay, copy = lay_routine(plan.products, HW), copy_routine(not ep.long)
-
-        def pixel(panel, px):
-            # The last panel repeats its last pixel rather than earlier ones, which may be overwritten by now.
-            position = panel * PX + px
-            return T.min(position, M - 1) if M % PX else position
-
-        def base(p):
-            """Offset of a pixel's receptive field in the source."""
-            if STRIP:
-                return p * (SW * C)
-            if not COPY and SH == 1 and SW == 1:
-                return p * C
-            return tirx.floordiv(p, OW) * (SH * PITCH) + tirx.floormod(p, OW) * (SW * C)
 
         def call(name, *arguments):
             return T.evaluate(T.call_extern("int32", name, *arguments))
@@ -183,6 +154,7 @@ class ScalarKernel:
             return call("memset", T.address_of(source[start]), ZP, count)
 
         def bring(source, x, r, step):
+            """The call that copies a row of the input to row r of the source."""
             places = T.address_of(source[r * PITCH + c.left * C]), T.address_of(x[(top(step) + r) * (W * C)])
             return call(copy, *places, W * C)
 
@@ -206,25 +178,25 @@ class ScalarKernel:
             T.func_attr({"tirx.noalias": True})
             source = T.alloc_buffer((SIZE,), "int8")
             panel = T.alloc_buffer((HW * K,), "int32")
-            counts = T.alloc_buffer((PX + _GIVEN,), "int32")
+            counts = T.alloc_buffer((PX + GIVEN,), "int32")
             field = T.alloc_buffer((PX,), "int32")
-            for i in T.unroll(_GIVEN):
+            for i in T.unroll(GIVEN):
                 counts[PX + i] = q[i]
             if COPY:
                 clear(source, 0, SIZE)
-            for step in range(q[_GIVEN + 1]):
+            for step in range(q[GIVEN + 1]):
                 if COPY:
-                    for r in range(q[_GIVEN + 2]):
+                    for r in range(q[GIVEN + 2]):
                         if T.And(top(step) + r >= 0, top(step) + r < H):
                             bring(source, x, r, step)
                         else:
                             if STRIP:
                                 clear(source, r * PITCH, PITCH)
-                for p in range(q[_GIVEN]):
+                for p in range(q[GIVEN]):
                     for px in T.unroll(PX):
                         field[px] = base(pixel(p, px))
                         counts[px] = (pixel(p, px) - pixel(p, 0)) * CO
-                    for ky in range(q[_GIVEN + 3]):
+                    for ky in range(q[GIVEN + 3]):
                         for j in T.unroll(HW):
                             if COPY:
                                 place(field, panel, source, ky, j)

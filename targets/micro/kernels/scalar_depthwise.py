@@ -1,8 +1,9 @@
 """Depthwise convolution with kernels three wide for cores without the DSP extension.
 
-The rows that an output row needs are in a strip padded with the zero point, those that the next row needs too stay there. A
-routine (see `scalar_assembly`) makes a few neighbouring outputs of all channels at a time: each value of the input is loaded
-once for all of them, as are the three weights of a kernel's row.
+The rows that an output row needs are in a strip padded with the zero point. Those that the next output row needs too are moved
+up in it rather than copied from the input again, where outputs may lie by now. A routine (see `scalar_assembly`) makes a few
+neighbouring outputs of all channels at a time: each value of the input is loaded once for all of them, as are the three weights
+of a kernel's row.
 """
 
 from __future__ import annotations
@@ -16,16 +17,14 @@ from tvm.script import tirx as T
 from ...kernels.layers import ConvolutionShape
 from .routines import copy_routine, taps_routine
 from .scalar_epilogue import WORDS, ScalarEpilogue
+from .scalar_frame import GIVEN
 
 # mypy: ignore-errors
-
-_GIVEN = 5
-"""Counts that the routine is given."""
 
 
 @dataclass(frozen=True)
 class ScalarDepthwise(ConvolutionShape):
-    """A depthwise convolution, one output channel a channel.
+    """A depthwise convolution with one output channel for each channel.
 
     Attributes:
         epilogue: How accumulators become outputs.
@@ -60,13 +59,13 @@ class ScalarDepthwise(ConvolutionShape):
 
     @property
     def bytes_per_channel(self) -> int:
-        """Of the stream."""
+        """Bytes of the stream for each channel: the weights, padded to words for Armv6-M, and the epilogue's words."""
         taps = 3 * self.kernel[0]
         return (taps if self.epilogue.long else -(-taps // 4) * 4) + 4 * WORDS
 
     @property
     def counts(self) -> list[int]:
-        """What the routine is given behind the places of outputs, and trip counts."""
+        """What the routine is given behind the places of outputs, and trip counts: tiles, output rows, rows of the kernel."""
         ep = self.epilogue
         trips = [-(-self.out_width // self.tile), self.out_height, self.kernel[0]]
         return [self.pitch, self.channels * self.bytes_per_channel, 2 * ep.zero_point + 1, ep.qmin, ep.qmax, *trips]
@@ -90,7 +89,10 @@ class ScalarDepthwise(ConvolutionShape):
         return [stream.ravel(), np.array(self.counts, np.int32)]
 
     def function(self) -> tirx.PrimFunc:
-        """The function of (input, stream, counts, output), all flat."""
+        """The function of (input, stream, counts, output), all flat.
+
+        Trip counts are read from memory, since LLVM unrolls what it knows them of.
+        """
         H, W, C, OH, OW = self.height, self.width, self.channels, self.out_height, self.out_width
         SH, SW, TILE, KH, KEPT = *self.strides, self.tile, self.kernel[0], self.kept
         PITCH, ZP, COUNTS = self.pitch, self.input_zero_point & 0xFF, len(self.counts)
@@ -132,15 +134,15 @@ class ScalarDepthwise(ConvolutionShape):
         ):
             T.func_attr({"tirx.noalias": True})
             strip = T.alloc_buffer((KH * PITCH,), "int8")
-            counts = T.alloc_buffer((TILE + _GIVEN,), "int32")
+            counts = T.alloc_buffer((TILE + GIVEN,), "int32")
             for i in T.unroll(TILE):
                 counts[i] = i * C
-            for i in T.unroll(_GIVEN):
+            for i in T.unroll(GIVEN):
                 counts[TILE + i] = q[i]
-            for r in range(q[_GIVEN + 2]):
+            for r in range(q[GIVEN + 2]):
                 clear(strip, r)
-            for step in range(q[_GIVEN + 1]):
-                for r in range(q[_GIVEN + 2]):
+            for step in range(q[GIVEN + 1]):
+                for r in range(q[GIVEN + 2]):
                     if HAS_KEPT and T.And(step > 0, r < KEPT):
                         keep(strip, r)
                     else:
@@ -148,7 +150,7 @@ class ScalarDepthwise(ConvolutionShape):
                             bring(strip, x, r, step)
                         else:
                             clear(strip, r)
-                for tile in range(q[_GIVEN]):
+                for tile in range(q[GIVEN]):
                     make(strip, w, out, counts, step, tile)
 
         depthwise = depthwise.with_attr("tvmcompress.workspaces", {"strip": KH * PITCH})

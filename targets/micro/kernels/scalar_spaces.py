@@ -67,7 +67,7 @@ def _instructions(conv: ScalarConvolution, plan: ScalarPlan) -> float:
     outputs = pixels * channels * (10 if conv.epilogue.long else 31) + (14 if conv.epilogue.long else 24) * channels + 8
     laid = kernel.values * kernel.words * 4.5
     panel = conv.out_channels / channels * (kernel.values * value + outputs) + laid
-    return kernel.steps * kernel.panels * panel
+    return kernel.source.walks * kernel.source.panels * panel
 
 
 def is_direct(conv: ScalarConvolution) -> bool:

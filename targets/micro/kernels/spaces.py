@@ -48,8 +48,8 @@ def convolution_choice(
 
     def plans() -> Iterator[Plan]:
         yield from _panels(conv, default, room, exact)
-        if not adds and fits(conv.epilogue) and conv.out_channels % 2 == 0:
-            yield from _panel_routines(conv, default, room, exact and not late)
+        if fits(conv.epilogue) and conv.out_channels % 2 == 0:
+            yield from _panel_routines(conv, default, room, exact and not late, adds)
         yield from _winograds(conv, room)
 
     shape = {**_layer_fields(conv), "adds": adds, "late_bias": late, "exact": exact}
@@ -138,14 +138,14 @@ def _panels(conv: Convolution, default: Plan, room: int, exact: bool) -> Iterato
                             yield plan
 
 
-def _panel_routines(conv: Convolution, default: Plan, room: int, planes: bool) -> Iterator[PanelPlan]:
-    most = max(room, workspace_bytes(conv, default))
+def _panel_routines(conv: Convolution, default: Plan, room: int, planes: bool, adds: bool) -> Iterator[PanelPlan]:
+    most = max(room, workspace_bytes(conv, default, adds))
     words = PanelConvolution(conv, PanelPlan("strip", 2, 1)).used_words
     rounds = [n for n in (1, *_ROUTINE_ROUNDS) if n <= words and -(-words // n) * n <= _WASTE * words]
     for source in ["direct"] if is_direct(conv) else ["strip", "image"]:
         for pixels, unroll, wide in itertools.product((2, 3), rounds, (False, True) if planes else (True,)):
             plan = PanelPlan(source, pixels, unroll, True, wide, routine=True)
-            if workspace_bytes(conv, plan) <= most:
+            if workspace_bytes(conv, plan, adds) <= most:
                 yield plan
 
 
@@ -166,11 +166,11 @@ def _winograds(conv: Convolution, room: int) -> Iterator[WinogradPlan]:
                         yield replace(plan, routine=True)
 
 
-def workspace_bytes(conv: Convolution, plan: Plan) -> int:
-    """Bytes of the workspaces of a convolution by a plan."""
+def workspace_bytes(conv: Convolution, plan: Plan, adds: bool = False) -> int:
+    """Bytes of the workspaces of a convolution by a plan; `adds` says whether a sum follows in the same kernel."""
     if isinstance(plan, WinogradPlan):
         return sum(WinogradConvolution(conv, plan).workspaces.values())
-    return sum(PanelConvolution(conv, plan).workspaces.values())
+    return sum(PanelConvolution(conv, plan, adds=adds).workspaces.values())
 
 
 def _decisions(plan: Plan) -> Decisions:
