@@ -13,6 +13,10 @@ _SLOWEST = 0.998
 PARTS_OF_THE_WAY = (0.25, 0.5, 0.75)
 """Of that from the weights before to those behind training, where what lies between is tried."""
 
+CLEARLY = 0.05
+"""What lies between is better if it lowers the loss held back by more than so much of what training has: less than that is the
+chance of which samples are held back, and the last weights have learned more."""
+
 
 def between(before: Mapping[str, Tensor], after: Mapping[str, Tensor], part: float) -> dict[str, Tensor]:
     """Weights on the line from those before to those behind training, which have learned less by heart than these (Wortsman et

@@ -23,7 +23,7 @@ from ..passes._tvm import relax
 from ..passes.graph.rebuild import bindings
 from ..passes.pruning.sparsify import get_masks
 from ..recipe.recipe import FinetuneRecipe, as_finetune_recipe
-from .averaging import PARTS_OF_THE_WAY, Average, between
+from .averaging import CLEARLY, PARTS_OF_THE_WAY, Average, between
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .checkpoint import Checkpoint
@@ -182,7 +182,7 @@ class Training:
             if checkpoint is not None:
                 average = None if self._average is None else self._average.values
                 checkpoint.save({**state, "weights": self.values(), "average": average, "optimizer": optimizer.state_dict()})
-        part = self._part_of_the_way(before, state)
+        part = self._part_of_the_way(before, first.loss, state)
         self.put(state["best"])
         best = Score(state["loss"], state["accuracy"])
         learned = f"{state['epoch']} epochs on {len(self._learned)} samples, learning rate {self._rate:.2g}{part}"
@@ -210,21 +210,23 @@ class Training:
                 state["best_epoch"] = epoch
         self.put(now)
 
-    def _part_of_the_way(self, before: Mapping[str, Tensor], state: dict[str, Any]) -> str:
-        """Keep weights between those before training and the last ones, if they are the best; says so then."""
+    def _part_of_the_way(self, before: Mapping[str, Tensor], loss: float, state: dict[str, Any]) -> str:
+        """Keep weights between those before training, whose loss is given, and the last ones, if they are clearly the best; says
+        so then."""
         if not len(self._held) or not state["epoch"]:
             return ""
         last, best = self.values() if self._average is None else self._average.values, 0.0
+        margin = CLEARLY * max(0.0, loss - state["loss"])
         for part in PARTS_OF_THE_WAY:
-            if self._is_better(between(before, last, part), state):
-                best = part
+            if self._is_better(between(before, last, part), state, margin):
+                best, margin = part, 0.0
         return f", {best:.0%} of the way to the last weights" if best else ""
 
-    def _is_better(self, weights: Mapping[str, Tensor], state: dict[str, Any]) -> bool:
-        """Whether weights are the best so far on the samples held back; they are kept then."""
+    def _is_better(self, weights: Mapping[str, Tensor], state: dict[str, Any], margin: float = 0.0) -> bool:
+        """Whether weights are the best so far on the samples held back, by a margin of the loss; they are kept then."""
         self.put(weights)
         score = self._score()
-        if not score.loss < state["loss"]:
+        if not score.loss < state["loss"] - margin:
             return False
         best = {name: value.clone() for name, value in weights.items()}
         state |= {"best": best, "loss": score.loss, "accuracy": score.accuracy}

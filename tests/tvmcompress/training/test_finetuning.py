@@ -21,7 +21,7 @@ from tvmcompress.model import InputSpec
 from tvmcompress.passes import PruneChannels, Sparsify, get_params
 from tvmcompress.passes.pruning.sparsify import get_masks
 from tvmcompress.training.bridge import TorchModel
-from tvmcompress.training.finetuning import Training
+from tvmcompress.training.finetuning import Score, Training
 
 from ...passes.conftest import Net
 from ..cli.running import refused
@@ -162,6 +162,26 @@ def test_weights_halfway_are_kept_where_training_goes_too_far(model, data, monke
     assert "50% of the way to the last weights" in tuned.provenance[-1]
     for name, value in model.params.items():
         np.testing.assert_allclose(tuned.params[name], value, atol=1e-6)
+
+
+@pytest.mark.parametrize(("between", "kept"), [(0.499, 1.0), (0.48, 1.0), (0.47, 0.75), (0.3, 0.75)])
+def test_weights_in_between_must_be_clearly_better(model, data, monkeypatch, between, kept):
+    """Training has lowered the loss by 0.5, so what lies in between has to be better by more than 0.025."""
+    name = max(model.params, key=lambda name: model.params[name].size)
+    before = torch.from_numpy(model.params[name])
+
+    def score(training):
+        part = round(float((training.values()[name] - before).mean()), 3)
+        return Score({0.0: 1.0, 0.25: 0.9, 0.5: 0.7, 0.75: between, 1.0: 0.5}[part], None)
+
+    def epoch(training, *_):
+        training.put({name: value + 1 for name, value in training.values().items()})
+
+    monkeypatch.setattr(Training, "_score", score)
+    monkeypatch.setattr(Training, "_epoch", epoch)
+    tuned = finetune(model, data, epochs=1, average=False, learning_rate=0.1)
+    np.testing.assert_allclose(tuned.params[name], model.params[name] + kept, atol=1e-5)
+    assert ("75% of the way" in tuned.provenance[-1]) == (kept < 1)
 
 
 def test_models_that_give_back_their_input():
