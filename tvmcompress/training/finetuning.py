@@ -211,8 +211,13 @@ class Training:
         self.put(now)
 
     def _part_of_the_way(self, before: Mapping[str, Tensor], loss: float, state: dict[str, Any]) -> str:
-        """Keep weights between those before training, whose loss is given, and the last ones, if they are clearly the best; says
-        so then."""
+        """Keep weights between those before training and the last ones, if they are clearly the best; says so then.
+
+        Args:
+            before: The weights before training.
+            loss: Theirs on the samples held back.
+            state: What is best so far.
+        """
         if not len(self._held) or not state["epoch"]:
             return ""
         last, best = self.values() if self._average is None else self._average.values, 0.0
