@@ -116,7 +116,8 @@ def long(names: list[str], importance: str, checkpoint: Path | None, starts: Pat
         how = {**LONG[name], **COMMON, "checkpoint": place}
         tuned, seconds = train(name, begin.model, trained.model, how)
         cells = [name, *(f"{trained.accuracy(model):.2f}" for model in (trained.model, begin.model)), f"{begin.seconds:.0f}"]
-        cells += [f"{trained.accuracy(tuned):.2f}", str(how["epochs"]), f"{seconds:.0f}", tuned.provenance[-1].partition(": ")[2]]
+        cells += [f"{trained.accuracy(tuned):.2f}", str(how["epochs"]), f"{seconds:.0f}"]
+        cells += [tuned.provenance[-1].partition(": ")[2]]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
