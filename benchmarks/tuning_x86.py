@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import trained
 import tuning
-from x86_vs_others import interleave, our_call
+from x86_vs_others import Call, interleave
 
 import tvmcompress
 from tvmcompress.passes._tvm import tvm
 from tvmcompress.targets import get_target
+from tvmcompress.targets.inputs import random_inputs
 from tvmcompress.targets.kernels.decisions import point_key
 from tvmcompress.targets.tuning_log import TuningLog, default_logs
 from tvmcompress.targets.x86.artifact import X86Artifact
@@ -31,13 +32,16 @@ def show(names: list[str], cpu: str, rounds: int) -> None:
     """Print both tables.
 
     Args:
-        names: Of models; each in float and in int8.
+        names: Of models, each in float and in int8; or ONNX files.
         cpu: What to build for: `native`, or fewer instruction sets such as x86-64-v3.
         rounds: In which builds without and with logs take turns.
     """
     level = X86Tuning(cpu).level
-    models = {(name, kind): module(name, kind) for name in names for kind in ("fp32", "int8")}
-    print(f"## What the logs that ship gain on {level}", "")
+    models = {}
+    for name in names:
+        for kind in ("fp32",) if name.endswith(".onnx") else ("fp32", "int8"):
+            models[Path(name).stem, kind] = module(name, kind)
+    print(f"## What the logs that ship gain on {level}", "", sep="\n")
     print("| model | | layers decided | untuned | with logs | gain | 10th to 90th percentile |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for (name, kind), mod in models.items():
@@ -57,7 +61,8 @@ def module(name: str, kind: str) -> tvm.IRModule:
         return tuning.module(name)
     if name == "digits":
         return tvmcompress.load(Path(__file__).resolve().parents[1] / "examples" / "digits.onnx").module
-    return tvmcompress.load(trained.folder() / "models" / trained.FILES[name]).module
+    file = Path(name) if name.endswith(".onnx") else trained.folder() / "models" / trained.FILES[name]
+    return tvmcompress.load(file).module
 
 
 def whole(mod: tvm.IRModule, cpu: str, rounds: int) -> list[str]:
@@ -67,8 +72,7 @@ def whole(mod: tvm.IRModule, cpu: str, rounds: int) -> list[str]:
         for who, log in (("untuned", False), ("with logs", None)):
             built = get_target("x86").build(mod, Path(folder) / who, tuning_log=log, cpu=cpu)
             assert isinstance(built, X86Artifact)
-            x = np.random.default_rng(0).random(built.inputs[0].shape)
-            calls[who], decided = our_call(built, x), len(built.tuned)
+            calls[who], decided = _call(built), len(built.tuned)
         with thread_limit(1):
             first = interleave(calls, 5, 5, 1)
             times = interleave(calls, rounds, max(1, round(_INNER * 1e6 / first["untuned"].min())), 1)
@@ -76,6 +80,11 @@ def whole(mod: tvm.IRModule, cpu: str, rounds: int) -> list[str]:
     low, middle, high = (1 - float(np.percentile(ratios, share)) for share in (90, 50, 10))
     costs = [f"{np.percentile(times[who], 10):.1f} us" for who in calls]
     return [str(decided), *costs, f"{middle:.1%}", f"{low:.1%} to {high:.1%}"]
+
+
+def _call(built: X86Artifact) -> Call:
+    function, inputs = built.machine["main"], [tvm.runtime.tensor(array) for array in random_inputs(built.inputs)]
+    return lambda: function(*inputs)
 
 
 def layers(mod: tvm.IRModule, cpu: str, folder: Path, seen: set[str]) -> list[list[str]]:

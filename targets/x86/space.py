@@ -157,7 +157,9 @@ def _default(layer: Layer, apart: int) -> Decisions:
         # Every product has operands of its own: nothing to gain from a larger tile.
         channels, positions = options[0], max(_divisors(layer.positions, _REQUANTIZED if layer.lanes > VECTOR else VECTOR))
     elif window:
-        channels, positions = options[0], max(_divisors(layer.positions, 4))
+        # Of channels that fill no vector as many as there are: one at a time takes five times as long.
+        channels = options[0] if options[0] % VECTOR == 0 else max(count for count in options if count <= 2 * VECTOR)
+        positions = max(_divisors(layer.positions, 4))
         rows = max(count for count in (1, 2, 3, 4) if layer.rows[-1] % count == 0)
     else:
         # What is a page apart falls into the same set of a cache, of which each has eight lines or a few more.

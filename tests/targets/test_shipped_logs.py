@@ -1,4 +1,4 @@
-"""The logs of Cortex cores that come with the package: whole, current, and taken by a plain build."""
+"""The logs that come with the package: whole, current, and taken by a plain build."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from tvmcompress.model import Model
 from tvmcompress.targets import get_target
 from tvmcompress.targets.kernels.choose import decide_together
 from tvmcompress.targets.kernels.decisions import Choice, Workload, point_key
-from tvmcompress.targets.kernels.records import read, workload_module, workload_of
+from tvmcompress.targets.kernels.records import final_decisions, read, workload_module, workload_of
 from tvmcompress.targets.trials.tunable import TunableTarget
 from tvmcompress.targets.tuning_log import TuningLog, packaged_log_directory, packaged_targets
 from tvmcompress.tuning.logs import useful_records, verify
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LEAST_GAIN = 0.966
+"""Of the time by the formulas: a layer that gains less is left to them."""
 KEYS = [name for name in packaged_targets() if name.startswith("cortex")]
 
 
@@ -55,6 +57,20 @@ def test_they_hold_what_gains_and_nothing_else(key: str) -> None:
         assert useful_records(records) == records
         assert len(records) > 1
         assert all(record.cost and record.constant_bytes and record.flash_bytes > record.constant_bytes for record in records)
+
+
+def test_that_of_x86_holds_what_gains_in_time() -> None:
+    log = packaged("x86")
+    assert verify(log) == []
+    cores = set()
+    for mod in log.modules():
+        workload, records = workload_of(mod), read([log], mod)
+        assert workload is not None
+        cores.add(workload["core"])
+        default, best = (record.cost or 0.0 for record in records)
+        assert best <= LEAST_GAIN * default
+        assert final_decisions([log], mod, records[0].decisions) == records[1].decisions
+    assert cores == {"x86-64-v3", "x86-64-v4"}
 
 
 @pytest.mark.parametrize("key", KEYS)

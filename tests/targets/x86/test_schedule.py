@@ -186,6 +186,20 @@ def test_integer_tiles_of_wide_registers_by_formula() -> None:
     assert [layer["positions"] for layer in (first, depthwise, pointwise, dense)] == [8, 8, 8, 1]
 
 
+@pytest.mark.parametrize(("channels", "together"), [(10, 10), (4, 4), (24, 8), (50, 10)])
+def test_channels_of_float_windows_are_taken_together(channels, together) -> None:
+    x = relax.Var("x", relax.TensorType((1, channels, 12, 12), "float32"))
+    weight = relax.Var("weight", relax.TensorType((channels, 1, 3, 3), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x, weight], attrs={"num_input": 1}):
+        with builder.dataflow():
+            result = builder.emit_output(relax.op.nn.conv2d(x, weight, padding=[1, 1, 1, 1], groups=channels))
+        builder.emit_func_output(result)
+    tuning = X86Tuning("x86-64-v3")
+    choices = [tuning.choice(workload(func)) for func in prim_funcs(tuning.lower(filled(builder.get()))).values()]
+    assert [choice.default["channels"] for choice in choices if choice and "channels" in choice.default] == [together]
+
+
 def test_a_build_reads_the_log(tmp_path) -> None:
     tuning, mod = X86Tuning(), filled(Wide)
     choices = [tuning.choice(workload(func)) for func in prim_funcs(tuning.lower(mod)).values()]
