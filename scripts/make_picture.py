@@ -63,7 +63,8 @@ def draw(found: list[Point], picture: Path) -> None:
         place = models.index(point.model) * 5 + list(COLOURS).index(point.version)
         accuracy = "" if point.accuracy == "0" else point.accuracy
         if point.instructions is None:
-            axes.text(1.1e5, place, "does not fit the board", va="center", fontsize=8, color="#777777")
+            said = f"does not fit the board, {accuracy}".rstrip(", ")
+            axes.text(1.1e5, place, said, va="center", fontsize=8, color="#777777")
             continue
         axes.plot(point.instructions, place, "o", color=COLOURS[point.version], markersize=8)
         said = f"{point.instructions / 1e6:.3g} M, {accuracy}".rstrip(", ")

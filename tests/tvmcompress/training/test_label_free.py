@@ -272,8 +272,8 @@ def test_a_loss_that_is_not_finite_ends_training_and_the_best_stays(model, data,
     original = Lesson.__call__
     calls = []
 
-    def poisoned(self, indices, rng=None):
-        loss, right = original(self, indices, rng)
+    def poisoned(self, indices, rng=None, view=None):
+        loss, right = original(self, indices, rng, view)
         calls.append(rng is not None)
         return (loss * (float("nan") if sum(calls) > 10 and rng is not None else 1.0)), right
 
