@@ -16,7 +16,9 @@ from .._tvm import relax, tvm
 from .module_params import input_vars, param_vars, static_shape
 from .rebuild import bindings
 
-_VIEWS = {"relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten"}
+VIEWS = frozenset({"relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten"})
+"""Operators that leave every byte where it is."""
+
 _ELEMENTWISE = {
     f"relax.{name}"
     for name in (
@@ -104,12 +106,12 @@ def _written_over(
     if not isinstance(value, relax.Call):
         return value if isinstance(value, relax.Var) and value in owner else None
     name = getattr(value.op, "name", "")
-    if name not in _VIEWS and name not in _ELEMENTWISE:
+    if name not in VIEWS and name not in _ELEMENTWISE:
         return None
     for arg in value.args:
         if not isinstance(arg, relax.Var) or arg in params or arg not in owner:
             continue
         same = math.prod(static_shape(arg)) == math.prod(static_shape(var))
-        if same and (name in _VIEWS or ends[owner[arg]] <= step):
+        if same and (name in VIEWS or ends[owner[arg]] <= step):
             return arg
     return None

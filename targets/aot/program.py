@@ -12,6 +12,7 @@ import tvm_ffi
 from ...passes._tvm import Constant, relax, tirx, tvm
 from ...passes.errors import UserError
 from ...passes.graph.module_params import detach_params, input_vars
+from ...passes.graph.peak_memory import VIEWS
 from ...passes.graph.rebuild import bindings
 from ...passes.patching.patch_execution import PATCH
 from ..legalize import LEGALIZE
@@ -28,9 +29,6 @@ from .weight_layout import LayOutWeights
 INPLACE_ATTR = "tvmcompress.inplace"
 """PrimFunc attribute: the argument whose memory the output may take (element i of the output is written after element i
 of that argument was last read)."""
-
-_VIEWS = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"}
-"""Operators that leave every byte where it is."""
 
 _IN_PARALLEL = {"relax.scatter_elements", "relax.scatter_nd"}
 """Operators whose definitions TVM compiles for threads alone."""
@@ -154,7 +152,7 @@ def make_program(
         relax.transform.FoldConstant(),
         PermutationsToReshapes(),
         SlicesToViews(),
-        relax.transform.LegalizeOps(LEGALIZE, skip_ops=sorted({*_VIEWS, *_IN_PARALLEL})),
+        relax.transform.LegalizeOps(LEGALIZE, skip_ops=sorted({*VIEWS, *_IN_PARALLEL})),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
         relax.transform.FuseOps(),
@@ -227,7 +225,7 @@ class _Builder:
         if not isinstance(value, relax.Call):
             return self._value(value)
         op = getattr(value.op, "name", "")
-        if op in _VIEWS:
+        if op in VIEWS:
             source = self._value(value.args[0])
             assert isinstance(source, str)
             name = self._tensor(f"t{len(self._program.tensors)}", var.ty)

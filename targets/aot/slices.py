@@ -14,12 +14,12 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ...passes._tvm import Constant, relax, tvm
 from ...passes.graph.module_params import static_shape
+from ...passes.graph.peak_memory import VIEWS
 from ...passes.graph.rebuild import bindings
 from .plan import ALIGNMENT
 from .rewrite import rewrite_main
 
 PART, JOIN = "tvmcompress.part", "tvmcompress.join"
-_RESHAPES = {"relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims"}
 
 
 def _register(name: str, doc: str, infer: Any) -> tvm.ir.Op:
@@ -73,7 +73,7 @@ class _Rewriter(PyExprMutator):
             value = self._values.get(var)
             if isinstance(value, relax.Var):
                 var = value
-            elif isinstance(value, relax.Call) and getattr(value.op, "name", "") in _RESHAPES:
+            elif isinstance(value, relax.Call) and getattr(value.op, "name", "") in VIEWS:
                 var = value.args[0]
             else:
                 break

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from ...passes._tvm import relax, tvm
 from ...passes.graph.module_params import static_shape
+from ...passes.graph.peak_memory import VIEWS
 from ...passes.graph.rebuild import Rebuilder, rebuild
-
-_RESHAPES = frozenset(f"relax.{name}" for name in ("reshape", "squeeze", "expand_dims", "flatten"))
 
 
 def join_reshapes(mod: tvm.IRModule) -> tvm.IRModule:
@@ -32,4 +31,4 @@ def join_reshapes(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def _is_reshape(value: relax.Expr) -> bool:
-    return isinstance(value, relax.Call) and getattr(value.op, "name", "") in _RESHAPES
+    return isinstance(value, relax.Call) and getattr(value.op, "name", "") in VIEWS

@@ -208,12 +208,9 @@ def _narrow(teacher: Model, width: float) -> Model:
 def _repaired(student: Model, teacher: Model, data: Dataset, bar: Bars) -> Model:
     """A student made of the teacher, its layers brought close to the teacher's by least squares, which needs no labels: what
     removal alone leaves is mostly no better than chance."""
-    from ..passes import Reconstruct
-    from ..steps.repair import repair_samples
+    from ..steps.repair import solve_weights
 
-    few = data.first(min(_REPAIR_SAMPLES, repair_samples(teacher)))
-    repair = Reconstruct(teacher.module, few.inputs(), on_progress=lambda done, total, _: bar("repair", done, total))
-    return student.apply(repair, note=f"weights repaired by least squares on {len(few)} samples")
+    return solve_weights(student, teacher, data.first(_REPAIR_SAMPLES), lambda done, total, _: bar("repair", done, total))
 
 
 def _named(paths: list[Path], teachers: list[Model]) -> dict[str, Model]:

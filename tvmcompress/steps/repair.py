@@ -8,7 +8,7 @@ the order of the recipe.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from os import PathLike
@@ -106,12 +106,8 @@ class Repair(Step[RepairRecipe]):
             if data is None:
                 describe("left out: it needs calibration data")
                 return state
-            few = data.first(repair_samples(state.original))
-            counter, chosen = context.progress.counter("repair"), self.options.options
-            repair = Reconstruct(state.original.module, few.inputs(), **chosen, on_progress=counter)
-            what = f"by least squares on {len(few)} samples{', block by block' if chosen.get('blocks') else ''}"
-            model = model.apply(repair, note=f"weights repaired {what}")
-            describe(what)
+            model = solve_weights(model, state.original, data, context.progress.counter("repair"), **self.options.options)
+            describe(model.provenance[-1].removeprefix("weights repaired "))
         return state.with_model(model)
 
     def _distill(self, state: State, context: Context) -> State:
@@ -128,6 +124,24 @@ class Repair(Step[RepairRecipe]):
             )
             describe(model.provenance[-1])
         return state.with_model(model)
+
+
+def solve_weights(
+    model: Model, original: Model, data: Dataset, on_progress: Callable[[int, int, str], None], **options: Any
+) -> Model:
+    """A model whose layers are brought close to those of the one it was made of, by least squares.
+
+    Args:
+        model: The float model.
+        original: What it was made of.
+        data: Samples, of which as many are looked at as a repair may use.
+        on_progress: Told what is done.
+        options: As of `Reconstruct`: ridge, blocks.
+    """
+    few = data.first(repair_samples(original))
+    how = ", block by block" if options.get("blocks") else ""
+    repair = Reconstruct(original.module, few.inputs(), **options, on_progress=on_progress)
+    return model.apply(repair, note=f"weights repaired by least squares on {len(few)} samples{how}")
 
 
 def repair_integers(

@@ -24,7 +24,7 @@ from ..passes.graph.rebuild import Rebuilder, rebuild
 from ..passes.graph.view import GraphView
 from ..passes.numbers.affine import integer_limits
 from ..passes.quantization.few_bits import clipped_quantizers, clipped_to
-from ..passes.quantization.kinds import CLIPS, WEIGHTED
+from ..passes.quantization.kinds import CLIPS, WEIGHTED, op_name
 from ..passes.quantization.quantized_layers import QuantizedLayer, quantized_layers
 from ..passes.quantization.weight_grid import WeightGrid
 from ..recipe.recipe import as_finetune_recipe
@@ -200,7 +200,7 @@ class FakeQuantizedModel(TorchModel):
             clips[clip] = replace(affine, scale=float(np.float32(affine.scale * scales.get(_key(graph, call), 1.0))))
 
         def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
-            name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
+            name = op_name(value)
             if var in clips:
                 return clipped_to(build.get(value.args[0]), clips[var])
             if name not in ("relax.quantize", "relax.dequantize"):
@@ -221,7 +221,7 @@ def _shared_steps(graph: GraphView) -> list[_Steps]:
     learned: dict[_Key, bool] = {}
     given: set[_Key] = set()
     for value in graph.values.values():
-        name = getattr(value.op, "name", "") if isinstance(value, relax.Call) else ""
+        name = op_name(value)
         if name == "relax.quantize":
             key = _key(graph, value)
             own = key[2] != "int16" and _producer(graph, value.args[0]) in _LEARNED
@@ -307,13 +307,9 @@ def train_quantized(
     load_torch()
     recipe = as_finetune_recipe(options)
     assert recipe is not None
-    if not any(call.op.name == "relax.quantize" for call in GraphView(model.module).values.values() if _is_call(call)):
+    if not any(op_name(value) == "relax.quantize" for value in GraphView(model.module).values.values()):
         raise UserError("training under quantization needs a model in QDQ form; quantize it first")
     samples = data if isinstance(data, Dataset) else load_data(data, model.inputs)
     network = FakeQuantizedModel(model, {} if original is None else original.params)
     training = Training(model, network, samples, teacher, recipe)
     return training.run(None if checkpoint is None else Checkpoint(checkpoint, training.fingerprint()), on_progress)
-
-
-def _is_call(value: relax.Expr) -> bool:
-    return isinstance(value, relax.Call) and hasattr(value.op, "name")
