@@ -17,6 +17,7 @@ from tvmcompress.targets.inputs import random_inputs
 from tvmcompress.targets.kernels.decisions import point_key
 from tvmcompress.targets.tuning_log import TuningLog, default_logs
 from tvmcompress.targets.x86.artifact import X86Artifact
+from tvmcompress.targets.x86.host import log_names, resolve_cpu
 from tvmcompress.targets.x86.measure import thread_limit
 from tvmcompress.targets.x86.schedule import by_logs
 from tvmcompress.targets.x86.tuning import X86Tuning
@@ -36,12 +37,11 @@ def show(names: list[str], cpu: str, rounds: int) -> None:
         cpu: What to build for: `native`, or fewer instruction sets such as x86-64-v3.
         rounds: In which builds without and with logs take turns.
     """
-    level = X86Tuning(cpu).level
     models = {}
     for name in names:
         for kind in ("fp32",) if name.endswith(".onnx") else ("fp32", "int8"):
             models[Path(name).stem, kind] = module(name, kind)
-    print(f"## What the logs that ship gain on {level}", "", sep="\n")
+    print(f"## What the logs that ship gain on {' or '.join(log_names(cpu))}", "", sep="\n")
     print("| model | | layers decided | untuned | with logs | gain | 10th to 90th percentile |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for (name, kind), mod in models.items():
@@ -90,7 +90,7 @@ def _call(built: X86Artifact) -> Call:
 def layers(mod: tvm.IRModule, cpu: str, folder: Path, seen: set[str]) -> list[list[str]]:
     """Cells of the layers that logs decide, each once: rounds of the two candidates in turns, the least time of each."""
     target, rows = X86Tuning(cpu), []
-    decide = by_logs(default_logs("x86"), target.level)
+    decide = by_logs(default_logs("x86"), resolve_cpu(cpu))
     with WorkerPool(1, target.threads) as pool:
         bench = TimingBench(target, pool, folder, TuningLog(folder / "log"), 0, 1e-4, 10.0)
         for task in extract_tasks(mod, target):

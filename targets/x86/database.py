@@ -11,7 +11,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from ...passes._tvm import tvm
 from ..tuning_log import TuningLog
-from .host import cpu_level, resolve_cpu
+from .host import resolve_cpu
 from .layer import NotScheduledError
 from .schedule import by_logs
 from .space import choice_of, schedule_as
@@ -28,7 +28,7 @@ class LogDatabase(ms.database.PyDatabase):
 
     def __init__(self, logs: Sequence[TuningLog], cpu: str = "native") -> None:
         super().__init__()
-        self._decide = by_logs(logs, cpu_level(resolve_cpu(cpu)))
+        self._decide = by_logs(logs, resolve_cpu(cpu))
 
     def has_workload(self, mod: tvm.IRModule) -> bool:
         """Whether a log knows a function, `main` of a module."""

@@ -151,9 +151,21 @@ def tvm_target(cpu: str = "native", threads: int | None = None) -> tvm.target.Ta
     return tvm.target.Target({**_target_dict(name), "num-cores": threads or available_cpus()})
 
 
+def log_names(cpu: str = "native") -> tuple[str, ...]:
+    """What stands for a CPU in the keys of tuning logs, the first to ask first.
+
+    A search records what it measures as the CPU's own. The level stands for what was faster on every CPU of it that was
+    tried: a schedule that gains a twentieth where vectors of 512 bits are done in halves took 1.7 times the formula's time
+    where they are not.
+    """
+    name = resolve_cpu(cpu)
+    model, level = name.partition(",")[0], cpu_level(name)
+    return tuple(dict.fromkeys((model if cpu_level(model) == level else name, level)))
+
+
 def log_target(cpu: str = "native") -> tvm.target.Target:
-    """The target as tuning logs record it: the instruction set level only, so that a log serves every such machine."""
-    return tvm.target.Target(_target_dict(cpu_level(resolve_cpu(cpu))))
+    """The target as tuning logs record it: the CPU, without what is particular to a machine."""
+    return tvm.target.Target(_target_dict(log_names(cpu)[0]))
 
 
 def missing_features(cpu: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from ...passes._tvm import tvm
 from ..kernels.decisions import Choice, Decisions
 from ..kernels.records import final_decisions, workload_module
 from ..tuning_log import TuningLog
+from .host import log_names
 from .layer import NotScheduledError
 from .lower import prim_funcs, workload
 from .rows import schedule_rows, sums_over_rows
@@ -42,19 +44,20 @@ def by_formula(choice: Choice) -> Decisions | None:
     return None
 
 
-def by_logs(logs: Sequence[TuningLog], level: str) -> Decide:
+def by_logs(logs: Sequence[TuningLog], cpu: str) -> Decide:
     """Decides as tuning logs know.
 
     Args:
         logs: Asked in this order; the first that knows a function decides.
-        level: The instruction set that is compiled for, as `host.cpu_level` names it; what was measured of others does not
-            count.
+        cpu: What is compiled for, as `host.resolve_cpu` gives it. A log is asked by each of its `host.log_names`.
     """
     asked = [log for log in logs if len(log)]
+    names = log_names(cpu)
 
     def decide(choice: Choice) -> Decisions | None:
-        found = final_decisions(asked, workload_module(choice.workload, level), choice.default) if asked else None
-        return found if found in choice.space else None
+        keys = [workload_module(choice.workload, name) for name in names] if asked else []
+        found = (final_decisions([log], key, choice.default) for log, key in itertools.product(asked, keys))
+        return next((decisions for decisions in found if decisions in choice.space), None)
 
     return decide
 

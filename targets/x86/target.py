@@ -18,7 +18,7 @@ from ..staging import staged
 from ..tuning_log import LogChoice, chosen_logs
 from .artifact import X86Artifact
 from .compile import compile_module
-from .host import cpu_features, cpu_level, resolve_cpu
+from .host import cpu_features, resolve_cpu
 from .integer import integer_core, io_specs
 from .kernels.intrinsics import best_dot
 from .kernels.tiles import FEATURES
@@ -87,7 +87,7 @@ class X86Target(Target):
         inputs, outputs = io_specs(mod) if is_integer(mod) else float_specs(mod)
         inputs = with_limits(inputs, mod)
         with staged(output) as work:
-            compiled = compile_module(mod, name, by_logs(logs, cpu_level(name)), threads)
+            compiled = compile_module(mod, name, by_logs(logs, name), threads)
             library = write_library(compiled.executable, work, tiles=cpu_features(name) >= FEATURES)
             write_artifact(
                 work,

@@ -6,7 +6,7 @@ from tvm.s_tir import Schedule
 
 from ...passes._tvm import tvm
 from ..kernels.decisions import Choice, Decisions
-from .host import cpu_features, cpu_level, log_target, resolve_cpu, tvm_target
+from .host import cpu_features, log_names, log_target, resolve_cpu, tvm_target
 from .layer import NotScheduledError
 from .lower import lower
 from .peak import peak_products
@@ -30,7 +30,8 @@ class X86Tuning:
         """What candidates are compiled for."""
         self.log_target = log_target(cpu)
         """The target as the log records it, without what is particular to a machine."""
-        self.level = cpu_level(resolve_cpu(cpu))
+        self.core = log_names(cpu)[0]
+        """What stands for the CPU in the keys of the log."""
         self._features = cpu_features(resolve_cpu(cpu))
 
     def lower(self, mod: tvm.IRModule) -> tvm.IRModule:

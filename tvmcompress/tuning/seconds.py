@@ -43,7 +43,7 @@ class TimingBench(TimedBench):
         self, target: X86Tuning, pool: WorkerPool, folder: Path, log: TuningLog, seed: int, tolerance: float, limit: float
     ) -> None:
         super().__init__(log)
-        self.core, self.log_target = target.level, target.log_target
+        self.core, self.log_target = target.core, target.log_target
         self._target, self._pool, self._folder = target, pool, folder
         self._seed, self._tolerance, self._limit = seed, tolerance, limit
         self._json = json.dumps(json.loads(str(target.target)))

@@ -16,6 +16,7 @@ from tvmcompress.passes.graph.module_params import param_vars, static_shape
 from tvmcompress.targets import get_target
 from tvmcompress.targets.kernels.records import KernelRecord, append, final_decisions, read, workload_module, workload_of
 from tvmcompress.targets.tuning_log import TuningLog, packaged_log_directory
+from tvmcompress.targets.x86 import host
 from tvmcompress.targets.x86.compile import compile_module
 from tvmcompress.targets.x86.layer import VECTOR
 from tvmcompress.targets.x86.lower import lower, prim_funcs, workload
@@ -205,19 +206,24 @@ def test_a_build_reads_the_log(tmp_path) -> None:
     choices = [tuning.choice(workload(func)) for func in prim_funcs(tuning.lower(mod)).values()]
     choice = max((choice for choice in choices if choice), key=lambda choice: len(choice.space))
 
-    def build(name, level=tuning.level, decisions=choice.space[-1]):
+    def build(name, decisions=choice.space[-1], **others):
         log = TuningLog(tmp_path / f"{name}-log")
-        key = workload_module(choice.workload, level)
-        append(log, key, KernelRecord(choice.default, 2e-6), tuning.log_target)
-        append(log, key, KernelRecord(decisions, 1e-6), tuning.log_target)
+        for cpu, taken in (others or {tuning.core: decisions}).items():
+            key = workload_module(choice.workload, cpu)
+            append(log, key, KernelRecord(choice.default, 2e-6), tuning.log_target)
+            append(log, key, KernelRecord(taken, 1e-6), tuning.log_target)
         return get_target("x86").build(mod, tmp_path / name, tuning_log=[log])
 
     tuned, plain = build("tuned"), get_target("x86").build(mod, tmp_path / "plain", tuning_log=False)
     assert len(tuned.tuned) == 1
     assert plain.tuned == ()
-    # What was measured of another instruction set, and what the template does not offer.
-    assert build("foreign", level="x86-64-v9").tuned == ()
+    # What was measured of another CPU, and what the template does not offer.
+    assert build("foreign", **{"x86-64-v9": choice.space[-1]}).tuned == ()
     assert build("unknown", decisions={"channels": 5}).tuned == ()
+    # What holds for the level, where the log knows nothing of this CPU that can be had.
+    level = {host.cpu_level(host.host_cpu()): choice.space[-1]}
+    assert len(build("level", **level).tuned) == 1
+    assert len(build("stale", **{tuning.core: {"channels": 5}}, **level).tuned) == 1
     x = np.random.default_rng(1).normal(size=(1, 96, 3, 6)).astype("float32")
     np.testing.assert_allclose(tuned.run([x])[0], plain.run([x])[0], rtol=1e-5, atol=1e-5)
 
@@ -264,7 +270,7 @@ def test_the_shipped_log_is_of_todays_templates() -> None:
     assert verify(log) == []
     for mod in log.modules():
         workload, records = workload_of(mod), read([log], mod)
-        assert workload["core"] in ("x86-64-v3", "x86-64-v4")
+        assert workload["core"] in ("x86-64-v3", "x86-64-v4", "znver4", "znver5")
         decided = {"winograd": WINOGRAD, "elementwise": ["lanes"]}.get(workload["kernel"], DECISIONS)
         assert all(set(record.decisions) == set(decided) for record in records)
         # The formula's decisions come first; what is shipped beats them.

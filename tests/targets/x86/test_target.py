@@ -235,8 +235,23 @@ def test_levels_and_the_key_of_logs() -> None:
     assert host.cpu_level("znver4") == host.cpu_level("skylake-avx512") == "x86-64-v4"
     assert host.missing_features("x86-64") == []
     target = json.loads(str(host.log_target("znver3")))
-    assert target["mcpu"] == "x86-64-v3"
+    assert target["mcpu"] == "znver3"
     assert "num-cores" not in target
+
+
+@pytest.mark.parametrize(
+    ("cpu", "names"),
+    [
+        ("znver4", ("znver4", "x86-64-v4")),
+        ("emeraldrapids,-amx-int8,-amx-tile", ("emeraldrapids", "x86-64-v4")),
+        ("alderlake", ("alderlake", "x86-64-v3")),
+        ("portable", ("x86-64-v3",)),
+        # A virtual machine that hides AVX-512 runs other schedules than the CPU.
+        ("znver4,-avx512vl", ("znver4,-avx512vl", "x86-64-v3")),
+    ],
+)
+def test_logs_are_asked_for_the_cpu_and_then_for_its_level(cpu, names) -> None:
+    assert host.log_names(cpu) == names
 
 
 @pytest.mark.shared

@@ -104,7 +104,7 @@ class Spoiled(X86Tuning):
 def measured(directory):
     """What a log knows of the function: seconds by point, None of those that failed."""
     (task,) = extract_tasks(dense(), X86Tuning())
-    key = workload_module(task.choice.workload, X86Tuning().level)
+    key = workload_module(task.choice.workload, X86Tuning().core)
     return {str(record.decisions): record.cost for record in read([TuningLog(directory)], key)}
 
 
@@ -118,7 +118,7 @@ def test_best_is_kept_and_reused(tmp_path) -> None:
     assert 0 < task.best_cost <= task.default_cost
     assert [(event.trial, event.task_trials, event.total_trials) for event in seen] == [(1, 6, 6), (6, 6, 6)]
     (known,) = extract_tasks(dense(), X86Tuning())
-    key = workload_module(known.choice.workload, X86Tuning().level)
+    key = workload_module(known.choice.workload, X86Tuning().core)
     taken = final_decisions([TuningLog(tmp_path)], key, known.choice.default)
     assert taken in known.choice.space[:6]
     second = tune(dense(), Spoiled({}), trials=6, database_dir=tmp_path, workers=1)
