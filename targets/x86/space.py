@@ -149,7 +149,7 @@ def _apart(mod: tvm.IRModule, layer: Layer) -> int:
 
 
 def _default(layer: Layer, apart: int) -> Decisions:
-    options = lane_options(layer.channels, layer.vector)
+    options = lane_options(layer.channels, layer.vector, layer.positions)
     # Windows whose channels do not mix, of floats: a band of rows stays in the first-level cache, and rows share it.
     window = layer.dot is None and not layer.blocked and layer.before > 0 and len(layer.rows) > 0
     rows = 1
@@ -191,13 +191,13 @@ def _points(layer: Layer, default: Decisions) -> Iterator[Decisions]:
     has_bands = len(layer.outputs) > 2 and layer.stages > 0 and layer.width == layer.positions
     taps = math.prod(extent for place, extent in enumerate(layer.sums) if place != index)
     axes: dict[str, Sequence[Any]] = {
-        "channels": lane_options(layer.channels, layer.vector),
+        "channels": lane_options(layer.channels, layer.vector, layer.positions),
         "positions": _divisors(layer.positions, _WIDE_REGISTERS),
         "rows": [count for count in (1, 2, 3, 4) if not layer.packs_rows and has_rows and layer.rows[-1] % count == 0] or [1],
         "order": ["rows", "channels"] if has_rows and not layer.packs_rows else ["rows"],
         "border": ["whole", "band"] if layer.before and not layer.packs_rows and has_rows else [default["border"]],
         "epilogue": ["tile", "band"] if has_bands else ["tile"],
-        "taps": ["loop", "unrolled"] if 1 < taps <= 16 else ["loop"],
+        "taps": ["loop", "unrolled", "inner"] if 1 < taps <= 16 else ["loop"],
         "unroll": _divisors(layer.sums[index], VECTOR),
     }
     for values in itertools.product(*axes.values()):
@@ -212,8 +212,9 @@ def _is_sensible(layer: Layer, point: dict[str, Any], taps: int) -> bool:
     if used > most:
         return False
     # Unrolling long reductions of large tiles only costs instruction cache and compile time.
-    steps = point["unroll"] * (taps if point["taps"] == "unrolled" else 1)
-    if used * steps > 4 * most * (2 if point["taps"] == "unrolled" else 1):
+    unrolled = point["taps"] != "loop"
+    steps = point["unroll"] * (taps if unrolled else 1)
+    if used * steps > 4 * most * (3 if unrolled else 1):
         return False
     # A band would be written again for every block of channels.
     return not (point["border"] == "band" and point["order"] == "channels" and point["epilogue"] == "tile")
@@ -224,9 +225,15 @@ def registers(channels: int, width: int, lanes: int) -> int:
     return -(-channels // lanes) * width
 
 
-def lane_options(channels: int, vector: int = VECTOR) -> list[int]:
-    """How many contiguous channels a tile may hold: divisors, whole vectors where there are any, smallest first."""
-    divisors = _divisors(channels, 8 * VECTOR)
+def lane_options(channels: int, vector: int = VECTOR, positions: int = 2) -> list[int]:
+    """How many contiguous channels a tile may hold: divisors, whole vectors where there are any, smallest first.
+
+    Args:
+        channels: Of the layer.
+        vector: Lanes of a vector.
+        positions: In a row; where there is one, channels alone fill the registers with sums.
+    """
+    divisors = _divisors(channels, (8 if positions > 1 else 16) * VECTOR)
     return [count for count in divisors if count % vector == 0] or divisors
 
 
@@ -235,8 +242,8 @@ def default_tile(
 ) -> tuple[int, int]:
     """Channels and positions of a tile that loads little for each product and still fits into the registers.
 
-    A tile of v vectors and t positions loads v + t operands for v * t products, and holds v * t sums, v weights and one
-    broadcast. Fewer than eight sums leave the multipliers waiting for each other.
+    A tile of v vectors and t positions loads v + t operands for v * t products, and holds v * t sums, v weights (where t > 1)
+    and one broadcast. Fewer than eight sums leave the multipliers waiting for each other.
 
     Args:
         options: Possible channels, each a number of whole vectors where there are any.
@@ -252,7 +259,9 @@ def default_tile(
         for positions in _divisors(width, most or width):
             sums = vectors * positions
             cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
-            spills = sums + vectors + 1 > budget or (requantized and sums > _REQUANTIZED)
+            # Weights that are used once come from memory, as operands of their products.
+            held = vectors if positions > 1 else 0
+            spills = sums + held + 1 > budget or (requantized and sums > _REQUANTIZED)
             tiles.append((spills, requantized and (vectors > _CONSTANTS or sums < _REQUANTIZED // 2), cost, lanes, positions))
     *_, lanes, positions = min(tiles)
     return lanes, positions

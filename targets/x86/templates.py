@@ -17,7 +17,7 @@ What is decided, by name:
 | `order` | the outermost loop: `rows` read all weights again and again, `channels` the input |
 | `border` | the padded, widened or packed input is written `whole`, or for a `band` of rows at a time |
 | `epilogue` | the tail follows each `tile`, or a `band` of rows |
-| `taps` | the loops over rows and columns of the kernel are `unrolled`, or a `loop` |
+| `taps` | the loops over rows and columns of the kernel are a `loop`, or `unrolled` around the channels, or inside (`inner`) |
 | `unroll` | how many steps of the innermost reduction are unrolled |
 """
 
@@ -191,17 +191,19 @@ def _tile_sum(schedule: Schedule, d: dict[str, Any], layer: Layer, blocks: Block
     index = innermost_sum(layer)
     rest, repeat = schedule.split(reduction[index], [None, d["unroll"]])
     reduction[index] = rest
-    schedule.reorder(*reduction, repeat, *tile, *group)
+    taps = [loop for place, loop in enumerate(reduction) if place != index]
+    # What taps of neighbouring positions read is the same: unrolled inside, it is loaded once.
+    order = [rest, repeat, *taps] if d["taps"] == "inner" else [*reduction, repeat]
+    schedule.reorder(*order, *tile, *group)
     schedule.unroll(repeat)
-    if d["taps"] == "unrolled":
-        for place, loop in enumerate(reduction):
-            if place != index:
-                schedule.unroll(loop)
+    if d["taps"] != "loop":
+        for loop in taps:
+            schedule.unroll(loop)
     for loop in tile[:-1]:
         schedule.unroll(loop)
     if layer.dot is None:
         _vectorize(schedule, tile[-1])
-    initial = schedule.decompose_reduction(blocks.main, reduction[0])
+    initial = schedule.decompose_reduction(blocks.main, order[0])
     unroll_and_vectorize(schedule, schedule.get_loops(initial)[outside:])
     if layer.dot is not None:
         schedule.tensorize(tile[-1], layer.dot.packed if layer.packs_rows else layer.dot.broadcast)

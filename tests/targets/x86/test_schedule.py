@@ -104,7 +104,7 @@ def test_every_decision_is_taken_and_computes_the_same() -> None:
     values = {name: {point[name] for point in choice.space} for name in choice.default}
     assert values["order"] == {"rows", "channels"}
     assert values["border"] == {"whole", "band"}
-    assert values["taps"] == {"loop", "unrolled"}
+    assert values["taps"] == {"loop", "unrolled", "inner"}
     assert values["rows"] == {1, 3}
     for name, options in values.items():
         for value in options:
@@ -136,6 +136,12 @@ def test_tiles_take_whole_vectors_where_they_can(channels, options) -> None:
     assert lane_options(channels) == options
 
 
+def test_a_single_position_takes_more_channels() -> None:
+    assert lane_options(640, 16, 1) == [16, 32, 64, 80, 128]
+    assert default_tile(lane_options(640, 16, 1), 1, 16) == (128, 1)
+    assert default_tile(lane_options(128, 8, 1), 1, VECTOR) == (64, 1)  # eight sums, and weights from memory
+
+
 def test_positions_a_page_apart_are_few() -> None:
     def positions(channels: int) -> int:
         x, weight = relax.Var("x", relax.TensorType((1, channels, 14, 14), "float32")), np.ones((32, channels, 1, 1), "float32")
@@ -158,7 +164,7 @@ def test_positions_a_page_apart_are_few() -> None:
 def test_default_tiles_fit_the_registers(width, channels) -> None:
     lanes, positions = default_tile(lane_options(channels), width, VECTOR)
     assert width % positions == channels % lanes == 0
-    assert lanes // VECTOR * positions + lanes // VECTOR + 1 <= 16
+    assert lanes // VECTOR * positions + (lanes // VECTOR if positions > 1 else 0) + 1 <= 16
     if width > 1 and channels > 8:
         assert lanes // VECTOR * positions >= 4
 
