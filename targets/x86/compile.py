@@ -15,6 +15,7 @@ from ..objects import Compiler, compile_functions
 from .host import cpu_features, resolve_cpu, tvm_target
 from .lower import lower
 from .schedule import Decide, ScheduleSummary, by_formula, schedule_module
+from .sequence import join_calls
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def compile_module(mod: tvm.IRModule, cpu: str = "native", decide: Decide = by_f
         scheduled, summary = schedule_module(lowered, decide)
         planned = _plan_memory(scheduled)
         memory = _measure_plan(scheduled, planned)
-        final = tvm.transform.Sequential(_FINALIZE)(planned)
+        final = tvm.transform.Sequential(_FINALIZE)(join_calls(planned))
         unscheduled = relax.transform.AttachGlobalSymbol()(lowered)
         generic = {var.name_hint: func for var, func in unscheduled.functions.items()}
         builder = relax.ExecBuilder()
