@@ -167,6 +167,11 @@ def _on_all_channels(schedule: Schedule, after: list[Any], outputs: list[int]) -
     return count
 
 
+def lanes_of(mod: tvm.IRModule) -> int:
+    """How many floats a register holds of the CPU that a function, `main` of a module, was lowered for."""
+    return int((mod["main"].attrs or {}).get(LANES_ANNOTATION, VECTOR))
+
+
 def dtypes_of(mod: tvm.IRModule) -> str:
     """The dtypes of a function's parameters, in their order."""
     return " ".join(str(param.ty.dtype) for param in mod["main"].params)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...passes._tvm import Constant, relax, tvm
@@ -10,12 +12,15 @@ from ...passes.graph.module_params import detach_params
 from ..channels_last import channels_last
 from ..legalize import LEGALIZE
 from .integer import integer_core
+from .kernels.floating import lanes_of
 from .kernels.functions import FUNCTIONS
+from .kernels.intrinsics import LANES_ANNOTATION
 from .kernels.lookup import legalize_lookup
 from .kernels.rows import ROWS
 from .kernels.select import select_kernels
 from .kernels.statistics import legalize_statistics
 from .kernels.tiles import legalize as legalize_tiles
+from .layer import VECTOR
 from .reshapes import join_reshapes
 
 
@@ -49,7 +54,7 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
         relax.transform.FuseTIR(),
         relax.transform.DeadCodeElimination(),
     ]
-    return tvm.transform.Sequential(passes)(mod)
+    return _with_lanes(tvm.transform.Sequential(passes)(mod), lanes_of(features))
 
 
 _BUILT = {
@@ -60,9 +65,21 @@ _BUILT = {
 _DEFINITIONS = {**LEGALIZE, **FUNCTIONS, **ROWS, **_BUILT}
 
 
+def _with_lanes(mod: tvm.IRModule, lanes: int) -> tvm.IRModule:
+    """Note in each function how many floats a register holds, for those whose blocks do not say it."""
+    if lanes == VECTOR:
+        return mod
+    functions = {var: func.with_attr(LANES_ANNOTATION, lanes) for var, func in mod.functions.items() if _is_prim(func)}
+    return tvm.IRModule({**dict(mod.functions), **functions}, attrs=mod.attrs)
+
+
+def _is_prim(func: Any) -> bool:
+    return isinstance(func, tvm.tirx.PrimFunc)
+
+
 def prim_funcs(mod: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:
     """The PrimFuncs of a lowered module by name."""
-    return {var.name_hint: func for var, func in mod.functions.items() if isinstance(func, tvm.tirx.PrimFunc)}
+    return {var.name_hint: func for var, func in mod.functions.items() if _is_prim(func)}
 
 
 def workload(func: tvm.tirx.PrimFunc) -> tvm.IRModule:

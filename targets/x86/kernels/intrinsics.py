@@ -44,7 +44,7 @@ BLOCK_ANNOTATION = "x86.block"
 """Annotation of a block: output channels whose weights lie together; vectors may not reach beyond them."""
 
 LANES_ANNOTATION = "x86.lanes"
-"""Annotation of a block of floats: how many fit into a register, where they are not eight."""
+"""Annotation of a block of floats, and attribute of a function: how many fit into a register, where they are not eight."""
 
 HIGH_ANNOTATION = "x86.high"
 """Annotation of a block that takes upper halves of products of 64 bits: the intrinsic that its schedule is to use. Vectors of

@@ -202,9 +202,31 @@ def test_channels_of_float_windows_are_taken_together(channels, together) -> Non
         with builder.dataflow():
             result = builder.emit_output(relax.op.nn.conv2d(x, weight, padding=[1, 1, 1, 1], groups=channels))
         builder.emit_func_output(result)
-    tuning = X86Tuning("x86-64-v3")
-    choices = [tuning.choice(workload(func)) for func in prim_funcs(tuning.lower(filled(builder.get()))).values()]
-    assert [choice.default["channels"] for choice in choices if choice and "channels" in choice.default] == [together]
+    assert [default["channels"] for default in window_defaults(builder.get(), "x86-64-v3")] == [together]
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "together", "border"), [(32, 1, 16, "whole"), (32, 2, 16, "band"), (24, 1, 8, "band")]
+)
+def test_windows_take_whole_registers_of_512_bits(channels, stride, together, border) -> None:
+    x = relax.Var("x", relax.TensorType((1, channels, 12, 12), "float32"))
+    weight = relax.Var("weight", relax.TensorType((channels, 1, 3, 3), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x, weight], attrs={"num_input": 1}):
+        with builder.dataflow():
+            padding = {"strides": [stride, stride], "padding": [1, 1, 1, 1]}
+            result = builder.emit_output(relax.op.nn.conv2d(x, weight, groups=channels, **padding))
+        builder.emit_func_output(result)
+    (wide,), (narrow,) = (window_defaults(builder.get(), level) for level in ("x86-64-v4", "x86-64-v3"))
+    assert (wide["channels"], wide["border"]) == (together, border)
+    assert (narrow["channels"], narrow["border"]) == (8, "band")
+
+
+def window_defaults(mod, cpu):
+    """What formulas take for the functions of a module that have channels."""
+    tuning = X86Tuning(cpu)
+    choices = [tuning.choice(workload(func)) for func in prim_funcs(tuning.lower(filled(mod))).values()]
+    return [choice.default for choice in choices if choice and "channels" in choice.default]
 
 
 def test_a_build_reads_the_log(tmp_path) -> None:
