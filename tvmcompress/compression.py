@@ -111,7 +111,8 @@ def compress(
             and to repair a pruned model.
         prune: A ratio in (0, 1), or a table of `PruneRecipe`'s fields.
         finetune: A number of epochs, or a table of `FinetuneRecipe`'s fields: training after pruning; needs PyTorch.
-        train_data: What fine-tuning learns from, labelled or not; see `tvmcompress.finetune`.
+        train_data: What fine-tuning learns from, labelled or not; see `tvmcompress.finetune`. Samples that training under
+            quantization holds back to choose the epoch are left out of `calibration`.
         checkpoint: A folder in which training keeps its state after every epoch, `brecq` after every block; a stopped run goes
             on there.
         quantize: "int8" or another precision, or a table of `QuantizeRecipe`'s fields.
@@ -156,6 +157,9 @@ def compress(
         else None
         for name in ("calibration", "training", "search")
     )
+    if data is not None and training is not None:
+        for step in steps:
+            data = step.unjudged(data, training)
     if preprocessing is not None:
         original = original.with_preprocessing(preprocessing)
     context = Context(

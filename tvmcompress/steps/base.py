@@ -135,6 +135,15 @@ class Step(ABC, Generic[O]):
         """All that its result depends on, besides the state and the data that it reads: values that JSON can hold."""
         return self.options.model_dump(mode="json")
 
+    def unjudged(self, calibration: Dataset, training: Dataset) -> Dataset:
+        """The calibration samples that any step of the recipe may look at: those on which this one does not choose.
+
+        Args:
+            calibration: What was given, or other steps have left of it.
+            training: Samples to learn from.
+        """
+        return calibration
+
     @abstractmethod
     def run(self, state: State, context: Context) -> State:
         """Do it.

@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..data.dataset import Dataset
 from ..errors import UserError
 from ..passes import LowerQDQ
 from ..recipe.finetune import FinetuneRecipe
 from ..recipe.quantize import QuantizeRecipe
 from ..training.fake_quantization import train_quantized
+from ..training.held_back import unjudged
 from .base import Context, Need, State, Step
 
 
@@ -48,6 +50,10 @@ class TrainQuantized(Step[FinetuneRecipe]):
     def key(self, context: Context) -> dict[str, Any]:
         """The options, what trains, and how results are rounded."""
         return {**super().key(context), "torch": version("torch"), "rounding": self._rounding}
+
+    def unjudged(self, calibration: Dataset, training: Dataset) -> Dataset:
+        """All but those held back, which say whether training has brought anything over what repairs have left."""
+        return unjudged(calibration, training, self.options)
 
     def run(self, state: State, context: Context) -> State:
         """Train the model; one whose layers all stay in float is left as it is."""

@@ -288,7 +288,8 @@ def train_quantized(
 
     Args:
         model: In QDQ form: `CompressionResult.qdq_model`, or what `Quantize` gives.
-        data: What it learns from; see `finetune`.
+        data: What it learns from; see `finetune`. What was repaired has best not seen what is held back of it: see
+            `held_back.unjudged`, which `compress` heeds where its recipe trains.
         original: The float model that was quantized, whose weights training begins with; else with the rounded ones.
         teacher: As of `finetune`.
         checkpoint: As of `finetune`.

@@ -27,6 +27,7 @@ from .averaging import CLEARLY, PARTS_OF_THE_WAY, Average, between
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .checkpoint import Checkpoint
+from .held_back import learned_and_held
 from .lesson import Change, Lesson
 from .rates import find_rate, scheduled
 
@@ -132,7 +133,7 @@ class Training:
         self._rate = recipe.learning_rate
         self._average: Average | None = None
         self._step = max(1, recipe.batch_size // data.specs[0].shape[0]) * data.specs[0].shape[0]
-        self._learned, self._held = self._split() if split is None else split
+        self._learned, self._held = learned_and_held(data, recipe) if split is None else split
         self._lesson.begin(self._held if len(self._held) else self._learned)
         self._weights |= self._lesson.maps
 
@@ -236,17 +237,6 @@ class Training:
         best = {name: value.clone() for name, value in weights.items()}
         state |= {"best": best, "loss": score.loss, "accuracy": score.accuracy}
         return True
-
-    def _split(self) -> tuple[np.ndarray, np.ndarray]:
-        """The samples that are learned from and those held back, which are in the first batch's order."""
-        unit = self._data.specs[0].shape[0]
-        runs = len(self._data) // unit
-        held = max(1, round(runs * self.recipe.validation))
-        if runs - held < 1:
-            raise UserError(f"fine-tuning needs at least two samples, one to hold back; {self._data.source} has {runs}")
-        order = np.random.default_rng(self.recipe.seed).permutation(runs)
-        rows = order[:, None] * unit + np.arange(unit)
-        return rows[held:].ravel(), rows[:held].ravel()
 
     def _epoch(self, epoch: int, batches: int, optimizer: Any, on_progress: Progress | None) -> None:
         seed, views = self.recipe.seed, self.recipe.views
