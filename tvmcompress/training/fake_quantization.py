@@ -89,6 +89,8 @@ class FakeQuantizedModel(TorchModel):
                 self._inside.update(grid.path[1:-1])
                 self._latent(grid, weights)
         self._steps = {steps.key: steps for steps in _shared_steps(self._graph)}
+        reads = {layer.bias: _read_key(self._graph, layer) for layer in self._layers if layer.bias is not None}
+        self._read = {grid.source: self._steps[key] for grid, key in reads.items() if key in self._steps}
         self._bits: dict[relax.Var, int | None] = {}
         self._clips: dict[relax.Var, relax.Expr] = {}
         for var, _, clip, affine in clipped_quantizers(self._graph):
@@ -103,9 +105,11 @@ class FakeQuantizedModel(TorchModel):
         name = grid.parameter.name
         real, given = grid.real(), weights.get(name)
         if given is not None and given.shape == tuple(real.transpose(np.argsort(grid.order)).shape):
-            # Inside the cell of the integer that repairs have chosen, on the side of the float weight.
             places = given.transpose(grid.order) / grid.steps
-            real = np.clip(places, grid.integers - _INSIDE, grid.integers + _INSIDE) * grid.steps
+            inside = np.clip(places, grid.integers - _INSIDE, grid.integers + _INSIDE)
+            # Repairs have chosen integers whose cells the float weights lie outside of. At their edges the first steps would
+            # bring the nearest integers back, all at once, and undo the repair.
+            real = np.where(np.abs(places - grid.integers) <= 0.5, inside, grid.integers) * grid.steps
         stored = np.array(real.transpose(np.argsort(grid.order)), np.float32, order="C")
         self.tensors[name] = self._torch.from_numpy(stored).requires_grad_(True)
 
@@ -135,9 +139,11 @@ class FakeQuantizedModel(TorchModel):
     def _rounded(self, grid: WeightGrid) -> Tensor:
         """What a layer reads of its weights or its bias."""
         latent = self.tensors[grid.parameter.name].permute(grid.order)
-        if str(grid.parameter.ty.dtype) == "int32":
-            return latent  # its steps are too small to matter
         steps, low, high = (self._torch.from_numpy(a.astype(np.float32)) for a in (grid.steps, grid.lowest, grid.highest))
+        read = self._read.get(grid.source)
+        if read is not None:
+            # A bias is rounded to products of the steps of the weight and of what the layer reads, as they are learned.
+            steps = steps * (self.tensors[read.name].detach().abs() / read.key[0])
         scaled = (latent / steps).clamp(low, high)
         return (scaled + (scaled.round() - scaled).detach()) * steps
 

@@ -24,6 +24,7 @@ from tvmcompress.passes.graph.view import GraphView
 from tvmcompress.passes.pruning.sparsify import get_masks
 from tvmcompress.passes.quantization.few_bits import clip_of_bits
 from tvmcompress.passes.quantization.kinds import op_name
+from tvmcompress.passes.quantization.quantized_layers import quantized_layers
 from tvmcompress.steps.plan import planned
 from tvmcompress.training.fake_quantization import FakeQuantizedModel, train_quantized
 
@@ -87,9 +88,11 @@ def test_where_sums_are_exact_it_computes_the_same_bits(
     model = compress(digits_model, calibration, quantize=options).qdq_model
     assert model is not None
     inputs = calibration.read(0, 24)
-    with torch.no_grad():
-        (found,) = (value.numpy() for value in FakeQuantizedModel(model, {})(*(torch.from_numpy(value) for value in inputs)))
-    np.testing.assert_array_equal(found, model.run(*inputs)[0])
+    for weights in ({}, digits_model.params):
+        network = FakeQuantizedModel(model, weights)
+        with torch.no_grad():
+            (found,) = (value.numpy() for value in network(*(torch.from_numpy(value) for value in inputs)))
+        np.testing.assert_array_equal(found, model.run(*inputs)[0])
 
 
 def test_clips_go_with_the_steps_that_are_learned(digits_model: Model, quantized: dict[str, Model]) -> None:
@@ -123,6 +126,44 @@ def test_untrained_it_is_the_model(quantized: dict[str, Model], digits_model: Mo
     assert same.params.keys() == model.params.keys()
     for param, value in model.params.items():
         np.testing.assert_array_equal(same.params[param], value, err_msg=param)
+
+
+def test_small_steps_do_not_undo_a_repair(digits_model: Model, calibration: Dataset) -> None:
+    qdq = compress(digits_model, calibration, quantize={"precision": "int4", "repair": ["gptq"]}).qdq_model
+    assert qdq is not None
+    network, moved = FakeQuantizedModel(qdq, digits_model.params), 0
+    for layer in network._layers:
+        grid = layer.weight
+        own = network.tensors[grid.parameter.name].detach().numpy().transpose(grid.order) / grid.steps
+        given = digits_model.params[grid.parameter.name].transpose(grid.order) / grid.steps
+        elsewhere = np.abs(given - grid.integers) > 0.51
+        moved += int(elsewhere.sum())
+        # They may go either way; the others stand where the float model has them.
+        np.testing.assert_allclose(own[elsewhere], np.broadcast_to(grid.integers, own.shape)[elsewhere], atol=1e-5)
+        inside = np.abs(given - grid.integers) < 0.49
+        np.testing.assert_allclose(own[inside], given[inside], atol=1e-5)
+    assert moved > 20
+    # A training whose steps are next to nothing gives back what it was given.
+    same = train_quantized(
+        qdq, calibration, original=digits_model, teacher=digits_model, epochs=1, learning_rate=1e-7, validation=0.5, seed=1
+    )
+    changed = sum(int((same.params[name] != value).sum()) for name, value in qdq.params.items())
+    assert changed <= 0.002 * sum(value.size for value in qdq.params.values())
+
+
+def test_biases_are_rounded_as_they_are_stored(digits_model: Model, quantized: dict[str, Model]) -> None:
+    model = quantized["4 bits"]
+    network = FakeQuantizedModel(model, digits_model.params)
+    with torch.no_grad():
+        for steps in network._steps.values():
+            network.tensors[steps.name] *= 1.25 if steps.learned else 1.0
+    stored = quantized_layers(network.trained(model).module)[0].values()
+    biases = {layer.bias.parameter.name: layer.bias.real() for layer in stored if layer.bias is not None}
+    assert len(biases) > 2
+    for layer in network._layers:
+        if layer.bias is not None:
+            found = network._rounded(layer.bias).detach().numpy()
+            np.testing.assert_allclose(found, biases[layer.bias.parameter.name], rtol=1e-5, atol=1e-6)
 
 
 def test_the_gradient_of_a_step_is_that_of_lsq(quantized: dict[str, Model], digits_model: Model) -> None:
