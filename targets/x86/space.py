@@ -27,6 +27,9 @@ _REQUANTIZED = 14
 """Sums of integers in a tile of AVX-512: requantization has a register beside each, what more there is goes to memory and
 comes back. So many hide the latency of the products."""
 
+_PACKED = 6
+"""Positions of a tile of a depthwise convolution whose rows are packed."""
+
 _CONSTANTS = 2
 """Vectors of channels whose factors, five registers each, stay in registers beside as many sums."""
 
@@ -158,8 +161,9 @@ def _default(layer: Layer, apart: int) -> Decisions:
     window = _is_window(layer)
     rows = 1
     if layer.packs_rows:
-        # Every product has operands of its own: nothing to gain from a larger tile.
-        channels, positions = options[0], max(_divisors(layer.positions, _REQUANTIZED if layer.lanes > VECTOR else VECTOR))
+        # Every product has operands of its own: nothing to gain from a larger tile. Of one that is a whole row LLVM keeps what
+        # is packed in registers, and takes it apart.
+        channels, positions = options[0], max(_divisors(layer.positions, min(_PACKED, max(1, layer.positions - 1))))
     elif window:
         # Of channels that fill no vector as many as there are: one at a time takes five times as long.
         channels = options[0] if options[0] % VECTOR == 0 else max(count for count in options if count <= 2 * VECTOR)

@@ -5,7 +5,7 @@ comparison, so that nothing overflows. Where the accumulator is known to be smal
 is `(high + half + sign(high)) >> right`, with `sign` 0 or -1: five instructions instead of nine. The zero point, times
 2**right, is part of `half` where that still fits int32; clipping to all of int8 is then the saturation of one instruction.
 
-`wide_requantize` has what is done in registers of 512 bits.
+`float_requantize` and `wide_requantize` have what is done in whole registers of 256 or 512 bits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 
 from ....passes._tvm import te, tirx
 from ....passes.integer.requantize import te_requantize, te_saturate
+from .exact_factors import FLOAT, FLOAT_SIGNED
+from .float_requantize import float_requantized
 from .wide_requantize import NONE, wide_requantized
 
 
@@ -81,7 +83,8 @@ def requantized(acc: Any, shape: Sequence[int], bias: Any, multiplier: Any, shif
         attrs: Those of the integer operators, `short_forms`, and `wide`, where it is given.
     """
     if int(getattr(attrs, "wide", NONE)) != NONE:
-        result = wide_requantized(acc, bias, multiplier, shift, attrs)
+        define = float_requantized if int(attrs.wide) in (FLOAT, FLOAT_SIGNED) else wide_requantized
+        result = define(acc, bias, multiplier, shift, attrs)
         # No intrinsic takes a tile with a condition: what only fills up the last one is left out afterwards.
         same = [int(extent) for extent in acc.shape] == [int(extent) for extent in shape]
         return result if same else te.compute(shape, lambda *i: result(*i), name="kept")

@@ -18,6 +18,7 @@ from ....passes.plugins.registry import Registry
 from .addition import adds_simply, x86_qadd
 from .convolution import pack_weights, x86_qconv2d
 from .depthwise import pack_depthwise, x86_qdepthwise
+from .exact_factors import float_operands
 from .floating import block_size, lanes_of, pack_conv2d, pack_matmul, x86_conv2d, x86_matmul
 from .integer_winograd import PRODUCTS, filtering_of, transform_integers, x86_qwinograd
 from .intrinsics import HIGH_LANES, Dot, best_dot, bytewise, fits_int16, of_words
@@ -30,6 +31,9 @@ from .winograd import transform_weights, winograd_pays, x86_winograd
 
 Use = Callable[[Rebuilder, relax.Var, relax.Call, frozenset[str]], "relax.Expr | None"]
 """Given the instruction sets, gives a call of the kernel, or None where it does not fit."""
+
+FUSED = "fma"
+"""The instruction set that has fused products of floats."""
 
 KERNELS: Registry[Use] = Registry("x86 kernel")
 """By the full name of the operator."""
@@ -83,7 +87,7 @@ def _convolution(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, feature
     if c % dot.group and int(call.attrs.dilation[1]) != 1:
         # A run of columns has no gaps.
         return None
-    return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot)
+    return _packed_convolution(rebuilder, var.name, rebuilder.get(call.args[0]), operands, call.attrs, dot, FUSED in features)
 
 
 def _filtered_convolution(
@@ -151,12 +155,12 @@ def _dot(features: frozenset[str], operands: _Operands, zero_point: int) -> Dot:
 
 
 def _packed_convolution(
-    rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any, dot: Dot
+    rebuilder: Rebuilder, name: str, x: relax.Expr, operands: _Operands, attrs: Any, dot: Dot, fused: bool
 ) -> relax.Expr:
     o, kh, kw, _ = operands.weight.shape
     channels = -(-o // dot.lanes) * dot.lanes
     packed = pack_weights(operands.weight, operands.bias, int(attrs.input_zero_point), dot, channels)
-    arrays, forms = _requantization(operands, operands.weight.reshape(o, -1), packed.bias, attrs, dot)
+    arrays, forms = _requantization(operands, operands.weight.reshape(o, -1), packed.bias, attrs, dot, fused)
     new = x86_qconv2d(
         [x, *(rebuilder.param(f"{name}.{part}", value) for part, value in {"packed": packed.weight, **arrays}.items())],
         attrs,
@@ -171,7 +175,7 @@ def _packed_convolution(
 
 
 def _requantization(
-    operands: _Operands, weight: np.ndarray, folded: np.ndarray, attrs: Any, dot: Dot
+    operands: _Operands, weight: np.ndarray, folded: np.ndarray, attrs: Any, dot: Dot, fused: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Bias, multiplier and shift as a kernel takes them, and the attributes that say how.
 
@@ -181,14 +185,20 @@ def _requantization(
         folded: The bias with the zero point of the input folded in, which may have more channels.
         attrs: Of the layer.
         dot: The instruction.
+        fused: Whether there are fused products of floats.
     """
     bias, multiplier, shift = operands.bias, operands.multiplier, operands.shift
     forms = short_forms(weight, bias, shift, attrs)
     if dot.lanes in HIGH_LANES:
         # Channels that only fill up a register have the least numbers that are allowed.
         more = (0, len(folded) - len(bias))
+        wide_weight, wide_bias = np.pad(weight, (more, (0, 0))), np.pad(bias, more)
         m, right = np.pad(multiplier, more, constant_values=1 << 30), np.pad(shift, more, constant_values=-1)
-        wide = wide_operands(np.pad(weight, (more, (0, 0))), np.pad(bias, more), folded, m, right, attrs, dot.lanes)
+        exact = float_operands(wide_weight, wide_bias, folded, m, right, attrs, dot.lanes) if fused else None
+        if exact is not None:
+            arrays = {"added": exact.added, "factor": exact.factor, "offset": exact.offset}
+            return arrays, {**forms, "wide": exact.form}
+        wide = wide_operands(wide_weight, wide_bias, folded, m, right, attrs, dot.lanes)
         if wide is not None:
             arrays = {"rounding": wide.rounding, "multiplier": wide.multiplier, "shift": wide.shift}
             return arrays, {**forms, "wide": wide.form}
@@ -212,7 +222,7 @@ def _depthwise(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features:
         return None
     by_channel = operands.weight.reshape(kh * kw, channels).T
     packed, bias = pack_depthwise(operands.weight, operands.bias, int(call.attrs.input_zero_point), dot)
-    arrays, forms = _requantization(operands, by_channel, bias, call.attrs, dot)
+    arrays, forms = _requantization(operands, by_channel, bias, call.attrs, dot, FUSED in features)
     given = [rebuilder.param(f"{var.name}.{part}", value) for part, value in {"packed": packed, **arrays}.items()]
     return x86_qdepthwise([rebuilder.get(call.args[0]), *given], call.attrs, dot=dot, kernel=(kh, kw), forms=forms)
 
@@ -235,7 +245,7 @@ def _dense(rebuilder: Rebuilder, var: relax.Var, call: relax.Call, features: fro
         new = _on_tiles(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs))
     else:
         dot = _dot(features, as_conv, int(call.attrs.input_zero_point))
-        new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot)
+        new = _packed_convolution(rebuilder, var.name, image, as_conv, SimpleNamespace(**attrs), dot, FUSED in features)
     return relax.op.reshape(rebuilder.emit(new, f"{var.name}.row"), (*outer, o))
 
 

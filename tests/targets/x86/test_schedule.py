@@ -190,7 +190,7 @@ def test_integer_tiles_of_wide_registers_by_formula() -> None:
     first, depthwise, pointwise, dense = (defaults[name] for name in sorted(defaults, key=len))
     # Rows of the first layer are shared by kernels; those of 1x1 are not, and of a dense layer there is one.
     assert [layer["border"] for layer in (first, depthwise, pointwise, dense)] == ["whole", "none", "band", "whole"]
-    assert [layer["positions"] for layer in (first, depthwise, pointwise, dense)] == [8, 8, 8, 1]
+    assert [layer["positions"] for layer in (first, depthwise, pointwise, dense)] == [8, 4, 8, 1]
 
 
 @pytest.mark.parametrize(("channels", "together"), [(10, 10), (4, 4), (24, 8), (50, 10)])

@@ -125,5 +125,6 @@ def test_kernels_of_whole_registers_take_it(cpu, channels, width) -> None:
     call = ops.qconv2d(layer.x, *operands, input_zero_point=-3, output_zero_point=-7, max_shift=max_shift)
     features = cpu_features(resolve_cpu(cpu))
     functions = prim_funcs(lower(layer.finish(call), features)).values()
-    wide = any(str(param.ty.dtype) == "int64" for func in functions for param in func.params)
-    assert wide == ("avx2" in features)
+    # Rounding in int64, or factors in float32 where those are exact.
+    taken = any(str(param.ty.dtype) in ("int64", "float32") for func in functions for param in func.params)
+    assert taken == ("avx2" in features)
