@@ -26,8 +26,8 @@ from ...passes._tvm import tvm
 from ..kernels.decisions import Choice, Decisions, Workload
 from .kernels.intrinsics import DOT_ANNOTATION, DOTS, LANES_ANNOTATION, Dot
 from .kernels.winograd import KERNEL, WINOGRAD_ANNOTATION
-from .layer import VECTOR, NotScheduledError, dtypes_of, extents, stays
-from .templates import unroll_and_vectorize, vectorize_elementwise
+from .layer import VECTOR, NotScheduledError, dtypes_of, extents, is_high, stays
+from .templates import split_high, unroll_and_vectorize, vectorize_elementwise
 
 _PARALLEL_WORK = 1_000_000
 """Multiply-accumulates below which starting threads costs more than it brings."""
@@ -118,7 +118,7 @@ def schedule_winograd(schedule: Schedule, decisions: Decisions, parallel: bool =
     (half_back,) = schedule.get_consumers(products)
     (outputs,) = schedule.get_consumers(half_back)
     around = _inline_around(schedule, padded, outputs)
-    band = _tile_tail(schedule, d, sizes, half_back, around)
+    band, halves = _tile_tail(schedule, d, sizes, half_back, around)
     if parallel and sizes.work >= _PARALLEL_WORK:
         schedule.parallel(band)
     lanes_of_sums = _tile_products(schedule, d, sizes, products, band)
@@ -136,8 +136,9 @@ def schedule_winograd(schedule: Schedule, decisions: Decisions, parallel: bool =
     unroll_and_vectorize(schedule, schedule.get_loops(half)[depth + len(places) + 1 :])
     schedule.compute_at(padded, band, preserve_unit_loops=True)
     vectorize_elementwise(schedule, padded, False)
-    if sizes.dot is not None:  # once nothing is to be computed at it any more
-        schedule.tensorize(lanes_of_sums, sizes.dot.broadcast)
+    # Once nothing is to be computed at them any more.
+    for loop, intrinsic in halves if sizes.dot is None else (*halves, (lanes_of_sums, sizes.dot.broadcast)):
+        schedule.tensorize(loop, intrinsic)
     for block in around.behind:
         vectorize_elementwise(schedule, block, parallel)
 
@@ -177,19 +178,26 @@ def _inline_around(schedule: Schedule, padded: Any, outputs: Any) -> _Around:
     tail = [block for block in blocks[last:] if extents(schedule, block) == shape][-1]
     ends = [block for block in (tail, blocks[-1]) if block != tail]
     kept, stages = [tail, *ends], []
+    # Not the sums themselves, which are shifted before anything widens them; those only where an intrinsic takes their place.
+    sums = first if any(is_high(schedule, block) for block in blocks) else first + 1
     for index, block in enumerate([*blocks[:first], *blocks[last:]]):
         if block in kept:
             continue
-        # Not the sums themselves: they are shifted before anything widens them.
-        if index > first + 1 and stays(schedule, block) and extents(schedule, block) == shape:
+        if index > sums and stays(schedule, block) and extents(schedule, block) == shape:
             stages.append(block)
         else:
             schedule.compute_inline(block)
     return _Around(tail, stages, ends)
 
 
-def _tile_tail(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, half_back: Any, around: _Around) -> Any:
-    """The loop over bands, and inside it the way back, one vector of a tile at a time."""
+def _tile_tail(
+    schedule: Schedule, d: dict[str, Any], sizes: _Sizes, half_back: Any, around: _Around
+) -> tuple[Any, list[tuple[Any, str]]]:
+    """The loop over bands, and inside it the way back, one vector of a tile at a time.
+
+    Returns:
+        It; the loops that an intrinsic takes the place of, with its name.
+    """
     image, row, column, channel = schedule.get_loops(around.tail)
     band, tile, row = schedule.split(row, [None, d["tile_rows"], sizes.tile])
     next_tile, column = schedule.split(column, [None, sizes.tile])
@@ -199,10 +207,15 @@ def _tile_tail(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, half_back: 
         schedule.unroll(loop)
     schedule.vectorize(lane)
     bands = schedule.fuse(image, band)
+    halves = []
     for block in (*reversed(around.stages), half_back):
         schedule.compute_at(block, vector, preserve_unit_loops=True)
-        unroll_and_vectorize(schedule, schedule.get_loops(block)[4:])
-    return bands
+        loops = schedule.get_loops(block)[4:]
+        if is_high(schedule, block):
+            halves.append(split_high(schedule, block, loops))
+        else:
+            unroll_and_vectorize(schedule, loops)
+    return bands, halves
 
 
 def _tile_products(schedule: Schedule, d: dict[str, Any], sizes: _Sizes, products: Any, band: Any) -> Any:

@@ -101,14 +101,12 @@ def _filtered_convolution(
         return None
     if (filtering := filtering_of(weight, static_shape(call), dot)) is None:
         return None
-    arrays = {
-        "transformed": transform_integers(weight, filtering, dot),
-        "bias": operands.bias,
-        "multiplier": operands.multiplier,
-        "shift": operands.shift,
-    }
+    by_channel = weight.reshape(weight.shape[0], -1)
+    whole = all(dim % filtering.tile == 0 for dim in static_shape(call)[1:3])
+    # Tiles are of pixels without their zero point. No intrinsic takes one with a condition, as the last one of a row may have.
+    arrays, forms = _requantization(operands, by_channel, operands.bias, attrs, dot if whole else None, FUSED in features)
+    arrays = {"transformed": transform_integers(weight, filtering, dot), **arrays}
     given = [rebuilder.get(call.args[0]), *(rebuilder.param(f"{name}.{part}", value) for part, value in arrays.items())]
-    forms = short_forms(weight.reshape(weight.shape[0], -1), operands.bias, operands.shift, attrs)
     return x86_qwinograd(given, attrs, forms, dot)
 
 
@@ -175,7 +173,7 @@ def _packed_convolution(
 
 
 def _requantization(
-    operands: _Operands, weight: np.ndarray, folded: np.ndarray, attrs: Any, dot: Dot, fused: bool
+    operands: _Operands, weight: np.ndarray, folded: np.ndarray, attrs: Any, dot: Dot | None, fused: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Bias, multiplier and shift as a kernel takes them, and the attributes that say how.
 
@@ -184,12 +182,12 @@ def _requantization(
         weight: int8 (O, everything else).
         folded: The bias with the zero point of the input folded in, which may have more channels.
         attrs: Of the layer.
-        dot: The instruction.
+        dot: The instruction; None where nothing takes whole registers.
         fused: Whether there are fused products of floats.
     """
     bias, multiplier, shift = operands.bias, operands.multiplier, operands.shift
     forms = short_forms(weight, bias, shift, attrs)
-    if dot.lanes in HIGH_LANES:
+    if dot is not None and dot.lanes in HIGH_LANES:
         # Channels that only fill up a register have the least numbers that are allowed.
         more = (0, len(folded) - len(bias))
         wide_weight, wide_bias = np.pad(weight, (more, (0, 0))), np.pad(bias, more)

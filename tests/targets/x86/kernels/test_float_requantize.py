@@ -142,16 +142,16 @@ def test_intrinsics_compute_what_they_take_the_place_of(cpu, key) -> None:
 @pytest.mark.parametrize("cpu", CPUS[:5])
 @pytest.mark.parametrize("rounding", ["double", "single"])
 @pytest.mark.parametrize("low", [-128, -7])
-@pytest.mark.parametrize("kind", ["conv", "depthwise", "dense"])
+@pytest.mark.parametrize("kind", ["conv", "filtered", "depthwise", "dense"])
 def test_kernels_that_take_it(cpu, rounding, low, kind) -> None:
-    made = Layer((5, 16) if kind == "dense" else (1, 5, 6, 16), 1)
-    shapes = {"conv": (16, 3, 3, 16), "depthwise": (1, 3, 3, 16), "dense": (24, 16)}
-    make = {"conv": ops.qconv2d, "depthwise": ops.qdepthwise, "dense": ops.qdense}[kind]
-    channels, depth = (24, 16) if kind == "dense" else (16, 144 if kind == "conv" else 9)
-    operands, max_shift = made.operands(shapes[kind], channels, depth, rounding, gain=4.0)
+    made = Layer({"dense": (5, 16), "filtered": (1, 8, 8, 16)}.get(kind, (1, 5, 6, 16)), 1)
+    shapes = {"depthwise": (1, 3, 3, 16), "dense": (24, 16)}
+    make = {"depthwise": ops.qdepthwise, "dense": ops.qdense}.get(kind, ops.qconv2d)
+    channels, depth = {"dense": (24, 16), "depthwise": (16, 9)}.get(kind, (16, 144))
+    operands, max_shift = made.operands(shapes.get(kind, (16, 3, 3, 16)), channels, depth, rounding, gain=4.0)
     options = {"input_zero_point": -3, "output_zero_point": -7, "qmin": low, "rounding": rounding, "max_shift": max_shift}
     if kind != "dense":
-        options.update(padding=(1, 1, 1, 1), strides=(2, 2))
+        options.update(padding=(1, 1, 1, 1), strides=(1, 1) if kind == "filtered" else (2, 2))
     mod = made.finish(make(made.x, *operands, **options))
     features = cpu_features(resolve_cpu(cpu))
     functions = prim_funcs(lower(mod, features)).values()
