@@ -74,12 +74,17 @@ def main() -> None:
     parser.add_argument("--full", type=Path, help="a log with all that was measured for --target")
     parser.add_argument("--formulas", type=Path, help="a log for --target that shall know what formulas take")
     parser.add_argument("--x86", metavar="CPU", help="time builds for this CPU, or `native`, instead")
+    parser.add_argument("--x86-log", type=Path, help="with --x86: search, and write all that is measured into this folder")
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
     if options.x86 is not None:
-        from tuning_x86 import show
+        import tuning_x86
 
-        show(options.models.split(","), options.x86, options.rounds)
+        names = options.models.split(",")
+        if options.x86_log is not None:
+            tuning_x86.search(names, options.x86, options.x86_log, options.seconds)
+        else:
+            tuning_x86.show(names, options.x86, options.rounds)
         return
     if options.formulas is not None:
         measure_formulas(options.formulas, options.target, options.models.split(","))

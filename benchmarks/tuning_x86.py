@@ -1,8 +1,9 @@
-"""What the logs that ship gain on x86: whole models without and with them in turns, and layer by layer."""
+"""What the logs that ship gain on x86: whole models without and with them in turns, and layer by layer; what searches find."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from tvmcompress.targets.x86.tuning import X86Tuning
 from tvmcompress.tuning.process import WorkerPool
 from tvmcompress.tuning.seconds import TimingBench
 from tvmcompress.tuning.tasks import extract_tasks
+from tvmcompress.tuning.tune import tune
 
 _INNER = 3e-3
 """Seconds that one round of a build takes."""
@@ -39,7 +41,7 @@ def show(names: list[str], cpu: str, rounds: int) -> None:
     """
     models = {}
     for name in names:
-        for kind in ("fp32",) if name.endswith(".onnx") else ("fp32", "int8"):
+        for kind in _kinds(name):
             models[Path(name).stem, kind] = module(name, kind)
     print(f"## What the logs that ship gain on {' or '.join(log_names(cpu))}", "", sep="\n")
     print("| model | | layers decided | untuned | with logs | gain | 10th to 90th percentile |")
@@ -53,6 +55,39 @@ def show(names: list[str], cpu: str, rounds: int) -> None:
             for row in layers(mod, cpu, Path(folder), seen):
                 print(f"| {row[0]} | {name} {kind} | {' | '.join(row[1:])} |", flush=True)
     print()
+
+
+def search(names: list[str], cpu: str, log: Path, seconds: float) -> None:
+    """Search models with nothing known but what `log` has already, and print what there was to be found.
+
+    Args:
+        names, cpu: As of `show`.
+        log: The folder that all measurements are written to.
+        seconds: That a model may take.
+    """
+    print(f"## What searches find on {log_names(cpu)[0]}", "", sep="\n")
+    print("| layer | of | calls | candidates | untuned | best | gain | of the peak |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    candidates, ended, tasks, start = 0, 0, 0, time.monotonic()
+    for name in names:
+        for kind in _kinds(name):
+            result = tune(module(name, kind), X86Tuning(cpu), 1_000_000, log, time_limit=seconds, retune=True)
+            candidates, tasks = candidates + result.trials, tasks + len(result.tasks)
+            ended += sum(task.finished for task in result.tasks)
+            for task in result.tasks:
+                if task.default_cost and task.best_cost:
+                    costs = f"{task.default_cost * 1e6:.2f} us | {task.best_cost * 1e6:.2f} us"
+                    gain, peak = 1 - task.best_cost / task.default_cost, f"{task.of_peak:.0%}" if task.of_peak else ""
+                    subject = f"{task.name} | {Path(name).stem} {kind} | {task.calls} | {task.trials}"
+                    print(f"| {subject} | {costs} | {gain:.1%} | {peak} |", flush=True)
+    wall = time.monotonic() - start
+    each = wall / max(1, candidates)
+    print("", f"{candidates} candidates in {wall:.0f} s, {each:.2f} s each with what begins and ends a search;", sep="\n")
+    print(f"{ended} of {tasks} searches came to their end.", "", sep="\n")
+
+
+def _kinds(name: str) -> tuple[str, ...]:
+    return ("fp32",) if name.endswith(".onnx") else ("fp32", "int8")
 
 
 def module(name: str, kind: str) -> tvm.IRModule:
