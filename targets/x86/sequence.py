@@ -168,20 +168,25 @@ def _shape_of(value: Any) -> tuple[tuple[int, ...], str]:
 
 
 def _function(sequence: _Sequence) -> tirx.PrimFunc:
-    """The function: (inputs, constants, memory, outputs)."""
+    """The function: (inputs, constants, outputs)."""
     with IRBuilder() as ib, T.prim_func(s_tir=True):
         T.func_name(_NAME)
         T.func_attr({"tirx.is_scheduled": True})
         given = [T.arg(f"input{i}", T.Buffer(tensor.shape, tensor.dtype)) for i, tensor in enumerate(sequence.inputs)]
         constants = [T.arg(f"constant{i}", T.handle()) for i in range(len(sequence.constants))]
-        memory = T.arg("memory", T.Buffer((max(1, sequence.memory),), "uint8"))
         results = [T.arg(f"output{i}", T.Buffer(tensor.shape, tensor.dtype)) for i, tensor in enumerate(sequence.outputs)]
+
+        cpu, first = tirx.const(_CPU, "int32"), tirx.const(0, "int32")
+        size, byte = tirx.const(max(1, sequence.memory), "uint64"), (tirx.const(1, "int32"), tirx.const(8, "int32"))
+        memory = T.bind(tirx.call_extern("handle", "TVMBackendAllocWorkspace", cpu, first, size, *byte))
+        with T.Assert(tirx.Not(tirx.isnullptr(memory)), "out of memory"):
+            pass
 
         def data(tensor: _Tensor) -> Any:
             if tensor.kind == "constant":
                 return tirx.tvm_struct_get(constants[tensor.place], 0, _TENSOR["data"], "handle")
             if tensor.kind == "memory":
-                return T.address_of(memory[tensor.place])
+                return tirx.handle_add_byte_offset(memory, tensor.place)
             buffer = (given if tensor.kind == "input" else results)[tensor.place]
             return T.address_of(buffer[(0,) * len(buffer.shape)])
 
@@ -202,6 +207,7 @@ def _function(sequence: _Sequence) -> tirx.PrimFunc:
             code = T.bind(tirx.call_extern("int32", _SYMBOL.format(name), _nothing(), passed, count, returned))
             with T.Assert(code == 0, f"{name} failed"):
                 pass
+        T.evaluate(tirx.call_extern("int32", "TVMBackendFreeWorkspace", cpu, first, memory))
     return ib.get()
 
 
@@ -252,14 +258,11 @@ def _write(mod: tvm.IRModule, sequence: _Sequence) -> tvm.IRModule:
         bindings.append(relax.VarBinding(relax.Var(name, value.ty if ty is None else ty), value))
         return bindings[-1].var
 
-    size = relax.ShapeExpr([max(1, sequence.memory)])
-    storage = bind("storage", relax.op.memory.alloc_storage(size, 0, "global", "uint8"))
-    memory = bind("memory", relax.op.memory.alloc_tensor(storage, 0, size, "uint8", 0))
     outputs = [
         bind(f"output{i}", relax.op.builtin.alloc_tensor(relax.ShapeExpr(tensor.shape), tensor.dtype, 0, "global"))
         for i, tensor in enumerate(sequence.outputs)
     ]
-    bind("called", relax.Call(callee, [*main.params, *sequence.constants, memory, *outputs]), relax.TupleType([]))
+    bind("called", relax.Call(callee, [*main.params, *sequence.constants, *outputs]), relax.TupleType([]))
     end = builder.normalize(relax.Tuple(outputs)) if sequence.several else outputs[0]
     body = relax.SeqExpr([relax.BindingBlock(bindings)], end)
     new = builder.get()
