@@ -40,11 +40,11 @@ COMMON: dict[str, Any] = {"augment": ("flip", "crop"), "mixed_precision": True}
 LONG: dict[str, dict[str, Any]] = {
     "ic": {"epochs": 80, "learning_rate": 0.015, "temperature": 4.0, "alpha": 0.9},
     "resnet20": {
-        "epochs": 30,
-        "learning_rate": 0.005,
+        "epochs": 50,
+        "learning_rate": 0.006,
         "temperature": 2.0,
         "alpha": 1.0,
-        "features": 1.0,
+        "features": 3.0,
         "mixup": 1.0,
         "cutmix": 0.5,
         "validation": 0.02,
