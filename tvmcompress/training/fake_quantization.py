@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -19,15 +19,15 @@ import numpy as np
 from ..data.dataset import DataLike, Dataset, load_data
 from ..errors import UserError
 from ..model import Model
-from ..passes._tvm import Constant, relax
+from ..passes._tvm import relax
 from ..passes.graph.rebuild import Rebuilder, rebuild
 from ..passes.graph.view import GraphView
-from ..passes.numbers.affine import integer_limits
 from ..passes.quantization.few_bits import clipped_quantizers, clipped_to
-from ..passes.quantization.kinds import CLIPS, WEIGHTED, op_name
-from ..passes.quantization.quantized_layers import QuantizedLayer, quantized_layers
+from ..passes.quantization.kinds import op_name
+from ..passes.quantization.quantized_layers import quantized_layers
 from ..passes.quantization.weight_grid import WeightGrid
 from ..recipe.recipe import as_finetune_recipe
+from .activation_steps import Key, Steps, key_of, number_of, of_parameter, read_key, shared_steps
 from .backend import Tensor, load_torch
 from .bridge import TorchModel
 from .checkpoint import Checkpoint
@@ -35,33 +35,7 @@ from .finetuning import Progress, Training
 from .operators import Value
 
 _OWN = ("relax.quantize", "relax.dequantize", "tvmcompress.int4_weight")
-_LEARNED = (*WEIGHTED, "relax.add", "relax.subtract", "relax.multiply")
-"""Operators that round their results onto a scale of their own, which may be any; those of others are given."""
-
 _INSIDE = 0.499
-
-_Key = tuple[float, int, str]
-"""Of a quantizer: scale, zero point, dtype. Those of one key share a step, as what only moves values asks for."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Steps:
-    """The step that quantizers of one key share.
-
-    Attributes:
-        key: As the module has it.
-        name: Of the tensor, among those of the network.
-        learned: Whether it may change.
-    """
-
-    key: _Key
-    name: str
-    learned: bool
-
-    def limits(self, bits: int | None = None) -> tuple[int, int]:
-        """The lowest and the highest integer, less the zero point; of so many bits, if not all."""
-        low, high = integer_limits(self.key[2], bits)
-        return low - self.key[1], high - self.key[1]
 
 
 class FakeQuantizedModel(TorchModel):
@@ -88,8 +62,8 @@ class FakeQuantizedModel(TorchModel):
                 self._grids[grid.source] = grid
                 self._inside.update(grid.path[1:-1])
                 self._latent(grid, weights)
-        self._steps = {steps.key: steps for steps in _shared_steps(self._graph)}
-        reads = {layer.bias: _read_key(self._graph, layer) for layer in self._layers if layer.bias is not None}
+        self._steps = {steps.key: steps for steps in shared_steps(self._graph)}
+        reads = {layer.bias: read_key(self._graph, layer) for layer in self._layers if layer.bias is not None}
         self._read = {grid.source: self._steps[key] for grid, key in reads.items() if key in self._steps}
         self._bits: dict[relax.Var, int | None] = {}
         self._clips: dict[relax.Var, relax.Expr] = {}
@@ -126,15 +100,15 @@ class FakeQuantizedModel(TorchModel):
             return values[self._clips[var]]
         name = getattr(expr.op, "name", "") if isinstance(expr, relax.Call) else ""
         if name == "relax.quantize":
-            return self._quantized(values[expr.args[0]], self._steps[_key(self._graph, expr)], self._bits.get(var))
+            return self._quantized(values[expr.args[0]], self._steps[key_of(self._graph, expr)], self._bits.get(var))
         if name == "relax.dequantize":
             value = values[expr.args[0]]
             return value if value.is_floating_point() else self._constant(expr, value)
         return super()._value(var, expr, values, batch)
 
-    def steps_at(self, quantize: relax.Call) -> _Steps:
+    def steps_at(self, quantize: relax.Call) -> Steps:
         """The step of a quantizer."""
-        return self._steps[_key(self._graph, quantize)]
+        return self._steps[key_of(self._graph, quantize)]
 
     def _rounded(self, grid: WeightGrid) -> Tensor:
         """What a layer reads of its weights or its bias."""
@@ -147,7 +121,7 @@ class FakeQuantizedModel(TorchModel):
         scaled = (latent / steps).clamp(low, high)
         return (scaled + (scaled.round() - scaled).detach()) * steps
 
-    def _quantized(self, value: Tensor, steps: _Steps, bits: int | None = None) -> Tensor:
+    def _quantized(self, value: Tensor, steps: Steps, bits: int | None = None) -> Tensor:
         """An activation rounded to its grid, in real values."""
         low, high = steps.limits(bits)
         size = self.tensors[steps.name]
@@ -159,7 +133,7 @@ class FakeQuantizedModel(TorchModel):
         return (scaled + (scaled.round() - scaled).detach()) * size
 
     def _constant(self, call: relax.Call, integers: Tensor) -> Tensor:
-        scale, zero = (self._torch.from_numpy(np.atleast_1d(_number(self._graph, arg))) for arg in call.args[1:3])
+        scale, zero = (self._torch.from_numpy(np.atleast_1d(number_of(self._graph, arg))) for arg in call.args[1:3])
         shape = [1] * integers.ndim
         if scale.numel() > 1:
             shape[int(call.attrs.axis) % integers.ndim] = -1
@@ -174,14 +148,14 @@ class FakeQuantizedModel(TorchModel):
         for layer in self._layers:
             found[layer.weight.parameter.name] = self._stored(layer.weight)
             if layer.bias is not None:
-                found[layer.bias.parameter.name] = self._stored(layer.bias, scales.get(_read_key(self._graph, layer), 1.0))
+                found[layer.bias.parameter.name] = self._stored(layer.bias, scales.get(read_key(self._graph, layer), 1.0))
         return found
 
     def _stored(self, grid: WeightGrid, factor: float = 1.0) -> np.ndarray:
         real = self.tensors[grid.parameter.name].detach().numpy().astype(np.float64).transpose(grid.order)
         return grid.stored(grid.nearest(real / factor))
 
-    def _new_scales(self) -> dict[_Key | None, float]:
+    def _new_scales(self) -> dict[Key | None, float]:
         """By key, by what its scale is to be multiplied."""
         return {
             key: float(np.float32(abs(self.tensors[steps.name].item()))) / key[0]
@@ -193,7 +167,7 @@ class FakeQuantizedModel(TorchModel):
         """The model with what was learned: integers of weights and biases, and scales of activations."""
         scales = self._new_scales()
         factors = {
-            layer.bias.source.name: scales.get(_read_key(self._graph, layer), 1.0)
+            layer.bias.source.name: scales.get(read_key(self._graph, layer), 1.0)
             for layer in self._layers
             if layer.bias is not None
         }
@@ -203,7 +177,7 @@ class FakeQuantizedModel(TorchModel):
         clips = {}
         for _, call, clip, affine in clipped_quantizers(graph):
             # The scale as it is stored below.
-            clips[clip] = replace(affine, scale=float(np.float32(affine.scale * scales.get(_key(graph, call), 1.0))))
+            clips[clip] = replace(affine, scale=float(np.float32(affine.scale * scales.get(key_of(graph, call), 1.0))))
 
         def rewrite(build: Rebuilder, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
             name = op_name(value)
@@ -212,70 +186,14 @@ class FakeQuantizedModel(TorchModel):
             if name not in ("relax.quantize", "relax.dequantize"):
                 return None
             factor = factors.get(var.name, 1.0)
-            if var.name not in weights and not _of_parameter(graph, value):
-                factor = scales.get(_key(graph, value), 1.0)
+            if var.name not in weights and not of_parameter(graph, value):
+                factor = scales.get(key_of(graph, value), 1.0)
             if factor == 1.0:
                 return None
-            scale = relax.const((_number(graph, value.args[1]) * factor).astype(np.float32))
+            scale = relax.const((number_of(graph, value.args[1]) * factor).astype(np.float32))
             return relax.Call(value.op, [build.get(value.args[0]), scale, value.args[2]], value.attrs, value.ty_args)
 
         return replace(changed, module=rebuild(changed.module, rewrite))
-
-
-def _shared_steps(graph: GraphView) -> list[_Steps]:
-    """The steps of the activations."""
-    learned: dict[_Key, bool] = {}
-    given: set[_Key] = set()
-    for value in graph.values.values():
-        name = op_name(value)
-        if name == "relax.quantize":
-            key = _key(graph, value)
-            own = key[2] != "int16" and _producer(graph, value.args[0]) in _LEARNED
-            learned[key] = learned.get(key, True) and (own or _moved(graph, value.args[0], key))
-        elif name == "relax.dequantize" and _of_parameter(graph, value):
-            given.add(_key(graph, value))  # a constant may be on the scale of an activation
-    return [_Steps(key, f"step.{number}", own and key not in given) for number, (key, own) in enumerate(learned.items())]
-
-
-def _moved(graph: GraphView, expr: relax.Expr, key: _Key) -> bool:
-    """Whether a tensor is made of others on the same grid, so that it goes with them."""
-    call = graph.call(expr)
-    if call is None:
-        return False
-    sources = [graph.call(arg) for arg in call.args if isinstance(arg, relax.Var) and arg not in graph.params]
-    return bool(sources) and all(
-        source is not None and source.op.name == "relax.dequantize" and _key(graph, source) == key for source in sources
-    )
-
-
-def _producer(graph: GraphView, expr: relax.Expr) -> str:
-    """The operator behind clips."""
-    call = graph.call(expr)
-    while call is not None and call.op.name in CLIPS:
-        call = graph.call(call.args[0])
-    return "" if call is None else str(call.op.name)
-
-
-def _read_key(graph: GraphView, layer: QuantizedLayer) -> _Key | None:
-    """Of the quantizer that a layer reads; None where it reads float."""
-    call = graph.call(layer.call.args[0])
-    return _key(graph, call) if call is not None and call.op.name == "relax.dequantize" else None
-
-
-def _of_parameter(graph: GraphView, call: relax.Call) -> bool:
-    operand = call.args[0]
-    made = graph.call(operand)
-    return operand in graph.params or (made is not None and made.op.name == "tvmcompress.int4_weight")
-
-
-def _key(graph: GraphView, call: relax.Call) -> _Key:
-    scale, zero = (_number(graph, arg) for arg in call.args[1:3])
-    return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), str(zero.dtype)
-
-
-def _number(graph: GraphView, expr: relax.Expr) -> np.ndarray:
-    value = expr.value.numpy() if isinstance(expr, Constant) else graph.params[expr]
-    return np.asarray(value)
 
 
 def train_quantized(
