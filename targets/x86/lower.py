@@ -16,6 +16,7 @@ from .kernels.floating import lanes_of
 from .kernels.functions import FUNCTIONS
 from .kernels.intrinsics import LANES_ANNOTATION
 from .kernels.lookup import legalize_lookup
+from .kernels.planes import legalize_planes
 from .kernels.rows import ROWS
 from .kernels.select import select_kernels
 from .kernels.statistics import legalize_statistics
@@ -58,6 +59,7 @@ def lower(mod: tvm.IRModule, features: frozenset[str] = frozenset()) -> tvm.IRMo
 
 
 _BUILT = {
+    "relax.permute_dims": legalize_planes,
     "tvmcompress.x86_tile_conv2d": legalize_tiles,
     "tvmcompress.x86_qlut": legalize_lookup,
     "tvmcompress.x86_statistics": legalize_statistics,
