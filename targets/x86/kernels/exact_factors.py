@@ -17,6 +17,7 @@ takes the sign of the biased sum, and z is the zero point.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ _SHARES = (0.5, 0.25, 0.75)
 """Places in the interval of offsets that the thresholds leave."""
 _MOVES = (0, -64, 64, -32, 32, -96, 96, -128, 128)
 """What is taken from z and put into b."""
+_TOGETHER = 32
+"""Channels that are searched for at a time."""
 _LARGEST = (1 << 31) - 1
 
 
@@ -104,16 +107,29 @@ def float_operands(
     ends = bias.astype(np.int64)[:, None] + reach[:, None] * np.array([-1, 1])
     if np.abs(ends).max() > _LARGEST:
         return None
-    steps = _thresholds(ends, multiplier.astype(np.int64), shift.astype(np.int64), rounding, least, most)
     scale = multiplier * 2.0 ** (shift.astype(np.float64) - 31)
+    # Some channels at a time, the finest steps first: of a layer that has none the first few say so.
+    order = np.array_split(np.argsort(scale), -(-len(scale) // _TOGETHER))
+    wide, right = multiplier.astype(np.int64), shift.astype(np.int64)
+
+    @functools.cache
+    def steps(index: int) -> _Steps:
+        part = order[index]
+        return _thresholds(ends[part], wide[part], right[part], rounding, least, most)
+
     for factors, moves in ((1, _MOVES[:1]), (1, _MOVES), (2, _MOVES)):
-        found = _search(steps, scale, _Form(signed, factors, least, most), [-zero] if signed else moves, zero)
-        if found is None:
-            continue
-        b = (folded.astype(np.int64) + found.places).astype(np.int32)  # sums are modulo 2**32
-        added = np.stack([b, found.rest]) if signed or found.rest.any() else b[None]
-        form = FLOAT_SIGNED if signed else FLOAT
-        return FloatOperands(form, _in_blocks(added, lanes), _in_blocks(found.factor, lanes), found.offset)
+        form = _Form(signed, factors, least, most)
+        found = _Found.nothing(factors, len(scale))
+        for index, part in enumerate(order):
+            here = _search(steps(index), scale[part], form, [-zero] if signed else moves, zero)
+            if here is None:
+                break
+            found.put(part, here)
+        else:
+            b = (folded.astype(np.int64) + found.places).astype(np.int32)  # sums are modulo 2**32
+            added = np.stack([b, found.rest]) if signed or found.rest.any() else b[None]
+            kind = FLOAT_SIGNED if signed else FLOAT
+            return FloatOperands(kind, _in_blocks(added, lanes), _in_blocks(found.factor, lanes), found.offset)
     return None
 
 
@@ -171,14 +187,25 @@ class _Found:
     factor: np.ndarray
     offset: np.ndarray
 
+    @staticmethod
+    def nothing(factors: int, count: int) -> _Found:
+        """Zeros for so many channels."""
+        numbers, floats = np.zeros(count, np.int64), np.zeros((factors, count), np.float32)
+        return _Found(numbers, numbers.astype(np.int32), floats, np.zeros(count, np.float32))
+
+    def put(self, channels: np.ndarray, numbers: _Found) -> None:
+        """Set the numbers of some channels."""
+        self.places[channels], self.rest[channels] = numbers.places, numbers.rest
+        self.factor[:, channels], self.offset[channels] = numbers.factor, numbers.offset
+
 
 def _search(steps: _Steps, scale: np.ndarray, form: _Form, moves: Sequence[int], zero: int) -> _Found | None:
-    count = len(scale)
-    factor, offset = np.zeros((form.factors, count), np.float32), np.zeros(count, np.float32)
-    places, rest = np.zeros(count, np.int64), np.full(count, zero if form.signed else 0, np.int32)
+    found = _Found.nothing(form.factors, len(scale))
+    if form.signed:
+        found.rest[:] = zero
     # Of a channel without steps there is an offset alone, or z.
     constant = steps.at_ends[:, 0] == steps.at_ends[:, 1]
-    (rest if form.signed else offset)[constant] = steps.at_ends[constant, 0] + zero
+    (found.rest if form.signed else found.offset)[constant] = steps.at_ends[constant, 0] + zero
     left = np.flatnonzero(~constant)
     for move in moves:
         inside, part = zero + move, steps.of(left)
@@ -192,12 +219,13 @@ def _search(steps: _Steps, scale: np.ndarray, form: _Form, moves: Sequence[int],
                 chosen = np.where(low < high, low + share * (high - low), 0.0).astype(np.float32)
                 good = fits & _is_exact(part, added, tried, chosen, form, inside)
                 at, keep = left[good], ~good
-                factor[:, at], offset[at], places[at], rest[at] = tried[:, good], chosen[good], added[good], zero - inside
+                rest = np.full(len(at), zero - inside, np.int32)
+                found.put(at, _Found(added[good], rest, tried[:, good], chosen[good]))
                 left, tried, low, high, part = left[keep], tried[:, keep], low[keep], high[keep], part.of(keep)
                 added, fits = added[keep], fits[keep]
             if not len(left):
-                return _Found(places, rest, factor, offset)
-    return None if len(left) else _Found(places, rest, factor, offset)
+                return found
+    return None if len(left) else found
 
 
 def _interval(
