@@ -69,7 +69,7 @@ def distill(
     learning_rate: Annotated[float | None, typer.Option(help="The largest.", show_default="found by a test")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Of its training: adamw or sgd.", show_default="adamw")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of a step.", show_default="64")] = None,
-    augment: Annotated[list[str] | None, typer.Option(help="Images changed at random: flip, crop (repeatable).")] = None,
+    augment: Annotated[list[str] | None, typer.Option(help="Images changed at random: flip, crop, scale (repeatable).")] = None,
     cutmix: Annotated[
         float | None,
         typer.Option(help="Share of the batches in which a part of every image is that of another.", show_default="0"),

@@ -41,7 +41,7 @@ class FinetuneRecipe(Table):
         hint_weight: Of these beside everything else.
         features: Above 0 what layers give comes close to what the teacher's layers of the same names give, as a model has them
             that was made from its teacher, with this weight; channels that pruning has removed are left out.
-        augment: "flip" and "crop" change images at random.
+        augment: "flip", "crop" and "scale" change images at random.
         views: After so many epochs the same changes come again, in another order, so that teachers, whose answers are kept,
             are asked about each once; None for always new ones.
         mixed_precision: Whether convolutions and products are computed in bfloat16 in both directions (Micikevicius et al.,
@@ -71,7 +71,7 @@ class FinetuneRecipe(Table):
     hints: dict[str, str] = Field(default={})
     hint_weight: float = Field(default=1.0, gt=0)
     features: float = Field(default=0.0, ge=0)
-    augment: tuple[Literal["flip", "crop"], ...] = ()
+    augment: tuple[Literal["flip", "crop", "scale"], ...] = ()
     views: int | None = Field(default=None, ge=1)
     mixed_precision: bool = False
     validation: float = Field(default=0.1, gt=0, lt=1)

@@ -63,7 +63,7 @@ class Lesson:
         if recipe.cutmix and (len(model.inputs) > 1 or len(model.inputs[0].shape) < 3 or model.inputs[0].layout == "NHWC"):
             raise UserError("cutmix is for one input with channels first, images or signals; leave it out for this model")
         if recipe.augment and change is None and any(len(s.shape) != 4 or s.layout == "NHWC" for s in model.inputs[:1]):
-            raise UserError("flips and crops are for images, channels first; leave augment empty for this model")
+            raise UserError("flips, crops and scales are for images, channels first; leave augment empty for this model")
         self._features = Features(model, teachers[0]) if recipe.features else None
         inside = [] if self._features is None else self._features.names
         network.tap([*recipe.hints, *inside])

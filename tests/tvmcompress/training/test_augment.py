@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvmcompress.training.augment import augment, cut
+from tvmcompress.training.augment import augment, cut, sampled
 
 
 def images() -> np.ndarray:
@@ -39,6 +39,35 @@ def test_crops_shift_by_an_eighth_and_repeat_the_border() -> None:
         assert len(found) == 1
         shifts.update(found)
     assert len(shifts) > 10
+
+
+def test_scales_show_more_or_less_of_an_image() -> None:
+    """Of a plane that rises evenly to the right and faster downwards the rise says how large the part is."""
+    down, right = np.mgrid[0:32, 0:32].astype(np.float32)
+    plane = np.broadcast_to(100 * down + right, (60, 1, 32, 32))
+    after = augment(plane, ("scale",), np.random.default_rng(2))
+    assert (after.shape, after.dtype) == (plane.shape, plane.dtype)
+    for axis, rise in ((1, 100), (2, 1)):
+        sides = np.median(np.diff(after[:, 0], axis=axis), axis=(1, 2)) / rise
+        assert 0.8 / np.exp(0.15) < sides.min() < 0.85
+        assert 1.1 < sides.max() < 1.15 * np.exp(0.15)
+    assert after.min() >= plane.min()
+    assert after.max() <= plane.max()
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=2, max_size=2),
+    st.lists(st.floats(-3, 9, width=32), min_size=1, max_size=5),
+    st.lists(st.floats(-3, 9, width=32), min_size=1, max_size=5),
+)
+def test_places_between_pixels_are_interpolated(sizes: list[int], rows: list[float], columns: list[float]) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    before = np.random.default_rng(0).normal(size=(2, 3, *sizes)).astype(np.float32)
+    after = sampled(before, np.array([rows, rows[::-1]]), np.array([columns, columns[::-1]]))
+    for image, made, (down, right) in zip(before, after, ((rows, columns), (rows[::-1], columns[::-1]))):
+        places = np.meshgrid(np.clip(down, 0, sizes[0] - 1), np.clip(right, 0, sizes[1] - 1), indexing="ij")
+        for plane, found in zip(image, made):
+            np.testing.assert_allclose(found, ndimage.map_coordinates(plane, places, order=1), atol=1e-5)
 
 
 def test_nothing_asked_changes_nothing() -> None:

@@ -156,7 +156,7 @@ class RecipeOptions:
         float | None,
         _training(help="The largest; of adamw relative to the size of the weights (by default found).", metavar="RATE"),
     ] = None
-    augment: Annotated[list[str] | None, _training(help="Change images at random: flip, crop (repeatable).")] = None
+    augment: Annotated[list[str] | None, _training(help="Change images at random: flip, crop, scale (repeatable).")] = None
     mixed_precision: Annotated[
         bool | None,
         _training(
