@@ -40,6 +40,8 @@ _MOVES = (0, -64, 64, -32, 32, -96, 96, -128, 128)
 _TOGETHER = 32
 """Channels that are searched for at a time."""
 _LARGEST = (1 << 31) - 1
+_CONVERTIBLE = 1 << 30
+"""The largest biased sum: its product by a factor up to 1 stays within int32, beyond which conversion has no result."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _search(steps: _Steps, scale: np.ndarray, form: _Form, moves: Sequence[int],
     for move in moves:
         inside, part = zero + move, steps.of(left)
         added = np.rint(inside / scale[left]) if inside else np.zeros(len(left))
-        fits = (np.abs(part.ends + added[:, None]) < _LARGEST).all(1)
+        fits = (np.abs(part.ends + added[:, None]) <= _CONVERTIBLE).all(1)
         added = np.where(fits, added, 0).astype(np.int64)
         for step in sorted(range(-_STEPS[form.factors], _STEPS[form.factors] + 1), key=abs):
             tried = form.near(scale[left], step)
