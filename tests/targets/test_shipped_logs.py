@@ -87,6 +87,7 @@ def test_what_holds_for_a_level_of_x86_holds_for_its_cpus() -> None:
     assert general
     for cpu in ("znver4", "znver5"):
         assert all(key in decided[cpu] for key in general), f"{cpu} does not confirm what is said of its level"
+    assert all(decided["znver4"][key] == point for key, point in general.items())
 
 
 @pytest.mark.parametrize("key", KEYS)
