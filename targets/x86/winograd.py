@@ -255,6 +255,8 @@ def _vector(channels: int, lanes: int) -> int:
 def _default(sizes: _Sizes) -> Decisions:
     rows = next(count for count in _divisors(sizes.down) if count * sizes.across >= _LEAST_TILES or count == sizes.down)
     budget = _WIDE_REGISTERS if sizes.lanes > VECTOR else _REGISTERS
+    if sizes.lanes > VECTOR and sizes.dot is None:
+        budget -= 1  # of floats LLVM spills sums where none of AVX-512's registers is left, which doubles the time
     tiles = []
     for channels, positions in itertools.product(_channels(sizes), _positions(sizes, rows)):
         vectors = -(-channels // sizes.lanes)

@@ -118,6 +118,16 @@ def test_what_follows_is_part_of_the_function(cpu) -> None:
     np.testing.assert_allclose(computed(mod, [x], cpu), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_tiles_leave_one_of_the_registers_free() -> None:
+    _, weight = drawn(4, (1, 64, 4, 4), 64)
+    functions = prim_funcs(lower(layer((1, 64, 56, 56), weight), cpu_features("x86-64-v4")))
+    (choice,) = [choice_of(workload(func)) for name, func in functions.items() if "winograd" in name]
+    vectors = choice.default["channels"] // 16
+    sums = vectors * choice.default["positions"]
+    assert sums >= 8
+    assert sums + vectors + 1 < 31
+
+
 def test_where_it_pays() -> None:
     _, weight = drawn(3, (1, 32, 8, 8), 32)
     weight = weight.transpose(2, 3, 1, 0)
