@@ -13,6 +13,7 @@ import tvm_ffi
 from ...passes._tvm import Constant, relax, tvm, vm_codegen, vm_link
 from ..objects import Compiler, compile_functions
 from .host import cpu_features, resolve_cpu, tvm_target
+from .library import link
 from .lower import lower
 from .schedule import Decide, ScheduleSummary, by_formula, schedule_module
 from .sequence import join_calls
@@ -52,7 +53,14 @@ class Compiled:
     module: tvm.IRModule
 
 
-def compile_module(mod: tvm.IRModule, cpu: str = "native", decide: Decide = by_formula, threads: int | None = None) -> Compiled:
+def compile_module(
+    mod: tvm.IRModule,
+    cpu: str = "native",
+    decide: Decide = by_formula,
+    threads: int | None = None,
+    *,
+    runs_here: bool = False,
+) -> Compiled:
     """Compile a model module, its parameters as constants.
 
     Args:
@@ -60,9 +68,12 @@ def compile_module(mod: tvm.IRModule, cpu: str = "native", decide: Decide = by_f
         cpu: `native`, `portable` or an LLVM name.
         decide: Who decides about schedules.
         threads: How many threads schedules may count on.
+        runs_here: Whether this process alone runs it, and compiling counts for more than a millisecond of running: then the
+            virtual machine calls function by function, since the one that calls all of a deep network takes LLVM as long as
+            all others together, and what is linked and loaded is code without the constants.
 
     Raises:
-        UserError: LLVM knows no such CPU.
+        UserError: LLVM knows no such CPU, or the linker refused.
         ValueError: No parameter values are attached.
     """
     target = tvm_target(cpu, threads)
@@ -71,7 +82,7 @@ def compile_module(mod: tvm.IRModule, cpu: str = "native", decide: Decide = by_f
         scheduled, summary = schedule_module(lowered, decide)
         planned = _plan_memory(scheduled)
         memory = _measure_plan(scheduled, planned)
-        final = tvm.transform.Sequential(_FINALIZE)(join_calls(planned))
+        final = tvm.transform.Sequential(_FINALIZE)(planned if runs_here else join_calls(planned))
         unscheduled = relax.transform.AttachGlobalSymbol()(lowered)
         generic = {var.name_hint: func for var, func in unscheduled.functions.items()}
         builder = relax.ExecBuilder()
@@ -80,13 +91,16 @@ def compile_module(mod: tvm.IRModule, cpu: str = "native", decide: Decide = by_f
             if isinstance(func, tvm.tirx.PrimFunc):
                 plain = generic.get(var.name_hint, func)
                 alternatives[var.name_hint] = [func] if plain.same_as(func) else [func, plain]
-        libraries = []
+        objects = {}
         for index, (name, result) in enumerate(compile_functions(alternatives, Compiler.for_runtime(target)).items()):
             if result.reason is not None:
                 summary.falls_back(name, result.reason)
-            path = Path(folder) / f"f{index}.o"
-            path.write_bytes(result.content)
-            libraries.append(tvm.runtime.load_static_library(str(path), [name]))
+            objects[name] = Path(folder) / f"f{index}.o"
+            objects[name].write_bytes(result.content)
+        if runs_here and objects:
+            libraries = [tvm.runtime.load_module(str(link(objects.values(), Path(folder) / "functions.so")))]
+        else:
+            libraries = [tvm.runtime.load_static_library(str(path), [name]) for name, path in objects.items()]
         executable = vm_link(builder=builder, target=target, tir_mod=None, ext_libs=libraries)
     return Compiled(executable, summary, memory, scheduled)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ _ASKING = f"""#include <unistd.h>
 __attribute__((constructor)) static void ask_for_tiles(void) {{ syscall({", ".join(map(str, ASK_FOR_TILES))}); }}
 """
 """Whoever loads a library that uses the tiles of AMX has to ask for them first."""
+
+
+def link(objects: Iterable[Path], library: Path) -> Path:
+    """Link object files, or C sources, to a shared library.
+
+    Raises:
+        UserError: The linker refused.
+    """
+    run([str(compiler()), "-shared", "-fPIC", "-o", library, *objects], what="linking the library", timeout=600)
+    return library
 
 
 def write_library(executable: Any, folder: Path, tiles: bool = False) -> Path:
@@ -56,5 +67,5 @@ def write_library(executable: Any, folder: Path, tiles: bool = False) -> Path:
         if tiles:
             objects.append(Path(scratch) / "tiles.c")
             objects[-1].write_text(_ASKING)
-        run([str(compiler()), "-shared", "-fPIC", "-o", library, *objects], what="linking the library", timeout=600)
+        link(objects, library)
     return library.rename(folder / f"model-{WrittenFile.of(library).sha256[:12]}.so")

@@ -41,11 +41,11 @@ class TensorStatistics:
     def __init__(self, mod: tvm.IRModule, tensors: Mapping[str, bool], threads: int | None = None) -> None:
         self._inputs = with_limits(float_specs(mod)[0], mod)
         observed, self._names = _observed(mod, tensors)
-        compiled = compile_module(observed, threads=1)
+        compiled = compile_module(observed, threads=1, runs_here=True)
         self._threads = threads or _threads()
         self._machines: SimpleQueue[relax.VirtualMachine] = SimpleQueue()
         for _ in range(self._threads):
-            self._machines.put(relax.VirtualMachine(compiled.executable, tvm.cpu()))
+            self._machines.put(relax.VirtualMachine(compiled.executable.mod, tvm.cpu()))
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> dict[str, Histogram | None]:
         """Run samples.

@@ -7,6 +7,8 @@ the bin of the one before it would wait for it; zeros, of which there are many b
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,24 +56,29 @@ def as_histogram(result: np.ndarray) -> Histogram | None:
 
 def legalize_statistics(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """A call of the function."""
-    made = builder.add_func(statistics_function(static_shape(call.args[0]), bool(call.attrs.counted)), "x86_statistics")
+    made = builder.add_func(statistics_function(len(static_shape(call.args[0])), bool(call.attrs.counted)), "x86_statistics")
     return relax.call_tir(made, list(call.args), out_ty=_infer(call))
 
 
-def statistics_function(shape: tuple[int, ...], counted: bool) -> tirx.PrimFunc:
-    """The function: (x float32 of `shape`, result int32)."""
-    count = int(np.prod(shape, dtype=np.int64))
+@cache
+def statistics_function(axes: int, counted: bool) -> tirx.PrimFunc:
+    """The function: (x float32 of any shape of so many axes, result int32).
+
+    Sizes are known when it is called: tensors of all shapes share one function, which is compiled once.
+    """
     with IRBuilder() as ib, T.prim_func(s_tir=True):
         T.func_name("x86_statistics")
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE})
+        shape = [tirx.Var(f"n{axis}", "int64") for axis in range(axes)]
         given = T.arg("x", T.Buffer(shape, "float32"))
         result = T.arg("result", T.Buffer((_SIZE,), "int32"))
+        count = math.prod(shape, start=_index(1))
         x = T.decl_buffer((count,), "float32", data=given.data)
         with T.sblock("root"):
             extremes = _Extremes()
             _all_of(count, lambda at, lanes: extremes.see(x[at], lanes))
             extremes.store(result)
-            T.buffer_store(result, _int(count), [_COUNT])
+            T.buffer_store(result, count.astype("int32"), [_COUNT])
             with T.serial(0, 2 * BINS) as place:
                 T.buffer_store(result, _int(0), [place])
             if counted:
@@ -114,7 +121,7 @@ class _Extremes:
         T.buffer_store(result, self.zeros[0], [_ZEROS])
 
 
-def _count(x: Any, count: int, result: Any) -> None:
+def _count(x: Any, count: Any, result: Any) -> None:
     """Add the elements other than zero to the histogram, and the zeros to theirs."""
     bins = T.sblock_alloc_buffer((_BLOCK,), "int32")
     width = 2 * BINS + _LANES  # where zeros go, each lane to its own place
@@ -137,34 +144,33 @@ def _count(x: Any, count: int, result: Any) -> None:
         at = place + _int(beside * width)
         T.buffer_store(counts, counts[at] + _int(1), [at])
 
-    whole = count // _BLOCK
-    with T.serial(0, whole) as block:
+    whole = tirx.floordiv(count, _index(_BLOCK))
+    with T.serial(_index(0), whole) as block:
         with T.serial(0, _BLOCK // _LANES) as step:
-            T.buffer_store(bins, place_of(x[_lanes(block * _BLOCK + step * _LANES)], _LANES), [_lanes(step * _LANES)])
+            first = block * _BLOCK + step.astype("int64") * _LANES
+            T.buffer_store(bins, place_of(x[_lanes(first)], _LANES), [_lanes(step * _LANES)])
         with T.serial(0, _BLOCK // _SIDE_BY_SIDE) as step:
             for beside in range(_SIDE_BY_SIDE):
                 add(bins[step * _SIDE_BY_SIDE + beside], beside)
-    if count % _BLOCK:
-        with T.serial(whole * _BLOCK, count) as index:
-            add(place_of(x[index], 1), 0)
+    with T.serial(whole * _BLOCK, count) as index:
+        add(place_of(x[index], 1), 0)
     with T.serial(0, _SIDE_BY_SIDE) as beside, T.serial(0, 2 * BINS) as place:
         T.buffer_store(result, result[place] + counts[beside * width + place], [place])
     T.buffer_store(result, result[BINS] + result[_ZEROS], [BINS])
 
 
-def _all_of(count: int, see: Any) -> None:
+def _all_of(count: Any, see: Any) -> None:
     """All elements, in vectors, then those left."""
-    if count >= _LANES:
-        with T.serial(0, count // _LANES) as step:
-            see(_lanes(step * _LANES), _LANES)
-    if count % _LANES:
-        with T.serial(count - count % _LANES, count) as index:
-            see(index, 1)
+    whole = tirx.floordiv(count, _index(_LANES))
+    with T.serial(_index(0), whole) as step:
+        see(_lanes(step * _LANES), _LANES)
+    with T.serial(whole * _LANES, count) as index:
+        see(index, 1)
 
 
 def _lanes(start: Any) -> Any:
     first = _int(start) if isinstance(start, int) else start
-    return tirx.Ramp(first, _int(1), _LANES)
+    return tirx.Ramp(first, tirx.const(1, first.ty.dtype), _LANES)
 
 
 def _wide(value: Any, lanes: int) -> Any:
@@ -173,6 +179,10 @@ def _wide(value: Any, lanes: int) -> Any:
 
 def _int(value: int) -> Any:
     return tirx.const(value, "int32")
+
+
+def _index(value: int) -> Any:
+    return tirx.const(value, "int64")
 
 
 def _infer(call: relax.Call) -> relax.TensorType:

@@ -7,8 +7,11 @@ import pytest
 
 from tvmcompress.passes import UserError, calibrate
 from tvmcompress.passes._tvm import relax, tvm
+from tvmcompress.passes.graph.rebuild import bindings
 from tvmcompress.passes.quantization.observers import OBSERVERS, Observer
 from tvmcompress.targets import get_target
+from tvmcompress.targets.objects import compile_functions
+from tvmcompress.targets.x86 import compile as compile_
 from tvmcompress.targets.x86.statistics import TensorStatistics
 
 from ...passes.small_models import model, samples, weights
@@ -57,6 +60,23 @@ def test_the_compiled_model_is_used_and_only_what_is_asked_for_is_counted() -> N
     assert not asked[0].pop("x0")
     assert asked[0]
     assert all(asked[0].values())
+
+
+def test_tensors_of_all_shapes_are_counted_by_one_function_of_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def follow(functions: dict, *arguments: object) -> dict:
+        compiled.extend(functions)
+        return compile_functions(functions, *arguments)
+
+    monkeypatch.setattr(compile_, "compile_functions", follow)
+    mod = _net()
+    tensors = {var.name: True for var, _ in bindings(mod["main"])} | {"x0": True}
+    found = TensorStatistics(mod, tensors)(samples(SHAPE))
+    assert len(found) > 6
+    assert len({histogram.count for histogram in found.values() if histogram is not None}) > 3
+    assert len([name for name in compiled if "statistics" in name]) == 2  # images, and what is flattened
+    assert "call_all" not in compiled
 
 
 def test_threads_share_the_samples() -> None:
