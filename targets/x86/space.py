@@ -173,7 +173,8 @@ def _default(layer: Layer, apart: int) -> Decisions:
         # What is a page apart falls into the same set of a cache, of which each has eight lines or a few more.
         most = _SETS_LINES - 1 if apart and apart % _PAGE == 0 else layer.positions
         requantized = layer.dot is not None and layer.lanes > VECTOR
-        channels, positions = default_tile(options, layer.positions, layer.lanes, most, requantized)
+        streamed = layer.dot is None and layer.weight_bytes > _SECOND_CACHE
+        channels, positions = default_tile(options, layer.positions, layer.lanes, most, requantized, streamed)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
     several = math.prod(layer.rows) > 1
     by_channels = several and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows and not window
@@ -268,7 +269,12 @@ def lane_options(channels: int, vector: int = VECTOR, positions: int = 2) -> lis
 
 
 def default_tile(
-    options: Sequence[int], width: int, vector: int, most: int | None = None, requantized: bool = False
+    options: Sequence[int],
+    width: int,
+    vector: int,
+    most: int | None = None,
+    requantized: bool = False,
+    streamed: bool = False,
 ) -> tuple[int, int]:
     """Channels and positions of a tile that loads little for each product and still fits into the registers.
 
@@ -281,6 +287,8 @@ def default_tile(
         vector: Lanes of a register.
         most: No more positions than these.
         requantized: Whether requantization of registers of 512 bits follows.
+        streamed: Whether weights come from the second-level cache: those that are used for one of several positions take as
+            long as two operands, and a tile that lacks one register may take less time.
     """
     budget = _WIDE_REGISTERS if vector > VECTOR else _REGISTERS
     tiles = []
@@ -288,10 +296,14 @@ def default_tile(
         vectors = -(-lanes // vector)
         for positions in _divisors(width, most or width):
             sums = vectors * positions
-            cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
+            loaded = 2 * vectors if streamed and positions == 1 < width else vectors
+            cost = (loaded + positions) / sums + 0.08 * max(0, 8 - sums)
             # Weights that are used once come from memory, as operands of their products.
             held = vectors if positions > 1 else 0
-            spills = sums + held + 1 > budget or (requantized and sums > _REQUANTIZED)
+            lacking = sums + held + 1 - budget
+            if streamed and lacking == 1:
+                lacking, cost = 0, 2 * cost
+            spills = lacking > 0 or (requantized and sums > _REQUANTIZED)
             tiles.append((spills, requantized and (vectors > _CONSTANTS or sums < _REQUANTIZED // 2), cost, lanes, positions))
     *_, lanes, positions = min(tiles)
     return lanes, positions

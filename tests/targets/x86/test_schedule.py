@@ -142,6 +142,13 @@ def test_a_single_position_takes_more_channels() -> None:
     assert default_tile(lane_options(128, 8, 1), 1, VECTOR) == (64, 1)  # eight sums, and weights from memory
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_weights_of_the_second_cache_are_used_for_several_positions(streamed) -> None:
+    # Seven positions of two vectors lack one register, which takes less time than to read weights for each of seven.
+    assert default_tile(lane_options(512, 16), 7, VECTOR, streamed=streamed) == ((16, 7) if streamed else (64, 1))
+    assert default_tile(lane_options(512, 16), 14, VECTOR, streamed=streamed) == (32, 2)
+
+
 def test_positions_a_page_apart_are_few() -> None:
     def positions(channels: int) -> int:
         x, weight = relax.Var("x", relax.TensorType((1, channels, 14, 14), "float32")), np.ones((32, channels, 1, 1), "float32")
