@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from ..data.dataset import Dataset
 from ..recipe.finetune import FinetuneRecipe
 from ..training import finetune
+from ..training.held_back import unjudged
 from .base import Context, Need, State, Step
 
 
@@ -24,6 +26,10 @@ class Finetune(Step[FinetuneRecipe]):
     def key(self, context: Context) -> dict[str, Any]:
         """The options, and what trains."""
         return {**super().key(context), "torch": version("torch")}
+
+    def unjudged(self, calibration: Dataset, training: Dataset) -> Dataset:
+        """All but those held back: a repair that has seen them looks better there than it is, and training is kept for less."""
+        return unjudged(calibration, training, self.options)
 
     def run(self, state: State, context: Context) -> State:
         """Train the model."""

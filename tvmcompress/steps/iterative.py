@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..data.dataset import Dataset
 from ..errors import UserError
 from ..evaluation.output_comparison import OutputComparison
 from ..passes.graph.analysis import count_macs
@@ -58,6 +59,12 @@ class PruneIteratively(Step[IterativeRecipe]):
     def key(self, context: Context) -> dict[str, Any]:
         """The options, and what its parts depend on."""
         return {**super().key(context), "round": self._number, "parts": [step.key(context) for step in self._steps]}
+
+    def unjudged(self, calibration: Dataset, training: Dataset) -> Dataset:
+        """What the parts leave: of every round all but those that its training holds back, which are the same in each."""
+        for step in self._steps:
+            calibration = step.unjudged(calibration, training)
+        return calibration
 
     def run(self, state: State, context: Context) -> State:
         """Prune, repair and train, and look at what that has cost.

@@ -14,6 +14,7 @@ from tvmcompress import Model, Recipe, UserError, compress, load_data
 from tvmcompress.data.dataset import Dataset
 from tvmcompress.recipe.recipe import FinetuneRecipe
 from tvmcompress.steps import calibrate, quantize
+from tvmcompress.steps import repair as steps_repair
 from tvmcompress.training.finetuning import Training
 from tvmcompress.training.held_back import learned_and_held, unjudged
 
@@ -60,6 +61,35 @@ def test_what_judges_the_epochs_is_not_seen_by_calibration_and_repair(
     seen["repair"] = set()
     compress(digits_model, samples, quantize=recipe["quantize"])
     assert seen["repair"] == rows(samples)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "held"),
+    [
+        ({"prune": {"ratio": 0.25}, "finetune": {"epochs": 1, "validation": 0.3}}, round(SAMPLES * 0.3)),
+        ({"steps": [{"step": "prune_iteratively", "target_macs": 0.8, "rounds": 2, "epochs": 1}]}, round(SAMPLES * 0.1)),
+        ({"steps": [{"step": "prune_iteratively", "target_macs": 0.8, "rounds": 2}]}, 0),
+    ],
+)
+def test_what_judges_the_epochs_is_not_seen_by_the_repair_of_what_pruning_has_left(
+    samples: Dataset, digits_model: Model, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any], held: int
+) -> None:
+    seen: dict[str, set[bytes]] = {"repair": set(), "judge": set()}
+    solve, score = steps_repair.solve_weights, Training._score
+
+    def repair(model: Model, original: Model, data: Dataset, *rest: Any, **options: Any) -> Model:
+        seen["repair"] |= rows(data)
+        return solve(model, original, data, *rest, **options)
+
+    def judge(training: Any) -> Any:
+        seen["judge"] |= {row.tobytes() for row in training._data.pick(training._held)[0]}
+        return score(training)
+
+    monkeypatch.setattr(steps_repair, "solve_weights", repair)
+    monkeypatch.setattr(Training, "_score", judge)
+    compress(digits_model, samples.inputs()[0].copy(), recipe=Recipe.of(recipe), train_data=samples)
+    assert len(seen["judge"]) == held
+    assert seen["repair"] == rows(samples) - seen["judge"]
 
 
 def test_samples_that_judge_nothing_stay(samples: Dataset) -> None:
