@@ -67,7 +67,7 @@ def distill(
     temperature: Annotated[float | None, typer.Option(help="That softens predictions.", show_default="4")] = None,
     alpha: Annotated[float | None, typer.Option(help="Share of the teacher beside labels.", show_default="0.9")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The largest.", show_default="found by a test")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Of its training: adamw or sgd.", show_default="adamw")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Of its training: adamw, sgd or muon.", show_default="adamw")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples of a step.", show_default="64")] = None,
     augment: Annotated[list[str] | None, typer.Option(help="Images changed at random: flip, crop, scale (repeatable).")] = None,
     cutmix: Annotated[

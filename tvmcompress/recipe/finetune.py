@@ -14,14 +14,15 @@ class FinetuneRecipe(Table):
 
     Attributes:
         epochs: Times that all samples are seen.
-        learning_rate: The largest, falling along a cosine to zero. With "adamw" it is relative to the root
-            mean square of each parameter (as in Adafactor, Shazeer and Stern, 2018), so that it fits models without
+        learning_rate: The largest, falling along a cosine to zero. With "adamw" and "muon" it is relative
+            to the root mean square of each parameter (as in Adafactor, Shazeer and Stern, 2018), so that it fits models without
             normalization, whose layers have different scales; with "sgd" it is as it is. By default it is found by a test of
             seconds (Smith, "Cyclical Learning Rates for Training Neural Networks", 2017), which raises it until the loss on
             what is learned from no longer falls.
         warmup: Share of the steps in which the rate rises to it from zero.
-        optimizer: "adamw" (Loshchilov and Hutter, 2019), or "sgd" with Nesterov's momentum.
-        momentum: Of "sgd", and the first moment's of "adamw".
+        optimizer: "adamw" (Loshchilov and Hutter, 2019), "sgd" with Nesterov's momentum, or "muon", which changes matrices and
+            kernels in all directions alike (Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024).
+        momentum: Of "sgd" and "muon", and the first moment's of "adamw".
         weight_decay: How strongly weights are pulled to zero.
         batch_size: Samples of a step.
         accumulate: Batches whose gradients are added up to one step, where one batch of that size does not fit into memory.
@@ -56,7 +57,7 @@ class FinetuneRecipe(Table):
     epochs: int = Field(default=10, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=64, ge=1)

@@ -321,6 +321,10 @@ class Training:
         for tensor in self._weights.values():
             own = rate * max(float(tensor.detach().square().mean().sqrt()), _SMALLEST)
             groups.append({"params": [tensor], "initial_lr": own, "lr": own})
+        if recipe.optimizer == "muon":
+            from .muon import Muon
+
+            return Muon(groups, momentum=recipe.momentum, weight_decay=decay)
         return self._torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), weight_decay=decay)
 
     def batches(self, rng: np.random.Generator, count: int) -> list[np.ndarray]:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .finetuning import Training
 
 _STEPS = 60
-_LOWEST, _HIGHEST = {"adamw": 3e-4, "sgd": 1e-5}, {"adamw": 0.1, "sgd": 1.0}
+_LOWEST = {"adamw": 3e-4, "muon": 3e-4, "sgd": 1e-5}
+_HIGHEST = {"adamw": 0.1, "muon": 0.1, "sgd": 1.0}
 _MEMORY = 0.9
 """Of the running mean of the losses, which batches scatter."""
 

@@ -151,7 +151,7 @@ class RecipeOptions:
     distill: Annotated[
         bool | None, _training(help="Learn from the original, too (without labels, from it alone).", show_default="no-distill")
     ] = None
-    optimizer: Annotated[str | None, _training(help="adamw or sgd.", show_default="adamw")] = None
+    optimizer: Annotated[str | None, _training(help="adamw, sgd or muon.", show_default="adamw")] = None
     learning_rate: Annotated[
         float | None,
         _training(help="The largest; of adamw relative to the size of the weights (by default found).", metavar="RATE"),
