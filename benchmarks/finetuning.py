@@ -1,7 +1,7 @@
 """Training with labels what compression has left of the CIFAR-10 models.
 
 Usage: OMP_NUM_THREADS=1 python benchmarks/finetuning.py PART [--models ic,resnet20] [--seeds 3] [--first 0]
-           [--checkpoint FOLDER] [--starts FOLDER] [--importance CRITERION] [--option NAME=VALUE ...]
+           [--checkpoint FOLDER] [--starts FOLDER] [--importance CRITERION] [--layers] [--option NAME=VALUE ...]
 
 Parts:
     long            the best that ten minutes of one core give, at half of the multiply-accumulates
@@ -87,18 +87,19 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--starts", type=Path, help="a folder in which pruned and repaired models are kept")
     parser.add_argument("--importance", default="repaired", help="the criterion of the parts `long` and `budget`")
+    parser.add_argument("--layers", action="store_true", help="repair layer by layer alone, in these parts")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the training")
     options = parser.parse_args()
     names = options.models.split(",")
     COMMON.update({name: ast.literal_eval(value) for name, _, value in (text.partition("=") for text in options.option)})
     seeds = range(options.first, options.first + options.seeds)
     if options.part == "long":
-        long(names, options.importance, options.checkpoint, options.starts)
+        long(names, options.importance, not options.layers, options.checkpoint, options.starts, seeds)
     elif options.part == "budget":
         heading(seeds)
         for name in names:
             trained = load(name, 1000)
-            begin = start(trained, 0.5, options.importance, kept=options.starts)
+            begin = start(trained, 0.5, options.importance, not options.layers, kept=options.starts)
             compared(name, name, trained, begin.model, BUDGET[name], seeds)
     elif options.part == "student":
         student(seeds)
@@ -106,19 +107,22 @@ def main() -> None:
         torch_pruning(names, seeds)
 
 
-def long(names: list[str], importance: str, checkpoint: Path | None, starts: Path | None) -> None:
-    """Ten minutes each."""
-    print("| model | original | repaired | CPU seconds | trained | epochs | CPU seconds | how |", "|---" * 8 + "|", sep="\n")
+def long(names: list[str], importance: str, blocks: bool, checkpoint: Path | None, starts: Path | None, seeds: range) -> None:
+    """Ten minutes each, a line for every seed."""
+    titles = "model | seed | original | repaired | CPU seconds | trained | epochs | CPU seconds | how"
+    print(f"| {titles} |", "|---" * 9 + "|", sep="\n")
     for name in names:
         trained = load(name, 1000)
-        begin = start(trained, 0.5, importance, kept=starts)
-        place = None if checkpoint is None else checkpoint / name
-        how = {**LONG[name], **COMMON, "checkpoint": place}
-        tuned, seconds = train(name, begin.model, trained.model, how)
-        cells = [name, *(f"{trained.accuracy(model):.2f}" for model in (trained.model, begin.model)), f"{begin.seconds:.0f}"]
-        cells += [f"{trained.accuracy(tuned):.2f}", str(how["epochs"]), f"{seconds:.0f}"]
-        cells += [tuned.provenance[-1].partition(": ")[2]]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        begin = start(trained, 0.5, importance, blocks, kept=starts)
+        before = [f"{trained.accuracy(model):.2f}" for model in (trained.model, begin.model)]
+        for seed in seeds:
+            place = None if checkpoint is None else checkpoint / f"{name}-{seed}"
+            how = {**LONG[name], "seed": seed, **COMMON, "checkpoint": place}
+            tuned, seconds = train(name, begin.model, trained.model, how)
+            cells = [name, str(how["seed"]), *before, f"{begin.seconds:.0f}"]
+            cells += [f"{trained.accuracy(tuned):.2f}", str(how["epochs"]), f"{seconds:.0f}"]
+            cells += [tuned.provenance[-1].partition(": ")[2]]
+            print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def heading(seeds: range) -> None:
