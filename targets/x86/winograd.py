@@ -263,9 +263,11 @@ def _default(sizes: _Sizes) -> Decisions:
         sums = vectors * positions
         # What is loaded for each product; fewer than eight sums leave the multipliers waiting for each other.
         cost = (vectors + positions) / sums + 0.08 * max(0, 8 - sums)
-        tiles.append((sums + vectors + 1 > budget, cost, -channels, positions))
-    _, _, channels, positions = min(tiles)
-    return {"tile_rows": rows, "channels": -channels, "positions": positions, "unroll": 2 if sizes.steps % 2 == 0 else 1}
+        # Of equal tiles, floats in AVX2's registers are better off with more positions: fewer rows of weights at a time.
+        few = sizes.lanes == VECTOR and sizes.dot is None
+        tiles.append((sums + vectors + 1 > budget, cost, channels if few else -channels, channels, positions))
+    *_, channels, positions = min(tiles)
+    return {"tile_rows": rows, "channels": channels, "positions": positions, "unroll": 2 if sizes.steps % 2 == 0 else 1}
 
 
 def _points(sizes: _Sizes) -> Iterator[Decisions]:
