@@ -257,6 +257,19 @@ def test_windows_in_registers_of_256_bits(channels, rows, columns, stride, expec
     assert -(-default["channels"] // 8) * default["positions"] * default["rows"] <= 9
 
 
+@pytest.mark.parametrize(("cpu", "registers", "tiles"), [("x86-64-v3", 2, 4), ("x86-64-v4", 4, 4)])
+def test_minimal_filtering_of_floats_prefers_more_tiles_to_more_registers_of_weights(cpu, registers, tiles) -> None:
+    x = relax.Var("x", relax.TensorType((1, 64, 8, 8), "float32"))
+    weight = relax.Var("weight", relax.TensorType((64, 64, 3, 3), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x, weight], attrs={"num_input": 1}):
+        with builder.dataflow():
+            result = builder.emit_output(relax.op.nn.conv2d(x, weight, padding=[1, 1, 1, 1]))
+        builder.emit_func_output(result)
+    (default,) = (default for default in window_defaults(builder.get(), cpu) if "tile_rows" in default)
+    assert (default["channels"], default["positions"]) == (registers * (8 if cpu == "x86-64-v3" else 16), tiles)
+
+
 def window_defaults(mod, cpu):
     """What formulas take for the functions of a module that have channels."""
     tuning = X86Tuning(cpu)
