@@ -70,7 +70,7 @@ def test_that_of_x86_holds_what_gains_in_time() -> None:
         default, best = (record.cost or 0.0 for record in records)
         assert best <= LEAST_GAIN * default
         assert final_decisions([log], mod, records[0].decisions) == records[1].decisions
-    assert cores == {"znver4", "znver5", "x86-64-v3", "x86-64-v4"}
+    assert cores == {"znver3", "znver4", "znver5", "x86-64-v3", "x86-64-v4"}
 
 
 def test_what_holds_for_a_level_of_x86_holds_for_its_cpus() -> None:
