@@ -202,29 +202,16 @@ def test_integer_tiles_of_wide_registers_by_formula() -> None:
 
 @pytest.mark.parametrize(("channels", "together"), [(10, 10), (4, 4), (24, 8), (50, 10)])
 def test_channels_of_float_windows_are_taken_together(channels, together) -> None:
-    x = relax.Var("x", relax.TensorType((1, channels, 12, 12), "float32"))
-    weight = relax.Var("weight", relax.TensorType((channels, 1, 3, 3), "float32"))
-    builder = relax.BlockBuilder()
-    with builder.function("main", [x, weight], attrs={"num_input": 1}):
-        with builder.dataflow():
-            result = builder.emit_output(relax.op.nn.conv2d(x, weight, padding=[1, 1, 1, 1], groups=channels))
-        builder.emit_func_output(result)
-    assert [default["channels"] for default in window_defaults(builder.get(), "x86-64-v3")] == [together]
+    mod = convolution((channels, 12, 12), (channels, 1, 3, 3), groups=channels)
+    assert [default["channels"] for default in window_defaults(mod, "x86-64-v3")] == [together]
 
 
 @pytest.mark.parametrize(
     ("channels", "stride", "together", "border"), [(32, 1, 16, "whole"), (32, 2, 16, "band"), (24, 1, 8, "whole")]
 )
 def test_windows_take_whole_registers_of_512_bits(channels, stride, together, border) -> None:
-    x = relax.Var("x", relax.TensorType((1, channels, 12, 12), "float32"))
-    weight = relax.Var("weight", relax.TensorType((channels, 1, 3, 3), "float32"))
-    builder = relax.BlockBuilder()
-    with builder.function("main", [x, weight], attrs={"num_input": 1}):
-        with builder.dataflow():
-            padding = {"strides": [stride, stride], "padding": [1, 1, 1, 1]}
-            result = builder.emit_output(relax.op.nn.conv2d(x, weight, groups=channels, **padding))
-        builder.emit_func_output(result)
-    (wide,), (narrow,) = (window_defaults(builder.get(), level) for level in ("x86-64-v4", "x86-64-v3"))
+    mod = convolution((channels, 12, 12), (channels, 1, 3, 3), groups=channels, strides=[stride, stride])
+    (wide,), (narrow,) = (window_defaults(mod, level) for level in ("x86-64-v4", "x86-64-v3"))
     assert (wide["channels"], wide["border"]) == (together, border)
     assert (narrow["channels"], narrow["border"]) == (8, border)
 
@@ -243,15 +230,8 @@ def test_windows_take_whole_registers_of_512_bits(channels, stride, together, bo
     ],
 )
 def test_windows_in_registers_of_256_bits(channels, rows, columns, stride, expected) -> None:
-    x = relax.Var("x", relax.TensorType((1, channels, rows, columns), "float32"))
-    weight = relax.Var("weight", relax.TensorType((channels, 1, 3, 3), "float32"))
-    builder = relax.BlockBuilder()
-    with builder.function("main", [x, weight], attrs={"num_input": 1}):
-        with builder.dataflow():
-            padding = {"strides": [stride, stride], "padding": [1, 1, 1, 1]}
-            result = builder.emit_output(relax.op.nn.conv2d(x, weight, groups=channels, **padding))
-        builder.emit_func_output(result)
-    (default,) = window_defaults(builder.get(), "x86-64-v3")
+    mod = convolution((channels, rows, columns), (channels, 1, 3, 3), groups=channels, strides=[stride, stride])
+    (default,) = window_defaults(mod, "x86-64-v3")
     assert tuple(default[name] for name in ("positions", "rows", "border")) == expected
     # A tile's sums, 256 bits each, and the weights of a tap: LLVM spills more than these.
     assert -(-default["channels"] // 8) * default["positions"] * default["rows"] <= 9
@@ -259,15 +239,23 @@ def test_windows_in_registers_of_256_bits(channels, rows, columns, stride, expec
 
 @pytest.mark.parametrize(("cpu", "registers", "tiles"), [("x86-64-v3", 2, 4), ("x86-64-v4", 4, 4)])
 def test_minimal_filtering_of_floats_prefers_more_tiles_to_more_registers_of_weights(cpu, registers, tiles) -> None:
-    x = relax.Var("x", relax.TensorType((1, 64, 8, 8), "float32"))
-    weight = relax.Var("weight", relax.TensorType((64, 64, 3, 3), "float32"))
+    mod = convolution((64, 8, 8), (64, 64, 3, 3))
+    (default,) = (default for default in window_defaults(mod, cpu) if "tile_rows" in default)
+    assert (default["channels"], default["positions"]) == (registers * (8 if cpu == "x86-64-v3" else 16), tiles)
+
+
+def convolution(size, kernel, **attrs):
+    """A float convolution of (channels, rows, columns) with a border of one."""
+    x, weight = (
+        relax.Var("x", relax.TensorType((1, *size), "float32")),
+        relax.Var("weight", relax.TensorType(kernel, "float32")),
+    )
     builder = relax.BlockBuilder()
     with builder.function("main", [x, weight], attrs={"num_input": 1}):
         with builder.dataflow():
-            result = builder.emit_output(relax.op.nn.conv2d(x, weight, padding=[1, 1, 1, 1]))
+            result = builder.emit_output(relax.op.nn.conv2d(x, weight, padding=[1, 1, 1, 1], **attrs))
         builder.emit_func_output(result)
-    (default,) = (default for default in window_defaults(builder.get(), cpu) if "tile_rows" in default)
-    assert (default["channels"], default["positions"]) == (registers * (8 if cpu == "x86-64-v3" else 16), tiles)
+    return builder.get()
 
 
 def window_defaults(mod, cpu):
