@@ -261,7 +261,8 @@ class _Part:
             parts = DERIVATIVES[expr.op.name](expr, args, values[var], found[var])
             for arg, part in zip(expr.args, parts):
                 if isinstance(arg, relax.Var) and arg in wanted and part is not None:
-                    found[arg] = found[arg] + part if arg in found else part
+                    value = part() if callable(part) else part
+                    found[arg] = found[arg] + value if arg in found else value
         return found
 
 

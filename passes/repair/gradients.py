@@ -2,13 +2,13 @@
 
 Enough for the blocks that are solved as a whole, residual ones and those of attention; training has PyTorch's. Each function is
 given a call, the values of its arguments, its result and the derivative of some number by the result. It gives the derivatives
-by its arguments, None for what is no float tensor.
+by its arguments.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,13 @@ from .._tvm import relax
 from ..plugins.registry import Registry
 from .im2col import LayerGeometry
 
-Derivative = Callable[[relax.Call, Sequence[Any], np.ndarray, np.ndarray], "list[np.ndarray | None]"]
+Part = np.ndarray | Callable[[], np.ndarray] | None
+"""A derivative by an argument, or what computes it where it is wanted; None for what is no float tensor."""
+
+Derivative = Callable[[relax.Call, Sequence[Any], np.ndarray, np.ndarray], Sequence[Part]]
+
+_CHUNK_BYTES = 1 << 20
+"""Of unfolded windows held at a time, which then stay in a cache."""
 
 DERIVATIVES: Registry[Derivative] = Registry("derivative")
 """By the full name of the operator."""
@@ -149,31 +155,68 @@ def _matmul(call: relax.Call, args: Sequence[Any], result: np.ndarray, grad: np.
 
 
 @_derivative("relax.nn.conv1d", "relax.nn.conv2d")
-def _convolution(call: relax.Call, args: Sequence[Any], result: np.ndarray, grad: np.ndarray) -> list[np.ndarray | None]:
+def _convolution(call: relax.Call, args: Sequence[Any], result: np.ndarray, grad: np.ndarray) -> list[Part]:
     x, weight = args
     if not str(call.attrs.data_layout).startswith("NC") or not str(call.attrs.kernel_layout).startswith("OI"):
         raise NotImplementedError("convolutions that are not channels-first")
     how = LayerGeometry.of(call)
-    rank, groups = len(how.kernel), how.groups
-    before, after = how.padding[:rank], how.padding[rank:] or how.padding[:rank]
-    # (N, *spatial, C): a tap of the kernel is one product over all positions.
-    padded = np.ascontiguousarray(np.moveaxis(np.pad(x, [(0, 0), (0, 0), *zip(before, after)]), 1, -1))
-    out = np.ascontiguousarray(np.moveaxis(grad, 1, -1))
-    by_input, by_weight = np.zeros_like(padded), np.zeros_like(weight)
-    single = weight.shape[1] == 1 and groups == x.shape[1] == weight.shape[0]
-    ins, outs = weight.shape[1], weight.shape[0] // groups
+    return [lambda: _by_input(x.shape, weight, grad, how), lambda: _by_weight(x, weight.shape, grad, how)]
+
+
+def _by_input(shape: tuple[int, ...], weight: np.ndarray, grad: np.ndarray, how: LayerGeometry) -> np.ndarray:
+    """The derivative by a convolution's input of this shape: of all windows, added up where they overlap."""
+    result, groups, (ins, taps) = np.empty(shape, grad.dtype), how.groups, _window(weight.shape)
+    outer, inner = _padded(shape, how)
+    matrix = weight.reshape(groups, -1, ins * taps).swapaxes(1, 2)
+    for some in _chunks(shape, weight.shape, grad):
+        part = grad[some]
+        moved = np.zeros((len(part), *outer), grad.dtype)
+        rows = part.swapaxes(0, 1).reshape(groups, weight.shape[0] // groups, -1)
+        windows = (matrix @ rows).reshape(shape[1], taps, len(part), *grad.shape[2:])
+        for tap, place in enumerate(_places(how, grad.shape[2:])):
+            moved[place] += windows[:, tap].swapaxes(0, 1)
+        result[some] = moved[inner]
+    return result
+
+
+def _by_weight(x: np.ndarray, shape: tuple[int, ...], grad: np.ndarray, how: LayerGeometry) -> np.ndarray:
+    """The derivative by a convolution's weight of this shape: products of the derivative and all windows."""
+    groups, (ins, taps) = how.groups, _window(shape)
+    result = np.zeros((groups, shape[0] // groups, ins * taps), grad.dtype)
+    outer, inner = _padded(x.shape, how)
+    for some in _chunks(x.shape, shape, grad):
+        part = grad[some]
+        padded = np.zeros((len(part), *outer), x.dtype)
+        padded[inner] = x[some]
+        windows = np.empty((x.shape[1], taps, len(part), *grad.shape[2:]), x.dtype)
+        for tap, place in enumerate(_places(how, grad.shape[2:])):
+            windows[:, tap] = padded[place].swapaxes(0, 1)
+        rows = part.swapaxes(0, 1).reshape(groups, shape[0] // groups, -1)
+        result += rows @ windows.reshape(groups, ins * taps, -1).swapaxes(1, 2)
+    return result.reshape(shape)
+
+
+def _window(weight: tuple[int, ...]) -> tuple[int, int]:
+    """How many channels and how many places of each a window has."""
+    return weight[1], math.prod(weight[2:])
+
+
+def _padded(shape: tuple[int, ...], how: LayerGeometry) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Shape of a padded sample, and where in padded samples they are themselves."""
+    rank = len(how.kernel)
+    sizes = list(zip(how.padding[:rank], shape[2:], how.padding[rank:] or how.padding[:rank]))
+    return (shape[1], *map(sum, sizes)), (..., *(slice(low, low + size) for low, size, _ in sizes))
+
+
+def _chunks(shape: tuple[int, ...], weight: tuple[int, ...], grad: np.ndarray) -> Iterator[slice]:
+    """Samples whose unfolded windows stay in a cache."""
+    size = shape[1] * math.prod((*weight[2:], *grad.shape[2:])) * grad.itemsize
+    step = max(1, _CHUNK_BYTES // size)
+    return (slice(start, start + step) for start in range(0, shape[0], step))
+
+
+def _places(how: LayerGeometry, spatial: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Where the padded input meets each tap of the kernel, for outputs of so many positions per axis."""
     for tap in np.ndindex(*how.kernel):
-        steps = zip(tap, how.dilation, how.strides, out.shape[1:-1])
-        place = (slice(None), *(slice(t * d, t * d + s * (n - 1) + 1, s) for t, d, s, n in steps))
-        seen, column = padded[place], weight[(slice(None), slice(None), *tap)]
-        if single:
-            by_input[place] += out * column[:, 0]
-            by_weight[(slice(None), 0, *tap)] = (seen * out).sum(tuple(range(out.ndim - 1)))
-            continue
-        for group in range(groups):
-            i, o = slice(group * ins, (group + 1) * ins), slice(group * outs, (group + 1) * outs)
-            part = out[..., o]
-            by_input[(*place, i)] += part @ column[o]
-            by_weight[(o, slice(None), *tap)] = part.reshape(-1, outs).T @ seen[..., i].reshape(-1, ins)
-    inner = tuple(slice(b, b + n) for b, n in zip(before, x.shape[2:]))
-    return [np.moveaxis(by_input[(slice(None), *inner)], -1, 1), by_weight]
+        steps = zip(tap, how.dilation, how.strides, spatial)
+        yield (..., *(slice(t * d, t * d + s * (n - 1) + 1, s) for t, d, s, n in steps))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tvmcompress.passes._tvm import relax
 from tvmcompress.passes.graph.interpreter import evaluate_call, plain_value
+from tvmcompress.passes.repair import gradients
 from tvmcompress.passes.repair.gradients import DERIVATIVES
 
 op, nn = relax.op, relax.op.nn
@@ -35,7 +36,8 @@ def check(make, *shapes, low=None, seed=0):
 
     result = run(values)
     weights = rng.standard_normal(result.shape)
-    found = DERIVATIVES[call.op.name](call, [*values, *map(plain_value, others)], result, weights)
+    parts = DERIVATIVES[call.op.name](call, [*values, *map(plain_value, others)], result, weights)
+    found = [part() if callable(part) else part for part in parts]
     for index, value in enumerate(values):
         assert found[index].shape == value.shape
         direction = rng.standard_normal(value.shape)
@@ -115,6 +117,11 @@ def test_convolutions(data):
         (groups * outs, ins, *kernel),
         seed=draw(st.integers(0, 1000)),
     )
+
+
+def test_convolutions_of_more_samples_than_are_held_at_a_time(monkeypatch):
+    monkeypatch.setattr(gradients, "_CHUNK_BYTES", 2 * 4 * 9 * 16 * 8)  # two
+    check(lambda x, w: nn.conv2d(x, w, padding=1, groups=2), (5, 4, 4, 4), (6, 2, 3, 3))
 
 
 def test_what_is_not_covered_says_so():
