@@ -29,6 +29,9 @@ LIMIT = 60.0
 """Seconds that a function may take before its next alternative is tried."""
 _LAST_LIMIT = 600.0
 
+AS_WRITTEN = "tvmcompress.as_written"
+"""Attribute of a function that LLVM has nothing to optimize in, and would take long to find that out."""
+
 _LEAST_NAME = 8
 """Characters of a name that object code does not have in it by chance."""
 
@@ -47,11 +50,12 @@ class Compiler:
 
     @staticmethod
     def for_runtime(target: tvm.target.Target) -> Compiler:
-        """TVM's own: functions as its runtime calls them."""
+        """TVM's own: functions as its runtime calls them; LLVM optimizes those that do not say `AS_WRITTEN`."""
+        plain = tvm.target.Target({**target.export(), "opt-level": 0})
 
         def compiled(func: tirx.PrimFunc) -> Made:
             module = tvm.IRModule({str(func.attrs["global_symbol"]): func})
-            return Made(object_code(tvm.tirx.build(module, target=target)))
+            return Made(object_code(tvm.tirx.build(module, target=plain if AS_WRITTEN in func.attrs else target)))
 
         return Compiler(compiled, f"for TVM's runtime, {target}")
 
@@ -214,9 +218,7 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _hand_out(
-    waiting: deque[_Job], workers: list[_Worker], compiler: Compiler, jobs: Mapping[str, _Job], limit: float
-) -> None:
+def _hand_out(waiting: deque[_Job], workers: list[_Worker], compiler: Compiler, jobs: Mapping[str, _Job], limit: float) -> None:
     """Give every CPU something to do."""
     while waiting:
         job = waiting[0]

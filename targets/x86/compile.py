@@ -69,8 +69,8 @@ def compile_module(
         decide: Who decides about schedules.
         threads: How many threads schedules may count on.
         runs_here: Whether this process alone runs it, and compiling counts for more than a millisecond of running: then the
-            virtual machine calls function by function, since the one that calls all of a deep network takes LLVM as long as
-            all others together, and what is linked and loaded is code without the constants.
+            virtual machine calls function by function, since the one that calls all of a deep network takes a second to
+            compile, and what is linked and loaded is code without the constants.
 
     Raises:
         UserError: LLVM knows no such CPU, or the linker refused.

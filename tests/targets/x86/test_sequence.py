@@ -11,6 +11,8 @@ from tvm.script import relax as R
 
 from tvmcompress.passes import attach_params
 from tvmcompress.passes._tvm import relax, tvm
+from tvmcompress.targets.objects import CompiledFunction
+from tvmcompress.targets.x86 import compile
 from tvmcompress.targets.x86.compile import compile_module
 
 
@@ -111,3 +113,25 @@ def test_what_is_not_known_is_left_to_the_virtual_machine(mod, random) -> None:
         np.testing.assert_array_equal(same, x)
         expected = x @ w @ w
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_calls_all_is_not_optimized(monkeypatch) -> None:
+    """LLVM would take seconds for it in deep networks; what it calls is."""
+    levels = {}
+    build = tvm.tirx.build
+
+    def spied(module, target):
+        (var,) = module.functions
+        levels[var.name_hint] = dict(target.export()).get("opt-level")
+        return build(module, target=target)
+
+    def in_this_process(functions, compiler):
+        made = {name: compiler.compile(func[0].with_attr("global_symbol", name)) for name, func in functions.items()}
+        return {name: CompiledFunction(each.content, {}, 0, None) for name, each in made.items()}
+
+    monkeypatch.setattr(tvm.tirx, "build", spied)
+    monkeypatch.setattr(compile, "compile_functions", in_this_process)
+    compile_module(attach_params(Tangled, {"w": np.eye(4, dtype="float32")}))
+    assert levels.pop("call_all") == 0
+    assert levels
+    assert set(levels.values()) == {None}
