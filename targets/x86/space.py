@@ -178,7 +178,12 @@ def _default(layer: Layer, apart: int) -> Decisions:
         most = _SETS_LINES - 1 if apart and apart % _PAGE == 0 else layer.positions
         requantized = layer.dot is not None and layer.lanes > VECTOR
         streamed = layer.dot is None and layer.weight_bytes > _SECOND_CACHE
-        channels, positions = default_tile(options, layer.positions, layer.lanes, most, requantized, streamed)
+        # With loops over taps around that over channels, sums beyond the registers wait for memory in every step: no exception
+        # for them, and vectors may be halves of what is packed together.
+        whole = not streamed or layer.lanes > VECTOR or math.prod(layer.sums[:-1]) == 1
+        if not whole:
+            options = sorted({VECTOR, *options})
+        channels, positions = default_tile(options, layer.positions, layer.lanes, most, requantized, streamed, whole)
     # Rows outside read all weights for every row; channels outside read the input for every block of channels.
     several = math.prod(layer.rows) > 1
     by_channels = several and layer.weight_bytes > _SECOND_CACHE and not layer.packs_rows and not window
@@ -299,6 +304,7 @@ def default_tile(
     most: int | None = None,
     requantized: bool = False,
     streamed: bool = False,
+    lacks: bool = True,
 ) -> tuple[int, int]:
     """Channels and positions of a tile that loads little for each product and still fits into the registers.
 
@@ -313,6 +319,7 @@ def default_tile(
         requantized: Whether requantization of registers of 512 bits follows.
         streamed: Whether weights come from the second-level cache: those that are used for one of several positions take as
             long as two operands, and a tile that lacks one register may take less time.
+        lacks: Whether it may lack one then.
     """
     budget = _WIDE_REGISTERS if vector > VECTOR else _REGISTERS
     tiles = []
@@ -325,7 +332,7 @@ def default_tile(
             # Weights that are used once come from memory, as operands of their products.
             held = vectors if positions > 1 else 0
             lacking = sums + held + 1 - budget
-            if streamed and lacking == 1:
+            if streamed and lacks and lacking == 1:
                 lacking, cost = 0, 2 * cost
             spills = lacking > 0 or (requantized and sums > _REQUANTIZED)
             tiles.append((spills, requantized and (vectors > _CONSTANTS or sums < _REQUANTIZED // 2), cost, lanes, positions))

@@ -147,6 +147,21 @@ def test_weights_of_the_second_cache_are_used_for_several_positions(streamed) ->
     # Seven positions of two vectors lack one register, which takes less time than to read weights for each of seven.
     assert default_tile(lane_options(512, 16), 7, VECTOR, streamed=streamed) == ((16, 7) if streamed else (64, 1))
     assert default_tile(lane_options(512, 16), 14, VECTOR, streamed=streamed) == (32, 2)
+    # Where a missing register costs too much, vectors may be halves of what is packed together.
+    halves = [8, *lane_options(512, 16)]
+    assert default_tile(halves, 7, VECTOR, streamed=True, lacks=False) == (8, 7)
+    assert default_tile(halves, 14, VECTOR, streamed=True, lacks=False) == (32, 2)
+
+
+@pytest.mark.parametrize(("cpu", "tile"), [("x86-64-v3", (8, 7)), ("x86-64-v4", (32, 7))])
+def test_streamed_weights_of_a_kernel_with_taps_leave_sums_in_registers(cpu, tile) -> None:
+    mod = convolution((64, 14, 14), (128, 64, 3, 3), strides=[2, 2])
+    (default,) = window_defaults(mod, cpu)
+    assert (default["channels"], default["positions"]) == tile
+    x = np.random.default_rng(1).normal(size=(1, 64, 14, 14)).astype("float32")
+    mod = filled(mod)
+    got = relax.VirtualMachine(compile_module(mod).executable, tvm.cpu())["main"](tvm.runtime.tensor(x)).numpy()
+    np.testing.assert_allclose(got, run(mod, [x])[0], rtol=1e-4, atol=1e-4)
 
 
 def test_positions_a_page_apart_are_few() -> None:
